@@ -1,0 +1,1 @@
+"""Articles in, token arrays out: what the training and the evaluation read."""

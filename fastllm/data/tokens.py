@@ -1,0 +1,121 @@
+"""Token arrays on disk: pairs of sequences as uint16, memory-mapped, ready to be batched.
+
+A folder holds `source.npy` and `target.npy` (all ids in one row), `source_ends.npy` and
+`target_ends.npy` (where each sequence ends), `ids.json` and `meta.json` (vocabulary fingerprint,
+lengths). Padding is added when a batch is made, never stored.
+"""
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from fastllm.errors import DataError
+
+IGNORED = -100
+"""The label of a padded position, as PyTorch's cross-entropy understands it."""
+
+
+class TokenPairs:
+    """Source and target token sequences of a data set.
+
+    Args:
+        folder: a folder that `write_pairs` made.
+
+    Raises:
+        DataError: the folder is missing or incomplete.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        folder = Path(folder)
+        try:
+            self.meta = json.loads((folder / "meta.json").read_text())
+            self.ids = json.loads((folder / "ids.json").read_text())
+            self._source = np.load(folder / "source.npy", mmap_mode="r")
+            self._target = np.load(folder / "target.npy", mmap_mode="r")
+            self._source_ends = np.load(folder / "source_ends.npy")
+            self._target_ends = np.load(folder / "target_ends.npy")
+        except (OSError, ValueError) as error:
+            raise DataError(f"{folder}: not a folder of token pairs ({error}).") from error
+
+    def __len__(self) -> int:
+        return len(self._source_ends)
+
+    def source(self, index: int) -> list[int]:
+        """The source ids of pair `index`."""
+        return _slice(self._source, self._source_ends, index)
+
+    def target(self, index: int) -> list[int]:
+        """The target ids of pair `index`, with the end token where the text ended."""
+        return _slice(self._target, self._target_ends, index)
+
+    def lengths(self) -> np.ndarray:
+        """The number of target ids of each pair, shape (len(self),)."""
+        return np.diff(self._target_ends, prepend=0)
+
+
+def write_pairs(
+    folder: str | Path,
+    pairs: Iterable[tuple[str, Sequence[int], Sequence[int]]],
+    meta: dict[str, object],
+) -> int:
+    """Writes (id, source ids, target ids) triples as token arrays.
+
+    Args:
+        folder: created if missing; an earlier set in it is replaced.
+        pairs: ids below 65,536.
+        meta: what to remember about the set (vocabulary, lengths, origin).
+
+    Returns:
+        How many pairs were written.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    ids: list[str] = []
+    rows: dict[str, list[np.ndarray]] = {"source": [], "target": []}
+    for name, source, target in pairs:
+        ids.append(name)
+        rows["source"].append(np.asarray(source, dtype=np.uint16))
+        rows["target"].append(np.asarray(target, dtype=np.uint16))
+    for side, sequences in rows.items():
+        flat = np.concatenate(sequences) if sequences else np.zeros(0, np.uint16)
+        ends = np.cumsum([len(sequence) for sequence in sequences], dtype=np.int64)
+        np.save(folder / f"{side}.npy", flat)
+        np.save(folder / f"{side}_ends.npy", ends)
+    (folder / "ids.json").write_text(json.dumps(ids))
+    (folder / "meta.json").write_text(json.dumps(meta, indent=1))
+    return len(ids)
+
+
+def batch_indices(pairs: TokenPairs, size: int, step: int, seed: int) -> list[int]:
+    """Which pairs make up the batch of update `step`: a pure function, so a resume needs no state.
+
+    Every epoch is a fresh shuffle. Inside a window of 32 batches, pairs of like target length are
+    put together, so that little of a batch is padding.
+    """
+    per_epoch = max(1, len(pairs) // size)
+    epoch, position = divmod(step, per_epoch)
+    order = np.random.default_rng([seed, epoch]).permutation(len(pairs))
+    window, place = divmod(position, 32)
+    chosen = order[window * 32 * size : (window + 1) * 32 * size]
+    chosen = chosen[np.argsort(pairs.lengths()[chosen], kind="stable")]
+    batches = [chosen[start : start + size] for start in range(0, len(chosen), size)]
+    batches = [batch for batch in batches if len(batch) == size] or batches
+    shuffled = np.random.default_rng([seed, epoch, window]).permutation(len(batches))
+    return [int(index) for index in batches[shuffled[place % len(batches)]]]
+
+
+def padded(sequences: Sequence[Sequence[int]], fill: int) -> torch.Tensor:
+    """Stacks sequences of ids, shape (len(sequences), longest), int64, filled up with `fill`."""
+    width = max(1, max(len(sequence) for sequence in sequences))
+    block = torch.full((len(sequences), width), fill, dtype=torch.long)
+    for row, sequence in enumerate(sequences):
+        block[row, : len(sequence)] = torch.as_tensor(sequence, dtype=torch.long)
+    return block
+
+
+def _slice(flat: np.ndarray, ends: np.ndarray, index: int) -> list[int]:
+    start = int(ends[index - 1]) if index else 0
+    return [int(token) for token in flat[start : int(ends[index])]]

@@ -1,0 +1,175 @@
+"""The two ways to write a text: `autoregress` alone, or `speculate` with a drafter.
+
+Both are iterators of `Round`, one call of the target each, and know nothing about text: purely
+token ids. The caller may stop at any round. Nothing is in flight on the device at a `yield`, and
+what is measured ends before it.
+"""
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import torch
+
+from fastllm.drafters import DrafterSession
+from fastllm.sampling import Draft, OneHotProposal, distribution, verify
+from fastllm.targets import TargetSession
+from fastllm.trace import Alternative, DecodingConfig, Judged, Round
+
+BEST = 5
+"""How many alternatives are kept for display."""
+
+
+def autoregress(
+    session: TargetSession,
+    config: DecodingConfig,
+    *,
+    start_id: int,
+    end_id: int,
+    statistics: bool = True,
+) -> Iterator[Round]:
+    """Writes with the target alone: one token a call.
+
+    Args:
+        session: a fresh session of the target.
+        config: the settings; `gamma` has no meaning here.
+        start_id: the token that decoders of the target begin with.
+        end_id: the token that ends a text.
+        statistics: collect what is only shown (off the clock).
+
+    Yields:
+        A plain Round a token; the last holds the end token, or reaches `max_new_tokens`.
+    """
+    return _rounds(session, None, config, start_id, end_id, statistics)
+
+
+def speculate(
+    session: TargetSession,
+    drafter: DrafterSession,
+    config: DecodingConfig,
+    *,
+    start_id: int,
+    end_id: int,
+    statistics: bool = True,
+) -> Iterator[Round]:
+    """Writes with a drafter proposing up to `gamma` tokens a call of the target.
+
+    The text is distributed as the target's own, and when greedy it is the same text. Source:
+    Leviathan et al. 2023, arXiv:2211.17192; Chen et al. 2023, arXiv:2302.01318.
+
+    Args:
+        session: a fresh session of the target.
+        drafter: a fresh session of the drafter for the same article.
+        config: the settings.
+        start_id: the token that decoders of the target begin with.
+        end_id: the token that ends a text.
+        statistics: collect what is only shown (off the clock).
+
+    Yields:
+        A Round for each call of the target; a plain one where nothing was drafted.
+    """
+    return _rounds(session, drafter, config, start_id, end_id, statistics)
+
+
+def _rounds(
+    session: TargetSession,
+    drafter: DrafterSession | None,
+    config: DecodingConfig,
+    start_id: int,
+    end_id: int,
+    statistics: bool,
+) -> Iterator[Round]:
+    generator = torch.Generator().manual_seed(config.seed)
+    text = [start_id]
+    clock = 0.0
+    while True:
+        uniforms = torch.rand(2 * config.gamma + 1, generator=generator, dtype=torch.float64)
+        started = time.perf_counter()
+        draft = _NOTHING
+        # The target adds a token of its own, so a draft of what is left minus one fills the text.
+        room = min(config.gamma, config.max_new_tokens - len(text))
+        if drafter is not None and room > 0:
+            draft = _until_end(drafter.draft(text, room, config, uniforms[: config.gamma]), end_id)
+        drafted_at = time.perf_counter()
+
+        unread = text[session.length :]
+        logits = session.forward(unread + draft.tokens)[len(unread) - 1 :]
+        p = distribution(logits, config)
+        verdict = verify(p, draft, uniforms[config.gamma :][: len(draft.tokens) + 1])
+        ended = end_id in draft.tokens[: verdict.accepted]
+        added = draft.tokens[: verdict.accepted] + ([] if ended else [verdict.extra])
+        session.rollback(len(text) + verdict.accepted)
+        verified_at = time.perf_counter()
+
+        text.extend(added)
+        if drafter is not None:
+            drafter.accept(added)
+        finished = time.perf_counter()
+        entry = Round(
+            kind="speculative" if draft.tokens else "plain",
+            drafted=tuple(draft.tokens),
+            judged=_judged(verdict.p, verdict.q, draft, uniforms[config.gamma :], verdict.accepted),
+            accepted=verdict.accepted,
+            extra=None if ended else verdict.extra,
+            extra_p=None if ended else verdict.extra_p,
+            start=clock,
+            draft_seconds=drafted_at - started,
+            verify_seconds=verified_at - drafted_at,
+            total_seconds=finished - started,
+        )
+        clock += entry.total_seconds
+        yield _with_statistics(entry, logits, p, draft) if statistics else entry
+        if text[-1] == end_id or len(text) > config.max_new_tokens:
+            return
+
+
+_NOTHING = Draft([], OneHotProposal(torch.zeros(0, dtype=torch.long)))
+
+
+def _until_end(draft: Draft, end_id: int) -> Draft:
+    """Drops what was drafted behind an end token: it could never be used."""
+    if end_id not in draft.tokens[:-1]:
+        return draft
+    return replace(draft, tokens=draft.tokens[: draft.tokens.index(end_id) + 1])
+
+
+def _judged(
+    p: Sequence[float],
+    q: Sequence[float],
+    draft: Draft,
+    uniforms: torch.Tensor,
+    accepted: int,
+) -> tuple[Judged, ...]:
+    """An entry for each accepted draft and for the first refused one: no other was judged."""
+    tested = draft.tokens[: accepted + 1]
+    return tuple(
+        Judged(token, p[i], q[i], float(uniforms[i]), min(1.0, p[i] / q[i]))
+        for i, token in enumerate(tested)
+    )
+
+
+def _with_statistics(
+    entry: Round, logits: torch.Tensor, p: torch.Tensor, draft: Draft
+) -> Round:
+    """Adds what is only shown; runs between two rounds, on nobody's clock."""
+    plain = logits[: len(entry.judged) + 1].float().softmax(-1)
+    judged = []
+    for i, test in enumerate(entry.judged):
+        raw = None if draft.unwarped is None else draft.unwarped(i)
+        judged.append(
+            replace(
+                test,
+                overlap=float(torch.minimum(p[i], draft.q.row(i, p.shape[-1]).to(p.device)).sum()),
+                p_unwarped=float(plain[i, test.token]),
+                q_unwarped=None if raw is None else float(raw[test.token]),
+                target_best=_best(plain[i]),
+                drafter_best=() if raw is None else _best(raw),
+            )
+        )
+    best = () if entry.extra is None else _best(plain[entry.accepted])
+    return replace(entry, judged=tuple(judged), extra_best=best)
+
+
+def _best(row: torch.Tensor) -> tuple[Alternative, ...]:
+    values, tokens = row.topk(min(BEST, len(row)))
+    return tuple(zip(tokens.tolist(), values.tolist(), strict=True))

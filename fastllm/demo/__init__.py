@@ -1,0 +1,12 @@
+"""The page: a race of decodings that one can watch, stop, replay and read.
+
+Modules:
+    limits    what one visitor may ask for, read from the Spacefile
+    texts     every sentence of the interface
+    articles  the sample articles, and what is refused of pasted ones
+    engine    the models, loaded once, and a race as lines of text
+    wire      rounds as NDJSON rows: all that the browser gets to know
+    worker    a race in a thread, its lines collected for the browser
+    build     the page itself
+    record    the race that the first screen shows
+"""

@@ -1,0 +1,243 @@
+"""What every neural drafter shares: the model's contract, the decoding session, saving, loading.
+
+A model reads an article once (`remember`) and then one token a step, at a cost that does not grow
+with the text. Training uses `forward` over whole sequences; decoding and on-policy rollouts use
+`step`. The two give the same logits.
+"""
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from fastllm.errors import CheckpointError
+from fastllm.sampling import DenseProposal, Draft, OneHotProposal, distribution, draw
+from fastllm.targets import Encoding
+from fastllm.trace import DecodingConfig
+
+State = Any
+"""What a model carries from token to token: tensors whose first dimension is the batch."""
+
+Memory = Any
+"""What a model keeps of the article, computed once."""
+
+
+class NeuralModel(Protocol):
+    """A recurrent drafter network."""
+
+    def remember(self, source: torch.Tensor) -> Memory:
+        """Reads articles: ids (B, S), padded with 0."""
+
+    def begin(self, memory: Memory) -> State:
+        """The state before the first token."""
+
+    def step(self, memory: Memory, state: State, ids: torch.Tensor) -> tuple[torch.Tensor, State]:
+        """Reads one token of each text, ids (B,); returns features (B, d) and the next state."""
+
+    def logits(self, features: torch.Tensor) -> torch.Tensor:
+        """Features (..., d) to logits (..., V)."""
+
+    def forward(self, source: torch.Tensor, prefix: torch.Tensor) -> torch.Tensor:
+        """Logits (B, T, V) behind every token of prefix (B, T), which begins with the start id."""
+
+
+Settings = TypeVar("Settings")
+
+
+@dataclass
+class NeuralDrafter(Generic[Settings]):
+    """A neural network as a drafter.
+
+    Attributes:
+        model: the network, in evaluation mode.
+        settings: its sizes.
+        name: what to call it.
+        vocabulary: the fingerprint of the vocabulary it was trained for.
+    """
+
+    model: Any
+    settings: Settings
+    name: str
+    vocabulary: str
+
+    FAMILY: ClassVar[str]
+    SETTINGS: ClassVar[type]
+    MODEL: ClassVar[Any]
+
+    @classmethod
+    def load(
+        cls, folder: str | Path, *, device: str | torch.device | None = None
+    ) -> "NeuralDrafter[Settings]":
+        """Loads a folder that `save` wrote.
+
+        Raises:
+            CheckpointError: it is incomplete, damaged, or of another shape.
+        """
+        folder = Path(folder)
+        try:
+            config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+            settings = cls.SETTINGS(**config["settings"])
+            model = cls.MODEL(settings)
+            weights = load_file(folder / "model.safetensors")
+            model.load_state_dict({name: tensor.float() for name, tensor in weights.items()})
+        except Exception as error:  # safetensors, json and torch raise unrelated kinds
+            raise CheckpointError(
+                f"{folder} is not a whole {cls.FAMILY} drafter ({type(error).__name__}: {error}). "
+                "It needs config.json and model.safetensors as `fastllm train` writes them."
+            ) from error
+        return cls(model.to(device or "cpu").eval(), settings, config["name"], config["vocabulary"])
+
+    def save(self, folder: str | Path, *, dtype: torch.dtype = torch.bfloat16) -> None:
+        """Writes `config.json` and the weights, rounded to `dtype`."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        weights = {
+            name: tensor.detach().to("cpu", dtype).contiguous()
+            for name, tensor in self.model.state_dict().items()
+        }
+        save_file(weights, folder / "model.safetensors")
+        config = {
+            "family": self.FAMILY,
+            "name": self.name,
+            "vocabulary": self.vocabulary,
+            "settings": asdict(self.settings),  # type: ignore[call-overload]
+        }
+        (folder / "config.json").write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
+
+    @property
+    def parameters(self) -> int:
+        """How many weights the network has."""
+        return sum(weight.numel() for weight in self.model.parameters())
+
+    @torch.inference_mode()
+    def begin(self, encoding: Encoding) -> "NeuralSession":
+        """Reads the article."""
+        device = next(self.model.parameters()).device
+        source = torch.tensor([encoding.source_ids], device=device)
+        return NeuralSession(self.model, self.model.remember(source))
+
+
+class NeuralSession:
+    """A neural drafter at work on one article, with a state for every token it has read."""
+
+    def __init__(self, model: Any, memory: Memory) -> None:
+        self._model = model
+        self._memory = memory
+        self._read: list[int] = []
+        self._states: list[State] = [model.begin(memory)]
+        self._features: list[torch.Tensor] = []
+
+    @torch.inference_mode()
+    def draft(
+        self, prefix: Sequence[int], k: int, config: DecodingConfig, uniforms: torch.Tensor
+    ) -> Draft:
+        """Proposes k tokens, reading first whatever of `prefix` it has not read."""
+        self._catch_up(prefix)
+        tokens: list[int] = []
+        kept: list[torch.Tensor] = []
+        rows: list[torch.Tensor] = []
+        for position in range(k):
+            logits = self._model.logits(self._features[-1])[0]
+            kept.append(logits)
+            if config.temperature == 0:
+                token = int(logits.argmax())
+            else:
+                rows.append(distribution(logits, config))
+                token = int(draw(rows[-1], uniforms[position]))
+            tokens.append(token)
+            if position < k - 1:
+                self._feed(token)
+        q = DenseProposal(torch.stack(rows)) if rows else OneHotProposal(torch.tensor(tokens))
+        return Draft(tokens, q, lambda position: kept[position].float().softmax(-1))
+
+    def accept(self, tokens: Sequence[int]) -> None:
+        """Nothing to do: the next draft goes back to where the texts agree."""
+
+    def _catch_up(self, prefix: Sequence[int]) -> None:
+        same = 0
+        while same < min(len(prefix), len(self._read)) and prefix[same] == self._read[same]:
+            same += 1
+        # At least the last token is read again if everything agrees: its features are kept.
+        del self._read[same:], self._states[same + 1 :], self._features[same:]
+        for token in prefix[same:]:
+            self._feed(token)
+
+    def _feed(self, token: int) -> None:
+        ids = torch.tensor([token], device=self._states[0][0].device)
+        features, state = self._model.step(self._memory, self._states[-1], ids)
+        self._read.append(token)
+        self._features.append(features)
+        self._states.append(state)
+
+
+@torch.inference_mode()
+def roll_out(
+    model: Any,
+    source: torch.Tensor,
+    *,
+    start_id: int,
+    end_id: int,
+    length: int,
+    temperature: float,
+    generator: torch.Generator,
+) -> list[list[int]]:
+    """Lets a drafter write whole texts of its own, a batch at once.
+
+    Args:
+        model: the drafter's network.
+        source: articles, ids (B, S), padded with 0.
+        start_id: the token before the text.
+        end_id: the token that ends a text.
+        length: the most tokens.
+        temperature: of the draws; 0 is greedy.
+        generator: of the draws, on the CPU, so that a resumed run draws the same.
+
+    Returns:
+        The ids written for each article, the end token included where it came.
+    """
+    memory = model.remember(source)
+    state = model.begin(memory)
+    ids = torch.full((source.shape[0],), start_id, device=source.device)
+    alive = torch.ones_like(ids, dtype=torch.bool)
+    columns = []
+    for _ in range(length):
+        features, state = model.step(memory, state, ids)
+        logits = model.logits(features).float()
+        if temperature == 0:
+            ids = logits.argmax(-1)
+        else:
+            chances = (logits / temperature).softmax(-1).cpu()
+            ids = torch.multinomial(chances, 1, generator=generator)[:, 0].to(source.device)
+        columns.append(torch.where(alive, ids, -1))
+        alive &= ids != end_id
+        if not alive.any():
+            break
+    block = torch.stack(columns, 1).tolist()
+    return [[token for token in row if token >= 0] for row in block]
+
+
+def orthonormal(rows: int, columns: int, generator: torch.Generator) -> torch.Tensor:
+    """`rows` random orthonormal vectors of `columns` numbers, as initial weights of lookups."""
+    square = torch.randn(columns, columns, generator=generator)
+    whole: torch.Tensor = torch.linalg.qr(square).Q
+    return whole[:rows].contiguous()
+
+
+def measure_step(drafter: NeuralDrafter[Any], encoding: Encoding, repeats: int = 200) -> float:
+    """Median microseconds that one step and its logits take, for one text."""
+    session = drafter.begin(encoding)
+    uniforms = torch.zeros(1, dtype=torch.float64)
+    config = DecodingConfig(gamma=1)
+    prefix = [0]
+    seconds = []
+    for _ in range(repeats):
+        started = time.perf_counter()
+        draft = session.draft(prefix, 1, config, uniforms)
+        seconds.append(time.perf_counter() - started)
+        prefix = [*prefix, draft.tokens[0]][-2:] if len(prefix) > 400 else [*prefix, *draft.tokens]
+    return sorted(seconds)[len(seconds) // 2] * 1e6

@@ -1,0 +1,30 @@
+"""The exceptions FastLLM raises on purpose.
+
+    FastLLMError
+    ├── SettingsError      a value out of range (also a ValueError)
+    ├── DataError          a file or an article that cannot be used (also a ValueError)
+    ├── VocabularyError    token ids of one vocabulary offered to another (also a ValueError)
+    └── CheckpointError    a checkpoint that is missing, incomplete or of another format
+
+Every message says what was found, what was needed and what to do.
+"""
+
+
+class FastLLMError(Exception):
+    """The root: catching it catches everything FastLLM raises on purpose."""
+
+
+class SettingsError(FastLLMError, ValueError):
+    """A setting out of its range, or two settings that exclude each other."""
+
+
+class DataError(FastLLMError, ValueError):
+    """A data file or an article that cannot be used."""
+
+
+class VocabularyError(FastLLMError, ValueError):
+    """Token ids of one vocabulary offered to a model of another."""
+
+
+class CheckpointError(FastLLMError):
+    """A checkpoint folder that is missing, incomplete, damaged or of another format."""

@@ -1,0 +1,291 @@
+"""Traces to numbers: calls, acceptance, speed-up, loops, and how sure one can be of them.
+
+Every rate the project shows is defined here, and computed from the rounds when asked for. Standard
+library and numpy only.
+"""
+
+import re
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from fastllm.errors import SettingsError
+from fastllm.trace import Round, Trace
+
+RESAMPLES = 2000
+"""How many bootstrap samples an interval is read from."""
+
+
+# One trace.
+
+
+def target_calls(trace: Trace) -> int:
+    """How often the target was called: the headline. Repeatable when greedy, on any machine."""
+    return len(trace.rounds)
+
+
+def token_count(trace: Trace) -> int:
+    """The tokens of the text, the end token included."""
+    return sum(len(entry.tokens) for entry in trace.rounds)
+
+
+def tau(trace: Trace) -> float:
+    """Tokens a call of the target, its own extra token counted; 0 where nothing was written.
+
+    Also called block efficiency. Source: Leviathan et al. 2023, arXiv:2211.17192.
+    """
+    return token_count(trace) / target_calls(trace) if trace.rounds else 0.0
+
+
+def drafted(trace: Trace) -> int:
+    """Drafted tokens; what was drafted behind an end token does not count."""
+    return sum(len(entry.drafted) for entry in trace.rounds)
+
+
+def accepted(trace: Trace) -> int:
+    """Drafted tokens that stand; an accepted end token is one of them."""
+    return sum(entry.accepted for entry in trace.rounds)
+
+
+def judged_by_position(rounds: Sequence[Round]) -> list[tuple[int, int]]:
+    """How often each draft position was judged, and how often it was accepted.
+
+    Positions behind a refusal are not judged: they continue a token that the text never had.
+
+    Returns:
+        (judged, accepted) for the draft positions 1, 2, ..., as far as any was judged.
+    """
+    counts: list[tuple[int, int]] = []
+    for entry in rounds:
+        for position in range(len(entry.judged)):
+            if position == len(counts):
+                counts.append((0, 0))
+            judged, stood = counts[position]
+            counts[position] = (judged + 1, stood + (position < entry.accepted))
+    return counts
+
+
+def decode_seconds(trace: Trace) -> float:
+    """Seconds of all rounds: drafting, the target's calls, the verdicts, the bookkeeping."""
+    return sum(entry.total_seconds for entry in trace.rounds)
+
+
+def seconds_with_encoding(trace: Trace) -> float:
+    """Seconds on the lane's clock: both encodings of the article, and decoding."""
+    return trace.target_encode_seconds + trace.drafter_encode_seconds + decode_seconds(trace)
+
+
+@dataclass(frozen=True)
+class SpeedUp:
+    """Measured ratios of seconds, plain over speculative; above 1 is faster than plain.
+
+    Attributes:
+        decoding: of decoding alone.
+        with_encoding: of the whole lane, the part counted in that no drafter can save.
+    """
+
+    decoding: float
+    with_encoding: float
+
+
+def speed_up(trace: Trace, plain: Trace) -> SpeedUp:
+    """Compares a trace with a plain one of the same article, weights, device and engine.
+
+    Raises:
+        SettingsError: the two are not of the same article, target and hardware.
+    """
+    for name in ("source", "target", "hardware"):
+        if getattr(trace, name) != getattr(plain, name):
+            raise SettingsError(
+                f"the two traces differ in their {name}: a speed-up compares two runs of one "
+                "article on one target and one device."
+            )
+    return SpeedUp(
+        _ratio(decode_seconds(plain), decode_seconds(trace)),
+        _ratio(seconds_with_encoding(plain), seconds_with_encoding(trace)),
+    )
+
+
+# Predictions.
+
+
+def expected_tau(alpha: float, gamma: int) -> float:
+    """Tokens a call if every draft were accepted with chance `alpha`, independently.
+
+    (1 - alpha^(gamma+1)) / (1 - alpha). A model: a mixture of easy and hard places biases it.
+    Source: Leviathan et al. 2023, equation 1, arXiv:2211.17192.
+
+    Example:
+        >>> expected_tau(0.5, 2)
+        1.75
+    """
+    return float(sum(alpha**power for power in range(gamma + 1)))
+
+
+def expected_speed_up(tokens_a_call: float, drafted_a_call: float, c: float, v: float) -> float:
+    """Speed-up of decoding that the parts of a round predict: tau / (k c + v).
+
+    Args:
+        tokens_a_call: tau, measured or from `expected_tau`.
+        drafted_a_call: k, drafted tokens a call.
+        c: seconds of one drafter step over those of a one-token call of the target.
+        v: seconds of a call that verifies over those of a one-token call.
+    """
+    return _ratio(tokens_a_call, drafted_a_call * c + v)
+
+
+def greedy_calls(agrees: Sequence[bool], gamma: int, max_new_tokens: int) -> int:
+    """Target calls of greedy speculation, from one teacher-forced pass over the target's text.
+
+    Exact for drafters that write token by token, so that one pass gives tau for every gamma.
+
+    Args:
+        agrees: at each token of the target's text, whether the drafter's best token, asked behind
+            the target's own prefix, is that token.
+        gamma: draft length.
+        max_new_tokens: the length at which texts are cut; the last token of a text of that length
+            is always the target's own.
+    """
+    calls = written = 0
+    while written < len(agrees):
+        room = min(gamma, len(agrees) - written, max_new_tokens - written - 1)
+        stood = 0
+        while stood < room and agrees[written + stood]:
+            stood += 1
+        calls += 1
+        # All that was left stood, the end token last: the target has nothing to add.
+        written += stood if written + stood == len(agrees) else stood + 1
+    return calls
+
+
+# Texts.
+
+
+def words(text: str) -> list[str]:
+    """The words of a text in lower case, for n-grams that do not depend on a vocabulary."""
+    return _WORD.findall(text.lower())
+
+
+_WORD = re.compile(r"\w+(?:['’]\w+)*")
+
+
+def repeated_share(items: Sequence[Hashable], size: int = 4) -> float:
+    """The share of a text's n-grams that stood in it before; 0 for a text without any.
+
+    Args:
+        items: words or token ids.
+        size: n.
+    """
+    grams = _ngrams(items, size)
+    return 1 - len(set(grams)) / len(grams) if grams else 0.0
+
+
+def loops(items: Sequence[Hashable], size: int = 4) -> bool:
+    """Whether any n-gram stands twice in a text: the mark of a target that goes in circles."""
+    return repeated_share(items, size) > 0
+
+
+def copied_share(items: Sequence[Hashable], article: Sequence[Hashable], size: int = 4) -> float:
+    """The share of a text's n-grams that stand in the article; 0 for a text without any."""
+    grams = _ngrams(items, size)
+    known = set(_ngrams(article, size))
+    return sum(gram in known for gram in grams) / len(grams) if grams else 0.0
+
+
+def _ngrams(items: Sequence[Hashable], size: int) -> list[tuple[Hashable, ...]]:
+    return [tuple(items[start : start + size]) for start in range(len(items) - size + 1)]
+
+
+# Many articles.
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number measured on a sample of articles, with its 95 % bootstrap interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+def mean(values: Sequence[float], *, seed: int = 0, resamples: int = RESAMPLES) -> Estimate:
+    """The mean over articles.
+
+    Args:
+        values: one number an article.
+        seed: of the resampling; the same numbers and seed give the same interval.
+        resamples: how many.
+    """
+    return ratio(values, [1.0] * len(values), seed=seed, resamples=resamples)
+
+
+def ratio(
+    numerators: Sequence[float],
+    denominators: Sequence[float],
+    *,
+    seed: int = 0,
+    resamples: int = RESAMPLES,
+) -> Estimate:
+    """A ratio of sums over articles, such as all tokens over all calls. Pairs stay together.
+
+    Args:
+        numerators: one number an article.
+        denominators: likewise, of the same articles.
+        seed: of the resampling.
+        resamples: how many.
+
+    Raises:
+        SettingsError: no articles, or two sequences of different length.
+    """
+    over, under = np.asarray(numerators, float), np.asarray(denominators, float)
+    if len(over) != len(under) or len(over) == 0:
+        raise SettingsError(
+            f"{len(over)} and {len(under)} numbers: an estimate needs one of each for every "
+            "article, and at least one article."
+        )
+    chosen = np.random.default_rng(seed).integers(len(over), size=(resamples, len(over)))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        sampled = over[chosen].sum(1) / under[chosen].sum(1)
+    sampled = sampled[np.isfinite(sampled)]
+    value = _ratio(float(over.sum()), float(under.sum()))
+    if len(sampled) == 0:
+        return Estimate(value, value, value)
+    low, high = np.quantile(sampled, (0.025, 0.975))
+    return Estimate(value, float(low), float(high))
+
+
+def paired_difference(
+    after: Sequence[float],
+    before: Sequence[float],
+    *,
+    seed: int = 0,
+    resamples: int = RESAMPLES,
+) -> Estimate:
+    """The mean of after - before over the same articles."""
+    _require_pairs(after, before)
+    return mean([a - b for a, b in zip(after, before, strict=True)], seed=seed, resamples=resamples)
+
+
+def paired_ratio(
+    after: Sequence[float],
+    before: Sequence[float],
+    *,
+    seed: int = 0,
+    resamples: int = RESAMPLES,
+) -> Estimate:
+    """The sum of after over the sum of before, the articles resampled in pairs."""
+    _require_pairs(after, before)
+    return ratio(after, before, seed=seed, resamples=resamples)
+
+
+def _require_pairs(after: Sequence[float], before: Sequence[float]) -> None:
+    if len(after) != len(before):
+        raise SettingsError(
+            f"{len(after)} numbers after and {len(before)} before: a paired comparison needs both "
+            "of every article."
+        )
+
+
+def _ratio(over: float, under: float) -> float:
+    return over / under if under else 0.0

@@ -1,0 +1,347 @@
+"""Logits to distributions, draws, and the verdict on a draft. Pure tensor functions.
+
+Every random decision takes its uniform number as an argument: the same numbers give the same
+decisions, and tests can enumerate all outcomes. Temperature 0 makes distributions one-hot, so one
+`verify` serves greedy decoding and sampling.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from fastllm.errors import VocabularyError
+from fastllm.trace import DecodingConfig
+
+
+def distribution(logits: torch.Tensor, config: DecodingConfig) -> torch.Tensor:
+    """Turns logits into the distribution that tokens are drawn from.
+
+    Args:
+        logits: shape (..., V), any float type.
+        config: temperature, top_k and top_p, applied in this order.
+
+    Returns:
+        Probabilities, shape (..., V), float32, each row summing to 1.
+    """
+    logits = logits.float()
+    if config.temperature == 0:
+        best = logits.argmax(-1, keepdim=True)
+        return torch.zeros_like(logits).scatter_(-1, best, 1.0)
+    logits = logits / config.temperature
+    if 0 < config.top_k < logits.shape[-1]:
+        least = logits.topk(config.top_k, dim=-1).values[..., -1:]
+        logits = logits.masked_fill(logits < least, float("-inf"))
+    if config.top_p < 1:
+        ordered, order = logits.softmax(-1).sort(dim=-1, descending=True, stable=True)
+        # A token stays if the mass before it has not yet reached top_p: the best one always does.
+        drop = ordered.cumsum(-1) - ordered >= config.top_p
+        logits = logits.masked_fill(drop.scatter(-1, order, drop), float("-inf"))
+    return logits.softmax(-1)
+
+
+def draw(weights: torch.Tensor, uniform: torch.Tensor | float) -> torch.Tensor:
+    """Draws a token from unnormalised weights by inverting their cumulative sum.
+
+    Args:
+        weights: shape (V,), not negative, not all 0.
+        uniform: a number in [0, 1).
+
+    Returns:
+        A token id, shape (), int64. A token of weight 0 is never drawn.
+    """
+    cumulative = weights.double().cumsum(-1)
+    reached = torch.as_tensor(uniform, dtype=torch.float64, device=weights.device) * cumulative[-1]
+    # The clamp keeps a product rounded up to the whole sum on the last token that has any weight.
+    last = (weights > 0).nonzero()[-1, 0] if weights.device.type == "cpu" else weights.shape[-1] - 1
+    return (cumulative <= reached).sum().clamp(max=last)
+
+
+@dataclass(frozen=True)
+class DenseProposal:
+    """The distributions of a draft as full rows: `rows` of shape (k, V)."""
+
+    rows: torch.Tensor
+
+    def of(self, tokens: torch.Tensor) -> torch.Tensor:
+        """The probability of each drafted token, shape (k,)."""
+        return self.rows[: len(tokens)].gather(1, tokens[:, None])[:, 0]
+
+    def row(self, position: int, size: int) -> torch.Tensor:
+        """The distribution at one position, shape (V,)."""
+        return self.rows[position]
+
+
+@dataclass(frozen=True)
+class OneHotProposal:
+    """A deterministic draft: each token had probability 1, whatever the drafter's confidence."""
+
+    tokens: torch.Tensor
+
+    def of(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Ones, shape (k,)."""
+        return torch.ones(len(tokens), device=tokens.device)
+
+    def row(self, position: int, size: int) -> torch.Tensor:
+        """The one-hot distribution at one position, shape (V,)."""
+        row = torch.zeros(size, device=self.tokens.device)
+        row[self.tokens[position]] = 1.0
+        return row
+
+
+@dataclass(frozen=True, eq=False)
+class SparseRow:
+    """A distribution that names some tokens and spreads the rest evenly over all others.
+
+    Attributes:
+        ids: the named tokens, int64, ascending. A list in any order will do: it is put in order.
+        probabilities: theirs, in the same order, float64.
+        other: the probability of *each* token that is not named.
+
+    Example: over 5 tokens, `SparseRow([1, 3], [0.5, 0.2], 0.1)` is [0.1, 0.5, 0.1, 0.2, 0.1].
+    """
+
+    ids: np.ndarray
+    probabilities: np.ndarray
+    other: float
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.ids, np.ndarray):
+            ids = np.asarray(self.ids, dtype=np.int64)
+            order = ids.argsort()
+            object.__setattr__(self, "ids", ids[order])
+            chances = np.asarray(self.probabilities, dtype=np.float64)
+            object.__setattr__(self, "probabilities", chances[order])
+
+    def of(self, token: int) -> float:
+        """The probability of one token."""
+        place = int(self.ids.searchsorted(token))
+        named = place < len(self.ids) and self.ids[place] == token
+        return float(self.probabilities[place]) if named else self.other
+
+    def dense(self, size: int) -> torch.Tensor:
+        """The full row, shape (V,), float32.
+
+        Args:
+            size: V.
+
+        Raises:
+            VocabularyError: over so many tokens the row does not sum to 1.
+        """
+        total = float(self.probabilities.sum()) + (size - len(self.ids)) * self.other
+        if abs(total - 1) > 1e-6 or (len(self.ids) and self.ids[-1] >= size):
+            raise VocabularyError(
+                f"a sparse row sums to {total:.6f} over {size} tokens, not to 1: the drafter was "
+                "made for another vocabulary size. Fit it with as many tokens as the target has "
+                "logits."
+            )
+        row = np.full(size, self.other, dtype=np.float32)
+        row[self.ids] = self.probabilities
+        return torch.from_numpy(row)
+
+    def warped(self, size: int, config: DecodingConfig) -> "SparseRow":
+        """The row under temperature, top_k and top_p.
+
+        The same as `distribution` of the logarithm of the dense row, without building it; only a
+        top_p whose limit falls among the tokens that are not named lists those that stay.
+
+        Args:
+            size: V.
+            config: temperature, top_k and top_p, applied in this order.
+        """
+        if config.temperature == 0:
+            return SparseRow(np.array([self.best(size)]), np.ones(1), 0.0)
+        if config.temperature == 1 and config.top_k == 0 and config.top_p == 1:
+            return self
+        ids, chances, other = self.ids, self.probabilities, self.other
+        unnamed = size - len(ids)
+        if 0 < config.top_k < size:
+            least = _kth_largest(chances, other, unnamed, config.top_k)
+            stays = chances >= least
+            if other >= least:
+                # A named token left out would come back as one of the others: it stays, with 0.
+                chances = np.where(stays, chances, 0.0)
+            else:
+                ids, chances, other, unnamed = ids[stays], chances[stays], 0.0, 0
+        largest = max(float(chances.max(initial=0.0)), other if unnamed else 0.0)
+        weights = (chances / largest) ** (1 / config.temperature)
+        rest = (other / largest) ** (1 / config.temperature) if unnamed else 0.0
+        total = float(weights.sum()) + unnamed * rest
+        weights, rest = weights / total, rest / total
+        if config.top_p < 1:
+            ids, weights, rest = _nucleus(ids, weights, rest, unnamed, config.top_p)
+        return SparseRow(ids, weights, rest)
+
+    def best(self, size: int) -> int:
+        """The most likely token; of several the one with the smallest id."""
+        named = len(self.ids)
+        place = int(self.probabilities.argmax()) if named else 0
+        if named and (named == size or self.probabilities[place] > self.other):
+            return int(self.ids[place])
+        first = _unnamed(self.ids, 1)
+        if named and self.probabilities[place] == self.other:
+            return min(int(self.ids[place]), int(first[0]))
+        return int(first[0])
+
+    def draw(self, size: int, uniform: float) -> int:
+        """Draws a token by inverting the cumulative sum: the token `draw` finds in the dense row.
+
+        Args:
+            size: V.
+            uniform: a number in [0, 1).
+        """
+        ids, named = self.ids, len(self.ids)
+        # The cumulative sum at each named token, the gaps before it included.
+        cumulative = self.probabilities.cumsum() + self.other * (ids - np.arange(named))
+        whole = float(cumulative[-1]) + self.other * (size - 1 - int(ids[-1])) if named else 1.0
+        reached = uniform * whole
+        place = int(cumulative.searchsorted(reached, side="right"))
+        first = int(ids[place - 1]) + 1 if place else 0
+        behind = int(ids[place]) if place < named else size
+        before = float(cumulative[place - 1]) if place else 0.0
+        if self.other > 0 and behind > first:
+            token = first + max(0, int((reached - before) / self.other))
+            if token < behind or place == named or self.probabilities[place] == 0:
+                return min(token, behind - 1)
+        if place == named:  # a product rounded up to the whole sum
+            place = int(self.probabilities.nonzero()[0][-1])
+        return int(ids[place])
+
+
+def _kth_largest(chances: np.ndarray, other: float, unnamed: int, k: int) -> float:
+    """The k-th largest of `chances` and `unnamed` times `other`."""
+    above = int((chances > other).sum())
+    if above < k <= above + unnamed:
+        return other
+    rank = k if k <= above else k - unnamed
+    return float(np.partition(chances, len(chances) - rank)[len(chances) - rank])
+
+
+def _nucleus(
+    ids: np.ndarray, weights: np.ndarray, rest: float, unnamed: int, top_p: float
+) -> tuple[np.ndarray, np.ndarray, float]:
+    """Keeps the most likely tokens until their mass reaches top_p; ties in order of ids."""
+    order = np.argsort(-weights, kind="stable")
+    ids, weights = ids[order], weights[order]
+    above = int((weights > rest).sum()) if unnamed else len(ids)
+    sums = weights[:above].cumsum()
+    kept = int((sums - weights[:above] < top_p).sum())
+    mass = float(sums[-1]) if above else 0.0
+    if kept < above or mass >= top_p or not unnamed:
+        ids, weights, rest = ids[:kept], weights[:kept], 0.0
+    else:
+        equal = int((weights == rest).sum())
+        wanted = int(np.ceil((top_p - mass) / rest)) if rest > 0 else 0
+        if wanted < unnamed + equal:
+            # The limit lies among equals: those of the smallest ids stay, and get named.
+            level = _unnamed(np.sort(np.delete(ids, slice(above, above + equal))), wanted)
+            ids = np.concatenate([ids[:above], level])
+            weights = np.concatenate([weights[:above], np.full(len(level), rest)])
+            rest = 0.0
+        else:
+            mass += (unnamed + equal) * rest
+            below = weights[above + equal :]
+            kept = above + equal + int((mass + below.cumsum() - below < top_p).sum())
+            weights = np.where(np.arange(len(ids)) < kept, weights, 0.0)
+            total = float(weights.sum()) + unnamed * rest
+            order = ids.argsort()
+            return ids[order], weights[order] / total, rest / total
+    order = ids.argsort()
+    return ids[order], weights[order] / weights.sum(), rest
+
+
+def _unnamed(ids: np.ndarray, count: int) -> np.ndarray:
+    """The `count` smallest ids that are not among `ids` (ascending)."""
+    candidates = np.arange(count + len(ids))
+    return np.setdiff1d(candidates, ids, assume_unique=True)[:count]
+
+
+@dataclass(frozen=True)
+class SparseProposal:
+    """The distributions of a draft as sparse rows, one for each position."""
+
+    rows: list[SparseRow]
+
+    def of(self, tokens: torch.Tensor) -> torch.Tensor:
+        """The probability of each drafted token, shape (k,)."""
+        chances = [row.of(token) for row, token in zip(self.rows, tokens.tolist(), strict=False)]
+        return torch.tensor(chances, device=tokens.device)
+
+    def row(self, position: int, size: int) -> torch.Tensor:
+        """The distribution at one position, shape (V,)."""
+        return self.rows[position].dense(size)
+
+
+Proposal = DenseProposal | OneHotProposal | SparseProposal
+
+
+@dataclass(frozen=True)
+class Draft:
+    """What a drafter proposes.
+
+    Attributes:
+        tokens: the drafted ids, at most gamma, possibly none.
+        q: exactly the distributions the tokens were drawn from. The first row belongs to the first
+            token, each later one to the position behind the drafted tokens before it.
+        unwarped: position -> the drafter's distribution there at temperature 1 without filters,
+            shape (V,). For display alone and called off the clock; None where there is none.
+    """
+
+    tokens: list[int]
+    q: Proposal
+    unwarped: Callable[[int], torch.Tensor] | None = None
+
+
+class Verdict(NamedTuple):
+    """The outcome of `verify`, plain Python values.
+
+    Attributes:
+        accepted: how many drafts stand.
+        extra: the target's own token behind them.
+        p: the target's probability of each drafted token.
+        q: the drafter's, likewise.
+        extra_p: the target's probability of `extra`.
+    """
+
+    accepted: int
+    extra: int
+    p: list[float]
+    q: list[float]
+    extra_p: float
+
+
+def verify(p: torch.Tensor, draft: Draft, uniforms: torch.Tensor) -> Verdict:
+    """Accepts the longest prefix of a draft that the token rule accepts, and adds one token.
+
+    Draft x_i stands if u_i < p(x_i) / q(x_i). The first one that does not is replaced by a draw
+    from norm(max(p - q, 0)); if all stand, a bonus is drawn from p. The text that results is
+    distributed exactly as the target's own. Source: Leviathan et al. 2023, Algorithm 1,
+    arXiv:2211.17192.
+
+    Args:
+        p: the target's distributions, shape (k + 1, V), at each drafted position and behind them.
+        draft: k drafted tokens and the distributions they were drawn from.
+        uniforms: k + 1 numbers in [0, 1): one test each, and the last for the extra token.
+    """
+    count = len(draft.tokens)
+    size = p.shape[-1]
+    if count == 0:
+        extra = draw(p[0], uniforms[0])
+        return Verdict(0, int(extra), [], [], float(p[0, extra]))
+    tokens = torch.as_tensor(draft.tokens, device=p.device)
+    chance_p = p[:count].gather(1, tokens[:, None])[:, 0]
+    chance_q = draft.q.of(tokens)
+    # u < p/q without the division: q is above 0 because the token was drawn from it.
+    stands = uniforms[:count].to(p.device) * chance_q < chance_p
+    accepted = int(stands.long().cumprod(0).sum())
+    weights = p[accepted]
+    if accepted < count:
+        residual = (weights - draft.q.row(accepted, size)).clamp_(min=0)
+        # p = q up to rounding leaves nothing over: then p itself is the right distribution.
+        weights = torch.where(residual.sum() > 0, residual, weights)
+    extra = draw(weights, uniforms[count])
+    return Verdict(
+        accepted, int(extra), chance_p.tolist(), chance_q.tolist(), float(p[accepted, extra])
+    )

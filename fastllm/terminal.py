@@ -1,0 +1,117 @@
+"""A decoding as coloured text: what was drafted and stands, was refused, was put right, came free.
+
+Colour and shape say the same thing, so that neither is needed: with colour, accepted tokens are
+underlined, refused ones struck through, corrections bold, each in a colour of its own; without,
+each state has a mark.
+"""
+
+import os
+import unicodedata
+from collections.abc import Callable, Mapping
+from typing import Literal, TextIO
+
+from fastllm import metrics
+from fastllm.trace import Round, Trace
+
+State = Literal["plain", "accepted", "refused", "correction", "bonus"]
+
+_STYLES: dict[State, str] = {
+    "plain": "",
+    "accepted": "\x1b[4;34m",
+    "refused": "\x1b[9;31m",
+    "correction": "\x1b[1;38;5;208m",
+    "bonus": "\x1b[32m",
+}
+_MARKS: dict[State, tuple[str, str]] = {
+    "plain": ("", ""),
+    "accepted": ("_", "_"),
+    "refused": ("[x", "]"),
+    "correction": ("[!", "]"),
+    "bonus": ("[+", "]"),
+}
+_LEGEND: dict[State, str] = {
+    "accepted": "drafted and accepted",
+    "refused": "drafted and refused",
+    "correction": "the target's correction",
+    "bonus": "the target's extra token",
+}
+_RESET = "\x1b[0m"
+
+
+def wants_colour(stream: TextIO) -> bool:
+    """Whether a stream is a terminal that may be coloured. Source: https://no-color.org."""
+    return (
+        stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    )
+
+
+def styled(text: str, state: State, *, colour: bool) -> str:
+    """One token in the form of its state; blanks at its edges stay outside the form.
+
+    Example:
+        >>> styled(" rain", "accepted", colour=False)
+        ' _rain_'
+    """
+    text = printable(text)
+    inner = text.strip(" ")
+    if not inner or state == "plain":
+        return text
+    start = text.index(inner)
+    before, after = text[:start], text[start + len(inner) :]
+    mark = "!" if state == "correction" else ""
+    if colour:
+        return f"{before}{_STYLES[state]}{mark}{inner}{_RESET}{after}"
+    opened, closed = _MARKS[state]
+    return f"{before}{opened}{inner}{closed}{after}"
+
+
+def printable(text: str) -> str:
+    """Text without control characters: a model's output must not steer the terminal."""
+    return "".join(
+        " " if letter in "\n\t\r" else "\N{MIDDLE DOT}" if _controls(letter) else letter
+        for letter in text
+    )
+
+
+def render_round(
+    entry: Round, piece: Callable[[int], str], names: Mapping[int, str], *, colour: bool
+) -> str:
+    """The tokens of a round, each in the form of its state.
+
+    Args:
+        entry: the round.
+        piece: token id -> the text it adds; called once for each token of the text, in order.
+        names: a readable form of the refused token, which is no part of the text.
+        colour: colours, or marks.
+    """
+    stands = "".join(piece(token) for token in entry.drafted[: entry.accepted])
+    shown = [styled(stands, "accepted", colour=colour)]
+    if entry.refused is not None:
+        name = names.get(entry.refused, str(entry.refused))
+        shown.append(styled(name, "refused", colour=colour))
+    if entry.extra is not None and entry.extra_kind is not None:
+        shown.append(styled(piece(entry.extra), entry.extra_kind, colour=colour))
+    return "".join(shown)
+
+
+def legend(*, colour: bool) -> str:
+    """What the forms mean, on one line."""
+    return "   ".join(styled(text, state, colour=colour) for state, text in _LEGEND.items())
+
+
+def counts(trace: Trace) -> str:
+    """The numbers of a run, in a sentence or two."""
+    tokens, calls = metrics.token_count(trace), metrics.target_calls(trace)
+    seconds = metrics.seconds_with_encoding(trace)
+    if not trace.drafter:
+        return f"{tokens} tokens in {calls} target calls, without a drafter; {seconds:.2f} s."
+    drafted = metrics.drafted(trace)
+    return (
+        f"{tokens} tokens in {calls} target calls with {trace.drafter} ({metrics.tau(trace):.2f} "
+        f"tokens a call); the target alone needs {tokens}. {metrics.accepted(trace)} of {drafted} "
+        f"drafted tokens accepted; {seconds:.2f} s."
+    )
+
+
+def _controls(letter: str) -> bool:
+    return unicodedata.category(letter) in {"Cc", "Cf", "Cs"} and letter != "\N{ZERO WIDTH JOINER}"

@@ -1,0 +1,258 @@
+"""The record of a decoding: its settings, its rounds, its text. Standard library only.
+
+Everything that shows, judges, times or exports a decoding reads a `Trace`; nothing else is passed
+around. Rates (tokens per call, acceptance, speed-up) are computed from the rounds by
+`fastllm.metrics` when asked for and never stored.
+"""
+
+import json
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, ClassVar, Literal
+
+from fastllm.errors import DataError, SettingsError
+
+SCHEMA_VERSION = 1
+
+Probability = float
+Alternative = tuple[int, Probability]
+"""A token id and its probability."""
+
+RoundKind = Literal["plain", "speculative"]
+Ending = Literal["end_of_text", "length", "stopped", "deadline"]
+
+
+@dataclass(frozen=True)
+class DecodingConfig:
+    """How to decode. Holds the one default of each setting, and its range.
+
+    Attributes:
+        gamma: draft length, the most tokens the drafter proposes a round.
+        temperature: 0 is greedy: the distribution becomes one-hot on the most likely token.
+        top_k: keep only the k most likely tokens; 0 keeps all.
+        top_p: keep the smallest set of most likely tokens whose mass reaches top_p; 1 keeps all.
+        max_new_tokens: the most tokens to write, the end token included.
+        seed: of the uniforms that every random decision is made with.
+        verification: the rule that accepts or refuses drafted tokens.
+
+    Raises:
+        SettingsError: names the field, the value and the range.
+    """
+
+    gamma: int = 5
+    temperature: float = 0.0
+    top_k: int = 0
+    top_p: float = 1.0
+    max_new_tokens: int = 96
+    seed: int = 0
+    verification: Literal["token"] = "token"
+
+    RANGES: ClassVar[dict[str, tuple[float, float]]] = {
+        "gamma": (1, 16),
+        "temperature": (0.0, 2.0),
+        "top_k": (0, 1_000_000),
+        "top_p": (0.01, 1.0),
+        "max_new_tokens": (1, 1024),
+        "seed": (0, 2**31 - 1),
+    }
+
+    def __post_init__(self) -> None:
+        for name, (low, high) in self.RANGES.items():
+            value = getattr(self, name)
+            whole = isinstance(low, int)
+            good_type = isinstance(value, int if whole else (int, float))
+            if not good_type or isinstance(value, bool) or not low <= value <= high:
+                kind = "a whole number" if whole else "a number"
+                raise SettingsError(
+                    f"{name}={value!r} is out of range: give {kind} between {low} and {high}."
+                )
+        if self.verification != "token":
+            raise SettingsError(
+                f"verification={self.verification!r} is not a rule we have: give 'token'."
+            )
+
+
+@dataclass(frozen=True)
+class Judged:
+    """One drafted token that the target judged.
+
+    Attributes:
+        token: the drafted token id.
+        p: the target's probability of it, after temperature and filters.
+        q: the drafter's, likewise; the draft was drawn from exactly this.
+        uniform: the number in [0, 1) that judged it.
+        threshold: min(1, p/q); accepted where uniform < threshold.
+        overlap: sum over the vocabulary of min(p, q), the chance that a draft from q is accepted.
+        p_unwarped: the target's probability at temperature 1, without filters.
+        q_unwarped: the drafter's, likewise.
+        target_best: the target's most likely tokens at temperature 1, best first.
+        drafter_best: the drafter's, likewise.
+
+    The last five are statistics for display: None or empty when not collected.
+    """
+
+    token: int
+    p: Probability
+    q: Probability
+    uniform: float
+    threshold: Probability
+    overlap: float | None = None
+    p_unwarped: Probability | None = None
+    q_unwarped: Probability | None = None
+    target_best: tuple[Alternative, ...] = ()
+    drafter_best: tuple[Alternative, ...] = ()
+
+
+@dataclass(frozen=True)
+class Round:
+    """One call of the target and what came of it.
+
+    Attributes:
+        kind: plain where nothing was drafted.
+        drafted: the drafted ids. What came behind a drafted end token is not in here.
+        judged: one entry for each accepted draft and for the first refused one.
+        accepted: how many drafts were accepted.
+        extra: the token the target itself added: the plain token, the correction of a refused
+            draft, or the bonus after a fully accepted one; None after an accepted end token.
+        extra_p: the target's probability of `extra`, after temperature and filters; for a
+            correction too this is p, not the residual it was drawn from.
+        extra_best: the target's most likely tokens at that place, at temperature 1.
+        start: seconds on the lane's own clock at which the round began.
+        draft_seconds: spent in the drafter.
+        verify_seconds: spent in the target's call and in the verdict.
+        total_seconds: the whole round, bookkeeping included, statistics excluded.
+    """
+
+    kind: RoundKind
+    drafted: tuple[int, ...] = ()
+    judged: tuple[Judged, ...] = ()
+    accepted: int = 0
+    extra: int | None = None
+    extra_p: Probability | None = None
+    extra_best: tuple[Alternative, ...] = ()
+    start: float = 0.0
+    draft_seconds: float = 0.0
+    verify_seconds: float = 0.0
+    total_seconds: float = 0.0
+
+    @property
+    def tokens(self) -> tuple[int, ...]:
+        """The ids this round added to the text."""
+        return self.drafted[: self.accepted] + (() if self.extra is None else (self.extra,))
+
+    @property
+    def extra_kind(self) -> Literal["plain", "correction", "bonus"] | None:
+        """What `extra` is."""
+        if self.extra is None:
+            return None
+        if self.kind == "plain":
+            return "plain"
+        return "correction" if self.accepted < len(self.drafted) else "bonus"
+
+    @property
+    def refused(self) -> int | None:
+        """The first refused draft; those behind it were never judged."""
+        return self.drafted[self.accepted] if self.accepted < len(self.drafted) else None
+
+
+@dataclass(frozen=True)
+class Trace:
+    """A whole decoding.
+
+    Attributes:
+        source: the article as given.
+        prefix: what was put before it for the target ("summarize: " or nothing).
+        cut_at: the character of `source` at which it was cut to fit; None if it was not.
+        config: the settings.
+        target: the target's name.
+        drafter: the drafter's name; empty for the target alone.
+        vocabulary: the fingerprint of the vocabulary that the ids belong to.
+        hardware: what it ran on.
+        versions: of Python, torch, transformers and fastllm.
+        target_encode_seconds: the target's encoding of the article.
+        drafter_encode_seconds: the drafter's preparation for the article.
+        rounds: the calls of the target, in order.
+        ended: why the text ended.
+        text: the final text.
+        pieces: the text that each token of the summary added, joined equal to `text`.
+        names: a readable form of every token id mentioned in the rounds.
+    """
+
+    source: str
+    config: DecodingConfig
+    target: str
+    drafter: str
+    vocabulary: str
+    prefix: str = ""
+    cut_at: int | None = None
+    hardware: str = ""
+    versions: dict[str, str] = field(default_factory=dict)
+    target_encode_seconds: float = 0.0
+    drafter_encode_seconds: float = 0.0
+    rounds: tuple[Round, ...] = ()
+    ended: Ending = "end_of_text"
+    text: str = ""
+    pieces: tuple[str, ...] = ()
+    names: dict[int, str] = field(default_factory=dict)
+    schema_version: int = SCHEMA_VERSION
+
+    @property
+    def tokens(self) -> tuple[int, ...]:
+        """The ids of the text, the end token included."""
+        return tuple(token for entry in self.rounds for token in entry.tokens)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values; `from_json` gives an equal Trace back."""
+        return asdict(self)
+
+    def dumps(self) -> str:
+        """The Trace as JSON text."""
+        return json.dumps(self.to_json(), ensure_ascii=False)
+
+    @classmethod
+    def from_json(cls, tree: dict[str, Any]) -> "Trace":
+        """Rebuilds a Trace from `to_json` (or from its JSON text, parsed).
+
+        Raises:
+            DataError: another schema version, or fields missing or unknown.
+        """
+        if tree.get("schema_version") != SCHEMA_VERSION:
+            raise DataError(
+                f"a trace of schema version {tree.get('schema_version')!r}; this FastLLM reads "
+                f"version {SCHEMA_VERSION}: record it again."
+            )
+        try:
+            values = dict(tree)
+            values["config"] = DecodingConfig(**tree["config"])
+            values["rounds"] = tuple(round_from_json(entry) for entry in tree["rounds"])
+            values["pieces"] = tuple(tree["pieces"])
+            values["names"] = {int(token): name for token, name in tree["names"].items()}
+            return cls(**values)
+        except (KeyError, TypeError) as error:
+            raise DataError(f"not a whole trace ({error}): record it again.") from error
+
+
+def round_from_json(tree: dict[str, Any]) -> Round:
+    """Rebuilds a Round from its JSON form."""
+    values = dict(tree)
+    values["drafted"] = tuple(tree["drafted"])
+    values["extra_best"] = _alternatives(tree["extra_best"])
+    values["judged"] = tuple(
+        Judged(
+            **{
+                **entry,
+                "target_best": _alternatives(entry["target_best"]),
+                "drafter_best": _alternatives(entry["drafter_best"]),
+            }
+        )
+        for entry in tree["judged"]
+    )
+    return Round(**values)
+
+
+def config_defaults() -> dict[str, Any]:
+    """The default of each setting, by name."""
+    return {entry.name: entry.default for entry in fields(DecodingConfig)}
+
+
+def _alternatives(rows: list[list[Any]]) -> tuple[Alternative, ...]:
+    return tuple((int(token), float(probability)) for token, probability in rows)

@@ -1,0 +1,133 @@
+"""Text to ids and back: encoding with a notice of what was cut, and a fingerprint."""
+
+import hashlib
+from collections import deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import accumulate, pairwise
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoTokenizer
+
+from fastllm.errors import CheckpointError
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """An encoded article.
+
+    Attributes:
+        ids: token ids, the end token included.
+        cut_at: the character of the article behind the last one that fitted; None if all did.
+    """
+
+    ids: list[int]
+    cut_at: int | None
+
+
+class Vocabulary:
+    """A tokenizer as FastLLM uses it.
+
+    Args:
+        tokenizer: a *fast* tokenizer of transformers.
+    """
+
+    def __init__(self, tokenizer: Any) -> None:
+        self.tokenizer = tokenizer
+
+    @classmethod
+    def load(cls, name_or_folder: str | Path) -> "Vocabulary":
+        """Loads the tokenizer of a checkpoint folder or of a model on the Hub.
+
+        Raises:
+            CheckpointError: nothing usable there.
+        """
+        try:
+            return cls(AutoTokenizer.from_pretrained(str(name_or_folder)))
+        except (OSError, ValueError) as error:
+            raise CheckpointError(f"no tokenizer in {name_or_folder}: {error}") from error
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Tells vocabularies apart by their pieces, not by their size (sizes differ by padding)."""
+        digest = hashlib.sha256()
+        for piece, index in sorted(self.tokenizer.get_vocab().items(), key=lambda item: item[1]):
+            digest.update(f"{index}\t{piece}\n".encode("utf-8", "surrogatepass"))
+        return digest.hexdigest()[:16]
+
+    @cached_property
+    def full_stop(self) -> int:
+        """The token that ends a sentence, as it stands behind a word."""
+        return int(self.tokenizer("end.", add_special_tokens=False)["input_ids"][-1])
+
+    def encode(self, text: str, limit: int, prefix: str = "") -> Encoded:
+        """Encodes an article, cut to `limit` ids.
+
+        Args:
+            text: the article.
+            limit: the most ids, the end token included.
+            prefix: put before the article; it is not counted in `cut_at`.
+        """
+        encoded = self.tokenizer(
+            prefix + text, truncation=True, max_length=limit, return_offsets_mapping=True
+        )
+        ids = list(encoded["input_ids"])
+        ends = [end for _, end in encoded["offset_mapping"]]
+        reached = max(ends, default=0) - len(prefix)
+        cut = len(ids) >= limit and bool(text[reached:].strip())
+        return Encoded(ids, max(reached, 0) if cut else None)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of ids, special tokens left out."""
+        return str(self.tokenizer.decode(list(ids), skip_special_tokens=True))
+
+    def pieces(self, ids: Sequence[int]) -> list[str]:
+        """The text that each token adds; joined they are the decoded text.
+
+        A character that spans several byte tokens belongs to the last of them.
+        """
+        detokenizer = Detokenizer(self)
+        text = self.decode(ids)
+        ends = [0, *accumulate(len(detokenizer.push(token)) for token in ids)]
+        # A text that ends inside a character is not what its beginning promised: the last piece
+        # takes what is left over.
+        ends = [min(end, len(text)) for end in ends[:-1]] + [len(text)]
+        return [text[start:end] for start, end in pairwise(ends)]
+
+    def names(self, ids: Iterable[int]) -> dict[int, str]:
+        """A readable form of single tokens: a leading blank where a word begins."""
+        return {
+            token: str(self.tokenizer.convert_ids_to_tokens(token)).replace("▁", " ")
+            for token in set(ids)
+        }
+
+
+class Detokenizer:
+    """Ids to text one token at a time, without decoding everything again at each.
+
+    Example: `push` returns "" while a character is incomplete, then the whole character.
+    """
+
+    _WINDOW = 6
+    """Ids of context: enough for the longest byte sequence and the blank before a word."""
+
+    def __init__(self, vocabulary: Vocabulary) -> None:
+        self._vocabulary = vocabulary
+        self._ids: list[int] = []
+        self._shown_to = 0
+        self._whole = deque([0])  # places where no character is left open; the first is shown from
+
+    def push(self, token: int) -> str:
+        """The text that `token` adds to what was shown."""
+        self._ids.append(token)
+        before = self._vocabulary.decode(self._ids[self._whole[0] : self._shown_to])
+        now = self._vocabulary.decode(self._ids[self._whole[0] :])
+        if now.endswith("\N{REPLACEMENT CHARACTER}"):
+            return ""
+        self._shown_to = len(self._ids)
+        self._whole.append(self._shown_to)
+        while self._whole[1] <= self._shown_to - self._WINDOW:
+            self._whole.popleft()
+        return now[len(before) :]

@@ -1,0 +1,172 @@
+"""A real Chromium, and servers that it visits."""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "tests" / "demo"))
+
+import stories  # noqa: E402
+
+PATIENCE = 180.0
+"""Seconds for a server to come up, on a machine that has other things to do."""
+
+QUIET = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if Path(__file__).parent in Path(item.fspath).parents:
+            item.add_marker(pytest.mark.browser)
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    names = ("chromium", "chromium-browser", "google-chrome")
+    found = next(filter(None, map(shutil.which, names)), None)
+    if found is None:
+        pytest.skip("no Chromium on this system: install one to run the browser tests")
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(
+            executable_path=found, args=list(QUIET), timeout=PATIENCE * 1000
+        )
+        yield chromium
+        chromium.close()
+
+
+class Visit:
+    """A page under watch: what it requested, and what went wrong in it."""
+
+    def __init__(self, page: Page, address: str) -> None:
+        self.page = page
+        self.address = address
+        self.requested: list[str] = []
+        self.errors: list[str] = []
+        page.on("request", lambda request: self.requested.append(request.url))
+        page.on("pageerror", lambda error: self.errors.append(str(error)))
+        page.on("console", self._listen)
+
+    def open(self, query: str = "") -> "Visit":
+        self.page.goto(self.address + query)
+        self.page.wait_for_selector("#fl-go")
+        return self
+
+    def ended(self) -> None:
+        """Waits until the race on the screen has come to its end."""
+        self.page.wait_for_selector(".fl-same:not(.fl-later):not(:empty)")
+
+    def words(self, lane: str) -> str:
+        """What a lane reads as, refused words left out."""
+        script = """lane => [...document.querySelectorAll(
+            `.fl-lane[data-key="${lane}"] .fl-token:not(.fl-refused)`
+        )].map(token => token.textContent).join('').trim()"""
+        return str(self.page.evaluate(script, lane))
+
+    def calls(self) -> list[int]:
+        return [int(text) for text in self.page.locator(".fl-count").all_inner_texts()]
+
+    def require_clean(self) -> None:
+        """Nothing went wrong, and nothing was asked of anyone else."""
+        outside = [url for url in self.requested if not url.startswith((self.address, "data:"))]
+        assert not outside
+        assert not self.errors
+
+    def _listen(self, message: Any) -> None:
+        if message.type == "error":
+            self.errors.append(message.text)
+
+
+@pytest.fixture
+def visit(browser: Browser) -> Iterator[Callable[..., Visit]]:
+    """Opens a fresh, unshared page of an address."""
+    contexts = []
+
+    def open_page(address: str, *, width: int = 1440, height: int = 900, **more: Any) -> Visit:
+        context = browser.new_context(viewport={"width": width, "height": height}, **more)
+        context.set_default_timeout(60_000)
+        contexts.append(context)
+        return Visit(context.new_page(), address)
+
+    yield open_page
+    for context in contexts:
+        context.close()
+
+
+@pytest.fixture(scope="session")
+def serve() -> Iterator[Callable[[Sequence[str]], str]]:
+    """Starts a server and gives its address; "PORT" among the arguments is replaced."""
+    servers: list[subprocess.Popen[bytes]] = []
+
+    def start(arguments: Sequence[str]) -> str:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        command = [sys.executable, *(str(port) if a == "PORT" else a for a in arguments)]
+        server = subprocess.Popen(
+            command, cwd=ROOT, env=os.environ | {"GRADIO_ANALYTICS_ENABLED": "False"}
+        )
+        servers.append(server)
+        address = f"http://127.0.0.1:{port}/"
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            assert server.poll() is None, f"{command} ended with {server.returncode}"
+            assert time.monotonic() < deadline, f"{command} does not answer"
+            try:
+                with urllib.request.urlopen(address, timeout=PATIENCE):
+                    return address
+            except (urllib.error.URLError, OSError):
+                time.sleep(0.2)
+
+    yield start
+    for server in servers:
+        server.terminate()
+        server.wait(20)
+
+
+HOSTILE = (
+    " <script>window.harmed=1</script>",
+    " ${window.harmed=2}",
+    " {{x}}",
+    " <img src=x onerror=window.harmed=3>",
+    " ${7*6}",
+    " &lt;b&gt;",
+)
+
+
+@pytest.fixture(scope="session")
+def hostile() -> Sequence[str]:
+    """Words that would do harm wherever text is taken for markup or for a template."""
+    return HOSTILE
+
+
+@pytest.fixture(scope="session")
+def story_address(
+    serve: Callable[[Sequence[str]], str], tmp_path_factory: pytest.TempPathFactory
+) -> str:
+    """The page with an engine of stories; its recorded race is hostile."""
+    pieces = [*HOSTILE, *stories.SUMMARY]
+    keys, traces = stories.race(pieces, source=" ".join(HOSTILE) * 5, cut_at=60)
+    path = tmp_path_factory.mktemp("recorded") / "race.json"
+    tree = {"article": "<i>x</i>", "lanes": keys, "traces": [t.to_json() for t in traces]}
+    path.write_text(json.dumps(tree), encoding="utf-8")
+    return serve(["tests/browser/serve.py", "PORT", "0.02", str(path)])

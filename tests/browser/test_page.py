@@ -1,0 +1,230 @@
+"""The page in a real browser, with an engine made of stories: no model is needed."""
+
+import time
+from collections.abc import Callable, Sequence
+
+import pytest
+from conftest import Visit
+from playwright.sync_api import expect
+
+Opener = Callable[..., Visit]
+
+ARTICLE = (
+    "The council said on Monday that it will plant two thousand trees along the river before the "
+    "end of the year. The trees were given by a nursery in the next town, and school classes are "
+    "to look after them. It is the third such project in the county since the floods."
+)
+
+
+def test_recorded_race_plays_without_a_click(visit: Opener, story_address: str) -> None:
+    seen = visit(story_address).open()
+    badge = seen.page.locator(".fl-badge")
+    expect(badge).to_have_text("RECORDED")
+    expect(seen.page.locator(".fl-about")).to_contain_text("2 CPU cores")
+    expect(seen.page.locator(".fl-about")).to_contain_text("slowed 8×")
+    seen.ended()
+    assert seen.calls()[0] > seen.calls()[1] > seen.calls()[2]
+    expect(seen.page.locator(".fl-verdict")).to_contain_text("LSTM after distillation won")
+    expect(seen.page.locator(".fl-same")).to_have_text("✓ Same text in all lanes (checked).")
+    seen.require_clean()
+
+
+def test_four_states_are_present_and_labelled(visit: Opener, story_address: str) -> None:
+    seen = visit(story_address).open()
+    seen.ended()
+    legend = seen.page.locator(".fl-legend")
+    decorations = set()
+    for state in ("accepted", "refused", "correction", "bonus"):
+        assert seen.page.locator(f".fl-lane .fl-{state}").count() > 0
+        word = legend.locator(f".fl-{state} .fl-word")
+        expect(word).to_be_visible()
+        decorations.add(
+            word.evaluate(
+                "e => getComputedStyle(e).textDecorationLine + getComputedStyle(e)"
+                ".textDecorationStyle + getComputedStyle(e, '::before').content"
+                " + getComputedStyle(e, '::after').content"
+            )
+        )
+    assert len(decorations) == 4  # told apart by shape, without any colour
+
+
+def test_what_a_model_wrote_is_never_markup(
+    visit: Opener, story_address: str, hostile: Sequence[str]
+) -> None:
+    seen = visit(story_address).open()
+    seen.ended()
+    for lane in ("alone", "lstm-before", "lstm-after"):
+        assert seen.words(lane).startswith("".join(hostile).strip())
+    assert seen.page.locator(".fl-race script, .fl-race img, .fl-race b, .fl-race i").count() == 0
+    expect(seen.page.locator(".fl-cut")).to_contain_text("onerror")
+    expect(seen.page.locator(".fl-about")).to_contain_text("<i>x</i>")
+    assert seen.page.evaluate("window.harmed") is None
+    seen.require_clean()
+
+
+def test_what_a_visitor_pastes_is_never_markup(
+    visit: Opener, story_address: str, hostile: Sequence[str]
+) -> None:
+    seen = visit(story_address).open()
+    paste(seen, "".join(hostile) + " " + ARTICLE)
+    go(seen)
+    assert seen.words("alone").startswith("".join(hostile).strip())
+    assert seen.page.evaluate("window.harmed") is None
+    seen.require_clean()
+
+
+def test_live_race_replaces_the_recorded_one_and_is_replayed(
+    visit: Opener, story_address: str
+) -> None:
+    seen = visit(story_address).open()
+    paste(seen, ARTICLE)
+    go(seen)
+    expect(seen.page.locator(".fl-badge")).to_have_text("LIVE")
+    texts = {seen.words(lane) for lane in ("alone", "lstm-before", "lstm-after")}
+    assert len(texts) == 1
+    # The replay begins by itself.
+    seen.page.wait_for_selector(".fl-same.fl-later", state="attached")
+    seen.ended()
+    lanes = seen.page.locator(".fl-lane").all()
+    assert seen.calls() == [lane.locator(".fl-round").count() for lane in lanes]
+    seen.require_clean()
+
+
+def test_lookup_is_one_click_away(visit: Opener, story_address: str) -> None:
+    seen = visit(story_address).open()
+    boxes = seen.page.locator("#fl-lanes input[type=checkbox]")
+    assert [box.is_checked() for box in boxes.all()] == [True, True, True, False]
+    seen.page.get_by_label("article lookup (no training)").check()
+    paste(seen, ARTICLE)
+    go(seen)
+    assert len(seen.calls()) == 4
+
+
+def test_stop_within_a_second(visit: Opener, story_address: str) -> None:
+    seen = visit(story_address).open()
+    seen.page.locator("#fl-sample input").click()
+    seen.page.get_by_role("option").nth(1).click()
+    seen.page.click("#fl-go")
+    seen.page.wait_for_selector(".fl-badge.fl-live >> text=LIVE")
+    seen.page.wait_for_function(
+        "[...document.querySelectorAll('.fl-count')].some(e => Number(e.textContent) > 2)"
+    )
+    clicked = time.monotonic()
+    seen.page.click("#fl-stop")
+    expect(seen.page.locator(".fl-notice")).to_contain_text("Stopped")
+    seen.page.wait_for_timeout(800 - 1000 * min(0.7, time.monotonic() - clicked))
+    calls = seen.calls()
+    seen.page.wait_for_timeout(600)
+    assert seen.calls() == calls
+    assert 0 < sum(calls)
+    seen.page.keyboard.press("Tab")
+    seen.require_clean()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "no article"),
+        ("Too short.", "2 words"),
+        ("word " * 9000, "takes 20,000"),
+        ("\x01\x02\x03\x04\x05\x06 " * 40, "does not look like text"),
+    ],
+)
+def test_unfit_articles_get_a_message(
+    visit: Opener, story_address: str, text: str, message: str
+) -> None:
+    seen = visit(story_address).open()
+    paste(seen, text)
+    seen.page.click("#fl-go")
+    expect(seen.page.get_by_text(message).first).to_be_visible()
+    expect(seen.page.locator(".fl-badge")).to_have_text("RECORDED")
+
+
+def test_other_languages_get_a_notice(visit: Opener, story_address: str) -> None:
+    seen = visit(story_address).open()
+    paste(seen, "Der Rat der Stadt hat am Montag beschlossen, am Fluss Baeume zu pflanzen. " * 4)
+    go(seen)
+    expect(seen.page.locator(".fl-notice")).to_contain_text("does not look like English")
+
+
+def test_keyboard_and_scrubbing(visit: Opener, story_address: str) -> None:
+    seen = visit(story_address).open()
+    seen.ended()
+    calls = seen.calls()
+    page = seen.page
+    page.focus(".fl-position")
+    page.keyboard.press("Home")
+    assert seen.calls() == [0, 0, 0]
+    page.keyboard.press("ArrowRight")
+    assert 1 <= sum(seen.calls()) <= 3
+    page.keyboard.press("ArrowLeft")
+    assert seen.calls() == [0, 0, 0]
+    page.keyboard.press("Space")
+    expect(page.locator(".fl-play")).to_have_attribute("aria-label", "Pause")
+    page.keyboard.press("Space")
+    expect(page.locator(".fl-play")).to_have_attribute("aria-label", "Play")
+    page.keyboard.press("End")
+    assert seen.calls() == calls
+    page.select_option(".fl-speed", "4")
+    expect(page.locator(".fl-about")).to_contain_text("sped up 4×")
+    page.click(".fl-play")
+    seen.ended()
+    assert seen.calls() == calls
+
+
+def test_tokens_tell_what_is_known_of_them(visit: Opener, story_address: str) -> None:
+    seen = visit(story_address).open()
+    seen.ended()
+    page = seen.page
+    refused = page.locator('.fl-lane[data-key="lstm-before"] .fl-refused').nth(1)
+    expect(refused.locator(".fl-word")).to_be_hidden()
+    refused.click()
+    expect(refused.locator(".fl-word")).to_be_visible()
+    expect(page.locator(".fl-detail")).to_contain_text("target 2 %")
+    page.keyboard.press("Escape")
+    expect(page.locator(".fl-detail")).to_be_hidden()
+    page.keyboard.press("ArrowRight")
+    expect(page.locator(".fl-detail")).to_be_visible()
+    expect(page.locator(".fl-token:focus")).to_have_count(1)
+
+
+@pytest.mark.parametrize("width", [1440, 820, 390])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_fits_every_screen(visit: Opener, story_address: str, width: int, scheme: str) -> None:
+    seen = visit(story_address, width=width, color_scheme=scheme).open()
+    seen.ended()
+    page = seen.page
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    tabs = page.locator(".fl-tab")
+    shown = [lane for lane in page.locator(".fl-lane").all() if lane.is_visible()]
+    assert len(shown) == (1 if width == 390 else 3)
+    for lane in shown:
+        assert lane.evaluate("e => e.scrollHeight <= e.clientHeight + 1"), "a lane scrolls"
+    if width == 390:
+        tabs.first.click()
+        expect(page.locator('.fl-lane[data-key="alone"]')).to_be_visible()
+        page.keyboard.press("ArrowRight")
+        expect(page.locator('.fl-lane[data-key="lstm-before"]')).to_be_visible()
+    else:
+        expect(tabs.first).to_be_hidden()
+    dark = page.evaluate("document.body.classList.contains('dark')")
+    assert dark == (scheme == "dark")
+
+
+def test_reduced_motion_shows_the_end_at_once(visit: Opener, story_address: str) -> None:
+    seen = visit(story_address, reduced_motion="reduce").open()
+    page = seen.page
+    page.wait_for_selector(".fl-count")
+    assert seen.calls()[0] == page.locator('.fl-lane[data-key="alone"] .fl-round').count()
+    expect(page.locator(".fl-play")).to_have_attribute("aria-label", "Play")
+
+
+def paste(seen: Visit, text: str) -> None:
+    seen.page.get_by_text("Read or change the article").click()
+    seen.page.locator("#fl-article textarea").fill(text)
+
+
+def go(seen: Visit) -> None:
+    """Races live, and waits for the end."""
+    seen.page.click("#fl-go")
+    seen.page.wait_for_selector(".fl-race[data-ran]")

@@ -1,0 +1,67 @@
+"""Fixtures: a tiny vocabulary and a tiny random T5, made anew for each run of the tests."""
+
+import pytest
+import torch
+from transformers import GenerationConfig, T5ForConditionalGeneration
+from transformers.utils import logging
+
+from fastllm.data.tokenizer import train_tokenizer
+from fastllm.distill.copying_start import t5_config
+from fastllm.targets.hub import HubTarget
+from fastllm.vocabulary import Vocabulary
+
+logging.disable_progress_bar()
+
+STORY = (
+    "The old mill on the river burned down on Friday night, and nobody was hurt. Fire crews from "
+    "four villages fought the flames until morning. The mill had stood empty for eleven years, but "
+    "the town wanted to turn it into a museum. A spokeswoman for the town said the plans would go "
+    "on: the walls are stone, and stone does not burn. Neighbours brought tea and bread to the "
+    "crews. Police are looking for two cyclists who were seen near the mill at ten o'clock."
+)
+
+
+@pytest.fixture(autouse=True)
+def _same_randomness() -> None:
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def story() -> str:
+    """A news story of six sentences, written for these tests."""
+    return STORY
+
+
+@pytest.fixture(scope="session")
+def tokenizer_folder(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A folder with a small vocabulary, bytes included, learned from the story."""
+    folder = tmp_path_factory.mktemp("tokenizer")
+    train_tokenizer([STORY] * 3, folder, size=600)
+    return str(folder)
+
+
+@pytest.fixture(scope="session")
+def vocabulary(tokenizer_folder: str) -> Vocabulary:
+    """The vocabulary in `tokenizer_folder`."""
+    return Vocabulary.load(tokenizer_folder)
+
+
+@pytest.fixture(scope="session")
+def tiny_target(vocabulary: Vocabulary) -> HubTarget:
+    """A random T5 of two layers, its weights loud enough that its greedy texts vary."""
+    torch.manual_seed(0)
+    config = t5_config(len(vocabulary.tokenizer), 64, 4, 2, 2, 64)
+    config.tie_word_embeddings = False  # tied, a random T5 repeats what it has just read
+    model = T5ForConditionalGeneration(config)
+    with torch.no_grad():
+        for name, weights in model.named_parameters():
+            if "relative" in name:
+                weights.mul_(5)
+            elif "Attention" in name:
+                weights.mul_(2)
+        model.lm_head.weight.normal_()
+        model.lm_head.weight[0] = 0  # padding is never the best
+    model.generation_config = GenerationConfig(
+        decoder_start_token_id=0, eos_token_id=1, pad_token_id=0
+    )
+    return HubTarget(model.eval(), vocabulary, name="tiny", source_length=96)

@@ -1,0 +1,186 @@
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from fastllm.data.tokens import TokenPairs, write_pairs
+from fastllm.distill.loop import Schedule, fit
+from fastllm.distill.pseudo import write_pseudo
+from fastllm.distill.train import DrafterRecipe, train_drafter
+from fastllm.drafters.lstm import LstmModel, LstmSettings
+from fastllm.errors import CheckpointError, DataError, FastLLMError, SettingsError, VocabularyError
+from fastllm.targets.hub import HubTarget
+
+SIZES = LstmSettings(vocabulary_size=300, width=48, hidden=32, mixing=32, places=32)
+
+
+def _quiet(line: str) -> None:
+    pass
+
+
+def _log(run: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (run / "training.jsonl").read_text().splitlines()]
+
+
+def _network(copying: bool = True, sizes: LstmSettings = SIZES) -> LstmModel:
+    torch.manual_seed(0)
+    model = LstmModel(sizes)
+    if copying:
+        model.start_copying(torch.Generator().manual_seed(0))
+    return model
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> TokenPairs:
+    """Articles of random ids; the text is what stands at a fixed place in the article."""
+    generator = torch.Generator().manual_seed(5)
+    rows = []
+    for index in range(64):
+        source = torch.randint(100, 300, (30,), generator=generator).tolist()
+        rows.append((f"a{index}", [*source, 1], [*source[4:14], 1]))
+    write_pairs(tmp_path / "data", rows, {})
+    return TokenPairs(tmp_path / "data")
+
+
+def test_training_learns(dataset: TokenPairs, tmp_path: Path) -> None:
+    lines: list[str] = []
+    recipe = DrafterRecipe(updates=120, batch=16, learning_rate=3e-3, warmup=10, cooldown=40)
+    last = train_drafter(
+        _network(), recipe, tmp_path / "run", dataset=dataset, say=lines.append
+    )
+    log = _log(tmp_path / "run")
+    assert [row["step"] for row in log] == [20, 40, 60, 80, 100, 120]
+    assert last["loss"] < 0.5 * log[0]["loss"]
+    assert lines[-1].startswith("120/120")
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert config["recipe"]["learning_rate"] == 3e-3
+
+
+def test_the_copying_start_copies_before_any_training(dataset: TokenPairs) -> None:
+    source = torch.tensor([dataset.source(0)])
+    text = torch.tensor([dataset.target(0)])
+    losses = {}
+    for copying in (False, True):
+        with torch.no_grad():
+            logits = _network(copying)(source, text[:, :-2])
+        losses[copying] = torch.nn.functional.cross_entropy(logits[0], text[0, 1:-1]).item()
+    assert losses[True] < 0.6 * losses[False]
+
+
+def test_resumed_run_equals_unbroken_one_bit_for_bit(tmp_path: Path) -> None:
+    def run(folder: Path, break_at: int | None) -> torch.nn.Module:
+        torch.manual_seed(0)
+        model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Tanh(), torch.nn.Linear(8, 1))
+
+        def loss_of(network: torch.nn.Module, step: int) -> dict[str, torch.Tensor]:
+            if step == break_at:
+                raise KeyboardInterrupt
+            batch = torch.randn(16, 4, generator=torch.Generator().manual_seed(step))
+            return {"loss": (network(batch) - batch.sum(1, keepdim=True)).square().mean()}
+
+        schedule = Schedule(updates=30, learning_rate=1e-2, warmup=3, cooldown=10)
+        fit(model, loss_of, schedule, folder, save_every=5, log_every=5, say=_quiet)
+        return model
+
+    whole = run(tmp_path / "whole", None)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "broken", 17)
+    resumed = run(tmp_path / "broken", None)
+    for one, other in zip(whole.parameters(), resumed.parameters(), strict=True):
+        assert torch.equal(one, other)
+    assert [row["step"] for row in _log(tmp_path / "broken")] == [5, 10, 15, 20, 25, 30]
+
+
+def test_a_loss_that_is_no_number_leaves_the_last_save_whole(tmp_path: Path) -> None:
+    model = torch.nn.Linear(2, 1)
+
+    def loss_of(network: torch.nn.Module, step: int) -> dict[str, torch.Tensor]:
+        out = network(torch.ones(1, 2)).sum()
+        return {"loss": out * (float("nan") if step == 4 else 1.0)}
+
+    with pytest.raises(FastLLMError, match="last save"):
+        fit(model, loss_of, Schedule(9, 1e-3), tmp_path, save_every=2, say=_quiet)
+    assert torch.load(tmp_path / "last" / "optimizer.pt", weights_only=True)["step"] == 4
+    with pytest.raises(CheckpointError, match="another model"):
+        fit(torch.nn.Linear(3, 1), loss_of, Schedule(9, 1e-3), tmp_path, say=_quiet)
+
+
+def test_a_half_written_save_is_passed_over(tmp_path: Path) -> None:
+    def loss_of(network: torch.nn.Module, step: int) -> dict[str, torch.Tensor]:
+        return {"loss": network(torch.ones(1, 2)).square().sum()}
+
+    model = torch.nn.Linear(2, 1)
+    fit(model, loss_of, Schedule(4, 1e-3), tmp_path, save_every=2, say=_quiet)
+    # A kill between the two renames of a save leaves this behind.
+    (tmp_path / "last").rename(tmp_path / "last.previous")
+    (tmp_path / "last.new").mkdir()
+    again = torch.nn.Linear(2, 1)
+    last = fit(again, loss_of, Schedule(4, 1e-3), tmp_path, say=_quiet)
+    assert last["step"] == 4
+    assert torch.equal(again.weight, model.weight)
+
+
+def test_distillation_aligns_with_the_target(
+    tiny_target: HubTarget, dataset: TokenPairs, tmp_path: Path
+) -> None:
+    written = write_pseudo(tiny_target, dataset, tmp_path / "pseudo", length=12, say=_quiet)
+    assert written.ids == dataset.ids
+    recipe = DrafterRecipe(
+        method="mixed_gkd", updates=60, batch=8, learning_rate=3e-3, warmup=5, cooldown=10,
+        length=12,
+    )  # fmt: skip
+    model = _network(sizes=replace(SIZES, vocabulary_size=tiny_target.model.config.vocab_size))
+    train_drafter(
+        model,
+        recipe,
+        tmp_path / "run",
+        dataset=dataset,
+        written=written,
+        target=tiny_target,
+        say=_quiet,
+    )
+    log = _log(tmp_path / "run")
+    assert log[-1]["alpha"] > log[0]["alpha"]
+    assert log[-1]["loss"] < 0.8 * log[0]["loss"]
+
+
+def test_pseudo_labels_resume_without_losing_or_doubling_an_article(
+    tiny_target: HubTarget, dataset: TokenPairs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fastllm.distill.pseudo.SHARD_SIZE", 24)
+    whole = write_pseudo(tiny_target, dataset, tmp_path / "whole", length=6, say=_quiet)
+
+    def stop_at_second_shard(line: str) -> None:
+        if line.startswith("48/"):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_pseudo(tiny_target, dataset, tmp_path / "broken", length=6, say=stop_at_second_shard)
+    resumed = write_pseudo(tiny_target, dataset, tmp_path / "broken", length=6, say=_quiet)
+    assert resumed.ids == whole.ids == dataset.ids
+    assert [resumed.target(i) for i in range(64)] == [whole.target(i) for i in range(64)]
+    with pytest.raises(DataError, match="other settings"):
+        write_pseudo(tiny_target, dataset, tmp_path / "broken", length=7, say=_quiet)
+
+
+def test_what_cannot_be_trained_is_refused(dataset: TokenPairs, tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="method='guess'"):
+        DrafterRecipe(method="guess")
+    with pytest.raises(SettingsError, match="lambda1=2"):
+        DrafterRecipe(lambda1=2)
+    model = _network()
+    with pytest.raises(SettingsError, match="give one"):
+        train_drafter(model, DrafterRecipe(method="mixed_gkd"), tmp_path, dataset=dataset)
+    with pytest.raises(SettingsError, match="fastllm pseudo"):
+        train_drafter(model, DrafterRecipe(method="seq_kd"), tmp_path, dataset=dataset)
+    write_pairs(tmp_path / "other", [("x", [5, 1], [6, 1])], {})
+    with pytest.raises(VocabularyError, match="not about"):
+        train_drafter(
+            model,
+            DrafterRecipe(method="seq_kd"),
+            tmp_path,
+            dataset=dataset,
+            written=TokenPairs(tmp_path / "other"),
+        )

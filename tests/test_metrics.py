@@ -1,0 +1,158 @@
+import numpy as np
+import pytest
+from fakes import END, START, FakeSession, Rule, RuleSession, random_rule
+
+from fastllm import metrics
+from fastllm.decoding import speculate
+from fastllm.errors import SettingsError
+from fastllm.trace import DecodingConfig, Judged, Round, Trace
+
+
+def judged(*tokens: int) -> tuple[Judged, ...]:
+    return tuple(Judged(token, 0.5, 0.5, 0.1, 1.0) for token in tokens)
+
+
+# 3 + 1 + 1 + 2 tokens in 4 calls; 3 + 3 + 0 + 2 drafted; 2 + 0 + 0 + 2 accepted.
+ROUNDS = (
+    Round("speculative", (5, 6, 7), judged(5, 6, 7), 2, 8, total_seconds=0.2),
+    Round("speculative", (5, 6, 7), judged(5), 0, 9, total_seconds=0.2),
+    Round("plain", extra=4, total_seconds=0.1),
+    Round("speculative", (5, 1), judged(5, 1), 2, None, total_seconds=0.2),
+)
+
+
+def trace(rounds: tuple[Round, ...] = ROUNDS, **values: object) -> Trace:
+    basics = {"source": "s", "config": DecodingConfig(), "target": "t", "drafter": "d"}
+    return Trace(**{**basics, "vocabulary": "v", "rounds": rounds, **values})
+
+
+def test_the_numbers_of_a_trace_by_hand() -> None:
+    run = trace(target_encode_seconds=0.25, drafter_encode_seconds=0.05)
+    assert metrics.target_calls(run) == 4
+    assert metrics.token_count(run) == len(run.tokens) == 7
+    assert metrics.tau(run) == 7 / 4
+    assert metrics.drafted(run) == 8
+    assert metrics.accepted(run) == 4
+    assert metrics.judged_by_position(run.rounds) == [(3, 2), (2, 2), (1, 0)]
+    assert metrics.decode_seconds(run) == pytest.approx(0.7)
+    assert metrics.seconds_with_encoding(run) == pytest.approx(1.0)
+
+
+def test_a_trace_without_rounds_has_no_tau() -> None:
+    assert metrics.tau(trace(())) == 0
+    assert metrics.judged_by_position(()) == []
+
+
+def test_a_speed_up_is_given_twice() -> None:
+    plain = trace((Round("plain", extra=1, total_seconds=1.4),), target_encode_seconds=0.6)
+    both = metrics.speed_up(trace(target_encode_seconds=0.3), plain)
+    assert both.decoding == pytest.approx(2.0)
+    assert both.with_encoding == pytest.approx(2.0)
+
+
+@pytest.mark.parametrize("name", ["source", "target", "hardware"])
+def test_a_speed_up_compares_like_with_like(name: str) -> None:
+    with pytest.raises(SettingsError, match=f"differ in their {name}"):
+        metrics.speed_up(trace(**{name: "another"}), trace())
+
+
+def test_expected_tau() -> None:
+    assert metrics.expected_tau(0, 5) == 1
+    assert metrics.expected_tau(1, 5) == 6
+    alpha, gamma = 0.65, 5
+    assert metrics.expected_tau(alpha, gamma) == pytest.approx(
+        (1 - alpha ** (gamma + 1)) / (1 - alpha)
+    )
+
+
+def test_expected_speed_up() -> None:
+    assert metrics.expected_speed_up(3, 5, 0.1, 1.5) == pytest.approx(1.5)
+
+
+@pytest.mark.parametrize("gamma", range(1, 9))
+@pytest.mark.parametrize("length", [1, 2, 7, 30])
+def test_greedy_calls_are_those_of_the_loop(gamma: int, length: int) -> None:
+    for seed in range(4):
+        rule = random_rule(6, seed=seed, end_bias=-0.5)
+        other = random_rule(6, seed=seed + 40)
+
+        def drafts(written: tuple[int, ...], rule: Rule = rule, other: Rule = other) -> list[float]:
+            right, wrong = rule(written), other(written)
+            return [2 * a + b for a, b in zip(right, wrong, strict=True)]
+
+        config = DecodingConfig(gamma=gamma, max_new_tokens=length)
+        rounds = list(
+            speculate(FakeSession(rule), RuleSession(drafts), config, start_id=START, end_id=END)
+        )
+        text = [token for entry in rounds for token in entry.tokens]
+        agrees = [
+            int(np.argmax(drafts(tuple(text[:place])))) == token for place, token in enumerate(text)
+        ]
+        assert metrics.greedy_calls(agrees, gamma, length) == len(rounds)
+
+
+def test_repeated_and_copied_4grams() -> None:
+    assert metrics.words("It's 3 o'clock: RUN, run!") == ["it's", "3", "o'clock", "run", "run"]
+    once = metrics.words("the mill burned down on friday")
+    twice = once + once
+    assert metrics.repeated_share(once) == 0
+    assert not metrics.loops(once)
+    assert metrics.loops(twice)
+    # Nine 4-grams; three stood there before.
+    assert metrics.repeated_share(twice) == pytest.approx(3 / 9)
+    assert metrics.repeated_share(once[:3]) == 0
+    article = metrics.words("Nobody saw how the mill burned down.")
+    assert metrics.copied_share(once, article) == pytest.approx(1 / 3)
+    assert metrics.copied_share(once[:3], article) == 0
+    assert metrics.copied_share([1, 2, 3, 4, 5], [0, 1, 2, 3, 4]) == 0.5
+
+
+def test_intervals_repeat_and_hold_the_value() -> None:
+    values = list(np.random.default_rng(0).normal(3, 1, 50))
+    first, again = metrics.mean(values), metrics.mean(values)
+    assert first == again
+    assert metrics.mean(values, seed=1) != first
+    assert first.value == pytest.approx(np.mean(values))
+    assert first.low < first.value < first.high
+    assert metrics.mean([2.0] * 10) == metrics.Estimate(2.0, 2.0, 2.0)
+
+
+def test_a_95_percent_interval_covers_about_95_percent() -> None:
+    random = np.random.default_rng(4)
+    covered = 0
+    for _ in range(200):
+        estimate = metrics.mean(random.normal(1, 1, 40).tolist(), resamples=400)
+        covered += estimate.low <= 1 <= estimate.high
+    assert 180 <= covered <= 198
+
+
+def test_a_ratio_is_of_sums_and_keeps_pairs_together() -> None:
+    assert metrics.ratio([1, 3], [2, 2]).value == 1.0
+    under = np.random.default_rng(1).uniform(1, 100, 30)
+    exact = metrics.ratio((2 * under).tolist(), under.tolist())
+    assert (exact.value, exact.low, exact.high) == pytest.approx((2, 2, 2))
+    assert metrics.ratio([0, 0], [0, 0]) == metrics.Estimate(0, 0, 0)
+
+
+def test_paired_comparisons_are_tighter_than_unpaired_ones() -> None:
+    random = np.random.default_rng(2)
+    before = random.uniform(10, 100, 60)
+    after = before - 5 + random.normal(0, 1, 60)
+    difference = metrics.paired_difference(after.tolist(), before.tolist())
+    assert difference.low < -5 + 0.5
+    assert difference.high < -4
+    assert difference.high - difference.low < 1
+    share = metrics.paired_ratio(after.tolist(), before.tolist())
+    assert share.value == pytest.approx(after.sum() / before.sum())
+    assert share.low < share.value < share.high < 1
+
+
+def test_estimates_need_numbers() -> None:
+    with pytest.raises(SettingsError, match="at least one article"):
+        metrics.mean([])
+    with pytest.raises(SettingsError, match="2 and 1 numbers"):
+        metrics.ratio([1, 2], [1])
+    with pytest.raises(SettingsError, match="2 numbers after and 1 before"):
+        metrics.paired_difference([1, 2], [1])
+    with pytest.raises(SettingsError, match="2 numbers after and 1 before"):
+        metrics.paired_ratio([1, 2], [1])

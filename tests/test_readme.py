@@ -1,0 +1,87 @@
+"""What the README tells people to type, open and import exists and works."""
+
+import re
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
+
+BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
+CODE = [text for _, text in BLOCKS] + re.findall(r"`([^`\n]+)`", README)
+"""Every piece of code in the README, block or inline."""
+
+TARGETS = sorted({name for text in CODE for name in re.findall(r"^make (\w+)", text, re.MULTILINE)})
+COMMANDS = sorted(
+    {
+        (name, rest.split("#")[0].strip())
+        for text in CODE
+        for name, rest in re.findall(r"python3? -m fastllm (\w+)(.*)", text)
+    }
+)
+SNIPPETS = [text for language, text in BLOCKS if language == "python"]
+LINKS = sorted(set(re.findall(r"\]\((?!https?:|#)([^)#]+)", README)))
+
+
+@cache
+def usage(command: str) -> str:
+    shown = subprocess.run(
+        [sys.executable, "-m", "fastllm", command, "--help"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert shown.returncode == 0, shown.stderr
+    return shown.stdout
+
+
+def test_the_readme_names_commands() -> None:
+    assert {"demo", "test"} <= set(TARGETS)
+    assert {"train", "pseudo", "eval", "run"} <= {name for name, _ in COMMANDS}
+    assert SNIPPETS
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_make_target_exists(target: str) -> None:
+    assert re.search(rf"^{target}:", MAKEFILE, re.MULTILINE)
+
+
+@pytest.mark.parametrize(("command", "rest"), COMMANDS)
+def test_command_and_its_options_exist(command: str, rest: str) -> None:
+    known = set(re.findall(r"--[a-z][a-z-]*", usage(command)))
+    assert set(re.findall(r"--[a-z][a-z-]*", rest)) <= known
+
+
+@pytest.mark.parametrize("path", LINKS)
+def test_link_leads_to_a_file(path: str) -> None:
+    assert (ROOT / path).exists()
+
+
+def test_files_in_commands_exist() -> None:
+    named = {name for text in CODE for name in re.findall(r"[\w/]*requirements\.txt", text)}
+    named |= {name for text in CODE for name in re.findall(r"constraints\.txt|app\.py", text)}
+    assert not [name for name in sorted(named) if not (ROOT / name).is_file()]
+
+
+def test_repository_map_is_true() -> None:
+    section = README.split("## Repository map")[1].split("```")[1]
+    folders = [""]
+    for line in section.strip("\n").splitlines():
+        indent = len(line) - len(line.lstrip(" "))
+        name = line.split()[0]
+        path = folders[0] + name if indent == 0 else folders[-1] + name
+        assert (ROOT / path).exists(), f"{path} is in the map only"
+        if indent == 0 and name.endswith("/"):
+            folders = ["", name]
+
+
+@pytest.mark.parametrize("snippet", SNIPPETS)
+def test_python_snippet_runs(snippet: str, capsys: pytest.CaptureFixture[str]) -> None:
+    exec(compile(snippet, "<README snippet>", "exec"), {"__name__": "readme"})
+    assert capsys.readouterr().out

@@ -1,0 +1,99 @@
+import json
+from dataclasses import replace
+
+import pytest
+from fakes import FakeTarget, RuleDrafter, random_rule
+
+from fastllm.errors import DataError, SettingsError
+from fastllm.race import Race
+from fastllm.trace import DecodingConfig, Round, Trace, config_defaults
+
+
+def recorded(**settings: float) -> list[Trace]:
+    target = FakeTarget(random_rule(9, seed=1))
+    drafter = RuleDrafter(random_rule(9, seed=2))
+    race = Race(target, [None, drafter], "an article", DecodingConfig(**settings))
+    list(race)
+    return race.traces()
+
+
+@pytest.mark.parametrize("settings", [{}, {"temperature": 1.0, "top_p": 0.8, "seed": 3}])
+def test_a_trace_survives_json(settings: dict[str, float]) -> None:
+    for trace in recorded(max_new_tokens=12, **settings):
+        again = Trace.from_json(json.loads(trace.dumps()))
+        assert again == trace
+        assert again.tokens == trace.tokens
+        assert isinstance(again.rounds[0].judged, tuple)
+        assert all(isinstance(token, int) for token in again.names)
+
+
+def test_a_trace_of_another_schema_is_refused() -> None:
+    tree = recorded(max_new_tokens=2)[0].to_json()
+    with pytest.raises(DataError, match="schema version 99"):
+        Trace.from_json({**tree, "schema_version": 99})
+
+
+@pytest.mark.parametrize("damage", ["missing", "unknown", "inside"])
+def test_a_damaged_trace_is_refused(damage: str) -> None:
+    tree = json.loads(recorded(max_new_tokens=2)[1].dumps())
+    if damage == "missing":
+        del tree["rounds"]
+    elif damage == "unknown":
+        tree["surprise"] = 1
+    else:
+        del tree["rounds"][0]["extra_best"]
+    with pytest.raises(DataError, match="not a whole trace"):
+        Trace.from_json(tree)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("gamma", 0),
+        ("gamma", 17),
+        ("gamma", 2.5),
+        ("gamma", True),
+        ("gamma", "5"),
+        ("temperature", -0.1),
+        ("temperature", float("nan")),
+        ("temperature", float("inf")),
+        ("top_k", -1),
+        ("top_p", 0.0),
+        ("top_p", 1.01),
+        ("max_new_tokens", 0),
+        ("max_new_tokens", 1025),
+        ("seed", -1),
+    ],
+)
+def test_a_setting_out_of_range_is_named(name: str, value: object) -> None:
+    with pytest.raises(SettingsError) as caught:
+        DecodingConfig(**{name: value})
+    message = str(caught.value)
+    low, high = DecodingConfig.RANGES[name]
+    assert name in message
+    assert repr(value) in message
+    assert str(low) in message
+    assert str(high) in message
+    assert isinstance(caught.value, ValueError)
+
+
+def test_an_unknown_rule_of_verification_is_refused() -> None:
+    with pytest.raises(SettingsError, match="verification='hope'"):
+        DecodingConfig(verification="hope")
+
+
+def test_the_defaults_are_those_of_the_config() -> None:
+    assert DecodingConfig() == DecodingConfig(**config_defaults())
+    assert set(DecodingConfig.RANGES) < set(config_defaults())
+
+
+def test_what_a_round_adds() -> None:
+    plain = Round("plain", extra=7)
+    assert (plain.tokens, plain.extra_kind, plain.refused) == ((7,), "plain", None)
+    corrected = Round("speculative", drafted=(4, 5, 6), accepted=1, extra=9)
+    assert corrected.tokens == (4, 9)
+    assert (corrected.extra_kind, corrected.refused) == ("correction", 5)
+    bonus = replace(corrected, accepted=3)
+    assert (bonus.tokens, bonus.extra_kind, bonus.refused) == ((4, 5, 6, 9), "bonus", None)
+    ended = replace(bonus, extra=None)
+    assert (ended.tokens, ended.extra_kind) == ((4, 5, 6), None)

@@ -1,0 +1,101 @@
+from pathlib import Path
+
+import pytest
+
+from fastllm.errors import CheckpointError
+from fastllm.targets.hub import HubTarget
+from fastllm.vocabulary import Detokenizer, Vocabulary
+
+TEXTS = [
+    "The old mill burned down on Friday night.",
+    "The mill 🔥 burned",
+    "🔥🔥🔥 three fires, four: 🔥🔥🔥🔥🔥",
+    "the mill 👩‍👩‍👧‍👦🇪🇺👍🏽 and on",
+    "Zürich, naïve, Łódź, 東京, القاهرة",
+    "tea\u200band bread",
+    "12,345.67 % of 'em -- \"yes\"",
+    "a",
+    "",
+]
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_pieces_join_to_the_text(vocabulary: Vocabulary, text: str) -> None:
+    ids = vocabulary.encode(text, 500).ids
+    pieces = vocabulary.pieces(ids)
+    assert len(pieces) == len(ids)
+    assert "".join(pieces) == vocabulary.decode(ids)
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_a_text_decodes_to_itself(vocabulary: Vocabulary, text: str) -> None:
+    assert vocabulary.decode(vocabulary.encode(text, 500).ids) == text
+
+
+def test_a_character_of_several_bytes_belongs_to_the_last(vocabulary: Vocabulary) -> None:
+    ids = vocabulary.encode("mill 🔥", 500).ids
+    detokenizer = Detokenizer(vocabulary)
+    pieces = [detokenizer.push(token) for token in ids]
+    fire = next(place for place, piece in enumerate(pieces) if "🔥" in piece)
+    assert pieces[fire - 3 : fire] == ["", "", ""]
+
+
+@pytest.mark.parametrize("count", range(1, 12))
+def test_pieces_of_a_text_cut_inside_a_character_join_too(
+    vocabulary: Vocabulary, count: int
+) -> None:
+    ids = vocabulary.encode("the mill 🔥🔥 end", 500).ids[:count]
+    assert "".join(vocabulary.pieces(ids)) == vocabulary.decode(ids)
+
+
+def test_pieces_are_those_of_the_incremental_detokenizer(
+    vocabulary: Vocabulary, story: str
+) -> None:
+    ids = vocabulary.encode(story, 500).ids
+    detokenizer = Detokenizer(vocabulary)
+    assert vocabulary.pieces(ids) == [detokenizer.push(token) for token in ids]
+
+
+def test_a_short_article_is_not_cut(vocabulary: Vocabulary, story: str) -> None:
+    encoded = vocabulary.encode(story, 500)
+    assert encoded.cut_at is None
+    assert encoded.ids[-1] == 1
+    length = len(encoded.ids)
+    assert vocabulary.encode(story, length) == encoded
+    assert vocabulary.encode(story + "\n ", length).cut_at is None
+
+
+@pytest.mark.parametrize("prefix", ["", "summarize: "])
+def test_a_long_article_is_cut_where_it_says(
+    vocabulary: Vocabulary, story: str, prefix: str
+) -> None:
+    for limit in (12, 20, 40):
+        encoded = vocabulary.encode(story, limit, prefix)
+        assert len(encoded.ids) == limit
+        assert encoded.ids[-1] == 1, "the end token is inside the limit"
+        assert encoded.cut_at is not None
+        assert vocabulary.decode(encoded.ids) == prefix + story[: encoded.cut_at]
+
+
+def test_names_show_where_a_word_begins(vocabulary: Vocabulary) -> None:
+    ids = vocabulary.encode("The mill", 10).ids
+    names = vocabulary.names(ids)
+    assert "".join(names[token] for token in ids[:-1]) == " The mill"
+
+
+def test_a_fingerprint_is_of_the_pieces(vocabulary: Vocabulary, tokenizer_folder: str) -> None:
+    assert Vocabulary.load(tokenizer_folder).fingerprint == vocabulary.fingerprint
+    assert len(vocabulary.fingerprint) == 16
+    other = Vocabulary.load(tokenizer_folder)
+    other.tokenizer.add_tokens(["surprise"])
+    assert other.fingerprint != vocabulary.fingerprint
+
+
+def test_a_folder_without_a_tokenizer_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="no tokenizer in"):
+        Vocabulary.load(tmp_path)
+
+
+def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="cannot be loaded"):
+        HubTarget.load(tmp_path)
