@@ -2,20 +2,30 @@
 #
 #   PYTHON   the interpreter that makes the environment (3.11 or newer)
 #   VENV     where the environment lies
+#   DATA     for checkpoints: a folder with train, validation and articles as .jsonl.xz
+#   SCALE    for checkpoints: shrinks updates and articles; 0.01 tries everything out
+#   RUNS     for checkpoints: where they are made; what is there is not made again
 
 PYTHON ?= python3
 VENV ?= .venv
+DATA ?= DATA
+SCALE ?= 1
+RUNS ?= runs/checkpoints
+ARTICLES ?= 6000
 
 RUN := $(VENV)/bin/python
+FASTLLM := $(RUN) -m fastllm
+RECIPES := $(filter-out recipes/target.yaml recipes/flan-%,$(wildcard recipes/*.yaml))
 DEMO_INSTALLED := $(VENV)/.fastllm-demo
 TEST_INSTALLED := $(VENV)/.fastllm-test
 
-.PHONY: help demo test check
+.PHONY: help demo test check checkpoints
 
 help:
 	@echo "make demo    install once, then serve the page on http://127.0.0.1:7860"
 	@echo "make test    install the test tools once, then run the tests"
 	@echo "make check   the linter and the type checker"
+	@echo "make checkpoints DATA=FOLDER [SCALE=0.01]   train everything that ships, anew"
 
 demo: $(DEMO_INSTALLED)
 	$(RUN) app.py
@@ -26,6 +36,20 @@ test: $(TEST_INSTALLED)
 check: $(TEST_INSTALLED)
 	$(RUN) -m ruff check .
 	$(RUN) -m mypy
+
+# Each line passes over what is done already, so an interrupted `make checkpoints` goes on.
+checkpoints: $(DEMO_INSTALLED)
+	$(FASTLLM) train --target recipes/target.yaml --data $(DATA) --run $(RUNS)/target \
+	    --scale $(SCALE)
+	$(FASTLLM) pseudo --target $(RUNS)/target/checkpoint --data $(DATA) --out $(RUNS)/pseudo \
+	    --limit $(ARTICLES) --scale $(SCALE)
+	@set -e; for recipe in $(RECIPES); do \
+	    name=$$(basename $$recipe .yaml); echo "$$name"; \
+	    $(FASTLLM) train --recipe $$recipe --target $(RUNS)/target/checkpoint \
+	        --pseudo_dataset_path $(RUNS)/pseudo --run $(RUNS)/$$name \
+	        --out $(RUNS)/made/$$name --scale $(SCALE); \
+	done
+	@echo "the target is in $(RUNS)/target/checkpoint, the drafters are in $(RUNS)/made"
 
 # The stamps: pip runs again only when a file of requirements is newer than they are.
 

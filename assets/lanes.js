@@ -442,24 +442,20 @@ window.addEventListener("fastllm-go", () => {
   ui.about.textContent = ` ${words.waiting_for}`;
   root.classList.add("fl-waiting");
 });
-window.addEventListener("fastllm-failed", () => {
-  running(false);
-  root.classList.remove("fl-waiting");
-  if (race) describe();
-  note(words.failed);
-});
-window.addEventListener("fastllm-stop", () => {
+function halt(reason) {
+  // Gradio calls a race that was stopped a failed one too, once the server has answered: too late.
   if (!document.body.classList.contains("fl-running")) return;
   running(false);
   root.classList.remove("fl-waiting");
-  if (!race) return;
-  if (race.live && !race.end) {
+  if (race?.live && !race.end) {
     race.halted = true;
     show(total());
   }
-  describe();
-  note(words.stopped);
-});
+  if (race) describe();
+  note(reason);
+}
+window.addEventListener("fastllm-failed", () => halt(words.failed));
+window.addEventListener("fastllm-stop", () => halt(words.stopped));
 watch("value", () => {
   schedule();
   if (props.value.includes('{"row":"end"')) running(false);

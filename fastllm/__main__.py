@@ -10,6 +10,7 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,8 @@ _HELP = {
     "top_p": "keep the most likely tokens of this mass; 1 keeps all",
     "max_new_tokens": "the most tokens to write, the end token included",
     "seed": "of every random decision",
+    "no_repeat_ngram": "no sequence of so many tokens comes twice; 0 is off",
+    "min_new_tokens": "no end before so many tokens; 0 is off",
 }
 
 
@@ -66,13 +69,14 @@ def add_decoding_arguments(parser: argparse.ArgumentParser, *, without: Sequence
     defaults = config_defaults()
     for name, (low, high) in DecodingConfig.RANGES.items():
         if name not in without:
+            default = "the target's own" if defaults[name] is None else defaults[name]
             group.add_argument(
                 "--" + name.replace("_", "-"),
                 *(["--" + name] if "_" in name else []),
-                type=type(defaults[name]),
+                type=int if defaults[name] is None else type(defaults[name]),
                 default=defaults[name],
                 metavar="N",
-                help=f"{_HELP[name]}; {low} to {high} (default: {defaults[name]})",
+                help=f"{_HELP[name]}; {low} to {high} (default: {default})",
             )
 
 
@@ -198,31 +202,39 @@ def _add_eval(commands: Any) -> None:
     parser = commands.add_parser(
         "eval",
         help="measure drafters on a test set",
-        description="Races every article of a file and prints a Markdown table with intervals.",
+        description="Decodes every article of a file with the target alone and with each drafter, "
+        "and prints a report in Markdown, with intervals over articles. Ctrl-C ends it early; what "
+        "was measured until then is reported.",
     )
     parser.add_argument("--target", default="target", help="shipped target, folder or Hub model")
     parser.add_argument(
         "--drafters",
         "--drafter",
+        "--lanes",
+        action="append",
+        metavar="A,B",
+        help="families (lstm: before and after), single drafters (lstm-after), lookup, or folders "
+        "(default: all that ship, and lookup); may repeat",
+    )
+    parser.add_argument(
         "--ckpt_path",
         "--ckpt-path",
-        metavar="A,B",
-        help="shipped drafters or folders (default: all shipped, and lookup)",
+        action="append",
+        default=[],
+        metavar="FOLDER",
+        help="a drafter's folder; may repeat; alone, it is measured beside lookup",
     )
     parser.add_argument("--data", metavar="FILE", help="articles, .jsonl, .jsonl.gz or .jsonl.xz")
     parser.add_argument("--limit", type=int, default=100, help="articles (default: 100)")
     parser.add_argument("--prefix", help='before each article, such as "summarize: "')
-    parser.add_argument("--json", metavar="FILE", help="write every number to this file too")
+    parser.add_argument(
+        "--out", metavar="FOLDER", help="write report.json, report.md and report.html there too"
+    )
+    parser.add_argument("--json", metavar="FILE", help="write report.json under this name")
     parser.add_argument(
         "--check-generate",
         action="store_true",
         help="compare greedy texts with transformers' generate, token for token, instead",
-    )
-    parser.add_argument(
-        "--gammas",
-        type=_whole_numbers,
-        metavar="N,N",
-        help="draft lengths (default: --gamma; with --check-generate 1,2,3,4,5,6,7,8)",
     )
     parser.add_argument(
         "--gate",
@@ -236,44 +248,112 @@ def _add_eval(commands: Any) -> None:
         help="the story gate compares X-before with X-after (default: lstm)",
     )
     add_device_argument(parser)
-    add_decoding_arguments(parser)
+    defaults = config_defaults()
+    parser.add_argument(
+        "--gamma",
+        "--gammas",
+        dest="gammas",
+        nargs="+",
+        type=_whole_numbers,
+        metavar="N",
+        help=f"draft lengths (default: {defaults['gamma']}; with --check-generate 1 to 8)",
+    )
+    parser.add_argument(
+        "--temperature",
+        dest="temperatures",
+        nargs="+",
+        type=_numbers,
+        metavar="N",
+        help=f"0 is greedy; several are measured one by one (default: {defaults['temperature']:g})",
+    )
+    add_decoding_arguments(parser, without=("gamma", "temperature"))
     parser.set_defaults(handle=evaluate)
 
 
 def evaluate(options: argparse.Namespace) -> int:
-    """Measures drafters; 1 where greedy texts differ from the target's own."""
+    """Measures drafters; 1 where greedy texts differ from the target's own, 130 if interrupted."""
     config = decoding_config(options)
+    gammas = sorted({gamma for group in options.gammas or () for gamma in group})
+    temperatures = sorted({value for group in options.temperatures or () for value in group})
+    for gamma in gammas:
+        replace(config, gamma=gamma)
+    for temperature in temperatures:
+        replace(config, temperature=temperature)
+    if len(gammas) == 1:
+        config = replace(config, gamma=gammas[0])
     if options.limit < 1:
         raise SettingsError(f"--limit {options.limit}: give at least 1 article.")
     if options.data is None and (options.check_generate or not options.gate):
         raise SettingsError("--data is missing: give a file of articles, or --gate alone.")
-    evaluation = import_module("fastllm.evaluate")
-    chosen = (
-        [] if options.data is None else evaluation.choose_articles(options.data, options.limit)
-    )
+    _require_writable(options)
+    evaluation, report = (import_module(f"fastllm.{name}") for name in ("evaluate", "report"))
+    chosen = [] if options.data is None else evaluation.choose_articles(options.data, options.limit)
     target, drafters = _load(options)
-    report: dict[str, Any] = {}
-    sound = True
     if options.check_generate:
-        gammas = options.gammas or list(range(1, 9))
-        check = evaluation.check_generate(target, drafters, chosen, config, gammas, say=_say)
-        print(evaluation.generate_table(check))
-        report["generate"] = check.to_json()
-        sound = check.passed
-    elif chosen:
-        report["evaluations"] = []
-        for gamma in options.gammas or [config.gamma]:
-            setting = DecodingConfig(**{**vars(config), "gamma": gamma})
-            result = evaluation.evaluate(target, drafters, chosen, setting, say=_say)
-            print(evaluation.table(result) + "\n")
-            report["evaluations"].append(result.to_json())
-            sound &= config.temperature > 0 or result.same_text
-    if not options.check_generate:
-        gate = _story_gate(evaluation, target, drafters, config, options.pair)
-        report["story_gate"] = None if gate is None else gate.to_json()
-    if options.json:
-        Path(options.json).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    return 0 if sound else 1
+        check = evaluation.check_generate(
+            target, drafters, chosen, config, gammas or list(range(1, 9)), say=_say
+        )
+        _report(options, {"generate": check.to_json()}, report.generate_table(check))
+        return 0 if check.passed else 1
+    tree: dict[str, Any] = {}
+    shown: list[str] = []
+    code = 0
+    if chosen:
+        result = evaluation.evaluate(
+            target, drafters, chosen, config, gammas=gammas, temperatures=temperatures, say=_say
+        )
+        tree = {"data": Path(options.data).name, **report.to_json(result)}
+        shown.append(report.markdown(tree))
+        page = import_module("fastllm.plots").page(tree) if options.out else ""
+        _report(options, tree, shown[0], page)
+        if result.interrupted:
+            return 130
+        code = 0 if result.same_text else 1
+    gate = _story_gate(evaluation, target, drafters, config, options.pair)
+    if gate is None:
+        shown.append(f"## Story gate: not measured, for want of {options.pair}-before and -after")
+    else:
+        shown.append(report.gate_table(gate))
+    print(("\n" if chosen else "") + shown[-1])
+    tree["story_gate"] = None if gate is None else gate.to_json()
+    _write(options, tree, "\n\n".join(shown))  # again, with the gate
+    return code
+
+
+def _require_writable(options: argparse.Namespace) -> None:
+    """Makes the folder of the report, so that what cannot be written is known at once."""
+    folders = [Path(options.out)] if options.out else []
+    folders += [Path(options.json).parent] if options.json else []
+    for folder in folders:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise SettingsError(
+                f"{folder}: no report can be written there ({error.strerror}). Name a folder of "
+                "your own."
+            ) from error
+
+
+def _report(
+    options: argparse.Namespace, tree: dict[str, Any], markdown: str, page: str = ""
+) -> None:
+    print(markdown)
+    _write(options, tree, markdown, page)
+    if options.out:
+        _say(f"the report is in {options.out}")
+
+
+def _write(
+    options: argparse.Namespace, tree: dict[str, Any], markdown: str, page: str = ""
+) -> None:
+    numbers = json.dumps(tree, indent=1) + "\n"
+    files = {Path(options.json): numbers} if options.json else {}
+    if options.out:
+        out = Path(options.out)
+        files |= {out / "report.json": numbers, out / "report.md": markdown + "\n"}
+        files |= {out / "report.html": page} if page else {}
+    for path, text in files.items():
+        path.write_text(text, encoding="utf-8")
 
 
 def _load(options: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
@@ -281,41 +361,66 @@ def _load(options: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
     checkpoints = import_module("fastllm.checkpoints")
     device = device_name(options.device)
     target = checkpoints.load_target(options.target, device=device, prefix=options.prefix)
-    if options.drafters is not None:
-        names = [name.strip() for name in options.drafters.split(",") if name.strip()]
-    elif options.target == "target":
-        names = ["lookup", *checkpoints.shipped_drafters()]
-    else:
-        names = ["lookup"]  # the shipped drafters know the shipped target's vocabulary alone
-    # Folders go by their last part, unless two of them share it (runs/a/checkpoint).
-    short = [Path(name).name for name in names]
-    drafters = {
-        last if short.count(last) == 1 else name: checkpoints.load_drafter(name, device=device)
-        for name, last in zip(names, short, strict=True)
+    shipped = checkpoints.shipped_drafters()
+    names = lane_names(options.drafters, options.ckpt_path, options.target, shipped)
+    loaded = [checkpoints.load_drafter(name, device=device) for name in names]
+    # A folder goes by the name that its drafter was trained under (runs/x/checkpoint says little),
+    # unless two lanes would then share it.
+    known = {"lookup", *shipped}
+    own = [
+        name if name in known else drafter.name for name, drafter in zip(names, loaded, strict=True)
+    ]
+    return target, {
+        short if own.count(short) == 1 else name: drafter
+        for short, name, drafter in zip(own, names, loaded, strict=True)
     }
-    return target, drafters
+
+
+def lane_names(
+    asked: Sequence[str] | None, folders: Sequence[str], target: str, shipped: Sequence[str]
+) -> list[str]:
+    """The drafters to load, each once, in the order they were named.
+
+    Args:
+        asked: what `--drafters` was given, each a list with commas; None if it was not given.
+        folders: what `--ckpt_path` was given.
+        target: the shipped drafters know the vocabulary of "target" alone.
+        shipped: the drafters that ship. A name that is none of them, but the family of some, means
+            all of that family.
+    """
+    if asked is None:
+        names = ["lookup", *(shipped if target == "target" and not folders else ())]
+    else:
+        wanted = [name.strip() for text in asked for name in text.split(",")]
+        names = []
+        for name in wanted:
+            family = [f"{name}-{end}" for end in ("before", "after")]
+            members = [member for member in family if member in shipped]
+            names += members if members and name not in shipped else [name]
+    return list(dict.fromkeys(name for name in [*names, *folders] if name not in ("", "none")))
 
 
 def _story_gate(
     evaluation: Any, target: Any, drafters: dict[str, Any], config: DecodingConfig, pair: str
 ) -> Any:
+    """The gate of a pair; None where one of the two was not loaded."""
     before, after = f"{pair}-before", f"{pair}-after"
-    missing = [name for name in (before, after) if name not in drafters]
-    if missing:
-        print(f"## Story gate: not measured, for want of {' and '.join(missing)}")
+    if before not in drafters or after not in drafters:
         return None
     articles = import_module("fastllm.data.articles")
     samples = [
         articles.Article(id=path.stem, text=articles.read_text(path))
         for path in sorted(SAMPLES.glob("*.txt"))
     ]
-    gate = evaluation.story_gate(target, drafters, before, after, samples, config)
-    print(evaluation.gate_table(gate))
-    return gate
+    return evaluation.story_gate(target, drafters, before, after, samples, config)
 
 
 def _whole_numbers(text: str) -> list[int]:
-    return [int(number) for number in text.split(",")]
+    return [int(number) for number in text.split(",") if number]
+
+
+def _numbers(text: str) -> list[float]:
+    return [float(number) for number in text.split(",") if number]
 
 
 def _say(line: str) -> None:

@@ -2,8 +2,9 @@
 
 A target's folder is what `save_pretrained` writes, with a "fastllm" section in `config.json`
 (name, prefix, source length). A drafter's folder holds `config.json` (family, name, vocabulary
-fingerprint, sizes), the weights or the table, `card.json` (recipe, data, numbers) and
-`training.jsonl` (curves). No file of a shipped checkpoint is larger than 10 MB.
+fingerprint, sizes; a T5's is that of transformers, with a "fastllm" section), the weights or the
+table, `card.json` (recipe, data, numbers) and `training.jsonl` (curves). No file of a shipped
+checkpoint is larger than 10 MB.
 """
 
 import json
@@ -33,20 +34,24 @@ def load_target(
     *,
     device: str | torch.device | None = None,
     prefix: str | None = None,
+    engine: str = "auto",
 ) -> HubTarget:
     """Loads the shipped target, a folder, or a model of the Hub.
 
     Raises:
         CheckpointError: there is no usable encoder-decoder.
+        SettingsError: `engine` is none of `fastllm.targets.hub.ENGINES`, or does not fit.
     """
     folder = SHIPPED / TARGET if str(name_or_folder) == TARGET else name_or_folder
-    return HubTarget.load(folder, device=device, prefix=prefix)
+    return HubTarget.load(folder, device=device, prefix=prefix, engine=engine)
 
 
 def load_drafter(
     name_or_folder: str | Path, *, device: str | torch.device | None = None
 ) -> Drafter:
     """Loads a drafter: "lookup", the name of a shipped one ("lstm-after"), or a folder.
+
+    A T5 of transformers is a drafter, too: its folder, or OWNER/NAME on the Hub.
 
     Raises:
         CheckpointError: there is no such drafter, or its folder is incomplete.
@@ -57,8 +62,11 @@ def load_drafter(
         return lookup
     shipped = SHIPPED / name
     folder = shipped if (shipped / "config.json").is_file() else Path(name_or_folder)
+    if not folder.exists() and name.count("/") == 1:  # OWNER/NAME: the Hub's, or an error
+        hub: Drafter = drafter_class("t5").load(name, device=device)
+        return hub
     config = read_config(folder)
-    family = config.get("family")
+    family = family_of(config) or ("t5" if config.get("model_type") == "t5" else None)
     if family not in DRAFTERS:
         raise CheckpointError(
             f"{folder} says it is of the family {family!r}; FastLLM has {', '.join(DRAFTERS)}. "
@@ -73,8 +81,15 @@ def shipped_drafters() -> list[str]:
     return sorted(
         path.parent.name
         for path in SHIPPED.glob("*/config.json")
-        if "family" in json.loads(path.read_text(encoding="utf-8"))
+        if family_of(json.loads(path.read_text(encoding="utf-8")))
     )
+
+
+def family_of(config: dict[str, Any]) -> str | None:
+    """The family that a drafter's `config.json` names; None where it is no drafter's."""
+    own = config.get("fastllm")
+    family: str | None = config.get("family") or (own or {}).get("family")
+    return family
 
 
 def read_config(folder: str | Path) -> dict[str, Any]:

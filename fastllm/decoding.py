@@ -12,7 +12,8 @@ from dataclasses import replace
 import torch
 
 from fastllm.drafters import DrafterSession
-from fastllm.sampling import Draft, OneHotProposal, distribution, verify
+from fastllm.rules import Rules
+from fastllm.sampling import Draft, OneHotProposal, distribution, forbid, verify
 from fastllm.targets import TargetSession
 from fastllm.trace import Alternative, DecodingConfig, Judged, Round
 
@@ -32,7 +33,7 @@ def autoregress(
 
     Args:
         session: a fresh session of the target.
-        config: the settings; `gamma` has no meaning here.
+        config: the settings, resolved (`fastllm.targets.resolve`); `gamma` has no meaning here.
         start_id: the token that decoders of the target begin with.
         end_id: the token that ends a text.
         statistics: collect what is only shown (off the clock).
@@ -60,7 +61,7 @@ def speculate(
     Args:
         session: a fresh session of the target.
         drafter: a fresh session of the drafter for the same article.
-        config: the settings.
+        config: the settings, resolved (`fastllm.targets.resolve`).
         start_id: the token that decoders of the target begin with.
         end_id: the token that ends a text.
         statistics: collect what is only shown (off the clock).
@@ -80,6 +81,7 @@ def _rounds(
     statistics: bool,
 ) -> Iterator[Round]:
     generator = torch.Generator().manual_seed(config.seed)
+    rules = Rules(end_id)
     text = [start_id]
     clock = 0.0
     while True:
@@ -94,7 +96,7 @@ def _rounds(
 
         unread = text[session.length :]
         logits = session.forward(unread + draft.tokens)[len(unread) - 1 :]
-        p = distribution(logits, config)
+        p = distribution(forbid(logits, rules.along(text, draft.tokens, config)), config)
         verdict = verify(p, draft, uniforms[config.gamma :][: len(draft.tokens) + 1])
         ended = end_id in draft.tokens[: verdict.accepted]
         added = draft.tokens[: verdict.accepted] + ([] if ended else [verdict.extra])

@@ -1,18 +1,19 @@
-"""A test set to a table: target calls, alpha, seconds, before against after, with intervals.
+"""A test set to numbers: target calls, alpha, seconds, for each drafter, draft length, temperature.
 
-Every article is raced once: the target alone, and each drafter. Alpha is measured on the text that
-the target wrote alone. Nothing here prints or stores an article or a summary: numbers and token
-ids only.
+Every article is encoded once; the target writes its text once a temperature, each drafter is asked
+at every place of that text once (alpha does not depend on the draft length), and then decodes once
+a draft length. Nothing here keeps an article or a summary: numbers alone. `fastllm.report` makes
+tables of them.
 """
 
-import math
-import platform
+import hashlib
 import random
 import statistics
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from rouge_score.rouge_scorer import RougeScorer
@@ -21,9 +22,10 @@ from fastllm import metrics
 from fastllm.data.articles import Article, read_articles, split_sentences
 from fastllm.drafters import Drafter
 from fastllm.errors import DataError
-from fastllm.race import Race, versions
-from fastllm.sampling import distribution
-from fastllm.targets import Target
+from fastllm.race import Race, hardware, versions
+from fastllm.rules import Rules
+from fastllm.sampling import distribution, forbid
+from fastllm.targets import Encoding, Target, resolve
 from fastllm.targets.hub import HubTarget
 from fastllm.trace import DecodingConfig, Trace
 
@@ -33,6 +35,9 @@ ALONE = "alone"
 ROUGE = ("rouge1", "rouge2", "rougeL")
 
 Say = Callable[[str], None]
+
+QUIET_SECONDS = 5.0
+"""Progress is told no more often than this."""
 
 
 @dataclass(frozen=True)
@@ -65,58 +70,124 @@ class LaneNumbers:
     draft_seconds: float
     verify_seconds: float
     same_text: bool
-    agreement: Agreement | None = None
 
 
 @dataclass(frozen=True)
-class ArticleNumbers:
-    """One article: what the target wrote, and every lane."""
+class TextNumbers:
+    """What the target wrote alone.
 
-    id: str
-    ids: tuple[int, ...]
+    Attributes:
+        tokens: how many, the end token included.
+        fingerprint: of the token ids; equal where two runs wrote the same.
+        ended: why it ended.
+        loops: whether a 4-gram of words stands in it twice.
+        repeated_share: of its 4-grams, those that stood in it before.
+        copied_share: of its 4-grams, those that stand in the article.
+        rouge: F1 of it and of trivial summaries; empty where the data set has no summary.
+    """
+
+    tokens: int
+    fingerprint: str
     ended: str
-    cut: bool
     loops: bool
     repeated_share: float
     copied_share: float
     rouge: dict[str, dict[str, float]]
-    lanes: dict[str, LaneNumbers]
+
+
+@dataclass(frozen=True)
+class ArticleNumbers:
+    """One article at one temperature.
+
+    Attributes:
+        id: of the article.
+        cut: whether the target read only the beginning of it.
+        text: what the target wrote alone.
+        alone: the lane in which it did.
+        agreements: each drafter asked along that text.
+        lanes: draft length -> drafter -> its lane.
+    """
+
+    id: str
+    cut: bool
+    text: TextNumbers
+    alone: LaneNumbers
+    agreements: dict[str, Agreement]
+    lanes: dict[int, dict[str, LaneNumbers]]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        tree = asdict(self)
+        for name, entry in self.agreements.items():
+            tree["agreements"][name]["agrees"] = "".join("01"[right] for right in entry.agrees)
+        tree["lanes"] = [{"gamma": gamma, **lanes} for gamma, lanes in tree["lanes"].items()]
+        return tree
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """All numbers of one target, its drafters, one setting and one set of articles."""
+    """All numbers of one target, its drafters and one set of articles.
+
+    Attributes:
+        target: its name.
+        config: the settings; its gamma and temperature stand for nothing.
+        temperatures: those that were measured, ascending.
+        gammas: the draft lengths that were measured, ascending.
+        drafters: the names of the lanes with a drafter.
+        hardware: what it ran on.
+        versions: of Python and the libraries.
+        asked: how many articles were to be measured; fewer are there if it was interrupted.
+        rows: temperature -> one entry an article, the same articles in the same order.
+    """
 
     target: str
     config: DecodingConfig
+    temperatures: tuple[float, ...]
+    gammas: tuple[int, ...]
+    drafters: tuple[str, ...]
     hardware: str
     versions: dict[str, str]
-    articles: tuple[ArticleNumbers, ...]
+    asked: int
+    rows: dict[float, tuple[ArticleNumbers, ...]]
 
     @property
-    def lanes(self) -> list[str]:
-        """The names of the lanes, the target alone first."""
-        return list(self.articles[0].lanes)
+    def articles(self) -> int:
+        """How many articles were measured, at every temperature."""
+        return len(self.rows[self.temperatures[0]])
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether some articles were left out."""
+        return self.articles < self.asked
+
+    @property
+    def headline_gamma(self) -> int:
+        """The draft length for tables with room for one: the default, or else the middle one."""
+        default = self.config.gamma
+        return default if default in self.gammas else self.gammas[len(self.gammas) // 2]
+
+    def lanes(self, temperature: float, gamma: int, name: str) -> list[LaneNumbers]:
+        """One lane, article by article; the target alone is the same at every gamma."""
+        return [
+            row.alone if name == ALONE else row.lanes[gamma][name] for row in self.rows[temperature]
+        ]
+
+    def differing(self, temperature: float) -> dict[str, int]:
+        """Drafter -> in how many runs it wrote another text than the target alone."""
+        counts = {
+            name: sum(
+                not lane.same_text
+                for gamma in self.gammas
+                for lane in self.lanes(temperature, gamma, name)
+            )
+            for name in self.drafters
+        }
+        return {name: count for name, count in counts.items() if count}
 
     @property
     def same_text(self) -> bool:
-        """Every lane wrote the target's own text, token for token; to be expected if greedy."""
-        return all(lane.same_text for row in self.articles for lane in row.lanes.values())
-
-    def column(self, lane: str, number: Callable[[LaneNumbers], float]) -> list[float]:
-        """One number of a lane, article by article."""
-        return [number(article.lanes[lane]) for article in self.articles]
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain JSON values: every article's numbers, and the summary that the table shows."""
-        return {
-            "target": self.target,
-            "config": asdict(self.config),
-            "hardware": self.hardware,
-            "versions": self.versions,
-            "summary": summarise(self),
-            "articles": [asdict(article) for article in self.articles],
-        }
+        """Every greedy lane wrote the target's own text, token for token."""
+        return 0.0 not in self.temperatures or not self.differing(0.0)
 
 
 def choose_articles(path: str | Path, limit: int, seed: int = 0) -> list[Article]:
@@ -138,40 +209,94 @@ def evaluate(
     articles: Sequence[Article],
     config: DecodingConfig,
     *,
+    gammas: Sequence[int] = (),
+    temperatures: Sequence[float] = (),
     say: Say = lambda line: None,
 ) -> Evaluation:
-    """Races every article with the target alone and each drafter.
+    """Decodes every article with the target alone and with each drafter.
+
+    One lane runs after the other, as it would in use, and every article begins with another lane,
+    so that none is always first. Interrupted (Ctrl-C), it gives what it has: the articles that are
+    complete.
 
     Args:
         target: writes the texts.
         drafters: one lane each, by name.
         articles: what to summarise; at least one.
         config: the settings. When sampling, article i is run with the seed `config.seed` + i.
+        gammas: draft lengths; that of `config` by default.
+        temperatures: likewise.
         say: receives a progress line now and then.
 
     Raises:
         DataError: there are no articles.
+        KeyboardInterrupt: interrupted before the first article was complete.
+        SettingsError: a draft length or a temperature out of range.
         VocabularyError: a drafter was made for another vocabulary.
     """
     if not articles:
         raise DataError("no articles to evaluate on: give at least one.")
+    every_gamma = tuple(sorted(set(gammas or [config.gamma])))
+    every_temperature = tuple(sorted({float(t) for t in temperatures or [config.temperature]}))
+    config = resolve(config, target)
+    settings = [replace(config, temperature=t) for t in every_temperature]
+    for gamma in every_gamma:
+        replace(config, gamma=gamma)  # refused now, not after an hour
     scorer = RougeScorer(list(ROUGE), use_stemmer=True)
-    lanes = {ALONE: None, **drafters}
-    _race(target, lanes, articles[0].text, config)  # the warm-up is on nobody's clock
-    rows: list[ArticleNumbers] = []
-    hardware = ""
-    for index, article in enumerate(articles):
-        own = replace(config, seed=(config.seed + index) % 2**31)
-        traces = _race(target, lanes, article.text, own)
-        hardware = traces[ALONE].hardware
-        rows.append(_article_numbers(target, drafters, article, traces, own, scorer))
-        if (index + 1) % 10 == 0 or index + 1 == len(articles):
-            say(f"{index + 1}/{len(articles)} articles")
-    return Evaluation(target.name, config, hardware, dict(versions()), tuple(rows))
+    rows: dict[float, list[ArticleNumbers]] = {t: [] for t in every_temperature}
+    began = told = time.monotonic()
+    try:
+        # The warm-up is on nobody's clock.
+        _race(target, {ALONE: None, **drafters}, articles[0].text, settings[-1])
+        began = told = time.monotonic()
+        for index, article in enumerate(articles):
+            ids = target.vocabulary.encode(article.text, target.source_length, target.prefix).ids
+            encoding = target.encode(ids)
+            found = [
+                _measure(
+                    target,
+                    drafters,
+                    article,
+                    encoding,
+                    replace(setting, seed=(config.seed + index) % 2**31),
+                    every_gamma,
+                    index,
+                    scorer,
+                )
+                for setting in settings
+            ]
+            for setting, numbers in zip(settings, found, strict=True):
+                rows[setting.temperature].append(numbers)
+            done, now = index + 1, time.monotonic()
+            if now - told > QUIET_SECONDS or done == len(articles):
+                told = now
+                left = (now - began) / done * (len(articles) - done)
+                say(f"{done}/{len(articles)} articles, {_duration(left)} left")
+    except KeyboardInterrupt:
+        done = len(rows[every_temperature[-1]])
+        if done == 0:
+            raise
+        say(f"interrupted: {done} of {len(articles)} articles are complete")
+        rows = {temperature: entries[:done] for temperature, entries in rows.items()}
+    return Evaluation(
+        target=target.name,
+        config=config,
+        temperatures=every_temperature,
+        gammas=every_gamma,
+        drafters=tuple(drafters),
+        hardware=hardware(target.device),
+        versions=dict(versions()),
+        asked=len(articles),
+        rows={temperature: tuple(entries) for temperature, entries in rows.items()},
+    )
 
 
 def agreement(
-    target: Target, drafter: Drafter, trace: Trace, source_ids: list[int]
+    drafter: Drafter,
+    encoding: Encoding,
+    text: Sequence[int],
+    p: torch.Tensor,
+    config: DecodingConfig,
 ) -> Agreement:
     """Asks a drafter for one token at every place of a text that the target wrote.
 
@@ -179,15 +304,12 @@ def agreement(
     from it. Source: Leviathan et al. 2023, definition 3.1 and corollary 3.6, arXiv:2211.17192.
 
     Args:
-        target: what wrote the text.
         drafter: who is asked.
-        trace: the target's own text; its settings are those that p and q are taken with.
-        source_ids: the encoded article.
+        encoding: the article.
+        text: the start token, then what the target wrote.
+        p: the target's distributions of `text[1:]`, shape (len(text) - 1, V).
+        config: the settings that p was taken with; q is taken with them too.
     """
-    config = trace.config
-    text = [target.start_id, *trace.tokens]
-    encoding = target.encode(source_ids)
-    p = distribution(target.begin(encoding).forward(text[:-1]), config)
     session = drafter.begin(encoding)
     uniforms = torch.rand(
         len(text), generator=torch.Generator().manual_seed(config.seed), dtype=torch.float64
@@ -207,6 +329,58 @@ def agreement(
     return Agreement(sum(overlaps) / places, asked / places, tuple(agrees))
 
 
+class _Encoded:
+    """A target that has read its article, so that no lane has to encode it again."""
+
+    def __init__(self, target: Target, encoding: Encoding) -> None:
+        self._target = target
+        self._encoding = encoding
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._target, name)
+
+    def encode(self, source_ids: list[int]) -> Encoding:
+        """What was encoded before; its seconds are charged to every lane."""
+        return self._encoding
+
+
+def _measure(
+    target: Target,
+    drafters: Mapping[str, Drafter],
+    article: Article,
+    encoding: Encoding,
+    config: DecodingConfig,
+    gammas: Sequence[int],
+    turn: int,
+    scorer: RougeScorer,
+) -> ArticleNumbers:
+    reader = cast(Target, _Encoded(target, encoding))
+    alone = _race(reader, {ALONE: None}, article.text, config)[ALONE]
+    order = [(gamma, name) for gamma in gammas for name in drafters]
+    first = turn % max(1, len(order))
+    measured = {
+        (gamma, name): _lane_numbers(
+            _race(reader, {name: drafters[name]}, article.text, replace(config, gamma=gamma))[name],
+            alone,
+        )
+        for gamma, name in order[first:] + order[:first]
+    }
+    text = [target.start_id, *alone.tokens]
+    banned = Rules(target.end_id).along(text[:1], text[1:-1], config)
+    p = distribution(forbid(target.begin(encoding).forward(text[:-1]), banned), config)
+    return ArticleNumbers(
+        id=article.id,
+        cut=alone.cut_at is not None,
+        text=_text_numbers(article, alone, config.seed, scorer),
+        alone=_lane_numbers(alone, alone),
+        agreements={
+            name: agreement(drafter, encoding, text, p, config)
+            for name, drafter in drafters.items()
+        },
+        lanes={gamma: {name: measured[gamma, name] for name in drafters} for gamma in gammas},
+    )
+
+
 def _race(
     target: Target, lanes: Mapping[str, Drafter | None], text: str, config: DecodingConfig
 ) -> dict[str, Trace]:
@@ -216,38 +390,21 @@ def _race(
     return dict(zip(lanes, race.traces(), strict=True))
 
 
-def _article_numbers(
-    target: Target,
-    drafters: Mapping[str, Drafter],
-    article: Article,
-    traces: Mapping[str, Trace],
-    config: DecodingConfig,
-    scorer: RougeScorer,
-) -> ArticleNumbers:
-    alone = traces[ALONE]
-    source_ids = target.vocabulary.encode(article.text, target.source_length, target.prefix).ids
+def _text_numbers(article: Article, alone: Trace, seed: int, scorer: RougeScorer) -> TextNumbers:
     written = metrics.words(alone.text)
-    return ArticleNumbers(
-        id=article.id,
-        ids=alone.tokens,
+    ids = ",".join(map(str, alone.tokens))
+    return TextNumbers(
+        tokens=len(alone.tokens),
+        fingerprint=hashlib.sha256(ids.encode()).hexdigest()[:12],
         ended=alone.ended,
-        cut=alone.cut_at is not None,
         loops=metrics.loops(written),
         repeated_share=metrics.repeated_share(written),
         copied_share=metrics.copied_share(written, metrics.words(article.text)),
-        rouge=_rouge(scorer, article, alone.text, config.seed),
-        lanes={
-            name: _lane_numbers(
-                trace,
-                alone,
-                agreement(target, drafters[name], alone, source_ids) if name in drafters else None,
-            )
-            for name, trace in traces.items()
-        },
+        rouge=_rouge(scorer, article, alone.text, seed),
     )
 
 
-def _lane_numbers(trace: Trace, alone: Trace, agreed: Agreement | None) -> LaneNumbers:
+def _lane_numbers(trace: Trace, alone: Trace) -> LaneNumbers:
     return LaneNumbers(
         calls=metrics.target_calls(trace),
         tokens=metrics.token_count(trace),
@@ -259,7 +416,6 @@ def _lane_numbers(trace: Trace, alone: Trace, agreed: Agreement | None) -> LaneN
         draft_seconds=sum(entry.draft_seconds for entry in trace.rounds),
         verify_seconds=sum(entry.verify_seconds for entry in trace.rounds),
         same_text=trace.tokens == alone.tokens,
-        agreement=agreed,
     )
 
 
@@ -285,144 +441,12 @@ def _rouge(
     }
 
 
-# Aggregates.
-
-
-def pairs(names: Iterable[str]) -> list[tuple[str, str]]:
-    """The lanes that differ in distillation alone: X-before with X-after."""
-    names = list(names)
-    return [
-        (name, name.removesuffix("-before") + "-after")
-        for name in names
-        if name.endswith("-before") and name.removesuffix("-before") + "-after" in names
-    ]
-
-
-def summarise(evaluation: Evaluation) -> dict[str, Any]:
-    """The numbers of the table, as plain values: each a number or {value, low, high}."""
-    return {
-        "articles": len(evaluation.articles),
-        "text": _summarise_text(evaluation),
-        "lanes": {name: _summarise_lane(evaluation, name) for name in evaluation.lanes},
-        "pairs": {
-            f"{before} -> {after}": _summarise_pair(evaluation, before, after)
-            for before, after in pairs(evaluation.lanes)
-        },
-    }
-
-
-def _summarise_text(evaluation: Evaluation) -> dict[str, Any]:
-    rows = evaluation.articles
-    with_summary = [row.rouge for row in rows if row.rouge]
-    return {
-        "tokens": asdict(metrics.mean([len(row.ids) for row in rows])),
-        "ended_share": statistics.fmean(row.ended == "end_of_text" for row in rows),
-        "loop_rate": asdict(metrics.mean([float(row.loops) for row in rows])),
-        "repeated_4grams": asdict(metrics.mean([row.repeated_share for row in rows])),
-        "copied_4grams": asdict(metrics.mean([row.copied_share for row in rows])),
-        "rouge": {
-            name: {
-                kind: asdict(metrics.mean([scores[name][kind] for scores in with_summary]))
-                for kind in ROUGE
-            }
-            for name in (with_summary[0] if with_summary else {})
-        },
-    }
-
-
-def _summarise_lane(evaluation: Evaluation, name: str) -> dict[str, Any]:
-    lanes = [row.lanes[name] for row in evaluation.articles]
-    alone = [row.lanes[ALONE] for row in evaluation.articles]
-    # Sampled texts differ in length: what plain decoding takes for as many tokens. Equal if greedy.
-    plain = [
-        other.decode_seconds * lane.tokens / other.tokens
-        for lane, other in zip(lanes, alone, strict=True)
-    ]
-    both = list(zip(alone, plain, strict=True))
-    summary: dict[str, Any] = {
-        "target_calls": asdict(metrics.mean([lane.calls for lane in lanes])),
-        "tau": asdict(
-            metrics.ratio([lane.tokens for lane in lanes], [lane.calls for lane in lanes])
-        ),
-        "decode_seconds": asdict(metrics.mean([lane.decode_seconds for lane in lanes])),
-        "seconds": asdict(metrics.mean([lane.seconds for lane in lanes])),
-        "speed_up_decoding": asdict(
-            metrics.ratio(plain, [lane.decode_seconds for lane in lanes])
-        ),
-        "speed_up_with_encoding": asdict(
-            metrics.ratio(
-                [other.seconds - other.decode_seconds + share for other, share in both],
-                [lane.seconds for lane in lanes],
-            )
-        ),
-        "same_text": sum(lane.same_text for lane in lanes),
-    }
-    if name == ALONE:
-        return summary
-    agreements = [lane.agreement for lane in lanes if lane.agreement]
-    alpha = metrics.mean([entry.alpha for entry in agreements])
-    return summary | {
-        "alpha": asdict(alpha),
-        "drafted_share": statistics.fmean(entry.drafted_share for entry in agreements),
-        "accepted_of_drafted": asdict(
-            metrics.ratio([lane.accepted for lane in lanes], [lane.drafted for lane in lanes])
-        ),
-        "acceptance_by_position": _by_position(lanes),
-        "expected": _expected(lanes, alone, alpha.value, evaluation.config.gamma),
-    }
-
-
-def _by_position(lanes: Sequence[LaneNumbers]) -> list[dict[str, float]]:
-    deepest = max((len(lane.positions) for lane in lanes), default=0)
-    rows = []
-    for place in range(deepest):
-        counts = [lane.positions[place] for lane in lanes if place < len(lane.positions)]
-        judged, stood = sum(count[0] for count in counts), sum(count[1] for count in counts)
-        rows.append({"judged": judged, "accepted": stood, "share": stood / judged})
-    return rows
-
-
-def _expected(
-    lanes: Sequence[LaneNumbers], alone: Sequence[LaneNumbers], alpha: float, gamma: int
-) -> dict[str, float]:
-    """The parts of a round, and the decoding speed-ups that they predict."""
-    step = sum(lane.verify_seconds for lane in alone) / sum(lane.calls for lane in alone)
-    calls = sum(lane.calls for lane in lanes)
-    drafted = sum(lane.drafted for lane in lanes)
-    c = sum(lane.draft_seconds for lane in lanes) / max(1, drafted) / step
-    v = sum(lane.verify_seconds for lane in lanes) / calls / step
-    measured_tau = sum(lane.tokens for lane in lanes) / calls
-    iid_tau = metrics.expected_tau(alpha, gamma)
-    return {
-        "c": c,
-        "v": v,
-        "speed_up_from_tau": metrics.expected_speed_up(measured_tau, drafted / calls, c, v),
-        "tau_from_alpha": iid_tau,
-        "speed_up_from_alpha": metrics.expected_speed_up(iid_tau, gamma, c, v),
-    }
-
-
-def _summarise_pair(evaluation: Evaluation, before: str, after: str) -> dict[str, Any]:
-    def both(number: Callable[[LaneNumbers], float]) -> tuple[list[float], list[float]]:
-        return evaluation.column(after, number), evaluation.column(before, number)
-
-    def alpha(lane: LaneNumbers) -> float:
-        return lane.agreement.alpha if lane.agreement else math.nan
-
-    return {
-        "target_calls_ratio": asdict(metrics.paired_ratio(*both(lambda lane: lane.calls))),
-        "target_calls_difference": asdict(
-            metrics.paired_difference(*both(lambda lane: lane.calls))
-        ),
-        "tau_difference": asdict(
-            metrics.paired_difference(*both(lambda lane: lane.tokens / lane.calls))
-        ),
-        "alpha_difference": asdict(metrics.paired_difference(*both(alpha))),
-        "decode_seconds_ratio": asdict(
-            metrics.paired_ratio(*both(lambda lane: lane.decode_seconds))
-        ),
-        "seconds_ratio": asdict(metrics.paired_ratio(*both(lambda lane: lane.seconds))),
-    }
+def _duration(seconds: float) -> str:
+    """How long, for people: "48 s", "12 min", "3 h 20 min"."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
 
 
 # The comparison with transformers.
@@ -482,10 +506,10 @@ def check_generate(
         say: receives a progress line now and then.
     """
     check = GenerateCheck(tuple(gammas), len(articles))
-    greedy = replace(config, temperature=0.0)
+    greedy = replace(resolve(config, target), temperature=0.0)
     for index, article in enumerate(articles):
         ids = target.vocabulary.encode(article.text, target.source_length, target.prefix).ids
-        wanted = generate(target, ids, greedy.max_new_tokens)
+        wanted = generate(target, ids, greedy)
         alone = _race(target, {ALONE: None}, article.text, greedy)  # it knows no gamma
         for gamma in gammas:
             traces = {}
@@ -497,7 +521,7 @@ def check_generate(
                     counts[gamma] += 1
                 else:
                     check.mismatches.append(
-                        _mismatch(target, ids, article.id, name, gamma, wanted, trace.tokens)
+                        _mismatch(target, ids, article.id, name, gamma, wanted, trace)
                     )
         if (index + 1) % 5 == 0 or index + 1 == len(articles):
             say(f"compared with generate: {index + 1}/{len(articles)} articles")
@@ -505,14 +529,29 @@ def check_generate(
 
 
 @torch.inference_mode()
-def generate(target: HubTarget, source_ids: list[int], max_new_tokens: int) -> tuple[int, ...]:
-    """The greedy text of transformers' own loop, without the start token."""
+def generate(target: HubTarget, source_ids: list[int], config: DecodingConfig) -> tuple[int, ...]:
+    """The greedy text of transformers' own loop, without the start token.
+
+    Args:
+        target: the model; its generation configuration holds as it is.
+        source_ids: the encoded article.
+        config: the length; of the rules only those that are not the target's own are passed on.
+    """
+    names = {"no_repeat_ngram": "no_repeat_ngram_size", "min_new_tokens": "min_new_tokens"}
+    given = resolve(config, target)
+    own = target.defaults
+    rules = {
+        names[name]: getattr(given, name)
+        for name in DecodingConfig.LEFT_TO_TARGET
+        if getattr(given, name) != own.get(name, 0)
+    }
     out = target.model.generate(
         input_ids=torch.tensor([source_ids], device=target.device),
         attention_mask=torch.ones(1, len(source_ids), dtype=torch.long, device=target.device),
         do_sample=False,
         num_beams=1,
-        max_new_tokens=max_new_tokens,
+        max_new_tokens=config.max_new_tokens,
+        **rules,
     )
     return tuple(int(token) for token in out[0, 1:])
 
@@ -524,14 +563,16 @@ def _mismatch(
     lane: str,
     gamma: int,
     wanted: Sequence[int],
-    found: Sequence[int],
+    trace: Trace,
 ) -> Mismatch:
+    found = trace.tokens
     shared = 0
     while shared < min(len(wanted), len(found)) and wanted[shared] == found[shared]:
         shared += 1
-    session = target.begin(target.encode(source_ids))
-    logits = session.forward([target.start_id, *wanted[:shared]])[-1].float()
-    first, second = logits.topk(2).values.tolist()
+    text = [target.start_id, *wanted[:shared]]
+    logits = target.begin(target.encode(source_ids)).forward(text)[-1:].float()
+    banned = Rules(target.end_id).banned(text, trace.config)
+    first, second = forbid(logits, [banned])[0].topk(2).values.tolist()
     return Mismatch(article, lane, gamma, shared, first - second)
 
 
@@ -635,150 +676,3 @@ def story_gate(
             }
         )
     return StoryGate(before, after, tuple(rows))
-
-
-# Markdown.
-
-
-def table(evaluation: Evaluation) -> str:
-    """The evaluation as Markdown."""
-    summary = summarise(evaluation)
-    config = evaluation.config
-    how = "greedy" if config.temperature == 0 else f"temperature {config.temperature:g}"
-    lines = [
-        f"## {evaluation.target}: {summary['articles']} articles, gamma {config.gamma}, {how}",
-        "",
-        f"{evaluation.hardware}; Python {platform.python_version()}, "
-        f"torch {evaluation.versions['torch']}. [low, high]: 95 % bootstrap over articles.",
-        "",
-        "| lane | target calls | tau | alpha | accepted / drafted | decode s | speed-up, decoding |"
-        " speed-up, with encoding | same text |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
-    for name, lane in summary["lanes"].items():
-        same = f"{lane['same_text']}/{summary['articles']}" if config.temperature == 0 else "-"
-        lines.append(
-            f"| {name} | {_shown(lane['target_calls'], 1)} | {_shown(lane['tau'])} | "
-            f"{_shown(lane.get('alpha'), 3)} | {_shown(lane.get('accepted_of_drafted'), 3)} | "
-            f"{_shown(lane['decode_seconds'], 3)} | {_shown(lane['speed_up_decoding'])} | "
-            f"{_shown(lane['speed_up_with_encoding'])} | {same} |"
-        )
-    lines += ["", *_position_table(summary), *_pair_table(summary), *_text_table(summary)]
-    return "\n".join(lines)
-
-
-def _position_table(summary: dict[str, Any]) -> list[str]:
-    lanes = {name: lane for name, lane in summary["lanes"].items() if name != ALONE}
-    if not lanes:
-        return []
-    deepest = max(1, *(len(lane["acceptance_by_position"]) for lane in lanes.values()))
-    places = " | ".join(str(place + 1) for place in range(deepest))
-    lines = [
-        "Acceptance at each draft position (judged drafts only), and what a round costs: c, a "
-        "drafted token, and v, a call that verifies, in one-token calls of the target.",
-        "",
-        f"| lane | {places} | drafts at | c | v | speed-up from tau, c, v | from alpha |",
-        "|---" * (deepest + 6) + "|",
-    ]
-    for name, lane in lanes.items():
-        shares = [f"{row['share']:.2f}" for row in lane["acceptance_by_position"]]
-        shares += ["-"] * (deepest - len(shares))
-        expected = lane["expected"]
-        lines.append(
-            f"| {name} | {' | '.join(shares)} | {lane['drafted_share']:.0%} | "
-            f"{expected['c']:.3f} | {expected['v']:.2f} | {expected['speed_up_from_tau']:.2f} | "
-            f"{expected['speed_up_from_alpha']:.2f} |"
-        )
-    return [*lines, ""]
-
-
-def _pair_table(summary: dict[str, Any]) -> list[str]:
-    if not summary["pairs"]:
-        return []
-    lines = [
-        "After distillation against before, paired by article.",
-        "",
-        "| pair | target calls, ratio | target calls, difference | tau, difference |"
-        " alpha, difference | decode s, ratio |",
-        "|---|---|---|---|---|---|",
-    ]
-    for name, pair in summary["pairs"].items():
-        lines.append(
-            f"| {name} | {_shown(pair['target_calls_ratio'])} | "
-            f"{_shown(pair['target_calls_difference'], 1)} | {_shown(pair['tau_difference'])} | "
-            f"{_shown(pair['alpha_difference'], 3)} | {_shown(pair['decode_seconds_ratio'])} |"
-        )
-    return [*lines, ""]
-
-
-def _text_table(summary: dict[str, Any]) -> list[str]:
-    text = summary["text"]
-    lines = [
-        f"The target's text: {_shown(text['tokens'], 1)} tokens; {text['ended_share']:.0%} end by "
-        f"themselves; with a repeated 4-gram {_percent(text['loop_rate'])}; 4-grams repeated "
-        f"{_percent(text['repeated_4grams'])}, copied from the article "
-        f"{_percent(text['copied_4grams'])}.",
-    ]
-    if text["rouge"]:
-        lines += ["", "| text | ROUGE-1 | ROUGE-2 | ROUGE-L |", "|---|---|---|---|"]
-        for name, scores in text["rouge"].items():
-            cells = " | ".join(_percent(scores[kind], sign="") for kind in ROUGE)
-            lines.append(f"| {name} | {cells} |")
-    return lines
-
-
-def generate_table(check: GenerateCheck) -> str:
-    """The comparison with transformers as Markdown."""
-    gammas = " | ".join(f"gamma {gamma}" for gamma in check.gammas)
-    lines = [
-        "## Greedy texts equal to transformers' generate(do_sample=False), of "
-        f"{check.articles} articles: {'PASS' if check.passed else 'FAIL'}",
-        "",
-        f"| lane | {gammas} |",
-        "|---" * (len(check.gammas) + 1) + "|",
-    ]
-    for name, counts in check.equal.items():
-        lines.append(
-            f"| {name} | {' | '.join(str(counts[gamma]) for gamma in check.gammas)} |"
-        )
-    for miss in check.mismatches[:20]:
-        lines.append(
-            f"\nArticle {miss.article}, {miss.lane}, gamma {miss.gamma}: they part at token "
-            f"{miss.position}, where the target's two best logits differ by {miss.margin:.2e}."
-        )
-    return "\n".join(lines)
-
-
-def gate_table(gate: StoryGate) -> str:
-    """The story gate as Markdown."""
-    lines = [
-        f"## Story gate, {gate.before} -> {gate.after}: {'PASS' if gate.passed else 'FAIL'}",
-        "",
-        "| sample | calls alone | before | after | seconds alone | before | after |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    order = (ALONE, gate.before, gate.after)
-    for row in gate.articles:
-        calls = " | ".join(str(row["calls"][name]) for name in order)
-        seconds = " | ".join(f"{row['seconds'][name]:.3f}" for name in order)
-        lines.append(f"| {row['id']} | {calls} | {seconds} |")
-    lines += [
-        "",
-        f"Target calls after / before: {gate.calls_ratio:.2f} (at most {gate.MOST_CALLS:.2f} is "
-        f"needed). Faster than alone, encoding counted: {gate.faster} of {len(gate.articles)} "
-        f"(at least {gate.needed} needed). That every text was read, and is fluent and true to its "
-        "article, is for people to say.",
-    ]
-    return "\n".join(lines)
-
-
-def _shown(estimate: dict[str, float] | None, digits: int = 2) -> str:
-    if estimate is None:
-        return "-"
-    value, low, high = (f"{estimate[key]:.{digits}f}" for key in ("value", "low", "high"))
-    return f"{value} [{low}, {high}]"
-
-
-def _percent(estimate: dict[str, float], sign: str = " %") -> str:
-    value, low, high = (f"{100 * estimate[key]:.1f}" for key in ("value", "low", "high"))
-    return f"{value} [{low}, {high}]{sign}"

@@ -4,11 +4,14 @@ Every rate the project shows is defined here, and computed from the rounds when 
 library and numpy only.
 """
 
+import math
 import re
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fastllm.errors import SettingsError
 from fastllm.trace import Round, Trace
@@ -64,6 +67,23 @@ def judged_by_position(rounds: Sequence[Round]) -> list[tuple[int, int]]:
             judged, stood = counts[position]
             counts[position] = (judged + 1, stood + (position < entry.accepted))
     return counts
+
+
+def reached(counts: Sequence[tuple[int, int]]) -> list[float]:
+    """The chance that a draft stands up to each position, from `judged_by_position`.
+
+    The product of the shares accepted so far. A draft that was shorter says nothing of positions
+    it does not have, and so is left out there (Kaplan and Meier 1958). With i.i.d. acceptance it
+    is alpha^i at position i.
+
+    Example:
+        >>> reached([(4, 2), (2, 1)])
+        [0.5, 0.25]
+    """
+    chances: list[float] = []
+    for judged, stood in counts:
+        chances.append((chances[-1] if chances else 1.0) * _ratio(stood, judged))
+    return chances
 
 
 def decode_seconds(trace: Trace) -> float:
@@ -200,6 +220,12 @@ def _ngrams(items: Sequence[Hashable], size: int) -> list[tuple[Hashable, ...]]:
 # Many articles.
 
 
+Fraction = tuple[Sequence[float], Sequence[float]]
+"""Numerators and denominators, one of each an article."""
+
+_Numbers = NDArray[np.float64]
+
+
 @dataclass(frozen=True)
 class Estimate:
     """A number measured on a sample of articles, with its 95 % bootstrap interval."""
@@ -207,6 +233,10 @@ class Estimate:
     value: float
     low: float
     high: float
+
+    def away_from(self, level: float) -> int:
+        """-1 where the whole interval lies below `level`, 1 where above, 0 where it holds it."""
+        return int(self.low > level) - int(self.high < level)
 
 
 def mean(values: Sequence[float], *, seed: int = 0, resamples: int = RESAMPLES) -> Estimate:
@@ -238,21 +268,7 @@ def ratio(
     Raises:
         SettingsError: no articles, or two sequences of different length.
     """
-    over, under = np.asarray(numerators, float), np.asarray(denominators, float)
-    if len(over) != len(under) or len(over) == 0:
-        raise SettingsError(
-            f"{len(over)} and {len(under)} numbers: an estimate needs one of each for every "
-            "article, and at least one article."
-        )
-    chosen = np.random.default_rng(seed).integers(len(over), size=(resamples, len(over)))
-    with np.errstate(divide="ignore", invalid="ignore"):
-        sampled = over[chosen].sum(1) / under[chosen].sum(1)
-    sampled = sampled[np.isfinite(sampled)]
-    value = _ratio(float(over.sum()), float(under.sum()))
-    if len(sampled) == 0:
-        return Estimate(value, value, value)
-    low, high = np.quantile(sampled, (0.025, 0.975))
-    return Estimate(value, float(low), float(high))
+    return _bootstrap(_over, [numerators, denominators], seed, resamples)
 
 
 def paired_difference(
@@ -277,6 +293,84 @@ def paired_ratio(
     """The sum of after over the sum of before, the articles resampled in pairs."""
     _require_pairs(after, before)
     return ratio(after, before, seed=seed, resamples=resamples)
+
+
+def difference_of_ratios(
+    after: Fraction, before: Fraction, *, seed: int = 0, resamples: int = RESAMPLES
+) -> Estimate:
+    """The difference of two ratios of sums, such as tau after - tau before, resampled in pairs.
+
+    Args:
+        after: numerators and denominators, one of each an article.
+        before: likewise, of the same articles.
+        seed: of the resampling.
+        resamples: how many.
+
+    Raises:
+        SettingsError: no articles, or sequences of different length.
+    """
+    return _bootstrap(
+        lambda a, b, c, d: _over(a, b) - _over(c, d), [*after, *before], seed, resamples
+    )
+
+
+def ratio_of_ratios(
+    after: Fraction, before: Fraction, *, seed: int = 0, resamples: int = RESAMPLES
+) -> Estimate:
+    """One ratio of sums over another, such as calls a token after and before, in pairs.
+
+    Where both texts have as many tokens, calls a token compare as calls do.
+
+    Args:
+        after: numerators and denominators, one of each an article.
+        before: likewise, of the same articles.
+        seed: of the resampling.
+        resamples: how many.
+
+    Raises:
+        SettingsError: no articles, or sequences of different length.
+    """
+    return _bootstrap(
+        lambda a, b, c, d: _over(_over(a, b), _over(c, d)), [*after, *before], seed, resamples
+    )
+
+
+def _bootstrap(
+    statistic: Callable[..., _Numbers],
+    columns: Sequence[Sequence[float]],
+    seed: int,
+    resamples: int,
+) -> Estimate:
+    """A statistic of the columns' sums over articles, and the middle 95 % of its resamples."""
+    lengths = [len(column) for column in columns]
+    if len(set(lengths)) != 1 or lengths[0] == 0:
+        raise SettingsError(
+            f"{' and '.join(map(str, lengths))} numbers: an estimate needs one of each for every "
+            "article, and at least one article."
+        )
+    table = np.asarray(columns, float)
+    sampled = statistic(*(table @ _weights(lengths[0], seed, resamples)))
+    sampled = sampled[np.isfinite(sampled)]
+    found = float(statistic(*table.sum(1, keepdims=True))[0])
+    value = found if math.isfinite(found) else 0.0
+    if len(sampled) == 0:
+        return Estimate(value, value, value)
+    low, high = np.quantile(sampled, (0.025, 0.975))
+    return Estimate(value, float(low), float(high))
+
+
+@lru_cache(maxsize=1)
+def _weights(articles: int, seed: int, resamples: int) -> _Numbers:
+    """How often each article is drawn in each resample, shape (articles, resamples)."""
+    chosen = np.random.default_rng(seed).integers(articles, size=(resamples, articles))
+    places = chosen + articles * np.arange(resamples)[:, None]
+    counts = np.bincount(places.ravel(), minlength=articles * resamples)
+    return np.ascontiguousarray(counts.reshape(resamples, articles).T, dtype=float)
+
+
+def _over(over: _Numbers, under: _Numbers) -> _Numbers:
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return over / under
 
 
 def _require_pairs(after: Sequence[float], before: Sequence[float]) -> None:

@@ -19,7 +19,7 @@ import torch
 from fastllm.decoding import autoregress, speculate
 from fastllm.drafters import Drafter
 from fastllm.errors import DataError, SettingsError, VocabularyError
-from fastllm.targets import Target
+from fastllm.targets import Target, resolve
 from fastllm.trace import DecodingConfig, Ending, Round, Trace
 
 
@@ -49,14 +49,15 @@ class Race:
         target: the model whose text all lanes write.
         drafters: one lane each; None is the target alone.
         article: the text, cut to what the target reads.
-        config: the settings, the same in all lanes.
+        config: the settings, the same in all lanes; what it leaves to the target is looked up
+            there, and stands in the attribute `config` and in the traces.
         statistics: collect what is only shown (off the clocks).
         stop: when set, the race ends behind the round in progress.
         deadline_seconds: wall-clock seconds after which it ends likewise; None for no limit.
 
     Raises:
         DataError: the article is empty.
-        SettingsError: there is no lane.
+        SettingsError: there is no lane, or the target's own rules are out of range.
         VocabularyError: a drafter was made for another vocabulary.
 
     Example:
@@ -85,7 +86,7 @@ class Race:
             require_same_vocabulary(target, drafter)
         self.target = target
         self.article = article
-        self.config = config
+        self.config = resolve(config, target)
         self._drafters = list(drafters)
         self._statistics = statistics
         self._stop = stop or threading.Event()
@@ -159,7 +160,7 @@ class Race:
             drafter="" if lane.drafter is None else lane.drafter.name,
             vocabulary=vocabulary.fingerprint,
             hardware=hardware(self.target.device),
-            versions=versions(),
+            versions=versions() | {"engine": self.target.engine},
             target_encode_seconds=self.encode_seconds,
             drafter_encode_seconds=lane.drafter_encode_seconds,
             rounds=tuple(lane.done),

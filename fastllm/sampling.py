@@ -5,7 +5,7 @@ decisions, and tests can enumerate all outcomes. Temperature 0 makes distributio
 `verify` serves greedy decoding and sampling.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -40,6 +40,33 @@ def distribution(logits: torch.Tensor, config: DecodingConfig) -> torch.Tensor:
         drop = ordered.cumsum(-1) - ordered >= config.top_p
         logits = logits.masked_fill(drop.scatter(-1, order, drop), float("-inf"))
     return logits.softmax(-1)
+
+
+def forbid(logits: torch.Tensor, banned: Sequence[Sequence[int]]) -> torch.Tensor:
+    """Bars tokens from rows of logits, before temperature and filters.
+
+    Where every token is banned, token 0 stays, which is what `generate` of transformers writes
+    there when greedy: no row is left without a distribution.
+
+    Args:
+        logits: shape (T, V), any float type; not changed.
+        banned: the ids barred in each of the first rows (`fastllm.rules`); ids from V on are
+            passed over.
+
+    Returns:
+        The same logits, minus infinity where barred; `logits` itself where nothing is.
+    """
+    size = logits.shape[-1]
+    places: list[int] = []
+    for row, tokens in enumerate(banned):
+        known = {token for token in tokens if token < size}
+        if len(known) == size:
+            known.remove(0)
+        places += [row * size + token for token in known]
+    if not places:
+        return logits
+    where = torch.tensor(places, device=logits.device)
+    return logits.reshape(-1).index_fill(0, where, float("-inf")).view_as(logits)
 
 
 def draw(weights: torch.Tensor, uniform: torch.Tensor | float) -> torch.Tensor:
@@ -140,6 +167,26 @@ class SparseRow:
         row = np.full(size, self.other, dtype=np.float32)
         row[self.ids] = self.probabilities
         return torch.from_numpy(row)
+
+    def without(self, banned: Sequence[int], size: int) -> "SparseRow | None":
+        """The row with some tokens barred, and what is left scaled to sum to 1.
+
+        Args:
+            banned: token ids; those from V on are passed over.
+            size: V.
+
+        Returns:
+            The new row; None where all that this one would say is barred.
+        """
+        barred = np.unique(np.array([token for token in banned if token < size], dtype=np.int64))
+        if not len(barred):
+            return self
+        ids = np.union1d(self.ids, barred)
+        chances = np.full(len(ids), self.other)
+        chances[ids.searchsorted(self.ids)] = self.probabilities
+        chances[ids.searchsorted(barred)] = 0.0
+        total = float(chances.sum()) + (size - len(ids)) * self.other
+        return SparseRow(ids, chances / total, self.other / total) if total > 0 else None
 
     def warped(self, size: int, config: DecodingConfig) -> "SparseRow":
         """The row under temperature, top_k and top_p.

@@ -33,6 +33,13 @@ class DecodingConfig:
         max_new_tokens: the most tokens to write, the end token included.
         seed: of the uniforms that every random decision is made with.
         verification: the rule that accepts or refuses drafted tokens.
+        no_repeat_ngram: no sequence of so many tokens comes twice, the start token counted; 0 is
+            off, None what the target's own generation configuration says.
+        min_new_tokens: the end token does not come before so many others; 0 is off, None what the
+            target's own generation configuration says.
+
+    The last two are rules of the target's text: `fastllm.rules` applies them, and
+    `fastllm.targets.resolve` puts the target's own numbers in the place of None.
 
     Raises:
         SettingsError: names the field, the value and the range.
@@ -45,6 +52,8 @@ class DecodingConfig:
     max_new_tokens: int = 96
     seed: int = 0
     verification: Literal["token"] = "token"
+    no_repeat_ngram: int | None = None
+    min_new_tokens: int | None = None
 
     RANGES: ClassVar[dict[str, tuple[float, float]]] = {
         "gamma": (1, 16),
@@ -53,11 +62,17 @@ class DecodingConfig:
         "top_p": (0.01, 1.0),
         "max_new_tokens": (1, 1024),
         "seed": (0, 2**31 - 1),
+        "no_repeat_ngram": (0, 64),
+        "min_new_tokens": (0, 1024),
     }
+    LEFT_TO_TARGET: ClassVar[tuple[str, ...]] = ("no_repeat_ngram", "min_new_tokens")
+    """The settings that may be None."""
 
     def __post_init__(self) -> None:
         for name, (low, high) in self.RANGES.items():
             value = getattr(self, name)
+            if value is None and name in self.LEFT_TO_TARGET:
+                continue
             whole = isinstance(low, int)
             good_type = isinstance(value, int if whole else (int, float))
             if not good_type or isinstance(value, bool) or not low <= value <= high:
@@ -77,12 +92,12 @@ class Judged:
 
     Attributes:
         token: the drafted token id.
-        p: the target's probability of it, after temperature and filters.
+        p: the target's probability of it, after rules, temperature and filters.
         q: the drafter's, likewise; the draft was drawn from exactly this.
         uniform: the number in [0, 1) that judged it.
         threshold: min(1, p/q); accepted where uniform < threshold.
         overlap: sum over the vocabulary of min(p, q), the chance that a draft from q is accepted.
-        p_unwarped: the target's probability at temperature 1, without filters.
+        p_unwarped: the target's probability at temperature 1, without rules and filters.
         q_unwarped: the drafter's, likewise.
         target_best: the target's most likely tokens at temperature 1, best first.
         drafter_best: the drafter's, likewise.
@@ -113,7 +128,7 @@ class Round:
         accepted: how many drafts were accepted.
         extra: the token the target itself added: the plain token, the correction of a refused
             draft, or the bonus after a fully accepted one; None after an accepted end token.
-        extra_p: the target's probability of `extra`, after temperature and filters; for a
+        extra_p: the target's probability of `extra`, after rules, temperature and filters; for a
             correction too this is p, not the residual it was drawn from.
         extra_best: the target's most likely tokens at that place, at temperature 1.
         start: seconds on the lane's own clock at which the round began.
@@ -162,12 +177,12 @@ class Trace:
         source: the article as given.
         prefix: what was put before it for the target ("summarize: " or nothing).
         cut_at: the character of `source` at which it was cut to fit; None if it was not.
-        config: the settings.
+        config: the settings, None resolved to the target's own numbers.
         target: the target's name.
         drafter: the drafter's name; empty for the target alone.
         vocabulary: the fingerprint of the vocabulary that the ids belong to.
         hardware: what it ran on.
-        versions: of Python, torch, transformers and fastllm.
+        versions: of Python and the libraries, and the engine that ran the target's decoder.
         target_encode_seconds: the target's encoding of the article.
         drafter_encode_seconds: the drafter's preparation for the article.
         rounds: the calls of the target, in order.

@@ -6,7 +6,7 @@ from transformers import GenerationConfig, T5ForConditionalGeneration
 from transformers.utils import logging
 
 from fastllm.data.tokenizer import train_tokenizer
-from fastllm.distill.copying_start import t5_config
+from fastllm.drafters.copying_start import t5_config
 from fastllm.targets.hub import HubTarget
 from fastllm.vocabulary import Vocabulary
 

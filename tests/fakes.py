@@ -6,7 +6,7 @@ a test states a whole model as a small function. Letters are tokens: 0 starts (a
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 
 import torch
@@ -75,20 +75,29 @@ class FakeTarget:
     """A target whose logits are a rule."""
 
     def __init__(
-        self, rule: Rule, *, name: str = "fake", seconds: float = 0.0, source_length: int = 64
+        self,
+        rule: Rule,
+        *,
+        name: str = "fake",
+        seconds: float = 0.0,
+        source_length: int = 64,
+        defaults: Mapping[str, int] | None = None,
     ) -> None:
         self.rule = rule
         self.name = name
         self.vocabulary = FakeVocabulary()
         self.device = torch.device("cpu")
+        self.engine = "rule"
         self.start_id, self.end_id = START, END
         self.prefix = ""
         self.source_length = source_length
         self.seconds = seconds
+        self.defaults = defaults or {}
         self.sessions: list[FakeSession] = []
 
     def encode(self, source_ids: list[int]) -> Encoding:
-        return Encoding(source_ids, torch.zeros(1, len(source_ids), 1), 0.001)
+        states = torch.zeros(1, len(source_ids), 1)
+        return Encoding(source_ids, states, 0.001, end_id=self.end_id)
 
     def begin(self, encoding: Encoding) -> "FakeSession":
         self.sessions.append(FakeSession(self.rule, self.seconds))

@@ -23,7 +23,8 @@ from fakes import (
 
 from fastllm.decoding import BEST, autoregress, speculate
 from fastllm.drafters import DrafterSession
-from fastllm.sampling import distribution
+from fastllm.rules import Rules
+from fastllm.sampling import distribution, forbid
 from fastllm.targets.hub import HubTarget
 from fastllm.trace import DecodingConfig, Round
 
@@ -152,7 +153,16 @@ def test_greedy_speculation_follows_a_target_that_looks_at_everything() -> None:
                 assert all(entry.accepted == len(entry.drafted) for entry in rounds)
 
 
-@pytest.mark.parametrize("settings", [{}, {"top_k": 3}, {"top_p": 0.7}])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"top_k": 3},
+        {"top_p": 0.7},
+        {"no_repeat_ngram": 1, "min_new_tokens": 3},
+        {"no_repeat_ngram": 2, "min_new_tokens": 2, "top_p": 0.9},
+    ],
+)
 def test_sampled_texts_follow_the_target(settings: dict[str, float]) -> None:
     """1,200 seeds against exact chances: the loop hands each decision a uniform of its own."""
     size, length, runs = 5, 3, 1200
@@ -187,8 +197,9 @@ def texts(
     rule: Rule, config: DecodingConfig, so_far: tuple[int, ...], length: int
 ) -> Iterator[tuple[tuple[int, ...], float]]:
     """Every text and its exact chance."""
-    from_here = FakeSession(rule).forward([START, *so_far])[-1]
-    for token, chance in enumerate(distribution(from_here, config).tolist()):
+    from_here = FakeSession(rule).forward([START, *so_far])[-1:]
+    from_here = forbid(from_here, [Rules(END).banned([START, *so_far], config)])
+    for token, chance in enumerate(distribution(from_here, config)[0].tolist()):
         if chance > 0:
             text = (*so_far, token)
             if token == END or len(text) == length:

@@ -5,11 +5,12 @@ from pathlib import Path
 import pytest
 from fakes import END, FakeTarget, RuleDrafter, ScriptedDrafter, always, random_rule, text_rule
 
-from fastllm import evaluate, metrics
+from fastllm import evaluate, metrics, report
 from fastllm.data.articles import Article
 from fastllm.drafters import drafter_class
-from fastllm.errors import DataError
-from fastllm.race import Race
+from fastllm.errors import DataError, SettingsError
+from fastllm.sampling import distribution
+from fastllm.targets import Encoding
 from fastllm.targets.hub import HubTarget
 from fastllm.trace import DecodingConfig
 
@@ -41,81 +42,196 @@ ARTICLES = [
 ]
 
 
+class CountingTarget(FakeTarget):
+    """Counts how often it reads an article."""
+
+    encoded = 0
+
+    def encode(self, source_ids: list[int]) -> Encoding:
+        self.encoded += 1
+        return super().encode(source_ids)
+
+
+SETTINGS = {"gammas": [5, 3], "temperatures": [1.0, 0.0]}
+
+
 @pytest.fixture(scope="module")
-def greedy() -> evaluate.Evaluation:
-    config = DecodingConfig(gamma=3, max_new_tokens=15)
-    return evaluate.evaluate(FakeTarget(TARGET), DRAFTERS, ARTICLES, config)
+def target() -> CountingTarget:
+    return CountingTarget(TARGET)
 
 
-def test_every_greedy_lane_writes_the_targets_text(greedy: evaluate.Evaluation) -> None:
-    assert greedy.lanes == ["alone", "x-before", "x-after", "same"]
-    assert greedy.same_text
-    summary = evaluate.summarise(greedy)
-    assert [lane["same_text"] for lane in summary["lanes"].values()] == [4] * 4
+@pytest.fixture(scope="module")
+def result(target: CountingTarget) -> evaluate.Evaluation:
+    config = DecodingConfig(max_new_tokens=15)
+    return evaluate.evaluate(target, DRAFTERS, ARTICLES, config, **SETTINGS)
 
 
-def test_the_summary_knows_who_is_better(greedy: evaluate.Evaluation) -> None:
-    lanes = evaluate.summarise(greedy)["lanes"]
-    calls = [lanes[name]["target_calls"]["value"] for name in greedy.lanes]
-    assert calls == sorted(calls, reverse=True)
-    assert lanes["alone"]["tau"]["value"] == 1
-    assert lanes["same"]["alpha"]["value"] == 1
-    assert lanes["same"]["accepted_of_drafted"]["value"] == 1
-    assert lanes["x-before"]["alpha"]["value"] < lanes["x-after"]["alpha"]["value"] < 1
-    pair = evaluate.summarise(greedy)["pairs"]["x-before -> x-after"]
-    assert pair["target_calls_ratio"]["value"] < 1
-    assert pair["alpha_difference"]["value"] > 0
+def test_every_setting_is_measured_on_the_same_articles(result: evaluate.Evaluation) -> None:
+    assert (result.temperatures, result.gammas) == ((0.0, 1.0), (3, 5))
+    for rows in result.rows.values():
+        assert [row.id for row in rows] == ["0", "1", "2", "3"]
+        for row in rows:
+            assert list(row.lanes) == [3, 5]
+            assert all(list(lanes) == list(DRAFTERS) for lanes in row.lanes.values())
+    assert result.articles == 4
+    assert not result.interrupted
 
 
-def test_agreement_predicts_the_calls_of_the_race(greedy: evaluate.Evaluation) -> None:
-    for row in greedy.articles:
-        for name, lane in row.lanes.items():
-            if name != "alone":
-                assert metrics.greedy_calls(lane.agreement.agrees, 3, 15) == lane.calls
+def test_every_greedy_lane_writes_the_targets_text(result: evaluate.Evaluation) -> None:
+    assert result.same_text
+    assert result.differing(0.0) == {}
+    assert result.differing(1.0), "sampled texts differ: the uniforms go other ways"
 
 
-def test_the_report_is_json_and_holds_no_text(greedy: evaluate.Evaluation) -> None:
-    report = json.dumps(greedy.to_json())
-    assert "words" not in report
-    shown = evaluate.table(greedy)
-    assert "words come" not in shown
-    assert "| x-before -> x-after |" in shown
-    assert "4/4" in shown
-    for line in shown.splitlines():  # every table is whole
-        if line.startswith("|---"):
-            width = line.count("|")
-        elif line.startswith("| ") and not line.startswith(("| lane", "| pair", "| text")):
-            assert line.count("|") == width
+def test_an_article_is_encoded_once(target: CountingTarget, result: evaluate.Evaluation) -> None:
+    assert target.encoded == len(ARTICLES) + 1, "once each, and once to warm up"
 
 
-def test_sampling_is_evaluated_too() -> None:
-    config = DecodingConfig(temperature=1.0, max_new_tokens=12)
-    result = evaluate.evaluate(FakeTarget(TARGET), DRAFTERS, ARTICLES, config)
-    lanes = evaluate.summarise(result)["lanes"]
-    assert 0 < lanes["x-before"]["alpha"]["value"] < lanes["x-after"]["alpha"]["value"] < 1
-    assert lanes["same"]["alpha"]["value"] == pytest.approx(1)
-    assert len({row.ids for row in result.articles}) > 1, "each article has a seed of its own"
-    assert "temperature 1" in evaluate.table(result)
+def test_the_target_writes_once_a_temperature_and_reads_its_text_once() -> None:
+    target = CountingTarget(TARGET)
+    config = DecodingConfig(max_new_tokens=15)
+    evaluate.evaluate(target, DRAFTERS, ARTICLES[:1], config, **SETTINGS)
+    lanes = 1 + len(DRAFTERS)
+    settings = 2 * (1 + 2 * len(DRAFTERS) + 1)  # alone, each drafter at each gamma, one pass for p
+    assert len(target.sessions) == lanes + settings
+
+
+def test_the_summary_knows_who_is_better(result: evaluate.Evaluation) -> None:
+    for setting in report.summarise(result)["settings"]:
+        lanes = setting["drafters"]
+        calls = {name: lane["gammas"]["5"]["tau"]["value"] for name, lane in lanes.items()}
+        assert 1 < calls["x-before"] < calls["x-after"] < calls["same"]
+        assert lanes["same"]["alpha"]["value"] == pytest.approx(1)
+        assert lanes["same"]["gammas"]["3"]["accepted_of_drafted"]["value"] == pytest.approx(1)
+        assert 0 < lanes["x-before"]["alpha"]["value"] < lanes["x-after"]["alpha"]["value"] < 1
+
+
+def test_agreement_predicts_the_calls_of_every_gamma(result: evaluate.Evaluation) -> None:
+    for row in result.rows[0.0]:
+        for gamma, lanes in row.lanes.items():
+            for name, lane in lanes.items():
+                agrees = row.agreements[name].agrees
+                assert metrics.greedy_calls(agrees, gamma, 15) == lane.calls
+
+
+def test_the_report_is_json_and_holds_no_text(result: evaluate.Evaluation) -> None:
+    tree = json.dumps(report.to_json(result))
+    shown = report.markdown(report.summarise(result))
+    for text in (tree, shown):
+        assert "words" not in text
+        assert "others follow" not in text
+    assert '"ids"' not in tree, "token ids are the text in other letters"
+
+
+def test_sampling_gives_each_article_a_seed(result: evaluate.Evaluation) -> None:
+    assert len({row.text.fingerprint for row in result.rows[0.0]}) == 1, "greedy, the rule decides"
+    assert len({row.text.fingerprint for row in result.rows[1.0]}) > 1
+
+
+def test_what_is_measured_does_not_depend_on_what_else_is() -> None:
+    config = DecodingConfig(max_new_tokens=15)
+    one = evaluate.evaluate(
+        FakeTarget(TARGET), {"x-after": DRAFTERS["x-after"]}, ARTICLES, config, gammas=[3]
+    )
+    many = evaluate.evaluate(FakeTarget(TARGET), DRAFTERS, ARTICLES, config, gammas=[3, 5, 7])
+    for row, other in zip(one.rows[0.0], many.rows[0.0], strict=True):
+        assert row.text == other.text
+        assert row.agreements["x-after"] == other.agreements["x-after"]
+        assert row.lanes[3]["x-after"].calls == other.lanes[3]["x-after"].calls
+
+
+class Impatience:
+    """A drafter that is interrupted at the n-th article."""
+
+    name = "impatience"
+    vocabulary = ""
+
+    def __init__(self, inner: RuleDrafter, begins: int) -> None:
+        self.inner = inner
+        self.begins = begins
+
+    def begin(self, encoding: Encoding) -> object:
+        self.begins -= 1
+        if self.begins < 0:
+            raise KeyboardInterrupt
+        return self.inner.begin(encoding)
+
+
+def test_an_interrupted_run_keeps_the_whole_articles() -> None:
+    # An article takes 6 beginnings: 2 draft lengths and alpha, at 2 temperatures; 1 warms up.
+    drafters = {"x": Impatience(DRAFTERS["x-after"], 1 + 6 + 6 + 4)}
+    heard: list[str] = []
+    config = DecodingConfig(max_new_tokens=15)
+    found = evaluate.evaluate(
+        FakeTarget(TARGET), drafters, ARTICLES, config, **SETTINGS, say=heard.append
+    )
+    assert found.interrupted
+    assert (found.articles, found.asked) == (2, 4)
+    assert {t: len(rows) for t, rows in found.rows.items()} == {0.0: 2, 1.0: 2}
+    assert heard[-1] == "interrupted: 2 of 4 articles are complete"
+    report.markdown(report.summarise(found))
+
+
+def test_an_interruption_before_the_first_article_is_one() -> None:
+    drafters = {"x": Impatience(DRAFTERS["x-after"], 2)}
+    with pytest.raises(KeyboardInterrupt):
+        evaluate.evaluate(FakeTarget(TARGET), drafters, ARTICLES, DecodingConfig(max_new_tokens=9))
+
+
+def test_progress_tells_the_time_that_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(evaluate, "QUIET_SECONDS", 0.0)
+    heard: list[str] = []
+    config = DecodingConfig(max_new_tokens=5)
+    evaluate.evaluate(FakeTarget(TARGET), {}, ARTICLES, config, say=heard.append)
+    assert [line.split(",")[0] for line in heard] == [f"{n}/4 articles" for n in (1, 2, 3, 4)]
+    assert heard[-1].endswith(" 0 s left")
+    assert evaluate._duration(89) == "89 s"
+    assert evaluate._duration(200) == "3 min"
+    assert evaluate._duration(7500) == "2 h 5 min"
+
+
+def test_settings_out_of_range_are_refused_before_anything_runs() -> None:
+    target = CountingTarget(TARGET)
+    for settings in ({"gammas": [3, 99]}, {"temperatures": [0.0, 9.0]}):
+        with pytest.raises(SettingsError, match="out of range"):
+            evaluate.evaluate(target, DRAFTERS, ARTICLES, DecodingConfig(), **settings)
+    assert target.encoded == 0
 
 
 def test_alpha_by_hand() -> None:
     text = [4, 5, 6, END]
     target = FakeTarget(text_rule(text, SIZE))
-    race = Race(target, [None], "words", DecodingConfig())
-    list(race)
     known = {(): [4], (4,): [9], (4, 5): [], (4, 5, 6): [END]}
     drafter = ScriptedDrafter(lambda written, k: known[written])
-    found = evaluate.agreement(target, drafter, race.traces()[0], race.source_ids)
+    encoding = target.encode([4, END])
+    p = distribution(target.begin(encoding).forward([0, 4, 5, 6]), DecodingConfig())
+    found = evaluate.agreement(drafter, encoding, [0, *text], p, DecodingConfig())
     assert found == evaluate.Agreement(0.5, 0.75, (True, False, False, True))
+
+
+def test_alpha_obeys_the_rules_of_the_text() -> None:
+    # Without the rule the target would go on with 4 for ever; barred, it writes what is left.
+    target = FakeTarget(lambda written: [0.0, 1.0, 0.0, 0.0, 20.0, 10.0, 0.0, 0.0, 0.0, 0.0])
+    drafter = RuleDrafter(target.rule)
+    config = DecodingConfig(max_new_tokens=6, no_repeat_ngram=2)
+    found = evaluate.evaluate(target, {"same": drafter}, ARTICLES[:1], config)
+    row = found.rows[0.0][0]
+    text = list(row.agreements["same"].agrees)
+    assert row.lanes[5]["same"].same_text
+    assert len(text) == row.text.tokens
+    # The drafter, which does not know the rule, agrees where the rule does not bite.
+    assert 0 < sum(text) < len(text)
 
 
 def test_a_drafter_that_never_drafts_can_be_evaluated() -> None:
     silent = {"silent": ScriptedDrafter(lambda written, k: [])}
     result = evaluate.evaluate(FakeTarget(TARGET), silent, ARTICLES[:1], DecodingConfig())
-    lane = evaluate.summarise(result)["lanes"]["silent"]
-    assert lane["alpha"]["value"] == lane["accepted_of_drafted"]["value"] == 0
-    assert lane["acceptance_by_position"] == []
-    evaluate.table(result)
+    setting = report.summarise(result)["settings"][0]
+    lane = setting["drafters"]["silent"]
+    assert lane["alpha"]["value"] == 0
+    assert lane["gammas"]["5"]["accepted_of_drafted"]["value"] == 0
+    assert lane["gammas"]["5"]["acceptance_by_position"] == []
+    report.markdown(report.summarise(result))
 
 
 def test_articles_are_chosen_by_a_seeded_shuffle(tmp_path: Path) -> None:
@@ -137,11 +253,6 @@ def test_no_articles_is_an_error() -> None:
         evaluate.evaluate(FakeTarget(TARGET), {}, [], DecodingConfig())
 
 
-def test_pairs_are_found_by_name() -> None:
-    names = ["lookup", "a-after", "a-before", "b-before", "c-after"]
-    assert evaluate.pairs(names) == [("a-before", "a-after")]
-
-
 # Against transformers.
 
 
@@ -152,7 +263,7 @@ def test_greedy_texts_equal_generate(tiny_target: HubTarget, story: str) -> None
     check = evaluate.check_generate(tiny_target, drafters, articles, config, [1, 3, 8])
     assert check.passed, check.mismatches
     assert check.equal == {name: dict.fromkeys([1, 3, 8], 2) for name in ("alone", "lookup")}
-    assert "PASS" in evaluate.generate_table(check)
+    assert "PASS" in report.generate_table(check)
 
 
 def test_a_text_that_is_not_generates_is_reported(
@@ -172,7 +283,7 @@ def test_a_text_that_is_not_generates_is_reported(
     miss = check.mismatches[0]
     assert (miss.article, miss.lane, miss.gamma, miss.position) == ("7", "alone", 2, 3)
     assert miss.margin >= 0
-    shown = evaluate.generate_table(check)
+    shown = report.generate_table(check)
     assert "FAIL" in shown
     assert "part at token 3" in shown
 
@@ -200,7 +311,7 @@ def test_the_gate_asks_for_a_quarter_fewer_calls_and_five_of_six() -> None:
     assert gate([(40, 30)] * 6, [fast] * 5 + [slow]).passed
     assert not gate([(40, 31)] * 6, [fast] * 6).passed
     assert not gate([(40, 30)] * 6, [fast] * 4 + [slow] * 2).passed
-    assert "FAIL" in evaluate.gate_table(gate([(40, 31)] * 6, [fast] * 6))
+    assert "FAIL" in report.gate_table(gate([(40, 31)] * 6, [fast] * 6))
 
 
 def test_the_gate_is_measured() -> None:
@@ -212,6 +323,6 @@ def test_the_gate_is_measured() -> None:
     )
     assert found.passed
     assert found.calls_ratio == pytest.approx(0.2)
-    assert "PASS" in evaluate.gate_table(found)
+    assert "PASS" in report.gate_table(found)
     with pytest.raises(DataError, match="sample articles"):
         evaluate.story_gate(target, drafters, "x-before", "x-after", [], DecodingConfig())

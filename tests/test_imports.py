@@ -14,22 +14,25 @@ PACKAGE = ROOT / "fastllm"
 
 # What each room may import of fastllm; "targets." means the modules inside, "targets" the contract.
 BASE = {"errors", "trace"}
-DECODING = BASE | {"sampling", "targets", "drafters"}
+DECODING = BASE | {"rules", "sampling", "targets", "drafters"}
 READERS = DECODING | {"decoding", "race", "metrics", "vocabulary", "checkpoints", "data."}
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "trace": {"errors"},
+    "rules": BASE,
     "sampling": BASE,
     "metrics": BASE,
     "vocabulary": BASE,
     "terminal": BASE | {"metrics"},
     "targets": BASE | {"sampling", "vocabulary", "targets", "targets."},
-    "drafters": DECODING | {"drafters."},
+    "drafters": DECODING | {"drafters.", "targets.", "vocabulary"},
     "decoding": DECODING,
     "race": DECODING | {"decoding", "metrics"},
     "checkpoints": BASE | {"vocabulary", "targets", "targets.", "drafters"},
     "data": BASE | {"vocabulary", "data."},
     "evaluate": READERS | {"targets."},
+    "report": {"evaluate", "metrics"},
+    "plots": {"evaluate", "report"},
     "bench": READERS | {"targets."},
     "distill": READERS | {"targets.", "drafters.", "evaluate", "distill."},
 }

@@ -2,13 +2,23 @@
 
 import io
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fakes import FakeTarget, always, text_rule
 
-from fastllm import terminal
-from fastllm.__main__ import device_name, main
+from fastllm import evaluate, terminal
+from fastllm.__main__ import (
+    _load,
+    build_parser,
+    decoding_config,
+    device_name,
+    lane_names,
+    main,
+)
+from fastllm.drafters.ngram import NgramDrafter
 from fastllm.errors import SettingsError
 from fastllm.race import Race
 from fastllm.targets.hub import HubTarget
@@ -51,6 +61,20 @@ def test_run_prints_a_trace(folder: str, article: str, capsys: pytest.CaptureFix
     assert len(trace.tokens) == 12
     assert trace.drafter == ""
     assert trace.config.max_new_tokens == 12
+    assert (trace.config.no_repeat_ngram, trace.config.min_new_tokens) == (0, 0)
+
+
+@pytest.mark.parametrize("command", [["run", "a.txt"], ["eval", "--gate"]])
+def test_the_rules_are_the_targets_own_unless_given(command: list[str]) -> None:
+    def config(*flags: str) -> DecodingConfig:
+        given = [*command, *flags]
+        return decoding_config(build_parser(given).parse_args(given))
+
+    assert config() == DecodingConfig()
+    for flags in (("--no_repeat_ngram", "3"), ("--no-repeat-ngram", "3")):
+        assert config(*flags, "--min-new-tokens", "0", "--min_new_tokens", "7") == DecodingConfig(
+            no_repeat_ngram=3, min_new_tokens=7
+        )
 
 
 def test_run_reads_standard_input(
@@ -101,25 +125,118 @@ def test_a_wrong_flag_ends_with_usage(capsys: pytest.CaptureFixture[str]) -> Non
     assert "usage: fastllm run" in capsys.readouterr().err
 
 
-def test_eval_prints_tables_and_writes_numbers(
-    folder: str, story: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.fixture
+def evaluation(folder: str, story: str, tmp_path: Path) -> list[str]:
+    """The command that measures lookup on three short articles."""
     data = tmp_path / "set.jsonl"
-    rows = [{"article": story[start:], "highlights": "A mill burned."} for start in (0, 50)]
+    rows = [{"article": story[start:], "highlights": "A mill burned."} for start in (0, 50, 90)]
     data.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    common = ["eval", "--target", folder, "--data", str(data), "--device", "cpu", *SHORT]
-    report = tmp_path / "report.json"
-    assert main([*common, "--gammas", "2,4", "--json", str(report)]) == 0
-    shown = capsys.readouterr().out
-    assert "2 articles, gamma 2, greedy" in shown
-    assert "| lookup |" in shown
-    assert "not measured" in shown
-    assert story[50:80] not in shown
-    tree = json.loads(report.read_text())
-    assert [entry["config"]["gamma"] for entry in tree["evaluations"]] == [2, 4]
+    return ["eval", "--target", folder, "--data", str(data), "--device", "cpu", *SHORT]
+
+
+def test_eval_prints_tables_and_writes_a_report(
+    evaluation: list[str], story: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "deep" / "report"
+    numbers = tmp_path / "numbers.json"
+    settings = ["--gamma", "2", "4,3", "--temperature", "0", "1"]
+    assert main([*evaluation, *settings, "--out", str(out), "--json", str(numbers)]) == 0
+    caught = capsys.readouterr()
+    assert "3/3 articles, 0 s left" in caught.err
+    assert "| article lookup, no training |" in caught.out
+    assert "not measured" in caught.out
+    tree = json.loads((out / "report.json").read_text())
+    assert tree["gammas"] == [2, 3, 4]
+    assert [setting["temperature"] for setting in tree["settings"]] == [0, 1]
     assert tree["story_gate"] is None
-    assert main([*common, "--ckpt_path", "lookup", "--check-generate", "--gammas", "3"]) == 0
+    assert tree["data"] == "set.jsonl"
+    assert numbers.read_text() == (out / "report.json").read_text()
+    assert (out / "report.md").read_text().strip() == caught.out.strip()
+    page = (out / "report.html").read_text()
+    assert '<section id="depth">' in page
+    for text in (caught.out, page, numbers.read_text()):
+        assert story[50:80] not in text
+        assert "A mill burned" not in text
+
+
+def test_eval_compares_with_generate(
+    evaluation: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    more = ["--ckpt_path", "lookup", "--check-generate", "--gammas", "3", "--limit", "1"]
+    assert main([*evaluation, *more, "--out", str(tmp_path / "out")]) == 0
     assert "PASS" in capsys.readouterr().out
+    tree = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert tree["generate"]["equal"]["lookup"] == {"3": 1}
+    assert not (tmp_path / "out" / "report.html").exists()
+
+
+def test_an_interrupted_eval_writes_what_it_has(
+    evaluation: list[str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    measure, turns = evaluate._measure, []
+
+    def impatient(*arguments: Any) -> Any:
+        turns.append(1)
+        if len(turns) == 3:
+            raise KeyboardInterrupt  # what Ctrl-C raises, wherever it falls
+        return measure(*arguments)
+
+    monkeypatch.setattr(evaluate, "_measure", impatient)
+    assert main([*evaluation, "--out", str(tmp_path)]) == 130
+    caught = capsys.readouterr()
+    assert "interrupted: 2 of 3 articles are complete" in caught.err
+    assert "Interrupted: 3 articles were to be measured." in caught.out
+    tree = json.loads((tmp_path / "report.json").read_text())
+    assert (tree["articles"], tree["asked"]) == (2, 3)
+    assert (tmp_path / "report.md").read_text().strip() == caught.out.strip()
+    assert (tmp_path / "report.html").exists()
+
+
+def test_eval_refuses_what_would_fail_later(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "file"
+    file.write_text("")
+    for arguments, message in [
+        (["--gamma", "3", "99"], "gamma=99"),
+        (["--temperature", "0", "7"], "temperature=7"),
+        (["--out", str(file / "out")], "no report can be written there"),
+    ]:
+        assert main(["eval", "--data", str(file), *arguments]) == 2
+        assert message in capsys.readouterr().err
+
+
+def test_lanes_are_families_single_drafters_or_folders() -> None:
+    shipped = ["cnn-after", "cnn-before", "odd", "solo-after"]
+
+    def names(*asked: str, folders: Sequence[str] = (), target: str = "target") -> list[str]:
+        return lane_names(asked or None, folders, target, shipped)
+
+    assert names() == ["lookup", *shipped]
+    assert names(target="google/flan-t5-small") == ["lookup"]
+    assert names(folders=["runs/a", "runs/b"]) == ["lookup", "runs/a", "runs/b"]
+    assert names("cnn") == ["cnn-before", "cnn-after"]
+    assert names("cnn,lookup", "cnn-after") == ["cnn-before", "cnn-after", "lookup"]
+    assert names("solo", "odd", folders=["runs/a"]) == ["solo-after", "odd", "runs/a"]
+    assert names("runs/cnn") == ["runs/cnn"]
+    assert names("none") == []
+
+
+def test_a_folder_goes_by_the_name_of_its_drafter(tmp_path: Path, folder: str) -> None:
+    for place, name in (("a", "mine-before"), ("b", "mine-after"), ("c", "mine-after")):
+        drafter = NgramDrafter.fit([[5, 6, 7, 1]], order=2, vocabulary_size=600, name=name)
+        drafter.save(tmp_path / place)
+    common = ["eval", "--target", folder, "--data", "x", "--device", "cpu"]
+    paths = [str(tmp_path / place) for place in "abc"]
+    given = [word for path in paths[:2] for word in ("--ckpt_path", path)]
+    _, drafters = _load(build_parser(["eval"]).parse_args([*common, *given]))
+    assert list(drafters) == ["lookup", "mine-before", "mine-after"]
+    given += ["--ckpt-path", paths[2]]
+    _, drafters = _load(build_parser(["eval"]).parse_args([*common, *given]))
+    assert list(drafters) == ["lookup", "mine-before", paths[1], paths[2]]
 
 
 def test_a_number_names_a_gpu_and_a_missing_one_is_refused() -> None:

@@ -156,3 +156,36 @@ def test_estimates_need_numbers() -> None:
         metrics.paired_difference([1, 2], [1])
     with pytest.raises(SettingsError, match="2 numbers after and 1 before"):
         metrics.paired_ratio([1, 2], [1])
+
+
+def test_reached_is_the_product_of_the_shares_and_alpha_to_the_power_where_independent() -> None:
+    assert metrics.reached([(4, 2), (2, 1)]) == [0.5, 0.25]
+    assert metrics.reached([]) == []
+    # Half of the drafts are one token long: they say nothing of the second position.
+    assert metrics.reached([(10, 8), (4, 3)]) == pytest.approx([0.8, 0.6])
+    random = np.random.default_rng(3)
+    rounds = []
+    for _ in range(4000):
+        stood = int(np.argmin([*(random.random(5) < 0.7), False]))
+        rounds.append(Round("speculative", (5,) * 5, judged(*(5,) * min(stood + 1, 5)), stood, 6))
+    chances = metrics.reached(metrics.judged_by_position(rounds))
+    assert chances == pytest.approx([0.7**place for place in range(1, 6)], abs=0.03)
+
+
+def test_ratios_are_compared_by_their_sums_in_pairs() -> None:
+    after, before = ([3.0, 5.0], [12.0, 20.0]), ([6.0, 10.0], [12.0, 20.0])
+    share = metrics.ratio_of_ratios(after, before)
+    assert (share.value, share.low, share.high) == pytest.approx((0.5, 0.5, 0.5))
+    difference = metrics.difference_of_ratios(after, before)
+    assert difference.value == pytest.approx(8 / 32 - 16 / 32)
+    longer = ([6.0, 10.0], [24.0, 40.0])
+    assert metrics.ratio_of_ratios(longer, before).value == pytest.approx(0.5)
+    assert metrics.ratio_of_ratios(([0.0], [0.0]), ([0.0], [0.0])) == metrics.Estimate(0, 0, 0)
+    with pytest.raises(SettingsError, match="2 and 2 and 1 and 2 numbers"):
+        metrics.difference_of_ratios(after, ([1.0], [1.0, 2.0]))
+
+
+def test_an_interval_lies_on_one_side_or_holds_the_level() -> None:
+    sides = [metrics.Estimate(2, low, high).away_from(1) for low, high in ((2, 3), (0, 3), (0, 1))]
+    assert sides == [1, 0, 0]
+    assert metrics.Estimate(0.5, 0.4, 0.9).away_from(1) == -1

@@ -6,6 +6,7 @@ from fakes import FakeTarget, RuleDrafter, always, random_rule, text_rule
 
 from fastllm.errors import DataError, SettingsError, VocabularyError
 from fastllm.race import Race
+from fastllm.targets import resolve
 from fastllm.trace import DecodingConfig, Trace
 
 TEXT = [4, 7, 4, 9, 3, 5, 7, 4, 9, 8, 1]
@@ -83,7 +84,7 @@ def test_a_trace_says_what_it_is_of() -> None:
     alone, drafted = race.traces()
     assert alone.source == drafted.source == article
     assert alone.cut_at == 9
-    assert alone.config == config
+    assert alone.config == resolve(config, target)
     assert (alone.target, alone.drafter, drafted.drafter) == ("fake", "", "always")
     assert alone.vocabulary == "letters"
     assert alone.hardware

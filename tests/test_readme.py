@@ -35,7 +35,7 @@ def usage(command: str) -> str:
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
     )
     assert shown.returncode == 0, shown.stderr
     return shown.stdout

@@ -12,6 +12,7 @@ from itertools import pairwise, product
 import pytest
 import torch
 
+from fastllm.rules import Rules
 from fastllm.sampling import (
     DenseProposal,
     Draft,
@@ -22,6 +23,7 @@ from fastllm.sampling import (
     Verdict,
     distribution,
     draw,
+    forbid,
     verify,
 )
 from fastllm.trace import DecodingConfig
@@ -197,6 +199,48 @@ def test_verification_of_sparse_drafts_is_exact(gamma: int) -> None:
 
     found = block_distribution(verify, target, drafter, gamma, 3, sparse)
     assert error(found, target) < 1e-12
+
+
+def ruled_table(size: int, seed: int, config: DecodingConfig) -> Table:
+    """Random logits with the rules of `config` applied, as distributions in double precision."""
+    known: dict[tuple[int, ...], torch.Tensor] = {}
+    generator = torch.Generator().manual_seed(seed)
+
+    def row(written: tuple[int, ...]) -> torch.Tensor:
+        if written not in known:
+            logits = torch.randn(1, size, generator=generator) * 1.5
+            banned = Rules(1).banned([9, *written], config)
+            weights = distribution(forbid(logits, [banned]), config)[0].double()
+            known[written] = weights / weights.sum()
+        return known[written]
+
+    return row
+
+
+@pytest.mark.parametrize("obeys", [True, False], ids=["drafter obeys", "drafter does not"])
+@pytest.mark.parametrize(
+    "rules",
+    [
+        {"no_repeat_ngram": 1},  # of three letters none is left for the fourth place
+        {"no_repeat_ngram": 2, "min_new_tokens": 2},
+        {"no_repeat_ngram": 2, "top_k": 2, "temperature": 0.7},
+    ],
+    ids=str,
+)
+def test_verification_is_exact_under_rules(rules: dict[str, float], obeys: bool) -> None:
+    config = DecodingConfig(**{"temperature": 1.0, **rules})
+    free = DecodingConfig(temperature=1.0)
+    target, drafter = ruled_table(3, 30, config), ruled_table(3, 31, config if obeys else free)
+    found = block_distribution(verify, target, drafter, 3, 3)
+    assert sum(found.values()) == pytest.approx(1, abs=1e-12)
+    assert error(found, target) < 1e-12
+    written = [text for text, chance in found.items() if chance > 0]
+    assert 0 < len(written) < 3**4
+    order = config.no_repeat_ngram or 0
+    for text in written:
+        grams = [text[at : at + order] for at in range(4 - order + 1)]
+        assert len(set(grams)) >= min(len(grams), 3)
+        assert 1 not in text[: config.min_new_tokens or 0]
 
 
 def correction_from_p(p: torch.Tensor, draft: Draft, uniforms: torch.Tensor) -> Verdict:

@@ -12,7 +12,8 @@ from fastllm.targets.hub import HubTarget
 from fastllm.trace import DecodingConfig
 
 SAMPLES = sorted((SHIPPED.parent / "articles").glob("*.txt"))
-EXPECTED = ["lstm-after", "lstm-before", "ngram-after", "ngram-before"]
+NEURAL = ("cnn", "lstm", "t5")
+EXPECTED = [f"{f}-{when}" for f in ("cnn", "lstm", "ngram", "t5") for when in ("after", "before")]
 
 
 @pytest.fixture(scope="module")
@@ -32,8 +33,9 @@ def test_everything_that_the_readme_names_ships(target: HubTarget) -> None:
         assert card["articles"] > 1000
 
 
-def test_before_and_after_differ_in_the_training_signal_alone() -> None:
-    before, after = read_card("lstm-before"), read_card("lstm-after")
+@pytest.mark.parametrize("family", NEURAL)
+def test_before_and_after_differ_in_the_training_signal_alone(family: str) -> None:
+    before, after = read_card(f"{family}-before"), read_card(f"{family}-after")
     signal = ("method",)
     assert {key: value for key, value in before["recipe"].items() if key not in signal} == {
         key: value for key, value in after["recipe"].items() if key not in signal
@@ -43,10 +45,21 @@ def test_before_and_after_differ_in_the_training_signal_alone() -> None:
     assert before["method"] != after["method"]
 
 
-def test_curves_belong_to_the_weights() -> None:
-    for name in ("lstm-before", "lstm-after"):
+@pytest.mark.parametrize("family", NEURAL)
+def test_curves_belong_to_the_weights(family: str) -> None:
+    for name in (f"{family}-before", f"{family}-after"):
         lines = (SHIPPED / name / "training.jsonl").read_text().splitlines()
         assert json.loads(lines[-1])["step"] == read_card(name)["recipe"]["updates"]
+
+
+def test_everything_committed_is_small_enough_for_a_plain_push() -> None:
+    sizes = {path: path.stat().st_size for path in SHIPPED.rglob("*") if path.is_file()}
+    assert max(sizes.values()) < 10_000_000
+    assert sum(sizes.values()) < 80_000_000
+    for family in NEURAL:
+        for when in ("before", "after"):
+            folder = SHIPPED / f"{family}-{when}"
+            assert sum(size for path, size in sizes.items() if folder in path.parents) < 4_000_000
 
 
 @pytest.mark.parametrize("article", SAMPLES[:2], ids=lambda path: path.stem)

@@ -21,7 +21,14 @@ _STOP = frozenset(
 )
 
 
-def central_sentences(visible: str, count: int = 2, longest: int = 40) -> str:
+def central_sentences(
+    visible: str,
+    count: int = 2,
+    longest: int = 40,
+    *,
+    lead: bool = False,
+    refused: re.Pattern[str] | None = None,
+) -> str:
     """The `count` sentences of `visible` that share most words with the rest, in their own order.
 
     The idea is PEGASUS's gap sentences (Zhang et al. 2020, arXiv:1912.08777) without the masking:
@@ -32,6 +39,8 @@ def central_sentences(visible: str, count: int = 2, longest: int = 40) -> str:
         visible: the part of the article that the model sees.
         count: how many sentences to choose at most.
         longest: sentences of more words are passed over; so are those of fewer than 8.
+        lead: the first that qualifies is chosen in any case: news says first what matters most.
+        refused: sentences in which this is found are passed over.
 
     Returns:
         The chosen sentences joined by a blank; empty where none qualifies.
@@ -44,10 +53,13 @@ def central_sentences(visible: str, count: int = 2, longest: int = 40) -> str:
     candidates = [
         index
         for index, sentence in enumerate(sentences)
-        if 8 <= len(sentence.split()) <= longest and words[index]
+        if 8 <= len(sentence.split()) <= longest
+        and words[index]
+        and not (refused and refused.search(sentence))
     ]
-    chosen: list[int] = []
-    covered: set[str] = set()
+    chosen = candidates[:1] if lead else []
+    candidates = candidates[len(chosen) :]
+    covered: set[str] = {word for index in chosen for word in words[index]}
     while candidates and len(chosen) < count:
         gains = {
             index: sum(counts[word] - 1 for word in set(words[index]) - covered)

@@ -4,14 +4,22 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
-from fastllm.data.articles import Article
+from fastllm.data.articles import Article, split_sentences
+from fastllm.data.brief import QUOTES, brief
 from fastllm.data.pairs import central_sentences, supported_summary
 from fastllm.data.tokens import write_pairs
 from fastllm.errors import DataError, SettingsError
 from fastllm.vocabulary import Vocabulary
 
-KINDS = ("central", "summary", "extractive")
-"""Central sentences; the supported part of the reference summary; the latter where it copies."""
+KINDS = ("central", "summary", "extractive", "brief-lead", "brief-extractive")
+"""Central sentences; the supported part of the reference summary; the latter where it copies.
+
+In the style of a news ticker, from sentences that quote nobody: the first sentence and the most
+central of the others; and the extractive summary.
+"""
+
+UNSUPERVISED = ("central", "brief-lead")
+"""The kinds that need no reference summary."""
 
 COPIED = 0.82
 """An "extractive" summary takes at least this share of its token pairs from the article."""
@@ -53,6 +61,8 @@ def prepare_pairs(
     if kind not in KINDS:
         raise SettingsError(f"kind={kind!r}: give one of {', '.join(KINDS)}.")
 
+    shorten = kind.startswith("brief-")
+
     def pairs() -> Iterator[tuple[str, Sequence[int], Sequence[int]]]:
         stream = iter(articles)
         while block := list(islice(stream, 500)):
@@ -63,13 +73,20 @@ def prepare_pairs(
                 visible = article.text[: encoded.cut_at]
                 if kind == "central":
                     text = central_sentences(visible)
+                elif kind == "brief-lead":
+                    text = central_sentences(visible, lead=True, refused=QUOTES)
                 else:
                     text = supported_summary(article.summary, visible)
                 target = vocabulary.encode(text, text_length + 1).ids
                 if not _SHORTEST_TEXT <= len(target) <= text_length:
                     continue
-                if kind == "extractive" and copied_pairs(encoded.ids, target) < COPIED:
+                if kind.endswith("extractive") and copied_pairs(encoded.ids, target) < COPIED:
                     continue
+                if shorten:
+                    if QUOTES.search(text):
+                        continue
+                    text = " ".join(map(brief, split_sentences(text)))
+                    target = vocabulary.encode(text, text_length + 1).ids
                 yield article.id, encoded.ids, target
 
     meta: dict[str, object] = {
@@ -83,7 +100,7 @@ def prepare_pairs(
     if not count:
         raise DataError(
             f"no article gave a {kind} pair: articles need a few sentences"
-            + (' and "highlights".' if kind != "central" else ".")
+            + (' and "highlights".' if kind not in UNSUPERVISED else ".")
         )
     return count
 

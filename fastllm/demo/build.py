@@ -57,10 +57,6 @@ def build(engine: Engine, limits: Limits, recorded: Path = RECORDED) -> gr.Block
         except FastLLMError as error:
             raise gr.Error(str(error), duration=15, print_exception=False) from error
 
-    def choose(title: str) -> tuple[str, Any]:
-        """Puts a sample into the box, or opens the box for an article of one's own."""
-        return samples.get(title, ""), gr.Accordion(open=title not in samples)
-
     page = gr.Blocks(
         title=f"{texts.TITLE}: {texts.CLAIM}",
         analytics_enabled=False,
@@ -118,7 +114,12 @@ def build(engine: Engine, limits: Limits, recorded: Path = RECORDED) -> gr.Block
         )
 
         sample.input(
-            choose, sample, [article, fold], show_progress="hidden", api_visibility="private"
+            None,
+            sample,
+            [article, fold],
+            js=_choose(samples),
+            show_progress="hidden",
+            api_visibility="private",
         )
         running = go.click(
             race,
@@ -247,6 +248,19 @@ def _lanes(chosen: Sequence[str], offered: Sequence[str], most: int) -> tuple[st
 def _default_lanes(offered: Sequence[str]) -> list[str]:
     lanes = [key for key in DEFAULT_LANES if key in offered]
     return lanes if len(lanes) > 1 else list(offered[:2])
+
+
+def _choose(samples: dict[str, str]) -> str:
+    """Puts a sample into the box, or opens the box for an article of one's own.
+
+    In the browser: an answer of the server may come after a click on Go, which would race the
+    article before, or after a paste, which it would undo.
+    """
+    return (
+        f"(title) => {{ const samples = {wire.line(samples).strip()}; "
+        "const known = Object.hasOwn(samples, title); "
+        "return [known ? samples[title] : '', { __type__: 'update', open: !known }]; }"
+    )
 
 
 def _announce(what: str) -> str:

@@ -140,7 +140,7 @@ class LocalEngine:
         target = race.target
         settings = Trace(
             source=order.article,
-            config=order.config,
+            config=race.config,
             target=target.name,
             drafter="",
             vocabulary="",

@@ -1,150 +1,128 @@
-"""The commands `train` and `pseudo`: flags to recipes, recipes to runs."""
+"""The commands `train` and `pseudo`: from options to recipes, from recipes to checkpoints."""
 
 import argparse
 import json
-import random
 import shutil
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
+from transformers import AutoConfig, AutoModelForSeq2SeqLM
 
-from fastllm.checkpoints import load_target, replace_folder
-from fastllm.data.articles import read_articles
-from fastllm.data.prepare import prepare_pairs
+from fastllm.checkpoints import replace_folder
 from fastllm.data.tokens import TokenPairs
-from fastllm.distill.losses import DIVERGENCES
+from fastllm.distill.estimate import Size, Work, describe
+from fastllm.distill.loop import in_words
+from fastllm.distill.material import (
+    TEXT_LENGTH,
+    Material,
+    Workplace,
+    article_count,
+    choose_pairs,
+    gather,
+    has_split,
+    held_out_count,
+    held_out_texts,
+    load_teacher,
+    target_place,
+)
+from fastllm.distill.options import needed, pseudo_flags, read_yaml, settle, train_flags
 from fastllm.distill.pseudo import write_pseudo
-from fastllm.distill.target import TargetRecipe, find_split, train_target
+from fastllm.distill.target import TargetRecipe, train_target
 from fastllm.distill.train import METHODS, DrafterRecipe, train_drafter
-from fastllm.drafters.lstm import LstmDrafter, LstmModel, LstmSettings
+from fastllm.distill.validation import GAMMA, Validation
+from fastllm.drafters import drafter_class
+from fastllm.drafters.neural import STARTS, NeuralDrafter
 from fastllm.drafters.ngram import NgramDrafter
-from fastllm.errors import DataError, SettingsError
+from fastllm.errors import CheckpointError, SettingsError, VocabularyError
 from fastllm.race import versions
 from fastllm.targets.hub import HubTarget
-from fastllm.vocabulary import Vocabulary
-
-NEURAL = {"lstm": (LstmDrafter, LstmModel, LstmSettings)}
-"""The families that `train` trains by gradient."""
 
 
 def add_arguments(commands: Any) -> None:
     """Adds `train` and `pseudo` to the sub-commands of a parser."""
-    _add_train(commands)
-    _add_pseudo(commands)
-
-
-def _add_train(commands: Any) -> None:
     parser = commands.add_parser(
         "train",
         help="train a target from nothing, or a drafter before or after distillation",
         description="Trains a target (--target RECIPE.yaml, without --drafter) or a drafter. "
         "Interrupted runs go on where they stopped. Options may be written with dashes or "
-        "underscores.",
+        "underscores; `accelerate launch -m fastllm train` uses several GPUs.",
     )
-    parser.add_argument(
-        "--target",
-        default="target",
-        help="with --drafter: shipped target, folder or Hub model; else a recipe to train a "
-        "target by, such as recipes/target.yaml",
-    )
-    parser.add_argument("--drafter", choices=[*NEURAL, "ngram"], help="family to train")
-    parser.add_argument("--recipe", metavar="FILE", help="YAML with any of the options below")
-    _flag(parser, "--exp_name", help="name of the run and of the checkpoint")
-    _flag(parser, "--data", help="folder with train.jsonl.xz (or .jsonl, .jsonl.gz)")
-    _flag(parser, "--pseudo_dataset_path", help="what `pseudo` wrote; without it: the data set")
-    _flag(parser, "--limit", type=int, default=8000, help="articles (default: 8000)")
-    _flag(parser, "--out", help="where the checkpoint goes (default: RUN/checkpoint)")
-    _flag(parser, "--run", help="the run's folder (default: runs/EXP_NAME)")
-    _flag(parser, "--distill_method", "--method", choices=list(METHODS), help="neural families")
-    _flag(parser, "--loss", choices=["ce", *DIVERGENCES], help="the method's by default")
-    _flag(parser, "--kd_loss", choices=list(DIVERGENCES), help="the same, for divergences")
-    _flag(parser, "--kd_temp", type=float, help="divides both logits in a divergence")
-    for name in ("updates", "batch", "warmup", "cooldown", "seed", "length"):
-        _flag(parser, f"--{name}", type=int, help="see DrafterRecipe")
-    for name in ("learning_rate", "lambda1", "lambda2"):
-        _flag(parser, f"--{name}", type=float, help="see DrafterRecipe")
-    _flag(parser, "--ngram_n", type=int, default=3, help="order of the n-gram (default: 3)")
-    _flag(parser, "--smoothing", default="interpolated", help="interpolated or laplace")
-    _flag(parser, "--device", help="cpu, cuda, mps (default: the best there is)")
+    train_flags(parser)
     parser.set_defaults(handle=train)
-
-
-def _add_pseudo(commands: Any) -> None:
     parser = commands.add_parser(
         "pseudo",
         help="let the target write summaries to train on",
         description="Lets the target summarise articles of a data set. The folder then holds the "
-        "articles with the data set's summaries (articles/) and with the target's.",
+        "articles with the data set's summaries (articles/) and with the target's, and some of the "
+        "validation split (validation/). Interrupted work goes on where it stopped; "
+        "`accelerate launch -m fastllm pseudo` uses several GPUs.",
     )
-    parser.add_argument("--target", default="target", help="shipped target, folder or Hub model")
-    _flag(parser, "--data", required=True, help="folder with train.jsonl.xz (or .jsonl)")
-    _flag(parser, "--out", required=True, help="folder to write to")
-    _flag(parser, "--limit", type=int, default=8000, help="articles (default: 8000)")
-    _flag(parser, "--seed", type=int, default=0, help="which articles (default: 0)")
-    _flag(parser, "--length", type=int, default=96, help="the most tokens (default: 96)")
-    _flag(parser, "--temperature", type=float, default=0.0, help="0 is greedy (default)")
-    _flag(parser, "--batch", type=int, default=64, help="articles at once (default: 64)")
-    _flag(parser, "--device", help="cpu, cuda, mps (default: the best there is)")
+    pseudo_flags(parser)
     parser.set_defaults(handle=pseudo)
 
 
 def train(options: argparse.Namespace) -> None:
-    """Trains what the flags ask for."""
-    if options.recipe:
-        _apply_recipe(options)
+    """Trains what the options ask for."""
+    settle(options)
     if options.drafter is None:
         _train_target(options)
-    elif options.drafter == "ngram":
-        _train_ngram(options)
-    else:
-        _train_neural(options)
+        return
+    if options.drafter == "ngram":
+        _refuse_neural_options(options)
+    work = Workplace.of(options, Path(options.run or f"runs/{needed(options, 'exp_name')}"))
+    try:
+        if options.drafter == "ngram":
+            _train_ngram(options, work)
+        else:
+            _train_neural(options, work)
+    finally:
+        work.clear()
 
 
 def pseudo(options: argparse.Namespace) -> None:
     """Writes the target's summaries of a data set's articles."""
-    target = load_target(options.target, device=options.device)
-    out = Path(options.out)
-    pairs = choose_pairs(
-        options.data, target.vocabulary, out / "articles", target, options.limit, options.seed
-    )
-    written = write_pseudo(
-        target,
-        pairs,
-        out,
-        length=options.length,
-        temperature=options.temperature,
-        batch=options.batch,
-    )
-    print(f"{len(written)} texts in {out}")
+    settle(options)
+    length = options.length or TEXT_LENGTH
+    batch = options.batch or 64
+    data = needed(options, "data")
+    work = Workplace.of(options, Path(needed(options, "out")))
+    try:
+        if options.dry_run:
+            work.say(_estimate(options, None))
+        target = load_teacher(options, work)
+        for split in ("validation", "train"):
+            count = article_count(options, work, 2 * batch)
+            out = work.folder
+            if split == "validation":
+                count, out = held_out_count(options, work), work.folder / split
+                if not count or not has_split(data, split):
+                    continue
+            pairs = choose_pairs(data, split, out / "articles", target, options, work, count)
+            started = time.perf_counter()
+            written = write_pseudo(
+                target,
+                pairs,
+                out,
+                length=length,
+                temperature=options.temperature if split == "train" else 0.0,
+                batch=batch,
+                shard_size=options.shard_size,
+                accelerator=work.accelerator,
+                say=work.say,
+            )
+        seconds = (time.perf_counter() - started) / len(written)
+        if options.dry_run:
+            work.say(f"two batches were written here, {seconds:.2f} s an article")
+        else:
+            work.say(f"{len(written)} texts in {out}")
+    finally:
+        work.clear()
 
 
-def choose_pairs(
-    data: str | Path,
-    vocabulary: Vocabulary,
-    folder: Path,
-    target: HubTarget,
-    limit: int,
-    seed: int,
-) -> TokenPairs:
-    """The data set's summaries of `limit` random articles as token pairs, made once."""
-    if not (folder / "meta.json").exists():
-        articles = list(read_articles(find_split(data, "train")))
-        random.Random(seed).shuffle(articles)
-        prepare_pairs(
-            articles[:limit],
-            vocabulary,
-            folder,
-            kind="summary",
-            source_length=target.source_length,
-            text_length=96,
-            prefix=target.prefix,
-        )
-    return TokenPairs(folder)
+# What is trained.
 
 
 def _train_target(options: argparse.Namespace) -> None:
@@ -153,52 +131,176 @@ def _train_target(options: argparse.Namespace) -> None:
         raise SettingsError(
             "give --drafter to train a drafter, or --target recipes/target.yaml to train a target."
         )
-    recipe = TargetRecipe.from_tree(_yaml(path))
-    run = Path(options.run or f"runs/{recipe.name}")
-    print(f"checkpoint in {train_target(recipe, _needed(options, 'data'), run)}")
+    recipe = _scaled_target(TargetRecipe.from_tree(read_yaml(path)), options)
+    data = needed(options, "data")
+    work = Workplace.of(options, Path(options.run or f"runs/{recipe.name}"))
+    if work.accelerator.num_processes > 1:
+        raise SettingsError("a target is trained in one process: leave `accelerate launch` out.")
+    try:
+        folder = train_target(recipe, data, work.folder, say=work.say)
+    finally:
+        work.clear()
+    work.say("two updates a stage ran" if work.dry else f"checkpoint in {folder}")
 
 
-def _train_neural(options: argparse.Namespace) -> None:
-    drafter_class, model_class, settings_class = NEURAL[options.drafter]
+def _scaled_target(recipe: TargetRecipe, options: argparse.Namespace) -> TargetRecipe:
+    stages = []
+    for stage in recipe.stages:
+        updates, warmup, cooldown = _shrunk(stage.updates, stage.warmup, stage.cooldown, options)
+        stages.append(replace(stage, updates=updates, warmup=warmup, cooldown=cooldown))
+    articles = max(16, round(recipe.articles * options.scale))
+    return replace(recipe, stages=tuple(stages), articles=min(articles, recipe.articles))
+
+
+def _shrunk(
+    updates: int, warmup: int, cooldown: int, options: argparse.Namespace
+) -> tuple[int, int, int]:
+    if options.dry_run:
+        return 2, 0, 0
+    if options.scale == 1:
+        return updates, warmup, cooldown
+    fewer = max(2, round(updates * options.scale))
+    return fewer, round(warmup * options.scale), min(fewer, round(cooldown * options.scale))
+
+
+def _train_neural(options: argparse.Namespace, work: Workplace) -> None:
     recipe = _drafter_recipe(options)
-    run, target, dataset, written = _prepare(options)
-    settings = settings_class(vocabulary_size=int(target.model.config.vocab_size))
-    torch.manual_seed(recipe.seed)
-    model = model_class(settings)
-    model.start_copying(
-        torch.Generator().manual_seed(recipe.seed), target.start_id, target.vocabulary.full_stop
-    )
+    if work.dry:
+        work.say(_estimate(options, recipe))
+    asked = recipe.updates
+    updates, warmup, cooldown = _shrunk(recipe.updates, recipe.warmup, recipe.cooldown, options)
+    recipe = replace(recipe, updates=updates, warmup=warmup, cooldown=cooldown)
+    reads_texts = recipe.resolved.lambda1 < 1 and recipe.resolved.lambda2 < 1
+    material = gather(options, work, reads_texts)
+    target = material.target
+    held_out = held_out_texts(options, work, target)
+    log_every = 1 if work.dry else options.log_every
+    # A twentieth of all updates, and where there is a line in the log anyway.
+    every = options.validate_every or log_every * max(1, round(recipe.updates / 20 / log_every))
+    drafter = _untrained(options, recipe.seed, options.exp_name or work.folder.name, target)
     last = train_drafter(
-        model,
+        drafter.model,
         recipe,
-        run,
-        dataset=dataset,
-        written=written,
+        work.folder,
+        dataset=material.dataset,
+        written=material.written,
         target=target,
         start_id=target.start_id,
         end_id=target.end_id,
+        about={
+            "target": target.name,
+            "drafter": options.drafter,
+            "start": options.start or STARTS[0],
+            "articles": len(material.dataset),
+            "validate_every": every if held_out is not None else 0,
+        },
+        validate=None if held_out is None else Validation(target, held_out),
+        validate_every=every,
+        save_every=options.save_every,
+        log_every=log_every,
+        accelerator=work.accelerator,
+        say=work.say,
     )
-    drafter = drafter_class(model, settings, run.name, target.vocabulary.fingerprint)
-    card = {
+    best = last.get("best", last)
+    card: dict[str, Any] = {
         "method": {"name": recipe.method, **asdict(recipe.resolved)},
         "recipe": asdict(recipe),
+        "start": options.start or STARTS[0],
         "parameters": drafter.parameters,
         "seconds": last["seconds"],
+        "teacher_tokens": _teacher_tokens(recipe, material.written, work.folder),
         "last_losses": {key: last[key] for key in ("loss", "alpha", "alpha_greedy") if key in last},
+        "processes": work.accelerator.num_processes,
     }
-    _save(drafter, options, run, card, dataset, _texts_of(recipe), target)
+    if held_out is not None:
+        card["validation"] = {
+            "articles": len(held_out),
+            "every": every,
+            "gamma": GAMMA,
+            "step": best["step"],
+            **{
+                name.removeprefix("validation_"): value
+                for name, value in best.items()
+                if name.startswith("validation_")
+            },
+        }
+    _save(drafter, options, work, card, material, _texts_of(recipe))
+    if work.dry:
+        seconds = _log_lines(work.folder)[-1]["seconds"] / recipe.updates
+        work.say(
+            f"two updates ran here, {seconds:.2f} s each: {asked} would take "
+            f"{in_words(seconds * asked)}"
+        )
 
 
-def _train_ngram(options: argparse.Namespace) -> None:
-    run, target, dataset, written = _prepare(options)
-    texts = written or dataset
+def _untrained(
+    options: argparse.Namespace, seed: int, name: str, target: HubTarget
+) -> NeuralDrafter[Any]:
+    """The drafter that a training starts from."""
+    family, start = drafter_class(options.drafter), options.start or STARTS[0]
+    fingerprint = target.vocabulary.fingerprint
+    width = int(target.model.config.vocab_size)
+    if start in STARTS:
+        fresh: NeuralDrafter[Any] = family.fresh(
+            width,
+            seed=seed,
+            start_id=target.start_id,
+            full_stop=target.vocabulary.full_stop,
+            start=start,
+            name=name,
+            vocabulary=fingerprint,
+        )
+        return fresh
+    loaded: NeuralDrafter[Any] = family.load(start)
+    if loaded.vocabulary != fingerprint:
+        raise VocabularyError(
+            f"{start} has the vocabulary {loaded.vocabulary}, the target {target.name} has "
+            f"{fingerprint}: start from a drafter for this target, or with --start copying."
+        )
+    if loaded.settings.vocabulary_size != width:
+        _pad_vocabulary(loaded, width)
+    if options.drafter == "t5":
+        loaded.model.network.config.decoder_start_token_id = target.start_id
+        loaded.settings = replace(loaded.settings, start_id=target.start_id)
+    return replace(loaded, name=name)
+
+
+def _pad_vocabulary(drafter: NeuralDrafter[Any], width: int) -> None:
+    """Gives a T5 as many logits as the target has: the same pieces, more or less padding.
+
+    transformers takes no `assistant_model=` with another number.
+    """
+    if not hasattr(drafter.model, "network"):
+        raise VocabularyError(
+            f"{drafter.name} has {drafter.settings.vocabulary_size} logits, the target {width}."
+        )
+    network, had = drafter.model.network, drafter.settings.vocabulary_size
+    network.resize_token_embeddings(width, mean_resizing=False)
+    with torch.no_grad():  # what is new begins like what is never written
+        for weight in (network.shared.weight, network.lm_head.weight):
+            weight[had:] = weight[network.config.pad_token_id]
+    drafter.settings = replace(drafter.settings, vocabulary_size=width)
+
+
+def _train_ngram(options: argparse.Namespace, work: Workplace) -> None:
+    method = options.distill_method or ("seq_kd" if options.pseudo_dataset_path else "supervised")
+    material = gather(options, work, method == "seq_kd")
+    texts = material.dataset
+    if method == "seq_kd":
+        if material.written is None:
+            raise SettingsError(
+                "seq_kd counts what the target wrote: give --pseudo_dataset_path, made with "
+                "`python -m fastllm pseudo`."
+            )
+        texts = material.written
+    target = material.target
     started = time.perf_counter()
     drafter = NgramDrafter.fit(
         (texts.target(index) for index in range(len(texts))),
         order=options.ngram_n,
         vocabulary_size=int(target.model.config.vocab_size),
         start_id=target.start_id,
-        name=run.name,
+        name=options.exp_name or work.folder.name,
         vocabulary=target.vocabulary.fingerprint,
         smoothing=options.smoothing,
         end_id=target.end_id,
@@ -208,8 +310,51 @@ def _train_ngram(options: argparse.Namespace) -> None:
         "entries": drafter.counts.entries,
         "seconds": round(time.perf_counter() - started, 2),
     }
-    origin = "target-written" if written else _OWN_TEXTS
-    _save(drafter, options, run, card, dataset, origin, target)
+    _save(drafter, options, work, card, material, _ORIGIN[method])
+    if work.dry:
+        work.say(f"counted {len(texts)} texts")
+
+
+def _refuse_neural_options(options: argparse.Namespace) -> None:
+    for name in ("loss", "kd_loss", "kd_temp", "learning_rate", "lambda1", "lambda2", "start"):
+        if getattr(options, name) is not None:
+            raise SettingsError(
+                f"--{name} does not belong to an n-gram: it counts, and that is all."
+            )
+    if options.distill_method not in (None, *_ORIGIN):
+        raise SettingsError(
+            f"--distill_method {options.distill_method}: an n-gram counts texts that are given; "
+            f"give one of {', '.join(_ORIGIN)}."
+        )
+
+
+def _drafter_recipe(options: argparse.Namespace) -> DrafterRecipe:
+    if options.loss and options.kd_loss and options.loss != options.kd_loss:
+        raise SettingsError(
+            f"--loss {options.loss} and --kd_loss {options.kd_loss} are two names of one setting: "
+            "give one of them."
+        )
+    method = options.distill_method
+    if method is None and (options.kd_loss or options.loss not in (None, "ce")):
+        method = "supervised_kd"  # a divergence without a method: on the data set's texts
+    given = {
+        "method": method,
+        "loss": options.kd_loss or options.loss,
+        "kd_temperature": options.kd_temp,
+    }
+    for entry in fields(DrafterRecipe):
+        if entry.name not in given:
+            given[entry.name] = getattr(options, entry.name)
+    recipe = {name: value for name, value in given.items() if value is not None}
+    if "updates" in recipe and "cooldown" not in recipe:  # the usual share, where updates are few
+        recipe["cooldown"] = min(DrafterRecipe.cooldown, recipe["updates"] // 3)
+    return DrafterRecipe(**recipe)
+
+
+_OWN_TEXTS = "the data set's summaries"
+
+_ORIGIN = {"supervised": _OWN_TEXTS, "seq_kd": "target-written"}
+"""What an n-gram counts, by method."""
 
 
 def _texts_of(recipe: DrafterRecipe) -> str:
@@ -224,114 +369,106 @@ def _texts_of(recipe: DrafterRecipe) -> str:
     return ", ".join(f"{name} ({share:.0%})" for name, share in shares.items() if share)
 
 
-_OWN_TEXTS = "the data set's summaries"
+def _teacher_tokens(recipe: DrafterRecipe, written: TokenPairs | None, run: Path) -> dict[str, int]:
+    """What the target had to do: tokens that it wrote, and tokens that it scored."""
+    method, scored, step = recipe.resolved, 0.0, 0
+    if method.loss != "ce":
+        for line in _log_lines(run):
+            scored += line["tokens"] * (line["step"] - step)
+            step = line["step"]
+    reads = written is not None and method.lambda1 < 1 and method.lambda2 < 1
+    return {
+        "written": int(written.lengths().sum()) if reads and written is not None else 0,
+        "scored": round(scored),
+    }
 
 
-def _prepare(
-    options: argparse.Namespace,
-) -> tuple[Path, HubTarget, TokenPairs, TokenPairs | None]:
-    target = load_target(options.target, device=options.device)
-    run = Path(options.run or f"runs/{_needed(options, 'exp_name')}")
-    if options.pseudo_dataset_path:
-        folder = Path(options.pseudo_dataset_path)
-        written = TokenPairs(folder)
-        if written.meta.get("vocabulary") != target.vocabulary.fingerprint:
-            raise DataError(
-                f"{folder} was written by {written.meta.get('target')} with another vocabulary "
-                f"than {target.name}'s: write it anew with `python -m fastllm pseudo`."
-            )
-        return run, target, TokenPairs(folder / "articles"), written
-    dataset = choose_pairs(
-        _needed(options, "data"),
-        target.vocabulary,
-        run / "articles",
-        target,
-        options.limit,
-        options.seed or 0,
-    )
-    return run, target, dataset, None
+def _log_lines(run: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run / "training.jsonl").read_text().splitlines()]
 
 
 def _save(
     drafter: Any,
     options: argparse.Namespace,
-    run: Path,
+    work: Workplace,
     card: dict[str, Any],
-    dataset: TokenPairs,
+    material: Material,
     texts: str,
-    target: HubTarget,
 ) -> None:
-    out = Path(options.out or run / "checkpoint")
-    fresh = out.with_name(out.name + ".new")
-    shutil.rmtree(fresh, ignore_errors=True)
-    drafter.save(fresh)
-    whole = {
-        "name": run.name,
-        "family": options.drafter,
-        "target": target.name,
-        **card,
-        "texts": texts,
-        "articles": len(dataset),
-        "device": str(target.device),
-        "versions": versions(),
-    }
-    (fresh / "card.json").write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
-    if (run / "training.jsonl").exists():
-        shutil.copy(run / "training.jsonl", fresh / "training.jsonl")
-    replace_folder(fresh, out)
-    print(f"checkpoint in {out}")
+    """Writes the checkpoint, once for all processes."""
+    target, dataset = material.target, material.dataset
+    out = work.folder / "checkpoint" if work.dry or not options.out else Path(options.out)
+
+    def write() -> None:
+        fresh = out.with_name(out.name + ".new")
+        shutil.rmtree(fresh, ignore_errors=True)
+        drafter.save(fresh)
+        whole = {
+            "name": drafter.name,
+            "family": options.drafter,
+            "target": target.name,
+            **card,
+            "texts": texts,
+            "articles": len(dataset),
+            "prefix": target.prefix,
+            "source_length": target.source_length,
+            "device": str(target.device),
+            "versions": versions(),
+        }
+        (fresh / "card.json").write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
+        if (work.folder / "training.jsonl").exists():
+            shutil.copy(work.folder / "training.jsonl", fresh / "training.jsonl")
+        replace_folder(fresh, out)
+
+    work.first(write)
+    if not work.dry:
+        work.say(f"checkpoint in {out}")
 
 
-def _drafter_recipe(options: argparse.Namespace) -> DrafterRecipe:
-    given = {
-        "method": options.distill_method,
-        "loss": options.kd_loss or options.loss,
-        "kd_temperature": options.kd_temp,
-    }
-    for entry in fields(DrafterRecipe):
-        if entry.name not in given:
-            given[entry.name] = getattr(options, entry.name)
-    return DrafterRecipe(**{name: value for name, value in given.items() if value is not None})
+# Estimates.
 
 
-def _apply_recipe(options: argparse.Namespace) -> None:
-    """Fills in from a YAML file what the command line left at its default."""
-    for name, value in _yaml(Path(options.recipe)).items():
-        if not hasattr(options, name):
-            raise SettingsError(f"{options.recipe}: there is no option {name!r}.")
-        if getattr(options, name) in (None, *_DEFAULTED.get(name, ())):
-            setattr(options, name, value)
+def _estimate(options: argparse.Namespace, recipe: DrafterRecipe | None) -> str:
+    """What the whole work will take, from configurations alone: no weights are loaded."""
+    place = target_place(options)
+    target, own = _size_of(place)
+    drafter, method = Size(0, 0, 0), METHODS["supervised"]
+    if recipe is not None:
+        method = recipe.resolved
+        start = options.start or STARTS[0]
+        if start in STARTS:
+            network = (
+                drafter_class(options.drafter).fresh(target.vocabulary, start="ordinary").model
+            )
+            drafter = Size.of(getattr(network, "network", network))
+        elif options.drafter == "t5":
+            drafter, _ = _size_of(start)
+        else:
+            network = drafter_class(options.drafter).load(start).model
+            drafter = Size.of(network)
+    work = Work(
+        articles=round(options.limit * options.scale) or _EVERYTHING,
+        source=options.source_length or own.get("source_length", 512),
+        text=options.length or TEXT_LENGTH,
+        load_in=options.load_in,
+        updates=0 if recipe is None else recipe.updates,
+        batch=options.batch or 32,
+        scored=method.loss != "ce",
+        own_texts=(1 - method.lambda1) * method.lambda2,
+    )
+    return describe(target, drafter, work)
 
 
-_DEFAULTED: dict[str, tuple[Any, ...]] = {
-    "target": ("target",),
-    "limit": (8000,),
-    "ngram_n": (3,),
-    "smoothing": ("interpolated",),
-}
-"""The options with a default other than None, for `_apply_recipe`."""
+_EVERYTHING = 300_000
+"""Articles that an estimate assumes where all are asked for: as many as CNN/DailyMail has."""
 
 
-def _yaml(path: Path) -> dict[str, Any]:
+def _size_of(name_or_folder: str) -> tuple[Size, dict[str, Any]]:
+    """The size of a T5 that is not loaded, and the "fastllm" section of its configuration."""
     try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
-        raise SettingsError(f"{path} is not a readable YAML file: {error}") from error
-    if not isinstance(tree, dict):
-        raise SettingsError(f"{path}: needs names and values.")
-    return tree
-
-
-def _needed(options: argparse.Namespace, name: str) -> Any:
-    value = getattr(options, name)
-    if value is None:
-        raise SettingsError(f"--{name} is missing.")
-    return value
-
-
-def _flag(parser: argparse.ArgumentParser, *names: str, **settings: Any) -> None:
-    """Adds an option under its names, with underscores and with dashes."""
-    spellings: Sequence[str] = [
-        spelling for name in names for spelling in (name, "--" + name[2:].replace("_", "-"))
-    ]
-    parser.add_argument(*dict.fromkeys(spellings), **settings)
+        config = AutoConfig.from_pretrained(name_or_folder)
+        with torch.device("meta"):
+            model = AutoModelForSeq2SeqLM.from_config(config)
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{name_or_folder} is no encoder-decoder ({error}).") from error
+    return Size.of(model), getattr(config, "fastllm", None) or {}

@@ -1,29 +1,55 @@
 """The one training loop: target and drafters alike.
 
-A run is a folder: `config.json` (what was asked), `training.jsonl` (a line each few updates) and
-`last/` (weights, optimizer, step). Batches and every random draw are functions of (seed, step), so
-a resumed run needs only `last/` and continues bit for bit on one device. A save is written beside
-the old one and put in its place by a rename: at any moment one of the two is whole.
+A run is a folder: `config.json` (what was asked), `training.jsonl` (a line each few updates),
+`last/` (weights, optimizer, step) and, where there is a validation, `best/` (the weights that did
+best in it). Batches and every random draw are functions of (seed, step), so a resumed run needs
+only these folders and continues bit for bit on one device. A save is written beside the old one
+and put in its place by a rename: at any moment one of the two is whole.
+
+Several processes (`accelerate launch`) share each batch: every one has the loss of its part, scaled
+so that the mean over the processes is the loss of the whole batch.
 """
 
 import json
 import math
+import os
 import shutil
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, InitProcessGroupKwargs
 from safetensors.torch import load_file, save_file
 
 from fastllm.checkpoints import replace_folder
 from fastllm.errors import CheckpointError, FastLLMError, SettingsError
 
 Losses = dict[str, torch.Tensor]
-"""Named scalar losses; the one called "loss" is what is minimised."""
+"""Named scalars of a batch; the one called "loss" is what is minimised."""
+
+PATIENCE = timedelta(hours=12)
+"""How long processes wait for one another: one of them may let a large target write for hours."""
+
+
+def processes(device: str | None = None) -> Accelerator:
+    """The device, and the processes that `accelerate launch` started, if it did.
+
+    Args:
+        device: "cpu", or "cuda:1"; the best there is by default. Several processes share out the
+            GPUs themselves.
+    """
+    if device and device.startswith("cuda:"):
+        torch.cuda.set_device(device)
+    if torch.cuda.is_available():
+        torch.set_float32_matmul_precision("high")  # TF32: weights and sums stay fp32
+    return Accelerator(
+        cpu=device == "cpu" or not (torch.cuda.is_available() or torch.backends.mps.is_available()),
+        kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)],
+    )
 
 
 @dataclass(frozen=True)
@@ -73,6 +99,7 @@ def fit(
     log_every: int = 20,
     validate: Callable[[torch.nn.Module], dict[str, float]] | None = None,
     validate_every: int = 0,
+    best_by: str = "",
     resume: bool = True,
     accelerator: Accelerator | None = None,
     say: Callable[[str], None] = print,
@@ -90,19 +117,26 @@ def fit(
         clip: the largest gradient norm.
         save_every: updates between two saves.
         log_every: updates between two lines of `training.jsonl`.
-        validate: measured every `validate_every` updates and at the end, written to the log.
+        validate: measured every `validate_every` updates and at the end, written to the log. Must
+            draw nothing at random. Its seconds do not count as training.
         validate_every: 0 validates at the end alone.
+        best_by: a number of `validate`, the larger the better: the weights that had most of it are
+            kept in `best/`, and the model ends with them. Empty: it ends with the last weights.
         resume: continue a run found in the folder; else start anew.
         accelerator: device and processes; one of our own by default.
         say: receives a progress line at each log.
 
+    Returns:
+        The last line of the log; with `best_by` also "best": the line of the best validation.
+
     Raises:
-        CheckpointError: the folder's weights do not fit the model.
+        CheckpointError: the folder holds a run of another model, or with other settings.
         FastLLMError: a loss that is not a number; the last save stays whole.
     """
     run = Path(run)
     run.mkdir(parents=True, exist_ok=True)
-    accelerator = accelerator or Accelerator(cpu=not torch.cuda.is_available())
+    accelerator = accelerator or processes(None if torch.cuda.is_available() else "cpu")
+    main = accelerator.is_main_process
     device = accelerator.device
     model.to(device)
     optimizer = torch.optim.AdamW(
@@ -113,118 +147,195 @@ def fit(
         lr=schedule.learning_rate,
         betas=(0.9, 0.98),
     )
-    step = _load_last(run, model, optimizer, device) if resume else 0
-    (run / "config.json").write_text(
-        json.dumps({**(config or {}), "schedule": asdict(schedule)}, indent=1, default=str)
-    )
+    state = _load_last(run, model, optimizer, device) if resume else {}
+    settings = json.dumps({**(config or {}), "schedule": asdict(schedule)}, indent=1, default=str)
+    if state:
+        _refuse_other_settings(run, settings)
+    first = step = int(state.get("step", 0))
+    accelerator.wait_for_everyone()  # all have read; now the first may write
+    if main:
+        (run / "config.json").write_text(settings)
+    lines = _log_so_far(run, step, cut=main)
+    best = _best_so_far(run, step) if main else {}
+    if main and not best:
+        shutil.rmtree(run / "best", ignore_errors=True)
+    seconds_before = float(state.get("seconds", lines[-1]["seconds"] if lines else 0.0))
+    sums: dict[str, float] = dict(state.get("sums", {}))
+    summed = int(state.get("summed", 0))
+    last_line: dict[str, Any] = lines[-1] if lines else {"step": step, "seconds": 0.0}
     trained, optimizer = accelerator.prepare(model, optimizer)
     model.train()
-    seconds_before = _seconds_so_far(run, step)
     started = time.perf_counter()
-    first = step
-    sums: dict[str, float] = {}
-    last_line: dict[str, Any] = {"step": step}
+    validating = 0.0
     with (run / "training.jsonl").open("a") as log:
         while step < schedule.updates:
             for group in optimizer.param_groups:
                 group["lr"] = schedule.rate(step)
             losses = loss_of(trained, step)
-            loss = losses["loss"]
-            if not math.isfinite(loss.item()):
+            numbers = _numbers(losses, accelerator)
+            if not math.isfinite(numbers["loss"]):
                 raise FastLLMError(
-                    f"the loss of update {step} is {loss.item()}; the last save in {run} is whole. "
-                    "Resume with a smaller learning rate."
+                    f"the loss of update {step} is {numbers['loss']}; the last save in {run} is "
+                    "whole. Resume with a smaller learning rate."
                 )
             optimizer.zero_grad(set_to_none=True)
-            accelerator.backward(loss)
+            accelerator.backward(losses["loss"])
             norm = accelerator.clip_grad_norm_(trained.parameters(), clip)
             optimizer.step()
             step += 1
-            for name, value in losses.items():
-                sums[name] = sums.get(name, 0.0) + float(value.detach())
+            summed += 1
+            for name, value in numbers.items():
+                sums[name] = sums.get(name, 0.0) + value
             done = step == schedule.updates
-            if step % log_every == 0 or done:
+            judged = validate and (done or (validate_every and step % validate_every == 0))
+            if step % log_every == 0 or done or judged:
                 elapsed = time.perf_counter() - started
-                count = (step - 1) % log_every + 1
                 last_line = {
                     "step": step,
-                    "seconds": round(seconds_before + elapsed, 1),
-                    **{name: round(total / count, 5) for name, total in sums.items()},
+                    "seconds": round(seconds_before + elapsed - validating, 2),
+                    **{name: round(total / summed, 5) for name, total in sums.items()},
                     "learning_rate": schedule.rate(step - 1),
                     "gradient_norm": round(float(norm), 4),
                 }
-                left = elapsed / (step - first) * (schedule.updates - step)
-                sums = {}
-                if validate and (done or (validate_every and step % validate_every == 0)):
+                sums, summed = {}, 0
+                if judged and main:
+                    assert validate is not None
                     model.eval()
-                    last_line |= validate(model)
+                    since = time.perf_counter()
+                    last_line |= {name: round(n, 5) for name, n in validate(model).items()}
+                    validating += time.perf_counter() - since
                     model.train()
-                if accelerator.is_main_process:
+                    if best_by and (not best or last_line[best_by] > best[best_by]):
+                        best = last_line
+                        fresh = _write_weights(run / "best.new", model)
+                        (fresh / "line.json").write_text(json.dumps(best))
+                        replace_folder(fresh, run / "best")
+                if main:
                     log.write(json.dumps(last_line) + "\n")
                     log.flush()
-                    say(_progress(last_line, schedule.updates, left))
-            if (step % save_every == 0 or done) and accelerator.is_main_process:
-                _save_last(run, model, optimizer, step)
+                    left = (time.perf_counter() - started) / (step - first)
+                    say(_progress(last_line, schedule.updates, left * (schedule.updates - step)))
+            if (step % save_every == 0 or done) and main:
+                seconds = seconds_before + time.perf_counter() - started - validating
+                state = {"step": step, "seconds": seconds, "sums": sums, "summed": summed}
+                state["optimizer"] = optimizer.state_dict()
+                fresh = _write_weights(run / "last.new", model)
+                torch.save(state, fresh / "optimizer.pt")
+                replace_folder(fresh, run / "last")
+    accelerator.wait_for_everyone()
+    if best_by and (best := _best_so_far(run, step)):
+        _load_weights(run / "best", model)
+        last_line = {**last_line, "best": best}
     model.eval()
     return last_line
 
 
+def _refuse_other_settings(run: Path, settings: str) -> None:
+    try:
+        before = json.loads((run / "config.json").read_text())
+    except (FileNotFoundError, json.JSONDecodeError):  # a kill left nothing to compare
+        return
+    now = json.loads(settings)
+    changed = [
+        f"{name}: {before.get(name)}, now {now.get(name)}"
+        for name in {**before, **now}
+        if before.get(name) != now.get(name)
+    ]
+    if changed:
+        raise CheckpointError(
+            f"{run} holds a run with other settings ({'; '.join(changed)}). Give another run "
+            "folder, or remove this one."
+        )
+
+
+def _numbers(losses: Losses, accelerator: Accelerator) -> dict[str, float]:
+    """The losses as numbers, averaged over the processes."""
+    stacked = torch.stack([value.detach().float() for value in losses.values()])
+    if accelerator.num_processes > 1:
+        stacked = accelerator.reduce(stacked, "mean")
+    return dict(zip(losses, stacked.tolist(), strict=True))
+
+
 def _progress(line: dict[str, Any], updates: int, left: float) -> str:
     shown = ", ".join(
-        f"{name} {value:.4g}"
+        f"{name.replace('_', ' ')} {value:.4g}"
         for name, value in line.items()
-        if name not in ("step", "seconds", "learning_rate")
+        if name not in ("step", "seconds", "learning_rate", "tokens")
     )
-    return f"{line['step']}/{updates}  {shown}  ({left / 60:.1f} min left)"
+    return f"{line['step']}/{updates}  {shown}  ({in_words(left)} left)"
 
 
-def _seconds_so_far(run: Path, step: int) -> float:
-    """Training seconds already spent, read from the log up to `step`; drops later lines."""
+def in_words(seconds: float) -> str:
+    """A duration for a person: 40 s, 12 min, 3 h 05 min."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02} min"
+
+
+def _log_so_far(run: Path, step: int, *, cut: bool) -> list[dict[str, Any]]:
+    """The log's lines up to `step`; with `cut` the later ones are taken out of the file."""
     path = run / "training.jsonl"
-    if not path.exists():
-        return 0.0
     lines = []
-    for line in path.read_text().splitlines():
+    for line in path.read_text().splitlines() if path.exists() else []:
         try:
             row = json.loads(line)
         except json.JSONDecodeError:  # the line that a kill cut in two
             continue
         if row["step"] <= step:
             lines.append(row)
-    path.write_text("".join(json.dumps(row) + "\n" for row in lines))
-    return float(lines[-1]["seconds"]) if lines else 0.0
+    if cut:
+        fresh = path.with_suffix(".new")
+        fresh.write_text("".join(json.dumps(row) + "\n" for row in lines))
+        os.replace(fresh, path)
+    return lines
 
 
-def _save_last(
-    run: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer, step: int
-) -> None:
-    fresh, last = run / "last.new", run / "last"
+def _best_so_far(run: Path, step: int) -> dict[str, Any]:
+    """The line of the best validation up to `step`; empty where there is none.
+
+    A kill may leave a best that is younger than the last save: the resumed run comes to it again.
+    """
+    try:
+        line: dict[str, Any] = json.loads((run / "best" / "line.json").read_text())
+    except FileNotFoundError:
+        return {}
+    return line if line["step"] <= step else {}
+
+
+def _write_weights(fresh: Path, model: torch.nn.Module) -> Path:
+    """A new folder with the weights in it."""
     shutil.rmtree(fresh, ignore_errors=True)
     fresh.mkdir()
-    state = {name: tensor.contiguous() for name, tensor in _own_tensors(model).items()}
-    save_file(state, fresh / "model.safetensors")
-    torch.save({"step": step, "optimizer": optimizer.state_dict()}, fresh / "optimizer.pt")
-    replace_folder(fresh, last)
+    weights = {name: tensor.contiguous() for name, tensor in _own_tensors(model).items()}
+    save_file(weights, fresh / "model.safetensors")
+    return fresh
+
+
+def _load_weights(folder: Path, model: torch.nn.Module) -> None:
+    model.load_state_dict(load_file(folder / "model.safetensors"), strict=False)
 
 
 def _load_last(
     run: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer, device: torch.device
-) -> int:
-    """Restores the newest whole save into model and optimizer; returns its step, 0 if none."""
+) -> dict[str, Any]:
+    """Restores the newest whole save into model and optimizer; returns its state, {} if none."""
     for folder in (run / "last", run / "last.previous"):
         if not (folder / "optimizer.pt").exists():
             continue
         try:
-            model.load_state_dict(load_file(folder / "model.safetensors"), strict=False)
-            state = torch.load(folder / "optimizer.pt", map_location=device, weights_only=True)
-            optimizer.load_state_dict(state["optimizer"])
+            _load_weights(folder, model)
+            state: dict[str, Any] = torch.load(
+                folder / "optimizer.pt", map_location=device, weights_only=True
+            )
+            optimizer.load_state_dict(state.pop("optimizer"))
         except (RuntimeError, ValueError, KeyError) as error:
             raise CheckpointError(
                 f"{folder} holds a run of another model ({error}). "
                 "Give another run folder, or start anew without resuming."
             ) from error
-        return int(state["step"])
-    return 0
+        return state
+    return {}
 
 
 def _own_tensors(model: torch.nn.Module) -> dict[str, torch.Tensor]:

@@ -1,22 +1,28 @@
 """Texts written by the target: what seq_kd, f_distill and the "after" drafters learn from.
 
-Written in shards, each saved whole or not at all; a run that was interrupted goes on behind its
-last shard. When all are there they are joined into token pairs.
+Written in shards, each saved whole or not at all; a run that was interrupted goes on with the
+shards that are missing. Of several processes (`accelerate launch`) each writes every n-th shard, so
+that none needs to know what the others do. When all are there they are joined into token pairs.
 """
 
+import hashlib
 import json
 import os
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+import torch
+from accelerate import Accelerator
+
 from fastllm.data.tokens import TokenPairs, write_pairs
+from fastllm.distill.loop import in_words, processes
 from fastllm.distill.teacher import write_texts
 from fastllm.errors import DataError
 from fastllm.targets.hub import HubTarget
 
 SHARD_SIZE = 256
-"""Articles a shard."""
+"""Articles a shard, where nothing else is said."""
 
 
 def write_pseudo(
@@ -27,9 +33,14 @@ def write_pseudo(
     length: int = 96,
     temperature: float = 0.0,
     batch: int = 64,
+    shard_size: int | None = None,
+    accelerator: Accelerator | None = None,
     say: Callable[[str], None] = print,
 ) -> TokenPairs:
     """Lets the target summarise every article of `pairs`.
+
+    What a shard holds depends on nothing but the target, its articles and the settings: not on the
+    number of processes, nor on how often the work was interrupted.
 
     Args:
         target: the target.
@@ -38,6 +49,8 @@ def write_pseudo(
         length: the most tokens of a text.
         temperature: 0 is greedy.
         batch: articles at once.
+        shard_size: articles a shard; SHARD_SIZE by default.
+        accelerator: the processes that share the work; one of our own by default.
         say: receives progress lines.
 
     Returns:
@@ -48,51 +61,106 @@ def write_pseudo(
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    accelerator = accelerator or processes(target.device.type)
+    rank, count = accelerator.process_index, accelerator.num_processes
+    size = shard_size or SHARD_SIZE
     meta: dict[str, object] = {
         "kind": "pseudo",
         "target": target.name,
+        "weights": weights_fingerprint(target),
+        "load_in": held_in(target),
         "vocabulary": target.vocabulary.fingerprint,
+        "rules": dict(target.defaults),
+        "prefix": pairs.meta.get("prefix", ""),
+        "source_length": pairs.meta.get("source_length"),
         "length": length,
         "temperature": temperature,
         "articles": len(pairs),
+        "shard_size": size,
     }
     settings = folder / "settings.json"
-    if settings.exists() and json.loads(settings.read_text()) != meta:
+    if settings.exists() and (found := json.loads(settings.read_text())) != meta:
+        names = [name for name in {**found, **meta} if found.get(name) != meta.get(name)]
+        differences = "; ".join(f"{n}: {found.get(n)!r}, now {meta.get(n)!r}" for n in names)
         raise DataError(
-            f"{folder} holds texts written with other settings ({settings.read_text()}): "
-            "give another folder, or remove it."
+            f"{folder} holds texts written with other settings ({differences}): give another "
+            "folder, or remove it."
         )
-    settings.write_text(json.dumps(meta))
+    accelerator.wait_for_everyone()  # all have looked; now the first may write
+    if accelerator.is_main_process:
+        _write_whole(settings, json.dumps(meta))
     started, fresh = time.perf_counter(), 0
-    shards = []
-    for first in range(0, len(pairs), SHARD_SIZE):
-        shard = folder / f"shard-{first // SHARD_SIZE:05d}.json"
-        shards.append(shard)
-        if shard.exists():
-            continue
-        members = range(first, min(first + SHARD_SIZE, len(pairs)))
-        # Articles of like length together: less padding, and the order does not matter here.
-        order = sorted(members, key=lambda index: len(pairs.source(index)))
-        texts: dict[int, list[int]] = {}
+    shards = [
+        (folder / f"shard-{number:05d}.json", range(first, min(first + size, len(pairs))))
+        for number, first in enumerate(range(0, len(pairs), size))
+    ]
+    mine = [entry for entry in shards[rank::count] if not entry[0].exists()]
+    for number, (shard, members) in enumerate(mine, start=1):
+        texts = _write_shard(target, pairs, members, length, temperature, batch)
+        _write_whole(shard, json.dumps([texts[index] for index in members]))
+        fresh += len(members)
+        rate = fresh / (time.perf_counter() - started)
+        left = sum(len(others) for _, others in mine[number:]) / rate
+        if accelerator.is_main_process:
+            done = sum(len(others) for path, others in shards if path.exists())
+            pace = f"{rate * count:.1f} articles/s"
+            say(f"{done}/{len(pairs)}  {pace}  ({in_words(left)} left)")
+    accelerator.wait_for_everyone()
+    if accelerator.is_main_process and not (folder / "meta.json").exists():
+        written = [text for shard, _ in shards for text in json.loads(shard.read_text())]
+        write_pairs(
+            folder,
+            ((pairs.ids[index], pairs.source(index), text) for index, text in enumerate(written)),
+            meta,
+        )
+    accelerator.wait_for_everyone()
+    return TokenPairs(folder)
+
+
+def held_in(target: HubTarget) -> str:
+    """How the weights are held: "bf16", "8bit" and so on."""
+    for bits in ("8bit", "4bit"):
+        if getattr(target.model, f"is_loaded_in_{bits}", False):
+            return bits
+    return {torch.float32: "fp32", torch.bfloat16: "bf16"}.get(target.model.dtype, "other")
+
+
+def weights_fingerprint(target: HubTarget) -> str:
+    """Tells weights apart, at the price of reading a little of each tensor."""
+    digest = hashlib.sha256()
+    for name, weight in sorted(target.model.named_parameters()):
+        digest.update(name.encode())
+        # Rounded, so that the same checkpoint is the same in fp32 and in bf16.
+        some = weight.detach().flatten()[:256].to("cpu", torch.bfloat16).float()
+        digest.update(some.numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _write_shard(
+    target: HubTarget,
+    pairs: TokenPairs,
+    members: range,
+    length: int,
+    temperature: float,
+    batch: int,
+) -> dict[int, list[int]]:
+    """The target's texts for the articles `members`, by index."""
+    # Articles of like length together: less padding, and the order does not matter here.
+    order = sorted(members, key=lambda index: len(pairs.source(index)))
+    texts: dict[int, list[int]] = {}
+    devices = [target.device] if target.device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(members.start)  # a shard written again is the same
         for start in range(0, len(order), batch):
             chosen = order[start : start + batch]
             sources = [pairs.source(index) for index in chosen]
             written = write_texts(target, sources, length=length, temperature=temperature)
             texts.update(zip(chosen, written, strict=True))
-        partial = shard.with_suffix(".new")
-        partial.write_text(json.dumps([texts[index] for index in members]))
-        os.replace(partial, shard)
-        fresh += len(members)
-        rate = fresh / (time.perf_counter() - started)
-        left = (len(pairs) - members[-1] - 1) / rate / 60
-        say(f"{members[-1] + 1}/{len(pairs)}  {rate:.1f} articles/s  ({left:.1f} min left)")
-    written_texts = [text for shard in shards for text in json.loads(shard.read_text())]
-    write_pairs(
-        folder,
-        (
-            (pairs.ids[index], pairs.source(index), text)
-            for index, text in enumerate(written_texts)
-        ),
-        meta,
-    )
-    return TokenPairs(folder)
+    return texts
+
+
+def _write_whole(path: Path, text: str) -> None:
+    """Writes a file that is there whole or not at all."""
+    partial = path.with_suffix(".new")
+    partial.write_text(text)
+    os.replace(partial, path)

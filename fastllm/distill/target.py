@@ -17,12 +17,17 @@ from safetensors.torch import load_file
 from transformers import GenerationConfig, T5ForConditionalGeneration
 
 from fastllm.checkpoints import SHARD, replace_folder
-from fastllm.data.articles import Article, read_articles
-from fastllm.data.prepare import KINDS, prepare_pairs
+from fastllm.data.articles import Article, find_split, read_articles, read_split
+from fastllm.data.prepare import KINDS, UNSUPERVISED, prepare_pairs
 from fastllm.data.tokenizer import train_tokenizer
 from fastllm.data.tokens import IGNORED, TokenPairs, batch_indices, padded
-from fastllm.distill.copying_start import begin_like, start_copying, t5_config
 from fastllm.distill.loop import Losses, Schedule, fit
+from fastllm.drafters.copying_start import (
+    begin_like,
+    start_copying,
+    start_skipping,
+    t5_config,
+)
 from fastllm.errors import DataError, SettingsError
 from fastllm.vocabulary import Vocabulary
 
@@ -40,6 +45,7 @@ class Stage:
         warmup: updates of rising rate.
         cooldown: updates of falling rate at the end.
         batch: pairs an update.
+        skipped: words that the model is to start leaving out with this stage.
     """
 
     name: str
@@ -50,6 +56,7 @@ class Stage:
     warmup: int = 50
     cooldown: int = 0
     batch: int = 16
+    skipped: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.mixture or any(
@@ -76,6 +83,8 @@ class TargetRecipe:
         prefix: put before every article; the decoder starts with its first token.
         articles: articles without summary to use for central sentences, at most.
         seed: of everything.
+        no_repeat_ngram: runs of so many tokens that its texts never repeat; 0 allows repeats.
+        min_new_tokens: the fewest tokens of a text.
         stages: the curriculum.
     """
 
@@ -91,6 +100,8 @@ class TargetRecipe:
     prefix: str = ". "
     articles: int = 50_000
     seed: int = 0
+    no_repeat_ngram: int = 0
+    min_new_tokens: int = 0
 
     @classmethod
     def from_tree(cls, tree: dict[str, Any]) -> "TargetRecipe":
@@ -100,7 +111,10 @@ class TargetRecipe:
             SettingsError: a key that a recipe does not have, or one missing.
         """
         try:
-            stages = tuple(Stage(**stage) for stage in tree["stages"])
+            stages = tuple(
+                Stage(**{**stage, "skipped": tuple(stage.get("skipped", ()))})
+                for stage in tree["stages"]
+            )
             return cls(**{**tree, "stages": stages})
         except (KeyError, TypeError) as error:
             raise SettingsError(f"not a target recipe: {error}.") from error
@@ -130,7 +144,7 @@ def train_target(
     """
     run = Path(run)
     run.mkdir(parents=True, exist_ok=True)
-    train = list(read_articles(find_split(data, "train")))
+    train = list(read_split(data, "train"))
     extra = _extra_articles(data, recipe)
     if not (run / "tokenizer" / "tokenizer.json").exists():
         say("learning the vocabulary")
@@ -145,13 +159,15 @@ def train_target(
                 load_file(run / stage.name / "last" / "model.safetensors"), strict=False
             )
             continue
+        if stage.skipped:
+            start_skipping(model, vocabulary.words(stage.skipped))
         sets = []
         for kind, share in stage.mixture.items():
             folder = run / "pairs" / f"{kind}-{stage.source_length}"
             if not (folder / "meta.json").exists():
                 say(f"preparing {folder.name}")
                 prepare_pairs(
-                    [*train, *extra] if kind == "central" else train,
+                    [*train, *extra] if kind in UNSUPERVISED else train,
                     vocabulary,
                     folder,
                     kind=kind,
@@ -178,6 +194,8 @@ def train_target(
         name=recipe.name,
         source_length=recipe.stages[-1].source_length,
         prefix=recipe.prefix,
+        no_repeat_ngram=recipe.no_repeat_ngram,
+        min_new_tokens=recipe.min_new_tokens,
     )
 
 
@@ -208,13 +226,19 @@ def save_target(
     name: str,
     source_length: int,
     prefix: str = "",
+    no_repeat_ngram: int = 0,
+    min_new_tokens: int = 0,
 ) -> Path:
     """Writes `run/checkpoint`: weights in bfloat16 shards, vocabulary, configuration."""
     fresh = run / "checkpoint.new"
     shutil.rmtree(fresh, ignore_errors=True)
     model.config.fastllm = {"name": name, "prefix": prefix, "source_length": source_length}
     model.generation_config = GenerationConfig(
-        decoder_start_token_id=model.config.decoder_start_token_id, eos_token_id=1, pad_token_id=0
+        decoder_start_token_id=model.config.decoder_start_token_id,
+        eos_token_id=1,
+        pad_token_id=0,
+        no_repeat_ngram_size=no_repeat_ngram,
+        min_new_tokens=min_new_tokens or None,
     )
     model.to(torch.bfloat16).save_pretrained(fresh, max_shard_size=SHARD)
     model.float()
@@ -230,24 +254,12 @@ def save_target(
     return run / "checkpoint"
 
 
-def find_split(data: str | Path, split: str) -> Path:
-    """The file of a split in a data folder.
-
-    Raises:
-        DataError: there is none.
-    """
-    for ending in (".jsonl.xz", ".jsonl.gz", ".jsonl"):
-        path = Path(data) / f"{split}{ending}"
-        if path.is_file():
-            return path
-    raise DataError(f"{data} has no {split}.jsonl.xz, .jsonl.gz or .jsonl.")
-
-
 def _extra_articles(data: str | Path, recipe: TargetRecipe) -> list[Article]:
     try:
-        extra = list(read_articles(find_split(data, "articles")))
+        path = find_split(data, "articles")
     except DataError:  # a data set without them is fine: central sentences then come from train
         return []
+    extra = list(read_articles(path))
     random.Random(recipe.seed).shuffle(extra)
     return extra[: recipe.articles]
 

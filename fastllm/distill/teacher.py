@@ -2,7 +2,9 @@
 
 Reading the article costs a small target more than scoring the text, and training comes back to the
 same articles every epoch. So the encoder's output is kept, rounded to bfloat16: always rounded, so
-that the first use of an article and the later ones train on the same numbers.
+that the first use of an article and the later ones train on the same numbers. On a CPU each article
+is encoded by itself: the numbers then do not depend on which others were missing, which is what
+lets a resumed run continue bit for bit.
 """
 
 from collections.abc import Sequence
@@ -20,13 +22,14 @@ class Teacher:
     Args:
         target: the target.
         pairs: the articles that texts will be about, by index.
-        keep: how many articles' encodings are kept in memory at most.
+        keep: how many bytes of encodings are kept in memory at most.
     """
 
-    def __init__(self, target: HubTarget, pairs: TokenPairs, keep: int = 12_000) -> None:
+    def __init__(self, target: HubTarget, pairs: TokenPairs, keep: int = 2 << 30) -> None:
         self.target = target
         self._pairs = pairs
         self._keep = keep
+        self._kept = 0
         self._encodings: dict[int, torch.Tensor] = {}
 
     @torch.no_grad()
@@ -37,7 +40,7 @@ class Teacher:
             indices: which articles the texts are about.
             prefix: the texts, each beginning with the start id, padded behind.
         """
-        states = [self._encoding(index) for index in self._encode_missing(indices)]
+        states = self._encode(indices)
         longest = max(len(rows) for rows in states)
         block = torch.zeros(len(states), longest, states[0].shape[-1], device=prefix.device)
         mask = torch.zeros(len(states), longest, dtype=torch.long, device=prefix.device)
@@ -52,24 +55,31 @@ class Teacher:
         ).logits
         return logits.float()
 
-    def _encoding(self, index: int) -> torch.Tensor:
-        return self._encodings[index]
-
-    def _encode_missing(self, indices: Sequence[int]) -> Sequence[int]:
+    def _encode(self, indices: Sequence[int]) -> list[torch.Tensor]:
+        """The encoder's output for each article, (length, d)."""
         missing = [index for index in dict.fromkeys(indices) if index not in self._encodings]
-        if len(self._encodings) + len(missing) > self._keep:
-            self._encodings.clear()
-            missing = list(dict.fromkeys(indices))
-        if missing:
-            source = padded([self._pairs.source(index) for index in missing], 0)
+        fresh: dict[int, torch.Tensor] = {}
+        group = 1 if self.target.device.type == "cpu" else max(1, len(missing))
+        for at in range(0, len(missing), group):
+            chosen = missing[at : at + group]
+            source = padded([self._pairs.source(index) for index in chosen], 0)
             source = source.to(self.target.device)
             states = self.target.model.get_encoder()(
                 input_ids=source, attention_mask=(source != 0).long()
             ).last_hidden_state
-            for row, index in enumerate(missing):
+            for row, index in enumerate(chosen):
                 length = int((source[row] != 0).sum())
-                self._encodings[index] = states[row, :length].to(torch.bfloat16)
-        return indices
+                # A copy of its own: a part of `states` would keep the whole of it in memory.
+                fresh[index] = states[row, :length].to(torch.bfloat16, copy=True)
+        found = [fresh[index] if index in fresh else self._encodings[index] for index in indices]
+        size = sum(rows.nbytes for rows in fresh.values())
+        if self._kept + size > self._keep:
+            self._encodings.clear()
+            self._kept = 0
+        if size <= self._keep:
+            self._encodings.update(fresh)
+            self._kept += size
+        return found
 
 
 @torch.no_grad()
@@ -81,6 +91,9 @@ def write_texts(
     temperature: float = 0.0,
 ) -> list[list[int]]:
     """Lets the target summarise a batch of articles.
+
+    The target's own generation configuration holds, so these texts obey the rules that it decodes
+    with (`fastllm.rules`).
 
     Args:
         target: the target.

@@ -54,8 +54,13 @@ DRAFTERS = {
     "lookup": "fastllm.drafters.lookup:ArticleLookup",
     "ngram": "fastllm.drafters.ngram:NgramDrafter",
     "lstm": "fastllm.drafters.lstm:LstmDrafter",
+    "cnn": "fastllm.drafters.cnn:CnnDrafter",
+    "t5": "fastllm.drafters.t5:T5Drafter",
 }
 """The families by name: where each class lives. Imported when asked for."""
+
+NEURAL = ("lstm", "cnn", "t5")
+"""The families that are trained by gradient; their classes have `fresh`."""
 
 
 def drafter_class(family: str) -> Any:

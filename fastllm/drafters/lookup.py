@@ -16,6 +16,7 @@ from collections.abc import Sequence
 import torch
 
 from fastllm.errors import SettingsError
+from fastllm.rules import Rules
 from fastllm.sampling import Draft, OneHotProposal
 from fastllm.targets import Encoding
 from fastllm.trace import DecodingConfig
@@ -76,6 +77,7 @@ class LookupSession:
         for place, token in enumerate(article):
             self._article_places.setdefault(token, []).append(place)
         self._min_match = min_match
+        self._rules = Rules(end_id)
         self._forget()
 
     def draft(
@@ -84,7 +86,9 @@ class LookupSession:
         """Proposes up to `k` tokens that followed the longest match; none where nothing matches.
 
         Of matches equally long the one with more tokens to give (up to `k`) is taken; of those the
-        one nearest to where the text last copied two tokens or more; of those the first.
+        one nearest to where the text last copied two tokens or more; of those the first. What the
+        rules bar is not drafted: a match that would begin with it is passed over, and a draft ends
+        before it.
         """
         text = list(prefix[1:])
         read = len(self._text)
@@ -93,7 +97,12 @@ class LookupSession:
             read = 0
         for token in text[read:]:
             self._read(token)
-        tokens = self._continuation(k)
+        tokens = self._continuation(k, self._rules.banned(prefix, config))
+        bans = self._rules.along(prefix, tokens, config)
+        for place, (token, banned) in enumerate(zip(tokens, bans, strict=False)):
+            if token in banned:
+                tokens = tokens[:place]
+                break
         return Draft(tokens, OneHotProposal(torch.as_tensor(tokens, dtype=torch.long)))
 
     def accept(self, tokens: Sequence[int]) -> None:
@@ -117,12 +126,12 @@ class LookupSession:
         if 0 <= longest < len(self._article) and self._matches[longest] >= 2:
             self._copied_at = longest
 
-    def _continuation(self, k: int) -> list[int]:
+    def _continuation(self, k: int, banned: Sequence[int]) -> list[int]:
         border, end = len(self._article), len(self._all)
         best, best_rank = 0, (self._min_match, 0, 0, 0)
         for place, length in self._matches.items():
             available = min(k, (border if place < border else end) - place - 1)
             rank = (length, available, -abs(place - self._copied_at), -place)
-            if available > 0 and rank > best_rank:
+            if available > 0 and rank > best_rank and self._all[place + 1] not in banned:
                 best, best_rank = place, rank
         return self._all[best + 1 : best + 1 + best_rank[1]]

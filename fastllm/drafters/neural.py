@@ -8,15 +8,16 @@ with the text. Training uses `forward` over whole sequences; decoding and on-pol
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, ClassVar, Generic, Protocol, TypeVar
+from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar
 
 import torch
 from safetensors.torch import load_file, save_file
 
-from fastllm.errors import CheckpointError
-from fastllm.sampling import DenseProposal, Draft, OneHotProposal, distribution, draw
+from fastllm.errors import CheckpointError, SettingsError
+from fastllm.rules import Rules
+from fastllm.sampling import DenseProposal, Draft, OneHotProposal, distribution, draw, forbid
 from fastllm.targets import Encoding
 from fastllm.trace import DecodingConfig
 
@@ -28,7 +29,7 @@ Memory = Any
 
 
 class NeuralModel(Protocol):
-    """A recurrent drafter network."""
+    """A drafter network that reads token by token; a state stays what it is when read from."""
 
     def remember(self, source: torch.Tensor) -> Memory:
         """Reads articles: ids (B, S), padded with 0."""
@@ -39,6 +40,11 @@ class NeuralModel(Protocol):
     def step(self, memory: Memory, state: State, ids: torch.Tensor) -> tuple[torch.Tensor, State]:
         """Reads one token of each text, ids (B,); returns features (B, d) and the next state."""
 
+    def read(
+        self, memory: Memory, state: State, ids: torch.Tensor
+    ) -> tuple[torch.Tensor, list[State]]:
+        """Reads T tokens of each text, ids (B, T): features (B, T, d), a state behind each."""
+
     def logits(self, features: torch.Tensor) -> torch.Tensor:
         """Features (..., d) to logits (..., V)."""
 
@@ -47,6 +53,9 @@ class NeuralModel(Protocol):
 
 
 Settings = TypeVar("Settings")
+
+STARTS = ("copying", "ordinary")
+"""Initial weights: with an induction head laid down, so that copying comes first; or as usual."""
 
 
 @dataclass
@@ -70,9 +79,57 @@ class NeuralDrafter(Generic[Settings]):
     MODEL: ClassVar[Any]
 
     @classmethod
-    def load(
-        cls, folder: str | Path, *, device: str | torch.device | None = None
-    ) -> "NeuralDrafter[Settings]":
+    def fresh(
+        cls,
+        vocabulary_size: int,
+        *,
+        seed: int = 0,
+        start_id: int = 0,
+        full_stop: int = 0,
+        start: str = "copying",
+        name: str = "",
+        vocabulary: str = "",
+        **settings: Any,
+    ) -> Self:
+        """A drafter to be trained: the same arguments give the same weights.
+
+        Args:
+            vocabulary_size: how many logits the target has.
+            seed: of the initial weights.
+            start_id: the token before every text.
+            full_stop: the token that ends a sentence. With the copying start a text begins as
+                what follows it.
+            start: a name of STARTS.
+            name: what to call it; the family by default.
+            vocabulary: the fingerprint of the target's vocabulary.
+            settings: the family's own sizes, where they are not to be the usual ones.
+
+        Raises:
+            SettingsError: there is no such start, or a size that the family does not have.
+        """
+        if start not in STARTS:
+            raise SettingsError(f"start={start!r}: give one of {', '.join(STARTS)}.")
+        sizes = cls._sizes(vocabulary_size, start_id, settings)
+        with torch.random.fork_rng(devices=[]):  # the caller's random numbers stay its own
+            torch.manual_seed(seed)
+            model = cls.MODEL(sizes)
+        if start == "copying":
+            model.start_copying(torch.Generator().manual_seed(seed), start_id, full_stop)
+        return cls(model.eval(), sizes, name or cls.FAMILY, vocabulary)
+
+    @classmethod
+    def _sizes(cls, vocabulary_size: int, start_id: int, settings: dict[str, Any]) -> Settings:
+        try:
+            sizes: Settings = cls.SETTINGS(vocabulary_size=vocabulary_size, **settings)
+        except TypeError as error:
+            known = [entry.name for entry in fields(cls.SETTINGS)]
+            raise SettingsError(
+                f"a {cls.FAMILY} drafter has the sizes {', '.join(known)} ({error})."
+            ) from error
+        return sizes
+
+    @classmethod
+    def load(cls, folder: str | Path, *, device: str | torch.device | None = None) -> Self:
         """Loads a folder that `save` wrote.
 
         Raises:
@@ -119,18 +176,26 @@ class NeuralDrafter(Generic[Settings]):
         """Reads the article."""
         device = next(self.model.parameters()).device
         source = torch.tensor([encoding.source_ids], device=device)
-        return NeuralSession(self.model, self.model.remember(source))
+        return NeuralSession(self.model, self.model.remember(source), encoding.end_id)
 
 
 class NeuralSession:
-    """A neural drafter at work on one article, with a state for every token it has read."""
+    """A neural drafter at work on one article, with a state for every token it has read.
 
-    def __init__(self, model: Any, memory: Memory) -> None:
+    Args:
+        model: the network.
+        memory: what it keeps of the article.
+        end_id: the token that ends a text; None where it is not known, and never barred.
+    """
+
+    def __init__(self, model: Any, memory: Memory, end_id: int | None = None) -> None:
         self._model = model
         self._memory = memory
+        self._rules = Rules(end_id)
         self._read: list[int] = []
         self._states: list[State] = [model.begin(memory)]
         self._features: list[torch.Tensor] = []
+        self._device = next(model.parameters()).device
 
     @torch.inference_mode()
     def draft(
@@ -144,6 +209,9 @@ class NeuralSession:
         for position in range(k):
             logits = self._model.logits(self._features[-1])[0]
             kept.append(logits)
+            banned = self._rules.banned(self._read, config)
+            if banned:
+                logits = forbid(logits[None], [banned])[0]
             if config.temperature == 0:
                 token = int(logits.argmax())
             else:
@@ -164,11 +232,17 @@ class NeuralSession:
             same += 1
         # At least the last token is read again if everything agrees: its features are kept.
         del self._read[same:], self._states[same + 1 :], self._features[same:]
-        for token in prefix[same:]:
-            self._feed(token)
+        if len(prefix) - same > 1:
+            ids = torch.tensor([list(prefix[same:])], device=self._device)
+            features, states = self._model.read(self._memory, self._states[-1], ids)
+            self._read.extend(prefix[same:])
+            self._features.extend(features.unbind(1))
+            self._states.extend(states)
+        elif same < len(prefix):
+            self._feed(prefix[same])
 
     def _feed(self, token: int) -> None:
-        ids = torch.tensor([token], device=self._states[0][0].device)
+        ids = torch.tensor([token], device=self._device)
         features, state = self._model.step(self._memory, self._states[-1], ids)
         self._read.append(token)
         self._features.append(features)
@@ -219,13 +293,6 @@ def roll_out(
             break
     block = torch.stack(columns, 1).tolist()
     return [[token for token in row if token >= 0] for row in block]
-
-
-def orthonormal(rows: int, columns: int, generator: torch.Generator) -> torch.Tensor:
-    """`rows` random orthonormal vectors of `columns` numbers, as initial weights of lookups."""
-    square = torch.randn(columns, columns, generator=generator)
-    whole: torch.Tensor = torch.linalg.qr(square).Q
-    return whole[:rows].contiguous()
 
 
 def measure_step(drafter: NeuralDrafter[Any], encoding: Encoding, repeats: int = 200) -> float:

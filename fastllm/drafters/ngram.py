@@ -41,6 +41,7 @@ import numpy as np
 import torch
 
 from fastllm.errors import CheckpointError, DataError, SettingsError
+from fastllm.rules import Rules
 from fastllm.sampling import Draft, OneHotProposal, SparseProposal, SparseRow
 from fastllm.targets import Encoding
 from fastllm.trace import DecodingConfig
@@ -592,11 +593,15 @@ class NgramSession:
         self._article = local
         self._local = None if local is None else drafter.local(local)
         self._counted: list[int] = []
+        self._rules = Rules(drafter.end_id)
 
     def draft(
         self, prefix: Sequence[int], k: int, config: DecodingConfig, uniforms: torch.Tensor
     ) -> Draft:
-        """Proposes up to `k` tokens: fewer only where the end token comes earlier."""
+        """Proposes up to `k` tokens.
+
+        Fewer only where the end token comes earlier, or where the rules bar all it would say.
+        """
         drafter, size = self._drafter, self._drafter.counts.vocabulary_size
         text = list(prefix[1:])
         if drafter.online and self._article is not None and text != self._counted:
@@ -607,17 +612,23 @@ class NgramSession:
         plain: list[SparseRow] = []
         rows: list[SparseRow] = []
         for uniform in uniforms[:k].tolist():
-            plain.append(drafter.row(text, self._local))
+            row = drafter.row(text, self._local)
+            plain.append(row)
+            if banned := self._rules.banned([*prefix, *tokens], config):
+                allowed = row.without(banned, size)
+                if allowed is None:
+                    break
+                row = allowed
             if config.temperature == 0:
-                token = plain[-1].best(size)
+                token = row.best(size)
             else:
-                rows.append(plain[-1].warped(size, config))
+                rows.append(row.warped(size, config))
                 token = rows[-1].draw(size, uniform)
             tokens.append(token)
             text.append(token)
             if token == drafter.end_id:
                 break
-        q = SparseProposal(rows) if rows else OneHotProposal(torch.tensor(tokens))
+        q = SparseProposal(rows) if rows else OneHotProposal(torch.tensor(tokens, dtype=torch.long))
         return Draft(tokens, q, lambda position: plain[position].dense(size))
 
     def accept(self, tokens: Sequence[int]) -> None:

@@ -4,11 +4,13 @@ A target encodes an article once; any number of sessions then decode from that e
 a cache of its own. `fastllm.decoding` knows only the contracts in this file.
 """
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import torch
 
+from fastllm.trace import DecodingConfig
 from fastllm.vocabulary import Vocabulary
 
 
@@ -21,12 +23,17 @@ class Encoding:
         states: the encoder's output, shape (1, len(source_ids), d).
         seconds: what encoding took; every lane's clock is charged for it.
         features: what drafters may ask for by name.
+        end_id: the token that ends the target's texts; None where nobody said.
+        memory: what the target's own sessions share of the article, computed once; None where they
+            go by the states.
     """
 
     source_ids: list[int]
     states: torch.Tensor
     seconds: float
     features: dict[str, Any] = field(default_factory=dict)
+    end_id: int | None = None
+    memory: Any = None
 
 
 class TargetSession(Protocol):
@@ -44,18 +51,53 @@ class TargetSession(Protocol):
 
 
 class Target(Protocol):
-    """A model that can score several new tokens in one call."""
+    """A model that can score several new tokens in one call.
+
+    Attributes:
+        name: what to call it.
+        vocabulary: its tokenizer.
+        device: where it is.
+        engine: what runs its decoder, in a word; traces name it.
+        start_id: the token that its decoder begins with.
+        end_id: the token that ends its texts.
+        prefix: put before every article.
+        source_length: the most source tokens it reads, the end token included.
+    """
 
     name: str
     vocabulary: Vocabulary
     device: torch.device
+    engine: str
     start_id: int
     end_id: int
     prefix: str
     source_length: int
+
+    @property
+    def defaults(self) -> Mapping[str, int]:
+        """What its own generation configuration says of `DecodingConfig.LEFT_TO_TARGET`, by name.
+
+        A setting that is not in it is 0.
+        """
 
     def encode(self, source_ids: list[int]) -> Encoding:
         """Runs the encoder once."""
 
     def begin(self, encoding: Encoding) -> TargetSession:
         """A fresh session over an encoded article."""
+
+
+def resolve(config: DecodingConfig, target: Target) -> DecodingConfig:
+    """The settings with the target's own numbers where they are left to it.
+
+    Everything that decodes does this once, so that all lanes obey the same rules.
+
+    Raises:
+        SettingsError: the target's generation configuration asks for more than we take.
+    """
+    own: dict[str, Any] = {
+        name: target.defaults.get(name, 0)
+        for name in DecodingConfig.LEFT_TO_TARGET
+        if getattr(config, name) is None
+    }
+    return replace(config, **own)

@@ -1,4 +1,11 @@
-"""A real Chromium, and servers that it visits."""
+"""A real Chromium, and servers that it visits.
+
+No test may fail because a machine is slow: they wait for states that stay, or have the page
+remember those that pass, and give up only after minutes. To try that, `FASTLLM_TEST_SLOW=8` makes
+every page run eight times slower than the machine can (Chromium throttles its own thread):
+
+    FASTLLM_TEST_SLOW=8 python -m pytest tests/browser
+"""
 
 import json
 import os
@@ -14,15 +21,23 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests" / "demo"))
 
 import stories  # noqa: E402
 
-PATIENCE = 180.0
+PATIENCE = 600.0
 """Seconds for a server to come up, on a machine that has other things to do."""
+
+WAIT = 300.0
+"""Seconds for a page to come to a state; a page that never does so is told by this time."""
+
+SLOW = float(os.environ.get("FASTLLM_TEST_SLOW", "1"))
+"""How many times slower than the machine a page is to run."""
+
+expect.set_options(timeout=WAIT * 1000)
 
 QUIET = (
     "--no-sandbox",
@@ -67,9 +82,33 @@ class Visit:
         page.on("console", self._listen)
 
     def open(self, query: str = "") -> "Visit":
+        """Goes to the page, and waits until all of it is there."""
         self.page.goto(self.address + query)
-        self.page.wait_for_selector("#fl-go")
+        for part in ("#fl-sample input", "#fl-go", "#fl-stop", "#fl-lanes input", ".fl-legend"):
+            self.page.wait_for_selector(part)
         return self
+
+    def remember(self, name: str, condition: str) -> None:
+        """From now on the page notes when it meets a condition, be it for ever so short a time.
+
+        Args:
+            name: what `remembered` asks for.
+            condition: a JavaScript expression; looked at whenever the page has changed.
+        """
+        self.page.evaluate(
+            f"""name => {{
+                const met = (window.remembered ??= {{}});
+                new MutationObserver(() => {{ if ({condition}) met[name] = true; }}).observe(
+                    document.body,
+                    {{ subtree: true, childList: true, characterData: true, attributes: true }},
+                );
+            }}""",
+            name,
+        )
+
+    def remembered(self, name: str) -> None:
+        """Waits until the page has met a condition, or learns that it already has."""
+        self.page.wait_for_function("name => window.remembered?.[name]", arg=name)
 
     def ended(self) -> None:
         """Waits until the race on the screen has come to its end."""
@@ -103,9 +142,13 @@ def visit(browser: Browser) -> Iterator[Callable[..., Visit]]:
 
     def open_page(address: str, *, width: int = 1440, height: int = 900, **more: Any) -> Visit:
         context = browser.new_context(viewport={"width": width, "height": height}, **more)
-        context.set_default_timeout(60_000)
+        context.set_default_timeout(WAIT * 1000)
         contexts.append(context)
-        return Visit(context.new_page(), address)
+        page = context.new_page()
+        if SLOW > 1:
+            session = context.new_cdp_session(page)
+            session.send("Emulation.setCPUThrottlingRate", {"rate": SLOW})
+        return Visit(page, address)
 
     yield open_page
     for context in contexts:
@@ -140,7 +183,7 @@ def serve() -> Iterator[Callable[[Sequence[str]], str]]:
     yield start
     for server in servers:
         server.terminate()
-        server.wait(20)
+        server.wait(PATIENCE)
 
 
 HOSTILE = (

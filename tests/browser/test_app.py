@@ -1,6 +1,5 @@
 """`python app.py` as it ships, with the checkpoints that ship."""
 
-import time
 from collections.abc import Callable, Sequence
 
 import pytest
@@ -21,28 +20,33 @@ def test_a_live_race_on_a_sample(visit: Callable[..., Visit], address: str) -> N
     seen = visit(address).open()
     page = seen.page
     page.get_by_label("article lookup (no training)").check()
+    page.get_by_text("Settings", exact=True).first.click()
+    page.get_by_label("number input for Longest summary").fill("24")  # the page ends long races
     page.click("#fl-go")
-    page.wait_for_selector(".fl-badge.fl-live >> text=LIVE", timeout=120_000)
-    page.wait_for_selector(".fl-race[data-ran]", timeout=120_000)
+    page.wait_for_selector(".fl-badge.fl-live >> text=LIVE")
+    page.wait_for_selector(".fl-race[data-ran]")
     expect(page.locator(".fl-about")).not_to_be_empty()
-    expect(page.locator(".fl-same")).to_contain_text("Same text in all lanes", timeout=120_000)
+    expect(page.locator(".fl-same")).to_contain_text("Same text in all lanes")
     keys = [lane.get_attribute("data-key") for lane in page.locator(".fl-lane").all()]
     assert keys[0] == "alone"
     assert "lookup" in keys
-    assert len({seen.words(key) for key in keys if key}) == 1
-    assert min(seen.calls()) > 0
+    lanes = sorted((seen.words(key) for key in keys if key), key=len)
+    if page.get_by_text("Ended after").count():  # so slow a machine that even this race was long
+        assert all(lanes[-1].startswith(text) for text in lanes)
+    else:
+        assert lanes[0] == lanes[-1]
+        # The replay has begun, and what it shows is on its way: the rounds are all there.
+        calls = [lane.locator(".fl-round").count() for lane in page.locator(".fl-lane").all()]
+        assert 0 < min(calls) <= max(calls) <= 24
     seen.require_clean()
 
 
-def test_a_sample_can_be_read_before_it_is_raced(
-    visit: Callable[..., Visit], address: str
-) -> None:
+def test_a_sample_can_be_read_before_it_is_raced(visit: Callable[..., Visit], address: str) -> None:
     page = visit(address).open().page
     page.get_by_text("Read or change the article").click()
-    before = page.locator("#fl-article textarea").input_value()
+    box = page.locator("#fl-article textarea")
+    before = box.input_value()
     page.locator("#fl-sample input").click()
-    page.get_by_role("option").nth(2).click()
-    deadline = time.monotonic() + 30
-    while page.locator("#fl-article textarea").input_value() == before:
-        assert time.monotonic() < deadline
-        page.wait_for_timeout(50)
+    page.locator("ul [role=option]").nth(2).click()
+    expect(box).not_to_have_value(before)
+    expect(box).not_to_have_value("")

@@ -1,11 +1,14 @@
 import gzip
 import json
 import lzma
+import sys
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from fastllm.data.articles import read_articles, split_sentences
+from fastllm.data.articles import read_articles, read_split, split_sentences
 from fastllm.errors import DataError
 
 ROWS = [
@@ -74,3 +77,113 @@ def test_split_sentences(text: str, sentences: list[str] | int) -> None:
     else:
         assert " ".join(found) == text
         assert len(found) == sentences if sentences == 2 else len(found) >= 3
+
+
+@pytest.mark.parametrize("ending", ["jsonl.gz", "jsonl.xz"])
+def test_a_file_that_was_cut_off_is_refused_behind_its_last_whole_line(
+    tmp_path: Path, ending: str
+) -> None:
+    path = tmp_path / f"cut.{ending}"
+    noise = [f"{number * 7919 % 104729:x}" for number in range(4000)]
+    lines = "".join(json.dumps({"article": word}) + "\n" for word in noise)
+    packed = gzip.compress(lines.encode()) if "gz" in ending else lzma.compress(lines.encode())
+    path.write_bytes(packed[: len(packed) * 3 // 4])
+    read: list[str] = []
+    with pytest.raises(DataError, match=rf"cut.{ending}, behind line \d+: not readable") as error:
+        read.extend(article.text for article in read_articles(path))
+    assert 100 < len(read) < 4000
+    assert read == noise[: len(read)]
+    assert f"behind line {len(read)}:" in str(error.value)
+
+
+def test_a_damaged_file_is_refused(tmp_path: Path) -> None:
+    packed = bytearray(gzip.compress(LINES.encode() * 50))
+    packed[30:60] = b"\xff" * 30
+    (tmp_path / "bad.jsonl.gz").write_bytes(packed)
+    with pytest.raises(DataError, match="not readable as compressed"):
+        list(read_articles(tmp_path / "bad.jsonl.gz"))
+
+
+def test_half_a_character_is_refused_and_a_byte_order_mark_is_not(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(b'\xef\xbb\xbf{"article": "whole"}\n{"article": "half \\ud83d"}\n')
+    articles = read_articles(path)
+    assert next(articles).text == "whole"
+    with pytest.raises(DataError, match=r"a\.jsonl, line 2: half of a surrogate pair"):
+        next(articles)
+
+
+def test_a_split_is_found_or_said_to_be_missing(tmp_path: Path) -> None:
+    (tmp_path / "train.jsonl").write_text(LINES)
+    assert [article.id for article in read_split(tmp_path, "train")] == ["one", "2"]
+    with pytest.raises(DataError, match=r"no validation\.jsonl\.xz.*cnn_dailymail"):
+        read_split(tmp_path, "validation")
+
+
+def test_without_the_library_the_data_set_by_name_says_how_to_get_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(DataError, match="pip install datasets"):
+        next(read_split("cnn_dailymail", "train"))
+
+
+@pytest.fixture
+def datasets(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
+    """The library, if it is there, without the network."""
+    monkeypatch.setenv("HF_DATASETS_OFFLINE", "1")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "cache"))
+    return pytest.importorskip("datasets")
+
+
+FIELDS = {"article": ["One.", "Two."], "highlights": ["1", "2"], "id": ["a", "b"]}
+
+
+@pytest.mark.filterwarnings("ignore")  # what the library does is its own affair
+def test_a_folder_of_parquet_files_is_read(datasets: Any, tmp_path: Path) -> None:
+    arrow, parquet = import_module("pyarrow"), import_module("pyarrow.parquet")
+    folder = tmp_path / "3.0.0"
+    folder.mkdir()
+    for number in range(2):
+        rows = {name: [values[number]] for name, values in FIELDS.items()}
+        parquet.write_table(arrow.table(rows), folder / f"train-0000{number}-of-00002.parquet")
+    found = list(read_split(tmp_path, "train"))
+    assert [(one.id, one.text, one.summary) for one in found] == [
+        ("a", "One.", "1"), ("b", "Two.", "2"),
+    ]  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_what_save_to_disk_wrote_is_read(datasets: Any, tmp_path: Path) -> None:
+    arrow = import_module("pyarrow")
+    table = arrow.table({**FIELDS, "article": ["One.", None]})
+    (tmp_path / "test").mkdir()
+    with arrow.OSFile(str(tmp_path / "test" / "data-00000-of-00001.arrow"), "wb") as file:
+        with arrow.ipc.new_stream(file, table.schema) as writer:
+            writer.write_table(table)
+    articles = read_split(tmp_path, "test")
+    assert next(articles).text == "One."
+    with pytest.raises(DataError, match="test split, row 2"):
+        next(articles)
+    (tmp_path / "train").mkdir()
+    (tmp_path / "train" / "data.arrow").write_bytes(b"no arrow")
+    with pytest.raises(DataError, match="train split cannot be read"):
+        next(read_split(tmp_path, "train"))
+
+
+@pytest.mark.parametrize("name", ["cnn_dailymail", "abisee/cnn_dailymail"])
+def test_the_data_set_by_name_is_streamed_in_its_version(
+    name: str, datasets: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = {}
+
+    def load(*names: str, **settings: object) -> list[dict[str, str]]:
+        asked.update(settings, names=names)
+        return [{"article": "One.", "highlights": "1", "id": "a"}]
+
+    monkeypatch.setattr(datasets, "load_dataset", load)
+    assert [article.id for article in read_split(name, "validation")] == ["a"]
+    assert asked == {
+        "names": ("abisee/cnn_dailymail", "3.0.0"), "split": "validation", "streaming": True,
+    }  # fmt: skip

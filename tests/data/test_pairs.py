@@ -3,7 +3,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fastllm.data.articles import Article
+from fastllm.data.articles import Article, split_sentences
+from fastllm.data.brief import QUOTES, brief
 from fastllm.data.pairs import central_sentences, supported_summary
 from fastllm.data.prepare import copied_pairs, prepare_pairs
 from fastllm.data.tokens import IGNORED, TokenPairs, batch_indices, padded, write_pairs
@@ -21,6 +22,17 @@ def test_a_sentence_that_the_cut_left_unfinished_is_never_chosen(story: str) -> 
     cut = story[: story.index("into a museum")]
     assert "turn it" not in central_sentences(cut)
     assert central_sentences("Too short. So is this.") == ""
+
+
+def test_the_lead_comes_first_and_quotations_can_be_refused(story: str) -> None:
+    first = split_sentences(story)[0]
+    assert central_sentences(story, count=1) != first
+    assert central_sentences(story, count=1, lead=True) == first
+    ending = " The empty mill will be a museum of the town after all."
+    assert central_sentences(story + ending, lead=True) == first + ending
+    quoted = story.replace("The mill had", '"The mill had').replace("a museum.", 'a museum".')
+    assert "museum" in central_sentences(quoted)
+    assert "museum" not in central_sentences(quoted, refused=QUOTES)
 
 
 def test_only_supported_sentences_of_a_summary_are_kept(story: str) -> None:
@@ -55,6 +67,19 @@ def test_prepared_pairs_fit_and_can_be_read_back(
         prepare_pairs(articles, vocabulary, tmp_path, **{**settings, "kind": "poem"})
     with pytest.raises(DataError, match="no article gave"):
         prepare_pairs(articles[1:2], vocabulary, tmp_path / "none", **settings)
+
+
+def test_ticker_pairs_are_shorter_than_the_sentences_they_come_from(
+    story: str, vocabulary: Vocabulary, tmp_path: Path
+) -> None:
+    lengths = {"source_length": 200, "text_length": 90}
+    article = Article("a", story + " The empty mill will be a museum of the town on Monday.")
+    assert prepare_pairs([article], vocabulary, tmp_path, kind="brief-lead", **lengths) == 1
+    text = vocabulary.decode(TokenPairs(tmp_path).target(0))
+    whole = central_sentences(article.text, lead=True, refused=QUOTES)
+    assert len(text) < len(whole)
+    assert text[:16] == whole[:16]
+    assert text == " ".join(map(brief, split_sentences(whole)))
 
 
 def test_batches_visit_every_pair_once_an_epoch(tmp_path: Path) -> None:

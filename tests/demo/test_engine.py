@@ -19,7 +19,7 @@ from fastllm.errors import CheckpointError
 from fastllm.trace import DecodingConfig, Trace
 
 LIMITS = Limits(
-    article_characters=3000, max_new_tokens=24, lanes=2, gamma=6, seconds_per_run=20, queue_size=4
+    article_characters=3000, max_new_tokens=24, lanes=2, gamma=6, seconds_per_run=600, queue_size=4
 )
 SETTINGS = (5, 0.0, 1.0, 0, 16)
 
@@ -44,7 +44,7 @@ def engine(folder: str) -> LocalEngine:
 def client(engine: LocalEngine) -> Iterator[Client]:
     page = build(engine, LIMITS, Path("nothing recorded"))
     _, address, _ = page.launch(prevent_thread_lock=True, **launch_options())
-    client = Client(address, verbose=False, download_files=False)
+    client = Client(address, verbose=False, download_files=False, httpx_kwargs={"timeout": 600})
     yield client
     client.close()
     page.close(verbose=False)
@@ -95,7 +95,7 @@ def test_a_missing_target_is_reported_by_every_race(tmp_path: Path, story: str) 
 
 def test_api_streams_rows(client: Client, story: str) -> None:
     job = client.submit(story, ["lookup", "alone"], *SETTINGS, api_name="/race")
-    start, *_, end = parsed(job.result(timeout=60))
+    start, *_, end = parsed(job.result(timeout=600))
     assert [lane["key"] for lane in start["lanes"]] == ["alone", "lookup"]
     assert end["same"][0] == "same"
     seen = [text for text in job.outputs() if text]

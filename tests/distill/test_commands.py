@@ -10,34 +10,7 @@ from fastllm.__main__ import main
 from fastllm.checkpoints import load_drafter, load_target
 from fastllm.data.tokens import TokenPairs
 from fastllm.race import Race
-from fastllm.targets.hub import HubTarget
 from fastllm.trace import DecodingConfig
-
-NOUNS = ("mill", "library", "bridge", "museum", "harbour", "station", "theatre", "market")
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory, story: str) -> Path:
-    """A data folder of eight stories, each with a summary that its article supports."""
-    folder = tmp_path_factory.mktemp("data")
-    rows = []
-    for index in range(16):
-        article = story.replace("mill", NOUNS[index % 8])
-        summary = article[: article.index(" Fire crews")] + " " + article.split(". ")[2] + "."
-        rows.append({"id": f"s{index}", "article": article, "highlights": summary})
-    lines = "".join(json.dumps(row) + "\n" for row in rows)
-    (folder / "train.jsonl").write_text(lines)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def target(tmp_path_factory: pytest.TempPathFactory, tiny_target: HubTarget) -> Path:
-    """The tiny target as a checkpoint folder."""
-    folder = tmp_path_factory.mktemp("target")
-    tiny_target.model.config.fastllm = {"name": "tiny", "prefix": "", "source_length": 96}
-    tiny_target.model.save_pretrained(folder)
-    tiny_target.vocabulary.tokenizer.save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +29,8 @@ def test_pseudo_keeps_the_data_set_beside_the_targets_texts(pseudo: Path) -> Non
     assert written.ids == own.ids
     assert len(set(written.ids)) == 12
     assert all(len(written.target(index)) <= 16 for index in range(12))
+    held_out = TokenPairs(pseudo / "validation")
+    assert set(held_out.ids) == {f"s{index}" for index in range(16, 22)}
 
 
 @pytest.mark.parametrize("method", ["supervised", "mixed_gkd"])
@@ -75,6 +50,9 @@ def test_train_writes_a_drafter_that_races(
     assert card["method"]["name"] == method
     assert card["recipe"]["updates"] == 2
     assert card["articles"] == 12
+    assert card["validation"]["articles"] == 6
+    assert card["validation"]["tau"] >= 1
+    assert (card["teacher_tokens"]["scored"] > 0) == (method == "mixed_gkd")
     assert ("own (20%)" in card["texts"]) == (method == "mixed_gkd")
     drafter = load_drafter(out)
     race = Race(load_target(target, device="cpu"), [None, drafter], story,
@@ -100,7 +78,7 @@ def test_train_counts_n_grams_before_and_after(
         card = json.loads((tmp_path / name / "checkpoint" / "card.json").read_text())
         origin = {"before": "the data set's summaries", "after": "target-written"}
         assert card["texts"] == origin[name]
-        assert load_drafter(tmp_path / name / "checkpoint").name == name
+        assert load_drafter(tmp_path / name / "checkpoint").name == f"ngram-{name}"
 
 
 def test_train_makes_a_target_from_nothing_and_goes_on_where_it_stopped(
@@ -127,6 +105,72 @@ def test_train_makes_a_target_from_nothing_and_goes_on_where_it_stopped(
     assert "stage" not in capsys.readouterr().out
 
 
+def test_names_of_the_original_and_a_recipe_mean_the_same(
+    pseudo: Path, target: Path, tmp_path: Path
+) -> None:
+    recipe = tmp_path / "both.yaml"
+    recipe.write_text(
+        yaml.safe_dump(
+            {
+                "drafter": "lstm", "exp_name": "from-recipe", "length": 16, "updates": 9,
+                "train": {"batch": 4, "kd_temp": 2.0, "limit": 8000},
+                "pseudo": {"batch": 64, "shard_size": 8},
+            }
+        )
+    )  # fmt: skip
+    common = ["--target", str(target), "--pseudo_dataset_path", str(pseudo), "--device", "cpu"]
+    asked = {
+        "original": ["--drafter", "lstm", "--exp_name", "x", "--kd_loss", "RKL", "--kd-temp", "2",
+                     "--distill_method", "supervised-kd", "--updates", "2", "--batch", "4",
+                     "--length", "16"],
+        "recipe": ["--recipe", str(recipe), "--loss", "rkl", "--updates", "2"],
+    }  # fmt: skip
+    cards = {}
+    for name, arguments in asked.items():
+        run = ["--run", str(tmp_path / name), "--validation", "none"]
+        assert main(["train", *arguments, *run, *common]) == 0
+        cards[name] = json.loads((tmp_path / name / "checkpoint" / "card.json").read_text())
+    assert cards["original"]["recipe"] == cards["recipe"]["recipe"]
+    assert cards["original"]["recipe"]["kd_temperature"] == 2
+    assert cards["recipe"]["name"] == "from-recipe"
+    assert "validation" not in cards["recipe"]
+    card = cards["recipe"]
+    assert card["method"] == {
+        "name": "supervised_kd", "lambda1": 1.0, "lambda2": 0.0, "loss": "rkl",
+    }  # fmt: skip
+    assert (card["prefix"], card["source_length"]) == ("", 96)
+    again = ["train", *asked["recipe"], "--run", str(tmp_path / "recipe"), *common]
+    assert main([*again, "--validation", "none"]) == 0, "a finished run says so and stays"
+    assert main([*again, "--learning-rate", "0.5"]) == 2, "another run may not take its place"
+
+
+def test_a_dry_run_estimates_builds_and_leaves_nothing(
+    data: Path, target: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    common = ["--target", str(target), "--data", str(data), "--length", "16", "--batch", "4"]
+    train = ["train", "--drafter", "t5", "--exp_name", "x", "--method", "mixed_gkd"]
+    assert main([*train, *common, "--run", str(run), "--updates", "700", "--dry-run"]) == 0
+    out = capsys.readouterr().out
+    assert "memory a GPU" in out
+    assert "hours on 8 GPUs" in out
+    assert "2/2" in out
+    assert "700 would take" in out
+    assert main(["pseudo", *common, "--out", str(run), "--dry-run"]) == 0
+    assert "two batches" in capsys.readouterr().out
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_articles_already_chosen_are_not_taken_for_others(
+    data: Path, target: Path, pseudo: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    common = ["pseudo", "--target", str(target), "--data", str(data), "--out", str(pseudo)]
+    assert main([*common, "--length", "16", "--limit", "11"]) == 2
+    assert "other articles" in capsys.readouterr().err
+    assert main([*common, "--length", "17", "--limit", "12"]) == 2
+    assert "length: 16, now 17" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "why"),
     [
@@ -134,12 +178,56 @@ def test_train_makes_a_target_from_nothing_and_goes_on_where_it_stopped(
         (["train", "--drafter", "lstm", "--data", "x"], "--exp_name is missing"),
         (["train", "--target", "none.yaml", "--data", "x"], "not a readable YAML"),
         (["train", "--recipe", "none.yaml"], "not a readable YAML"),
+        (["train", "--drafter", "lstm", "--loss", "ce", "--kd_loss", "fkl"], "two names"),
+        (["train", "--drafter", "lstm", "--kd_temp", "8"], "belongs to a divergence"),
+        (["train", "--drafter", "lstm", "--kd_loss", "fkl", "--kd_temp", "0"], "above 0"),
+        (["train", "--drafter", "lstm", "--batch", "0"], "at least 1"),
+        (["train", "--drafter", "lstm", "--method", "seq_kd"], "fastllm pseudo"),
+        (["train", "--drafter", "lstm", "--pseudo_dataset_path", "none"], "holds no texts"),
+        (["train", "--drafter", "lstm", "--device", "cuda:77"], "no such device"),
+        (["train", "--drafter", "lstm", "--start", "none"], "not a whole lstm"),
+        (["train", "--drafter", "ngram", "--kd_loss", "fkl"], "does not belong to an n-gram"),
+        (["train", "--drafter", "ngram", "--method", "mixed_gkd"], "counts texts"),
+        (["train", "--drafter", "ngram", "--ngram_n", "9"], "between 1 and 4"),
+        (["pseudo", "--out", "x"], "--data is missing"),
+        (["pseudo", "--data", "none", "--out", "none/x"], "none has no train.jsonl"),
     ],
 )
 def test_what_cannot_be_done_is_said(
-    arguments: list[str], why: str, target: Path, capsys: pytest.CaptureFixture[str]
+    arguments: list[str],
+    why: str,
+    target: Path,
+    data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    if "--drafter" in arguments:
+    monkeypatch.chdir(tmp_path)
+    if "--drafter" in arguments or "pseudo" in arguments:
         arguments = [*arguments, "--target", str(target)]
+    if "--drafter" in arguments and "--data" not in arguments:
+        arguments = [*arguments, "--data", str(data), "--exp_name", "x"]
     assert main(arguments) == 2
     assert why in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("tree", "why"),
+    [
+        ({"updats": 3}, "no option 'updats' of train"),
+        ({"updates": "many"}, "invalid int value"),
+        ({"drafter": "guess"}, "invalid choice"),
+        ({"updates": [1, 2]}, "needs one value"),
+        ({"train": {"shard_size": 3}}, "no option 'shard_size' of train"),
+        ({"train": 3}, "needs names and values"),
+    ],
+)
+def test_a_wrong_recipe_is_refused(
+    tree: dict[str, object], why: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "wrong.yaml"
+    path.write_text(yaml.safe_dump(tree))
+    assert main(["train", "--recipe", str(path)]) == 2
+    shown = capsys.readouterr().err
+    assert why in shown
+    assert "wrong.yaml" in shown

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from fastllm.data.tokens import TokenPairs, write_pairs
 from fastllm.distill.loop import Schedule, fit
@@ -120,6 +121,55 @@ def test_a_half_written_save_is_passed_over(tmp_path: Path) -> None:
     last = fit(again, loss_of, Schedule(4, 1e-3), tmp_path, say=_quiet)
     assert last["step"] == 4
     assert torch.equal(again.weight, model.weight)
+
+
+def test_the_best_weights_by_validation_are_kept_and_a_resumed_run_finds_the_same(
+    tmp_path: Path,
+) -> None:
+    """A weight that falls from 3 by a fixed step an update; the validation likes it best at 2."""
+
+    def run(folder: Path, break_at: int | None) -> tuple[torch.nn.Module, dict[str, float]]:
+        model = torch.nn.Linear(1, 1, bias=False)
+        torch.nn.init.constant_(model.weight, 3.0)
+
+        def loss_of(network: torch.nn.Module, step: int) -> dict[str, torch.Tensor]:
+            if step == break_at:
+                raise KeyboardInterrupt
+            return {"loss": network(torch.ones(1, 1)).sum()}
+
+        def validate(network: torch.nn.Module) -> dict[str, float]:
+            return {"validation_tau": -abs(float(network.weight.detach()) - 2.0)}
+
+        last = fit(
+            model, loss_of, Schedule(20, 0.1, warmup=0), folder, weight_decay=0.0, save_every=8,
+            log_every=5, validate=validate, validate_every=2, best_by="validation_tau", say=_quiet,
+        )  # fmt: skip
+        return model, last
+
+    model, last = run(tmp_path / "whole", None)
+    assert last["best"]["step"] == 10
+    assert last["step"] == 20
+    assert float(model.weight.detach()) == pytest.approx(2.0, abs=0.01)
+    kept = load_file(tmp_path / "whole" / "last" / "model.safetensors")["weight"]
+    assert float(kept) == pytest.approx(1.0, abs=0.02)
+    steps = [row["step"] for row in _log(tmp_path / "whole")]
+    assert steps == sorted({*range(2, 21, 2), *range(5, 21, 5)})
+    for break_at in (13, 9):  # behind the best, saved before it; and before it
+        folder = tmp_path / f"broken{break_at}"
+        with pytest.raises(KeyboardInterrupt):
+            run(folder, break_at)
+        resumed, again = run(folder, None)
+        assert torch.equal(resumed.weight, model.weight)
+        assert again["best"] == last["best"] | {"seconds": again["best"]["seconds"]}
+
+
+def test_a_run_is_not_continued_with_other_settings(tmp_path: Path) -> None:
+    def loss_of(network: torch.nn.Module, step: int) -> dict[str, torch.Tensor]:
+        return {"loss": network(torch.ones(1, 2)).square().sum()}
+
+    fit(torch.nn.Linear(2, 1), loss_of, Schedule(2, 1e-3), tmp_path, config={"a": 1}, say=_quiet)
+    with pytest.raises(CheckpointError, match="a: 1, now 2"):
+        fit(torch.nn.Linear(2, 1), loss_of, Schedule(2, 1e-3), tmp_path, config={"a": 2})
 
 
 def test_distillation_aligns_with_the_target(

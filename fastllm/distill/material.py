@@ -1,0 +1,301 @@
+"""What a training works on: processes and their device, the target, articles and its texts."""
+
+import argparse
+import json
+import random
+import shutil
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from transformers.utils import logging
+
+from fastllm.checkpoints import SHIPPED, TARGET
+from fastllm.data.articles import Article, read_articles, read_split
+from fastllm.data.prepare import prepare_pairs
+from fastllm.data.tokens import TokenPairs
+from fastllm.distill.loop import processes
+from fastllm.distill.options import needed
+from fastllm.distill.pseudo import weights_fingerprint, write_pseudo
+from fastllm.errors import DataError, SettingsError
+from fastllm.targets.hub import HubTarget
+
+TEXT_LENGTH = 96
+"""The most tokens of a text, where nothing else is said."""
+
+
+@dataclass
+class Workplace:
+    """Where a command works: processes, device, folder.
+
+    Attributes:
+        accelerator: the processes and their devices.
+        folder: of the run; a dry run has one of its own, which it removes.
+        dry: whether this is a dry run.
+    """
+
+    accelerator: Accelerator
+    folder: Path
+    dry: bool
+
+    @classmethod
+    def of(cls, options: argparse.Namespace, folder: Path) -> "Workplace":
+        """The workplace that options ask for, with `folder` as its place."""
+        logging.disable_progress_bar()
+        work = cls(processes(_device(options.device)), folder, options.dry_run)
+        if work.dry:
+            work.folder = folder.with_name(folder.name + ".dry-run")
+            work.first(lambda: shutil.rmtree(work.folder, ignore_errors=True))
+        return work
+
+    def say(self, line: str) -> None:
+        """Prints, once for all processes."""
+        if self.accelerator.is_main_process:
+            print(line, flush=True)
+
+    def first(self, act: Callable[[], object]) -> None:
+        """Lets the first process act while the others wait."""
+        if self.accelerator.is_main_process:
+            act()
+        self.accelerator.wait_for_everyone()
+
+    def clear(self) -> None:
+        """Removes what a dry run made."""
+        if self.dry and self.accelerator.is_main_process:
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _device(name: str | None) -> str | None:
+    """What torch calls a device: a bare number means a GPU."""
+    if name is None:
+        return None
+    name = f"cuda:{name}" if name.isdigit() else name
+    try:
+        kind = torch.device(name)
+    except RuntimeError as error:
+        raise SettingsError(f"--device {name}: there is no such device.") from error
+    here = {"cpu": True, "mps": torch.backends.mps.is_available()}
+    if not here.get(kind.type, (kind.index or 0) < torch.cuda.device_count()):
+        raise SettingsError(
+            f"--device {name}: there is no such device here ({torch.cuda.device_count()} CUDA "
+            "GPUs). Give cpu, or leave it out to take the best there is."
+        )
+    return name
+
+
+# The target, and articles for it.
+
+
+def target_place(options: argparse.Namespace) -> str:
+    """Folder or name of the target."""
+    return str(SHIPPED / TARGET) if options.target == TARGET else str(options.target)
+
+
+def load_teacher(options: argparse.Namespace, work: Workplace) -> HubTarget:
+    """The target, on this process's device."""
+    return HubTarget.load(
+        target_place(options),
+        device=work.accelerator.device,
+        load_in=options.load_in,
+        prefix=options.prefix,
+        source_length=options.source_length,
+    )
+
+
+def article_count(options: argparse.Namespace, work: Workplace, dry: int) -> int:
+    """How many articles to take; 0 is all."""
+    if work.dry:
+        return dry
+    limit, scale = int(options.limit), float(options.scale)
+    return min(limit, max(16, round(limit * scale)))
+
+
+def held_out_count(options: argparse.Namespace, work: Workplace) -> int:
+    """How many articles to hold out; 0 is none."""
+    asked, scale = int(options.validation_articles), float(options.scale)
+    return min(asked, 8 if work.dry else max(8, round(asked * scale)))
+
+
+def has_split(data: str, split: str) -> bool:
+    """Whether a data set has a split, as far as can be told without the network."""
+    try:
+        read_split(data, split)
+    except DataError:
+        return False
+    return True
+
+
+def choose_pairs(
+    data: str,
+    split: str,
+    folder: Path,
+    target: HubTarget,
+    options: argparse.Namespace,
+    work: Workplace,
+    count: int,
+) -> TokenPairs:
+    """The data set's summaries of `count` random articles as token pairs, made once."""
+    length = max(TEXT_LENGTH, options.length or 0)
+    asked = {
+        "data": str(data),
+        "split": split,
+        "articles": count,
+        "seed": options.seed or 0,
+        "vocabulary": target.vocabulary.fingerprint,
+        "source_length": target.source_length,
+        "text_length": length,
+        "prefix": target.prefix,
+    }
+    note = folder / "asked.json"
+    if note.exists() and (folder / "meta.json").exists():
+        found = json.loads(note.read_text())
+        if found != asked:
+            raise DataError(
+                f"{folder} holds other articles than those asked for ({found}; now {asked}): give "
+                "another folder, or remove it."
+            )
+        return TokenPairs(folder)
+
+    def make() -> None:
+        path = Path(data)
+        stream = read_articles(path) if path.is_file() else read_split(data, split)
+        articles: Iterable[Article]
+        if work.dry:
+            articles = islice(stream, count)
+        else:
+            everything = list(stream)
+            random.Random(options.seed or 0).shuffle(everything)
+            articles = everything[: count or None]
+        folder.mkdir(parents=True, exist_ok=True)
+        note.write_text(json.dumps(asked))
+        prepare_pairs(
+            articles,
+            target.vocabulary,
+            folder,
+            kind="summary",
+            source_length=target.source_length,
+            text_length=length,
+            prefix=target.prefix,
+        )
+
+    work.accelerator.wait_for_everyone()  # all have looked; now the first may write
+    work.first(make)
+    return TokenPairs(folder)
+
+
+@dataclass(frozen=True)
+class Material:
+    """What a drafter is trained on."""
+
+    target: HubTarget
+    dataset: TokenPairs
+    written: TokenPairs | None
+
+
+def gather(options: argparse.Namespace, work: Workplace, needs_texts: bool) -> Material:
+    """Loads the target, the articles and what the target wrote of them.
+
+    A dry run before `pseudo` lets the target write a few texts by itself, if the method
+    needs them.
+
+    Raises:
+        DataError: there are no articles or texts, or they belong to another target.
+    """
+    folder = Path(options.pseudo_dataset_path) if options.pseudo_dataset_path else None
+    target = load_teacher(options, work)
+    few = 2 * (options.batch or 32)
+    if folder is not None and (folder / "meta.json").exists():
+        written, dataset = TokenPairs(folder), TokenPairs(folder / "articles")
+        _check_texts(options, folder, written, dataset, target)
+        return Material(target, dataset, written)
+    if folder is not None and not work.dry:
+        raise DataError(
+            f"{folder} holds no texts, or not yet all: let the target write them with "
+            "`python -m fastllm pseudo`, or run that again to let it finish."
+        )
+    dataset = choose_pairs(
+        needed(options, "data"),
+        "train",
+        work.folder / "articles",
+        target,
+        options,
+        work,
+        article_count(options, work, few),
+    )
+    texts = None
+    if work.dry and needs_texts:
+        texts = write_pseudo(
+            target,
+            dataset,
+            work.folder / "pseudo",
+            length=options.length or TEXT_LENGTH,
+            batch=options.batch or 32,
+            accelerator=work.accelerator,
+            say=lambda line: None,
+        )
+    return Material(target, dataset, texts)
+
+
+def _check_texts(
+    options: argparse.Namespace,
+    folder: Path,
+    written: TokenPairs,
+    dataset: TokenPairs,
+    target: HubTarget,
+) -> None:
+    meta = written.meta
+    if meta.get("vocabulary") != target.vocabulary.fingerprint:
+        raise DataError(
+            f"{folder} was written by {meta.get('target')} with another vocabulary "
+            f"than {target.name}'s: write it anew with `python -m fastllm pseudo`."
+        )
+    if options.load_in in ("fp32", "bf16") and meta.get("load_in") in ("fp32", "bf16"):
+        weights = weights_fingerprint(target)
+        if meta["weights"] != weights:
+            raise DataError(
+                f"{folder} was written by a {meta.get('target')} with other weights "
+                f"({meta['weights']}) than those of {options.target} ({weights}): write it anew "
+                "with `python -m fastllm pseudo`."
+            )
+    own = {"prefix": dataset.meta.get("prefix", ""), "source_length": dataset.meta["source_length"]}
+    for name, value in own.items():
+        asked = getattr(options, name)
+        if asked is not None and asked != value:
+            raise DataError(
+                f"{folder} was written with {name}={value!r}, not {asked!r}: leave --{name} out, "
+                "or write it anew with `python -m fastllm pseudo`."
+            )
+        setattr(target, name, value)
+
+
+def held_out_texts(
+    options: argparse.Namespace, work: Workplace, target: HubTarget
+) -> TokenPairs | None:
+    """What the target wrote of articles that no drafter trains on."""
+    where = options.validation
+    count = held_out_count(options, work)
+    if where == "none" or not count:
+        return None
+    beside = Path(options.pseudo_dataset_path or "-") / "validation"
+    if where is None and (beside / "meta.json").exists():
+        return TokenPairs(beside)
+    if where is None:
+        where = options.data if options.data and has_split(options.data, "validation") else None
+    elif (Path(where) / "settings.json").exists():
+        return TokenPairs(where)
+    if where is None:
+        work.say("no validation: there is no validation split (--validation names other articles)")
+        return None
+    folder = work.folder / "validation"
+    pairs = choose_pairs(where, "validation", folder / "articles", target, options, work, count)
+    return write_pseudo(
+        target,
+        pairs,
+        folder,
+        length=max(TEXT_LENGTH, options.length or 0),
+        accelerator=work.accelerator,
+        say=work.say,
+    )

@@ -1,0 +1,234 @@
+"""The flags of `train` and `pseudo`, and YAML recipes that stand for them."""
+
+import argparse
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from fastllm.distill.losses import DIVERGENCES
+from fastllm.distill.train import METHODS
+from fastllm.drafters import NEURAL
+from fastllm.errors import SettingsError
+from fastllm.targets.hub import LOAD_IN
+
+DEFAULTS: dict[str, Any] = {
+    "target": "target",
+    "limit": 8000,
+    "validation_articles": 64,
+    "scale": 1.0,
+    "load_in": "fp32",
+    "ngram_n": 3,
+    "smoothing": "interpolated",
+    "save_every": 200,
+    "log_every": 20,
+    "temperature": 0.0,
+    "shard_size": 256,
+}
+"""What an option is where neither the command line nor a recipe gives it."""
+
+
+def train_flags(parser: argparse.ArgumentParser) -> None:
+    """Every option of `train`."""
+    _common_flags(parser)
+    parser.add_argument("--drafter", choices=[*NEURAL, "ngram"], help="family to train")
+    _flag(parser, "--exp_name", help="name of the run and of the checkpoint")
+    _flag(parser, "--pseudo_dataset_path", help="what `pseudo` wrote; without it: the data set")
+    _flag(parser, "--out", help="where the checkpoint goes (default: RUN/checkpoint)")
+    _flag(parser, "--run", help="the run's folder (default: runs/EXP_NAME)")
+    _flag(
+        parser,
+        "--distill_method",
+        "--method",
+        type=_name,
+        choices=list(METHODS),
+        help="how a drafter is trained; ngram: supervised counts the data set's own summaries, "
+        "seq_kd what the target wrote",
+    )
+    losses = ["ce", *DIVERGENCES]
+    _flag(parser, "--loss", type=_name, choices=losses, help="the method's by default")
+    _flag(parser, "--kd_loss", type=_name, choices=list(DIVERGENCES), help="a divergence, likewise")
+    _flag(parser, "--kd_temp", type=float, help="divides both logits in a divergence")
+    for name in ("updates", "warmup", "cooldown"):
+        _flag(parser, f"--{name}", type=int, help="see DrafterRecipe")
+    for name in ("learning_rate", "lambda1", "lambda2"):
+        _flag(parser, f"--{name}", type=float, help="see DrafterRecipe")
+    _flag(
+        parser,
+        "--start",
+        "--student",
+        metavar="START",
+        help="a neural drafter's initial weights: copying (default), ordinary, or those of another "
+        "drafter of its family: a folder, or for t5 a T5 of the Hub such as google-t5/t5-small",
+    )
+    _flag(parser, "--ngram_n", type=int, help="order of the n-gram (default: 3)")
+    _flag(parser, "--smoothing", help="interpolated or laplace")
+    _flag(
+        parser,
+        "--validation",
+        metavar="DATA",
+        help="held-out articles: data with a validation split, a JSON-lines file, what `pseudo` "
+        "wrote, or none (default: what lies in the pseudo data, else --data's validation split)",
+    )
+    _flag(parser, "--validate_every", type=int, help="updates (default: a twentieth of all)")
+    _flag(parser, "--save_every", type=int, help="updates between two saves (default: 200)")
+    _flag(parser, "--log_every", type=int, help="updates between two log lines (default: 20)")
+
+
+def pseudo_flags(parser: argparse.ArgumentParser) -> None:
+    """Every option of `pseudo`."""
+    _common_flags(parser)
+    _flag(parser, "--out", "--pseudo_dataset_path", dest="out", help="folder to write to")
+    _flag(parser, "--temperature", type=float, help="0 is greedy (default)")
+    _flag(parser, "--shard_size", type=int, help="articles a file (default: 256)")
+
+
+def settle(options: argparse.Namespace) -> None:
+    """Fills in what the command line left out: from the recipe, then from DEFAULTS.
+
+    Raises:
+        SettingsError: the recipe has an option that there is not, or a value out of range.
+    """
+    for name, value in _from_recipe(options).items():
+        if getattr(options, name) in (None, False):
+            setattr(options, name, value)
+    for name, value in DEFAULTS.items():
+        if getattr(options, name, ...) is None:
+            setattr(options, name, value)
+    for name in ("limit", "validation_articles"):
+        if getattr(options, name) < 0:
+            raise SettingsError(f"--{name} {getattr(options, name)}: give 0 or more.")
+    for name in ("length", "batch", "shard_size", "save_every", "log_every", "source_length"):
+        value = getattr(options, name, None)
+        if value is not None and value < 1:
+            raise SettingsError(f"--{name} {value}: give at least 1.")
+    if not 0 < options.scale <= 1:
+        raise SettingsError(f"--scale {options.scale}: give a number above 0, at most 1.")
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A YAML file of names and values.
+
+    Raises:
+        SettingsError: it is not one.
+    """
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise SettingsError(f"{path} is not a readable YAML file: {error}") from error
+    if not isinstance(tree, dict):
+        raise SettingsError(f"{path}: needs names and values.")
+    return tree
+
+
+def needed(options: argparse.Namespace, name: str) -> Any:
+    """The value of an option that there is no default for.
+
+    Raises:
+        SettingsError: it was not given.
+    """
+    value = getattr(options, name)
+    if value is None:
+        raise SettingsError(f"--{name} is missing.")
+    return value
+
+
+_FLAGS: dict[str, Callable[[argparse.ArgumentParser], None]] = {
+    "train": train_flags,
+    "pseudo": pseudo_flags,
+}
+
+
+def _from_recipe(options: argparse.Namespace) -> dict[str, Any]:
+    """The options that a recipe gives to this command.
+
+    One file can serve both: what stands under "train" or "pseudo" is for that command alone, and
+    at the top each takes what it knows.
+    """
+    if not options.recipe:
+        return {}
+    path = Path(options.recipe)
+    tree = read_yaml(path)
+    own = tree.pop(options.command, None) or {}
+    others = [name for name in _FLAGS if name != options.command]
+    for name in others:
+        tree.pop(name, None)
+    if not isinstance(own, dict):
+        raise SettingsError(f"{path}: {options.command!r} needs names and values.")
+    found: dict[str, Any] = {}
+    for name, value in {**tree, **own}.items():
+        parsed = _parse(path, options.command, name, value)
+        if parsed is not None:
+            found |= parsed
+        elif name in own or all(_parse(path, other, name, value) is None for other in others):
+            raise SettingsError(f"{path}: there is no option {name!r} of {options.command}.")
+    return found
+
+
+def _parse(path: Path, command: str, name: str, value: Any) -> dict[str, Any] | None:
+    """A name and a value of a recipe as the command line would take them; None: unknown."""
+    parser = argparse.ArgumentParser(exit_on_error=False, allow_abbrev=False, add_help=False)
+    _FLAGS[command](parser)
+    if isinstance(value, dict | list):
+        raise SettingsError(f"{path}: {name!r} needs one value.")
+    if value is None or value is False:
+        words = []
+    else:
+        words = [f"--{name}"] if value is True else [f"--{name}={value}"]
+    try:
+        parsed, unknown = parser.parse_known_args(words)
+    except argparse.ArgumentError as error:
+        raise SettingsError(f"{path}: {error}.") from error
+    if unknown or not (words or name in vars(parsed)):
+        return None
+    return {key: entry for key, entry in vars(parsed).items() if entry not in (None, False)}
+
+
+def _common_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--recipe", metavar="FILE", help="YAML with any of the other options")
+    parser.add_argument("--target", help="shipped target (default), folder or Hub model")
+    _flag(
+        parser,
+        "--data",
+        help="folder with train.jsonl.xz (or .jsonl, .jsonl.gz, Parquet), or cnn_dailymail",
+    )
+    parser.add_argument("--prefix", help='before every article, such as "summarize: "')
+    _flag(parser, "--source_length", type=int, help="the most tokens read of an article")
+    _flag(
+        parser,
+        "--load_in",
+        choices=LOAD_IN,
+        help="the target's weights: fp32 (default), bf16, or by bitsandbytes 8bit, 4bit (NF4)",
+    )
+    _flag(parser, "--limit", type=int, help="articles; 0 takes all (default: 8000)")
+    _flag(parser, "--seed", type=int, help="which articles, and of every draw (default: 0)")
+    _flag(parser, "--length", type=int, help="the most tokens of a text (default: 96)")
+    _flag(parser, "--batch", type=int, help="articles at once (default: train 32, pseudo 64)")
+    _flag(
+        parser,
+        "--validation_articles",
+        type=int,
+        help="held-out articles; 0 does without (default: 64)",
+    )
+    _flag(parser, "--scale", type=float, help="shrinks articles and updates (default: 1)")
+    _flag(parser, "--device", help="cpu, cuda, mps, or a GPU's number (default: the best there is)")
+    _flag(
+        parser,
+        "--dry_run",
+        action="store_true",
+        help="estimate memory, disk and hours, build everything, do two steps, leave nothing",
+    )
+
+
+def _name(text: str) -> str:
+    """A name of ours, however it was spelt: seq-kd is seq_kd, FKL is fkl."""
+    return text.replace("-", "_").lower()
+
+
+def _flag(parser: argparse.ArgumentParser, *names: str, **settings: Any) -> None:
+    """Adds an option under its names, with underscores and with dashes."""
+    spellings: Sequence[str] = [
+        spelling for name in names for spelling in (name, "--" + name[2:].replace("_", "-"))
+    ]
+    parser.add_argument(*dict.fromkeys(spellings), **settings)

@@ -1,0 +1,118 @@
+"""How good a drafter in training is: alpha and tau on held-out texts of the target.
+
+Both are read from the target's own greedy texts, the drafter being told the true words before each
+place. For a greedy decoding that is not an estimate of tau but tau itself: its text is the
+target's, and a draft stands exactly as long as the drafter's first choices are the target's words.
+"""
+
+from collections.abc import Sequence
+
+import torch
+
+from fastllm.data.tokens import IGNORED, TokenPairs, padded
+from fastllm.distill.teacher import Teacher
+from fastllm.errors import DataError, VocabularyError
+from fastllm.rules import Rules
+from fastllm.sampling import forbid
+from fastllm.targets import resolve
+from fastllm.targets.hub import HubTarget
+from fastllm.trace import DecodingConfig
+
+GAMMA = 5
+"""Tokens a draft when tau is measured."""
+
+
+class Validation:
+    """Measures a drafter's network; draws nothing at random.
+
+    Args:
+        target: the target.
+        written: held-out articles with what the target wrote greedily.
+        gamma: tokens a draft.
+        batch: articles at once.
+
+    Raises:
+        DataError: there is no text, or the texts were drawn at random.
+        VocabularyError: the texts were written in another vocabulary.
+    """
+
+    def __init__(
+        self, target: HubTarget, written: TokenPairs, *, gamma: int = GAMMA, batch: int = 16
+    ) -> None:
+        if not len(written) or written.meta.get("temperature"):
+            raise DataError("validation needs texts that the target wrote at temperature 0.")
+        if written.meta.get("vocabulary") != target.vocabulary.fingerprint:
+            raise VocabularyError(
+                f"the validation texts are not in {target.name}'s vocabulary: write them anew."
+            )
+        self.gamma = gamma
+        self.articles = len(written)
+        self._written = written
+        self._teacher = Teacher(target, written)
+        self._start = target.start_id
+        self._config = resolve(DecodingConfig(), target)
+        self._rules = Rules(target.end_id)
+        # Texts of like length together: less padding.
+        order = sorted(range(len(written)), key=lambda index: len(written.target(index)))
+        self._batches = [order[at : at + batch] for at in range(0, len(order), batch)]
+
+    @torch.no_grad()
+    def __call__(self, model: torch.nn.Module) -> dict[str, float]:
+        """The numbers that go into the log.
+
+        Args:
+            model: source (B, S), prefix (B, T) -> logits (B, T, V).
+
+        Returns:
+            validation_alpha: mean of sum min(p, q) over all places, at temperature 1.
+            validation_alpha_greedy: the share of places where the drafter's first choice is the
+                target's word.
+            validation_tau: tokens a call of the target, greedy, with drafts of `gamma`.
+        """
+        device = next(model.parameters()).device
+        overlap = agreed = 0.0
+        tokens = calls = 0
+        for indices in self._batches:
+            texts = [self._written.target(index) for index in indices]
+            labels = padded(texts, IGNORED).to(device)
+            prefix = padded([[self._start, *text[:-1]] for text in texts], 0).to(device)
+            source = padded([self._written.source(index) for index in indices], 0).to(device)
+            q_logits = model(source, prefix).float()
+            p_logits = self._teacher.logits(indices, prefix)
+            for row, text in enumerate(texts):
+                banned = self._rules.along([self._start], text[:-1], self._config)
+                p = forbid(p_logits[row, : len(text)], banned)
+                q = forbid(q_logits[row, : len(text)], banned)
+                width = min(p.shape[-1], q.shape[-1])
+                shared = torch.minimum(p.softmax(-1)[:, :width], q.softmax(-1)[:, :width])
+                overlap += float(shared.sum())
+                agrees = (q.argmax(-1) == labels[row, : len(text)]).tolist()
+                agreed += sum(agrees)
+                tokens += len(text)
+                calls += greedy_calls(agrees, self.gamma)
+        return {
+            "validation_alpha": overlap / tokens,
+            "validation_alpha_greedy": agreed / tokens,
+            "validation_tau": tokens / calls,
+        }
+
+
+def greedy_calls(agrees: Sequence[bool], gamma: int) -> int:
+    """Calls of the target that greedy speculation needs for a text.
+
+    Args:
+        agrees: at each place, whether the drafter's first choice is the target's word.
+        gamma: tokens a draft.
+
+    Example:
+        >>> greedy_calls([True, True, False, True, True], gamma=2)
+        2
+    """
+    place = calls = 0
+    while place < len(agrees):
+        kept = 0
+        while kept < gamma and place + kept < len(agrees) and agrees[place + kept]:
+            kept += 1
+        place += kept + 1  # the target's own token comes on top
+        calls += 1
+    return calls

@@ -1,0 +1,120 @@
+"""The CNN drafter: causal convolutions over the last words that look things up in the article.
+
+Three gated convolutions of two taps each, one, two and four tokens apart, see the last eight
+tokens (WaveNet's dilation, van den Oord et al. 2016, arXiv:1609.03499; gated linear units for
+language, Dauphin et al. 2017, arXiv:1612.08083). Decoding keeps for each layer a ring of its last
+inputs, so a step costs the same whatever has been written. Then the article is asked (see
+`fastllm.drafters.reader`).
+"""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from fastllm.drafters.neural import NeuralDrafter
+from fastllm.drafters.reader import ArticleReader, ReaderMemory
+from fastllm.errors import SettingsError
+
+
+@dataclass(frozen=True)
+class CnnSettings:
+    """The sizes of a CNN drafter.
+
+    Attributes:
+        vocabulary_size: V, how many ids the target knows.
+        width: d, of embeddings and features; divisible by 6.
+        channels: of the convolutions.
+        layers: convolutions; layer i looks back 2^i tokens, so n layers see the last 2^n.
+        mixing: of the layer between attention and output.
+        places: source positions with an embedding of their own; later ones share the last.
+    """
+
+    vocabulary_size: int
+    width: int = 144
+    channels: int = 160
+    layers: int = 3
+    mixing: int = 256
+    places: int = 256
+
+    def __post_init__(self) -> None:
+        sizes = (self.vocabulary_size, self.width, self.channels, self.mixing, self.places)
+        if self.width % 6 or min(sizes) < 1 or not 1 <= self.layers <= 6:
+            raise SettingsError(
+                f"{self}: every size must be above 0, the width divisible by 6, and the layers "
+                "from 1 to 6."
+            )
+
+    @property
+    def dilations(self) -> tuple[int, ...]:
+        """How many tokens back the second tap of each layer is."""
+        return tuple(2**layer for layer in range(self.layers))
+
+
+class CnnState(NamedTuple):
+    """What is carried from token to token; a step shares what it does not change.
+
+    Attributes:
+        before: the embedding of the last token, (B, width).
+        topic: what the article adds to every token, (B, channels).
+        rings: for each layer its last inputs, oldest first, each (B, channels).
+    """
+
+    before: torch.Tensor
+    topic: torch.Tensor
+    rings: tuple[tuple[torch.Tensor, ...], ...]
+
+
+class CnnModel(ArticleReader):
+    """The network; see `NeuralModel` for the contract of its methods."""
+
+    def __init__(self, settings: CnnSettings) -> None:
+        super().__init__(settings, settings.channels)
+        self.topic = nn.Linear(settings.width, settings.channels)
+        self.enter = nn.Linear(settings.width, settings.channels, bias=False)
+        self.layers = nn.ModuleList(
+            nn.Linear(2 * settings.channels, 2 * settings.channels) for _ in settings.dilations
+        )
+        self.level = nn.RMSNorm(settings.channels, eps=1e-6)
+
+    def begin(self, memory: ReaderMemory) -> CnnState:
+        """The state before the first token: nothing stands there."""
+        topic = self.topic(memory.mean)
+        nothing = torch.zeros_like(topic)
+        rings = tuple((nothing,) * dilation for dilation in self.settings.dilations)
+        return CnnState(torch.zeros_like(memory.mean), topic, rings)
+
+    def step(
+        self, memory: ReaderMemory, state: CnnState, ids: torch.Tensor
+    ) -> tuple[torch.Tensor, CnnState]:
+        """Reads one token of each text."""
+        embedded = self.embedding(ids)
+        flow = self.enter(embedded) + state.topic
+        rings = []
+        for layer, ring in zip(self.layers, state.rings, strict=True):
+            rings.append((*ring[1:], flow))
+            flow = flow + functional.glu(layer(torch.cat([ring[0], flow], -1)))
+        features = self.look_up(memory, embedded, state.before, self.level(flow))
+        return features, CnnState(embedded, state.topic, tuple(rings))
+
+    def forward(self, source: torch.Tensor, prefix: torch.Tensor) -> torch.Tensor:
+        """Logits (B, T, V) behind every token of `prefix`."""
+        memory = self.remember(source)
+        embedded = self.embedding(prefix)
+        before = functional.pad(embedded, (0, 0, 1, 0))[:, :-1]
+        flow = self.enter(embedded) + self.topic(memory.mean)[:, None]
+        length = prefix.shape[1]
+        for layer, dilation in zip(self.layers, self.settings.dilations, strict=True):
+            past = functional.pad(flow, (0, 0, dilation, 0))[:, :length]
+            flow = flow + functional.glu(layer(torch.cat([past, flow], -1)))
+        return self.logits(self.look_up(memory, embedded, before, self.level(flow)))
+
+
+class CnnDrafter(NeuralDrafter[CnnSettings]):
+    """A causal CNN as a drafter."""
+
+    FAMILY: ClassVar[str] = "cnn"
+    SETTINGS: ClassVar[type] = CnnSettings
+    MODEL: ClassVar[Any] = CnnModel

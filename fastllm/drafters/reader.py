@@ -1,0 +1,179 @@
+"""How the small drafters see the article: keys and values computed once, two attention heads.
+
+The LSTM and the CNN differ in how they sum up what was written. What they do with it is the same,
+and is here: they ask the article what stood behind the words just written, and a small layer turns
+the answer and the summary into a guess.
+
+A text that leaves words of the article out is copied with gaps. So every word of the article has a
+gate, learned from the word alone: how far it passes for the word behind it.
+
+Half of the attention starts as an induction head (as in `fastllm.drafters.copying_start`): its keys
+hold the two tokens before each place, its query the last two tokens written, and what it finds is
+written straight to the output. So such a drafter can copy before it has learned anything; the rest
+is training, and everything remains free to move.
+"""
+
+from abc import ABC, abstractmethod
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+
+class ReaderMemory(NamedTuple):
+    """The article.
+
+    Attributes:
+        keys: of its places, (B, 2, S, width / 2).
+        values: likewise.
+        mask: which places are no padding, (B, 1, S).
+        mean: its mean embedding, (B, width).
+    """
+
+    keys: torch.Tensor
+    values: torch.Tensor
+    mask: torch.Tensor
+    mean: torch.Tensor
+
+
+_PLACE = 24
+"""Width of the embedding of a source position."""
+
+_CLOSED = -3.0
+"""The gates of the words at first: nearly closed."""
+
+
+class ArticleReader(nn.Module, ABC):
+    """The part of a drafter's network that looks things up in the article.
+
+    A subclass adds `begin`, `step` and `forward`: see `fastllm.drafters.neural.NeuralModel`.
+
+    Args:
+        settings: with `vocabulary_size`, `width` (divisible by 6), `mixing` and `places`.
+        hidden: the width of the subclass's summary of what was written.
+    """
+
+    def __init__(self, settings: Any, hidden: int) -> None:
+        super().__init__()
+        self.settings = settings
+        width: int = settings.width
+        self.embedding = nn.Embedding(settings.vocabulary_size, width)
+        self.place = nn.Embedding(settings.places, _PLACE)
+        self.skip = nn.Linear(width, 1)
+        nn.init.zeros_(self.skip.weight)
+        nn.init.constant_(self.skip.bias, _CLOSED)
+        self.key = nn.Linear(4 * width + _PLACE, width)
+        self.value = nn.Linear(4 * width + _PLACE, width)
+        self.query = nn.Linear(2 * width + hidden, width)
+        self.mix = nn.Linear(2 * width + hidden, settings.mixing)
+        self.out = nn.Linear(settings.mixing, width)
+        self.copied = nn.Linear(width // 2, width, bias=False)
+        self.norm = nn.RMSNorm(width, eps=1e-6)
+
+    @torch.no_grad()
+    def start_copying(
+        self, generator: torch.Generator, start_id: int = 0, full_stop: int = 0
+    ) -> None:
+        """Lays an induction head down in the first attention head.
+
+        Args:
+            generator: the source of the random maps.
+            start_id: the token before every text.
+            full_stop: a summary begins like a sentence, so the start token begins like this one.
+        """
+        width = self.settings.width
+        half, part = width // 2, width // 6
+        last = orthonormal(half - part, width, generator)
+        earlier = orthonormal(part, width, generator)
+        found = orthonormal(half, width, generator)
+        self.embedding.weight[start_id] = self.embedding.weight[full_stop]
+        for layer in (self.key, self.value, self.query):
+            layer.weight[:half] = 0.0
+            layer.bias[:half] = 0.0
+        # A place holds its own token, the one before it, the one before that, the one behind it.
+        self.key.weight[: half - part, width : 2 * width] = last
+        self.key.weight[half - part : half, 2 * width : 3 * width] = earlier
+        self.value.weight[:half, :width] = found
+        self.query.weight[: half - part, :width] = 2.5 * last
+        self.query.weight[half - part : half, width : 2 * width] = 2.5 * earlier
+        self.copied.weight[:] = 3.0 * found.T
+        self.out.weight.mul_(0.1)
+
+    def remember(self, source: torch.Tensor) -> ReaderMemory:
+        """Reads articles (B, S), padded with 0."""
+        real = source != 0
+        # Padding is as nothing: a batch sees of an article what is seen of it alone.
+        embedded = self.embedding(source) * real[..., None]
+        one = functional.pad(embedded, (0, 0, 1, 0))[:, :-1]
+        two = functional.pad(embedded, (0, 0, 2, 0))[:, :-2]
+        behind = functional.pad(embedded, (0, 0, 0, 1))[:, 1:]
+        index = torch.arange(source.shape[1], device=source.device)
+        place = self.place(index.clamp(max=self.settings.places - 1)).expand(len(source), -1, -1)
+        keys = self.key(torch.cat([embedded, one, two, behind, place], -1))
+        shown = torch.lerp(embedded, behind, self.skip(embedded).sigmoid())
+        values = self.value(torch.cat([shown, one, two, behind, place], -1))
+        mean = embedded.sum(1) / real.sum(1, keepdim=True).clamp(min=1)
+        return ReaderMemory(_heads(keys), _heads(values), real[:, None], mean)
+
+    @abstractmethod
+    def step(self, memory: ReaderMemory, state: Any, ids: torch.Tensor) -> tuple[torch.Tensor, Any]:
+        """Reads one token of each text."""
+
+    def read(
+        self, memory: ReaderMemory, state: Any, ids: torch.Tensor
+    ) -> tuple[torch.Tensor, list[Any]]:
+        """Reads T tokens of each text, ids (B, T), one after the other."""
+        features, states = [], [state]
+        for column in ids.unbind(1):
+            row, state = self.step(memory, state, column)
+            features.append(row)
+            states.append(state)
+        return torch.stack(features, 1), states[1:]
+
+    def logits(self, features: torch.Tensor) -> torch.Tensor:
+        """Features (..., width) to logits (..., V), through the embedding."""
+        scaled = features * self.settings.width**-0.5
+        return functional.linear(scaled, self.embedding.weight)
+
+    def look_up(
+        self,
+        memory: ReaderMemory,
+        embedded: torch.Tensor,
+        before: torch.Tensor,
+        hidden: torch.Tensor,
+    ) -> torch.Tensor:
+        """Asks the article and mixes; works on (B, d) as on (B, T, d).
+
+        Args:
+            memory: the article.
+            embedded: the last token written, embedded.
+            before: the one before it, or zeros.
+            hidden: the summary of what was written.
+
+        Returns:
+            Features of `embedded`'s shape.
+        """
+        shape = embedded.shape
+        rows = (shape[0], -1, shape[-1])
+        query = _heads(self.query(torch.cat([embedded, before, hidden], -1)).view(rows))
+        scores = (query @ memory.keys.transpose(-1, -2)).masked_fill(
+            ~memory.mask[:, None], float("-inf")
+        )
+        found = (scores.softmax(-1) @ memory.values).transpose(1, 2).reshape(shape)
+        mixed = self.out(self.mix(torch.cat([hidden, found, embedded], -1)).relu())
+        copied = self.copied(found[..., : self.settings.width // 2])
+        features: torch.Tensor = self.norm(mixed + copied)
+        return features
+
+
+def orthonormal(rows: int, columns: int, generator: torch.Generator) -> torch.Tensor:
+    """`rows` random orthonormal vectors of `columns` numbers, as initial weights of lookups."""
+    square = torch.randn(columns, columns, generator=generator)
+    whole: torch.Tensor = torch.linalg.qr(square).Q
+    return whole[:rows].contiguous()
+
+
+def _heads(rows: torch.Tensor) -> torch.Tensor:
+    """(B, T, width) to (B, 2, T, width / 2)."""
+    return rows.view(*rows.shape[:-1], 2, rows.shape[-1] // 2).transpose(1, 2)

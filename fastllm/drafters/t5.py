@@ -1,0 +1,457 @@
+"""The T5 drafter: a tiny T5 of ours, or any T5 of transformers with the target's vocabulary.
+
+It trains and saves as a plain `T5ForConditionalGeneration`: the checkpoint also loads in
+transformers, as `assistant_model=` for the same target. Decoding does not go through transformers:
+its bookkeeping costs a small model several times what the arithmetic does. The decoder is written
+out here on the same weights, over keys and values that are kept; a test holds the two equal. That
+serves batches and weights that change; a single text is drafted in the target's static engine.
+"""
+
+import copy
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple, Self
+
+import torch
+from torch import nn
+from torch.nn import functional
+from transformers import GenerationConfig, T5ForConditionalGeneration
+
+from fastllm.drafters.copying_start import begin_like, start_copying, t5_config
+from fastllm.drafters.neural import NeuralDrafter, NeuralSession
+from fastllm.errors import CheckpointError, SettingsError
+from fastllm.targets import Encoding
+from fastllm.targets.static import StaticDecoder, StaticSession, unfit
+from fastllm.vocabulary import Vocabulary
+
+
+@dataclass(frozen=True)
+class T5Settings:
+    """The sizes of a T5 drafter.
+
+    Attributes:
+        vocabulary_size: V, how many ids the target knows.
+        width: d_model.
+        heads: attention heads of width / heads each.
+        layers: of the encoder and of the decoder: `generate` of transformers wants equal numbers.
+        feed_forward: width of the feed-forward layers.
+        start_id: the token before every text.
+    """
+
+    vocabulary_size: int
+    width: int = 144
+    heads: int = 4
+    layers: int = 1
+    feed_forward: int = 512
+    start_id: int = 0
+
+    def __post_init__(self) -> None:
+        sizes = (self.vocabulary_size, self.width, self.heads, self.layers, self.feed_forward)
+        if min(sizes) < 1 or self.width % self.heads:
+            raise SettingsError(
+                f"{self}: every size must be above 0, and the width divisible by the heads."
+            )
+
+
+class _Layer(NamedTuple):
+    """The weights of a decoder layer; query, key and value of the text in one matrix."""
+
+    own_norm: torch.Tensor
+    own: torch.Tensor
+    own_out: torch.Tensor
+    cross_norm: torch.Tensor
+    cross: torch.Tensor
+    cross_out: torch.Tensor
+    feed_norm: torch.Tensor
+    enter: torch.Tensor
+    gate: torch.Tensor | None
+    leave: torch.Tensor
+
+
+class T5Memory(NamedTuple):
+    """The article, and the decoder made ready to read token by token.
+
+    Attributes:
+        keys: of the article for each layer, (B, heads, S, d_kv).
+        values: likewise.
+        mask: 0 where an article stands and -inf where padding does, (B, 1, 1, S); None: no padding.
+        biases: of the attention to the token 0, 1, 2, ... places back, (heads, distances); what is
+            farther away has the last one.
+        layers: weights.
+    """
+
+    keys: list[torch.Tensor]
+    values: list[torch.Tensor]
+    mask: torch.Tensor | None
+    biases: torch.Tensor
+    layers: list[_Layer]
+
+
+class _Cache:
+    """Keys and values of a text, with room to grow.
+
+    Attributes:
+        keys: for each layer, (layers, B, heads, room, d_kv).
+        values: likewise.
+        near: biases towards the token the last of `room` looks back on, (heads, 1, room).
+        filled: how many tokens are there.
+    """
+
+    def __init__(
+        self, keys: torch.Tensor, values: torch.Tensor, biases: torch.Tensor, filled: int
+    ) -> None:
+        self.keys = keys
+        self.values = values
+        self.filled = filled
+        room = keys.shape[-2]
+        back = torch.arange(room - 1, -1, -1, device=keys.device)
+        self.near = biases[:, back.clamp(max=biases.shape[1] - 1)][:, None]
+
+
+class T5State(NamedTuple):
+    """The first `length` tokens of a cache; reading from the newest state appends to the cache."""
+
+    cache: _Cache
+    length: int
+
+
+_ROOM = 96
+"""Tokens that a cache has room for at first."""
+
+
+class T5Model(nn.Module):
+    """A T5 under the contract of `NeuralModel`.
+
+    Args:
+        sizes: of a fresh network, or a network as it is.
+    """
+
+    def __init__(self, sizes: T5Settings | T5ForConditionalGeneration) -> None:
+        super().__init__()
+        if isinstance(sizes, T5Settings):
+            config = t5_config(
+                sizes.vocabulary_size,
+                sizes.width,
+                sizes.heads,
+                sizes.layers,
+                sizes.layers,
+                sizes.feed_forward,
+                start_id=sizes.start_id,
+            )
+            sizes = T5ForConditionalGeneration(config)
+        self.network = sizes
+
+    def start_copying(
+        self, generator: torch.Generator, start_id: int = 0, full_stop: int = 0
+    ) -> None:
+        """Lays an induction head down: see `fastllm.drafters.copying_start`.
+
+        Args:
+            generator: the source of the random maps.
+            start_id: the token before every text.
+            full_stop: the token that it begins like.
+        """
+        self.network.config.decoder_start_token_id = start_id
+        start_copying(self.network, generator)
+        begin_like(self.network, full_stop)
+
+    def forward(self, source: torch.Tensor, prefix: torch.Tensor) -> torch.Tensor:
+        """Logits (B, T, V) behind every token of `prefix`."""
+        logits: torch.Tensor = self.network(
+            input_ids=source,
+            attention_mask=(source != 0).long(),
+            decoder_input_ids=prefix,
+            use_cache=False,
+        ).logits
+        return logits
+
+    def remember(self, source: torch.Tensor) -> T5Memory:
+        """Reads articles (B, S), padded with 0."""
+        real = source != 0
+        states = self.network.encoder(
+            input_ids=source, attention_mask=real.long()
+        ).last_hidden_state
+        blocks = self.network.decoder.block
+        width = self.network.config.d_kv
+        crossing = [block.layer[1].EncDecAttention for block in blocks]
+        mask = None
+        if not real.all():
+            mask = torch.zeros(real.shape, dtype=states.dtype, device=states.device)
+            mask = mask.masked_fill(~real, float("-inf"))[:, None, None]
+        first = blocks[0].layer[0].SelfAttention
+        farthest = self.network.config.relative_attention_max_distance
+        last_row = first.compute_bias(farthest + 1, farthest + 1)[0, :, -1]
+        return T5Memory(
+            [_heads(functional.linear(states, cross.k.weight), width) for cross in crossing],
+            [_heads(functional.linear(states, cross.v.weight), width) for cross in crossing],
+            mask,
+            last_row.flip(-1),
+            [_weights(block) for block in blocks],
+        )
+
+    def begin(self, memory: T5Memory) -> T5State:
+        """The state before the first token."""
+        batch, heads, _, width = memory.keys[0].shape
+        shape = (len(memory.layers), batch, heads, _ROOM, width)
+        keys, values = memory.keys[0].new_zeros(shape), memory.keys[0].new_zeros(shape)
+        return T5State(_Cache(keys, values, memory.biases, 0), 0)
+
+    def step(
+        self, memory: T5Memory, state: T5State, ids: torch.Tensor
+    ) -> tuple[torch.Tensor, T5State]:
+        """Reads one token of each text."""
+        features, states = self.read(memory, state, ids[:, None])
+        return features[:, 0], states[0]
+
+    def read(
+        self, memory: T5Memory, state: T5State, ids: torch.Tensor
+    ) -> tuple[torch.Tensor, list[T5State]]:
+        """Reads T tokens of each text, ids (B, T), in one call of the decoder."""
+        network = self.network
+        count, total = ids.shape[1], state.length + ids.shape[1]
+        cache = _with_room(memory, state, total)
+        bias = _bias(memory, cache, state.length, total)
+        epsilon = network.config.layer_norm_epsilon
+        act = _ACTS.get(network.config.dense_act_fn) or _act(network)
+        flow = functional.embedding(ids, network.decoder.embed_tokens.weight)
+        size = (flow.shape[-1],)
+        width = network.config.d_kv
+        for index, layer in enumerate(memory.layers):
+            normed = functional.rms_norm(flow, size, layer.own_norm, epsilon)
+            query, key, value = functional.linear(normed, layer.own).chunk(3, -1)
+            keys, values = cache.keys[index], cache.values[index]
+            keys[:, :, state.length : total] = _heads(key, width)
+            values[:, :, state.length : total] = _heads(value, width)
+            found = functional.scaled_dot_product_attention(
+                _heads(query, width),
+                keys[:, :, :total],
+                values[:, :, :total],
+                attn_mask=bias,
+                scale=1.0,
+            )
+            flow = flow + functional.linear(_joined(found), layer.own_out)
+            normed = functional.rms_norm(flow, size, layer.cross_norm, epsilon)
+            found = functional.scaled_dot_product_attention(
+                _heads(functional.linear(normed, layer.cross), width),
+                memory.keys[index],
+                memory.values[index],
+                attn_mask=memory.mask,
+                scale=1.0,
+            )
+            flow = flow + functional.linear(_joined(found), layer.cross_out)
+            normed = functional.rms_norm(flow, size, layer.feed_norm, epsilon)
+            inner = act(functional.linear(normed, layer.enter))
+            if layer.gate is not None:
+                inner = inner * functional.linear(normed, layer.gate)
+            flow = flow + functional.linear(inner, layer.leave)
+        cache.filled = total
+        features = functional.rms_norm(flow, size, network.decoder.final_layer_norm.weight, epsilon)
+        return features, [T5State(cache, state.length + place + 1) for place in range(count)]
+
+    def logits(self, features: torch.Tensor) -> torch.Tensor:
+        """Features (..., d) to logits (..., V)."""
+        if self.network.config.scale_decoder_outputs:
+            features = features * self.network.config.d_model**-0.5
+        return functional.linear(features, self.network.lm_head.weight)
+
+
+class T5Drafter(NeuralDrafter[T5Settings]):
+    """A T5 as a drafter."""
+
+    FAMILY: ClassVar[str] = "t5"
+    SETTINGS: ClassVar[type] = T5Settings
+    MODEL: ClassVar[Any] = T5Model
+
+    _static: tuple[tuple[int, int], StaticDecoder | None] | None = None
+    """The static engine, and which state of the weights it was made from."""
+
+    @torch.inference_mode()
+    def begin(self, encoding: Encoding) -> NeuralSession:
+        """Reads the article."""
+        decoder = self._decoder()
+        if decoder is None:
+            return super().begin(encoding)
+        source = torch.tensor([encoding.source_ids], device=decoder.device)
+        states = self.model.network.encoder(input_ids=source).last_hidden_state
+        session = decoder.begin(decoder.remember(states))
+        return NeuralSession(_OneText(decoder), session, encoding.end_id)
+
+    def _decoder(self) -> StaticDecoder | None:
+        """The static engine with the weights as they are now; None where it does not fit."""
+        network = self.model.network
+        state = (
+            sum(weight._version for weight in network.parameters()),
+            network.shared.weight.data_ptr(),
+        )
+        if self._static is None or self._static[0] != state:
+            self._static = state, None if unfit(network) else StaticDecoder(network)
+        return self._static[1]
+
+    @classmethod
+    def _sizes(cls, vocabulary_size: int, start_id: int, settings: dict[str, Any]) -> T5Settings:
+        return super()._sizes(vocabulary_size, start_id, {"start_id": start_id, **settings})
+
+    @classmethod
+    def load(cls, folder: str | Path, *, device: str | torch.device | None = None) -> Self:
+        """Loads what `save` wrote, or any T5 with its tokenizer: a folder, or a name on the Hub.
+
+        Without our section in `config.json` the name is the folder's and the vocabulary that of
+        the tokenizer beside the weights.
+
+        Raises:
+            CheckpointError: there is no whole T5.
+        """
+        try:
+            # dropout would make the drafter's own training texts and its losses disagree
+            network, report = T5ForConditionalGeneration.from_pretrained(
+                str(folder), dtype=torch.float32, dropout_rate=0.0, output_loading_info=True
+            )
+            config = network.config
+            if config.model_type != "t5":
+                raise CheckpointError(f"it is a {config.model_type}, not a t5")
+            if report["missing_keys"]:
+                raise CheckpointError(f"it lacks {', '.join(sorted(report['missing_keys'])[:3])}")
+            own = getattr(config, "fastllm", None) or {}
+            fingerprint = own.get("vocabulary") or _fingerprint(folder, config.vocab_size)
+        except Exception as error:  # transformers and safetensors raise a dozen unrelated kinds
+            raise CheckpointError(
+                f"{folder} is not a whole t5 drafter ({error}). It needs config.json and "
+                "model.safetensors as `fastllm train` writes them, or to be a T5 with its "
+                "tokenizer: a folder, or a name on the Hub such as google-t5/t5-small."
+            ) from error
+        settings = T5Settings(
+            config.vocab_size,
+            config.d_model,
+            config.num_heads,
+            config.num_decoder_layers,
+            config.d_ff,
+            config.decoder_start_token_id,
+        )
+        name = own.get("name") or str(folder).rstrip("/").rsplit("/", 1)[-1]
+        drafter = cls(T5Model(network.to(device or "cpu")).eval(), settings, name, fingerprint)
+        drafter._decoder()  # made now, and on nobody's clock
+        return drafter
+
+    def save(self, folder: str | Path, *, dtype: torch.dtype = torch.bfloat16) -> None:
+        """Writes a folder of transformers, its weights rounded to `dtype`.
+
+        What we know of it beside the sizes stands in `config.json` under "fastllm".
+        """
+        network = copy.deepcopy(self.model.network).to("cpu", dtype)
+        config = network.config
+        config.fastllm = {"family": self.FAMILY, "name": self.name, "vocabulary": self.vocabulary}
+        network.generation_config = GenerationConfig(
+            decoder_start_token_id=config.decoder_start_token_id,
+            eos_token_id=config.eos_token_id,
+            pad_token_id=config.pad_token_id,
+        )
+        network.save_pretrained(folder)
+
+
+def _fingerprint(folder: str | Path, size: int) -> str:
+    vocabulary = Vocabulary.load(folder)
+    # Where there is no tokenizer, transformers makes one of the special tokens alone.
+    if 2 * len(vocabulary.tokenizer) < size:
+        raise CheckpointError("there is no tokenizer beside its weights")
+    return vocabulary.fingerprint
+
+
+class _OneText:
+    """The static engine under the contract of `NeuralModel`.
+
+    The memory is a session, a state is how many tokens it has read, and features are logits.
+    """
+
+    def __init__(self, decoder: StaticDecoder) -> None:
+        self._decoder = decoder
+
+    def parameters(self) -> Iterator[torch.Tensor]:
+        """Says on which device it is."""
+        return iter([self._decoder.embedding])
+
+    def begin(self, session: StaticSession) -> int:
+        """The state before the first token."""
+        return 0
+
+    def step(
+        self, session: StaticSession, state: int, ids: torch.Tensor
+    ) -> tuple[torch.Tensor, int]:
+        """Reads one token."""
+        session.rollback(state)
+        return session.forward(ids.tolist()), state + 1
+
+    def read(
+        self, session: StaticSession, state: int, ids: torch.Tensor
+    ) -> tuple[torch.Tensor, list[int]]:
+        """Reads T tokens, ids (1, T), in one call."""
+        session.rollback(state)
+        count = ids.shape[1]
+        return session.forward(ids[0].tolist())[None], list(range(state + 1, state + count + 1))
+
+    def logits(self, features: torch.Tensor) -> torch.Tensor:
+        """What was computed already."""
+        return features
+
+
+_ACTS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {"relu": torch.relu}
+"""Activations that are cheaper as functions than as modules."""
+
+
+def _act(network: T5ForConditionalGeneration) -> Any:
+    return network.decoder.block[0].layer[-1].DenseReluDense.act
+
+
+def _weights(block: Any) -> _Layer:
+    own, cross, feed = block.layer
+    attention, inner = own.SelfAttention, feed.DenseReluDense
+    gated = hasattr(inner, "wi_0")
+    return _Layer(
+        own.layer_norm.weight,
+        torch.cat([attention.q.weight, attention.k.weight, attention.v.weight]),
+        attention.o.weight,
+        cross.layer_norm.weight,
+        cross.EncDecAttention.q.weight,
+        cross.EncDecAttention.o.weight,
+        feed.layer_norm.weight,
+        inner.wi_0.weight if gated else inner.wi.weight,
+        inner.wi_1.weight if gated else None,
+        inner.wo.weight,
+    )
+
+
+def _with_room(memory: T5Memory, state: T5State, total: int) -> _Cache:
+    """A cache to append to: the state's own, or a copy where that one has gone on or is full."""
+    cache, room = state.cache, state.cache.keys.shape[-2]
+    if cache.filled == state.length and total <= room:
+        return cache
+    while room < total:
+        room *= 2
+    fresh = []
+    for old in (cache.keys, cache.values):
+        new = old.new_zeros(*old.shape[:-2], room, old.shape[-1])
+        new[..., : state.length, :] = old[..., : state.length, :]
+        fresh.append(new)
+    return _Cache(fresh[0], fresh[1], memory.biases, state.length)
+
+
+def _bias(memory: T5Memory, cache: _Cache, length: int, total: int) -> torch.Tensor:
+    """Biases of tokens `length` to `total` towards all up to themselves, (1, heads, T, total)."""
+    room = cache.near.shape[-1]
+    if total == length + 1:
+        return cache.near[None, :, :, room - total :]
+    places = torch.arange(total, device=cache.near.device)
+    back = places[length:, None] - places
+    farthest = memory.biases.shape[1] - 1
+    biases = memory.biases[:, back.clamp(0, farthest)]
+    return biases.masked_fill(back < 0, float("-inf"))[None]
+
+
+def _heads(rows: torch.Tensor, width: int) -> torch.Tensor:
+    """(B, T, heads * width) to (B, heads, T, width)."""
+    return rows.view(*rows.shape[:-1], -1, width).transpose(1, 2)
+
+
+def _joined(heads: torch.Tensor) -> torch.Tensor:
+    """(B, heads, T, width) to (B, T, heads * width)."""
+    return heads.transpose(1, 2).flatten(2)

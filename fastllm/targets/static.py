@@ -1,0 +1,588 @@
+"""The decoder of a T5, written out over buffers that stay: the fast path at batch 1.
+
+`generate` of transformers pays for modules, hooks and caches that grow; a small decoder spends more
+on these than on arithmetic. Here the same weights are fused (query, key and value; the two halves
+of a gate), the article's keys and values are computed once, position biases lie ready in a table,
+and any number of new tokens costs one call. Going back is setting a length. On CUDA, calls of a
+few tokens are captured as graphs, bound to buffers that a pool lends to one session at a time.
+
+The encoder stays that of transformers. What cannot be decoded here (quantised weights, models that
+are no T5, a model on several devices) `unfit` names; the general path of `fastllm.targets.hub`
+serves these.
+"""
+
+import weakref
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch.nn import functional
+from transformers import T5ForConditionalGeneration
+
+from fastllm.errors import SettingsError
+
+_ROOM = 128
+"""Tokens that a session has room for at first; it doubles as needed."""
+
+_ROWS = 16
+"""Calls of up to so many tokens find their position biases ready, and are graphs on CUDA."""
+
+_USUAL = range(1, 10)
+"""How many tokens calls usually have, a draft of eight and the token before it at most. These are
+warmed up when the decoder is made (CPU), or when buffers are (CUDA): not while a clock runs."""
+
+_TWICE = 1 << 24
+"""A matrix of more numbers is kept in one layout alone: a second one would cost much memory."""
+
+_ACTS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "relu": torch.relu_,
+    "gelu_new": partial(functional.gelu, approximate="tanh"),
+    "gelu": functional.gelu,
+    "silu": partial(functional.silu, inplace=True),
+}
+"""The activations by the name that a configuration gives them."""
+
+
+def unfit(model: Any) -> str:
+    """Why a model cannot be decoded here, in words; empty where it can."""
+    if type(model) is not T5ForConditionalGeneration:
+        return f"it is a {type(model).__name__}, not a T5ForConditionalGeneration"
+    if getattr(model, "hf_quantizer", None) is not None:
+        return "its weights are quantised"
+    if len(set((getattr(model, "hf_device_map", None) or {}).values())) > 1:
+        return "it is spread over several devices"
+    config = model.config
+    if config.dense_act_fn not in _ACTS:
+        return f"its activation is {config.dense_act_fn}"
+    for name, module in model.decoder.named_modules():
+        # a LoRA adapter, a quantised layer or a bias would be passed over
+        if hasattr(module, "weight") and type(module).__name__ not in (
+            "Linear",
+            "Embedding",
+            "T5LayerNorm",
+        ):
+            return f"decoder.{name} is a {type(module).__name__}"
+    parameters = dict(model.decoder.named_parameters()) | {"lm_head": model.lm_head.weight}
+    devices = {weight.device.type for weight in parameters.values()}
+    if not devices <= {"cpu", "cuda"} or len(devices) > 1:
+        return f"its decoder is on {', '.join(sorted(devices))}"
+    leave = {weight.dtype for name, weight in parameters.items() if name.endswith("wo.weight")}
+    rest = {weight.dtype for name, weight in parameters.items() if not name.endswith("wo.weight")}
+    if (rest, leave) not in (
+        ({torch.float32}, {torch.float32}),
+        ({torch.bfloat16}, {torch.bfloat16}),
+        ({torch.float16}, {torch.float32}),
+    ):
+        return f"its weights are {_names(rest)}, `wo` {_names(leave)}"
+    return ""
+
+
+def require_fit(model: Any) -> None:
+    """Refuses a model that cannot be decoded here.
+
+    Raises:
+        SettingsError: says why.
+    """
+    reason = unfit(model)
+    if reason:
+        raise SettingsError(
+            f"the static engine does not fit this model: {reason}. Take engine='transformers', or "
+            "'auto', which chooses."
+        )
+
+
+class Crossing(NamedTuple):
+    """What the decoder's layers attend to of an article.
+
+    Attributes:
+        keys: shape (layers, 1, heads, S, d_kv).
+        values: likewise.
+    """
+
+    keys: torch.Tensor
+    values: torch.Tensor
+
+
+class StaticDecoder:
+    """The decoder of a T5. Weights are copied where they are fused: later changes do not reach it.
+
+    Args:
+        model: a T5ForConditionalGeneration, v1.0 or v1.1, on one device, in float32, bfloat16 or
+            float16 (`wo` in float32, as transformers loads it).
+
+    Attributes:
+        embedding: a row for each token, (V, d).
+        device: where it is.
+        dtype: of the weights, and of the logits.
+
+    Raises:
+        SettingsError: it is no such model.
+    """
+
+    @torch.inference_mode()
+    def __init__(self, model: Any) -> None:
+        require_fit(model)
+        config = model.config
+        blocks = model.decoder.block
+        self.embedding = model.decoder.embed_tokens.weight
+        self.device: torch.device = self.embedding.device
+        self.dtype: torch.dtype = self.embedding.dtype
+        self._heads = int(config.num_heads)
+        self._width = int(config.d_kv)
+        self._inner = self._heads * self._width
+        self._act = _ACTS[config.dense_act_fn]
+        # Where `wo` is float32, so is what it is added to, from the first layer on.
+        self._flow = blocks[0].layer[-1].DenseReluDense.wo.weight.dtype
+        packed = self.device.type == "cpu" and self.dtype == torch.float32 and _can_pack()
+        build = _Packed if packed else _Dense
+        epsilon = config.layer_norm_epsilon
+        self._layers = [_layer(block, partial(build, epsilon=epsilon)) for block in blocks]
+        scale = config.d_model**-0.5 if config.scale_decoder_outputs else 1.0
+        self._last = build(
+            [model.lm_head.weight], model.decoder.final_layer_norm.weight, scale, epsilon=epsilon
+        )
+        crossing = [block.layer[1].EncDecAttention for block in blocks]
+        self._crossing = torch.cat([part for a in crossing for part in (a.k.weight, a.v.weight)])
+        if packed:
+            for matrix in (*self._layers[0][:6], self._last):
+                for count in _USUAL:
+                    matrix(torch.zeros(count, matrix.inputs))
+        first = blocks[0].layer[0].SelfAttention
+        farthest = int(config.relative_attention_max_distance)
+        nearest_last = first.compute_bias(1, farthest + 1, past_seen_tokens=farthest)[0, :, 0]
+        barred = nearest_last.new_full((self._heads, 1), float("-inf"))
+        # The bias towards the token 0, 1, 2 ... places back; what is farther has the last but one
+        # entry, what lies ahead the last.
+        self._biases = torch.cat([nearest_last.flip(-1), barred], -1)
+        self._tables: dict[int, torch.Tensor] = {}
+        self._pool: dict[int, list[_Buffers]] = {}
+        self._graph_memory: Any = None
+
+    @torch.inference_mode()
+    def remember(self, states: torch.Tensor) -> Crossing:
+        """The keys and values of an article, from the encoder's output (1, S, d)."""
+        rows = functional.linear(states[0].to(self.dtype), self._crossing)
+        shape = (rows.shape[0], len(self._layers), 2, 1, self._heads, self._width)
+        keys, values = rows.view(shape).permute(2, 1, 3, 4, 0, 5).contiguous().unbind(0)
+        return Crossing(keys, values)
+
+    def begin(self, crossing: Crossing) -> "StaticSession":
+        """A fresh session over an article; its buffers come from the pool and go back there."""
+        return StaticSession(self, crossing)
+
+    def _lend(self, crossing: Crossing) -> tuple["_Buffers", list["_Buffers"]]:
+        """Buffers for a session, and the list to which they are to go back."""
+        # Graphs read an article from a place of their own, of a few sizes.
+        sources = _power(crossing.keys.shape[3]) if self.device.type == "cuda" else 0
+        free = self._pool.setdefault(sources, [])
+        try:
+            return free.pop(), free
+        except IndexError:
+            shape = (len(self._layers), 2, self._heads, self._width)
+            return _Buffers(shape, self.dtype, self.device, sources), free
+
+    def _bias(self, room: int, length: int, count: int) -> torch.Tensor:
+        """Biases of `count` tokens behind `length` towards all up to themselves.
+
+        Shape (1, heads, count, length + count); of a table, since what a token adds to a score
+        depends on its distance alone.
+        """
+        table = self._tables.get(room) if count <= _ROWS else None
+        if table is None:
+            rows = max(count, _ROWS)
+            columns = torch.arange(-room, rows, device=self.device)
+            table = self._far(torch.arange(rows, device=self.device)[:, None] - columns)
+            if count <= _ROWS:
+                self._tables[room] = table
+        return table[:, :, :count, room - length : room + count]
+
+    def _far(self, back: torch.Tensor) -> torch.Tensor:
+        """The biases towards tokens `back` places back, (T, S) to (1, heads, T, S)."""
+        ahead = self._biases.shape[1] - 1
+        return self._biases[:, torch.where(back < 0, ahead, back.clamp(max=ahead - 1))][None]
+
+    def _run(self, ids: torch.Tensor, place: "_Place") -> torch.Tensor:
+        """One call: the logits (T, V) behind the tokens `ids` (T,)."""
+        attend = functional.scaled_dot_product_attention
+        count, inner = len(ids), self._inner
+        shape = (1, count, self._heads, self._width)
+        flow = functional.embedding(ids, self.embedding).to(self._flow)
+        for index, layer in enumerate(self._layers):
+            entry = layer.own(flow)
+            place.write(index, entry[:, inner:])
+            found = attend(
+                entry[:, :inner].view(shape).transpose(1, 2),
+                place.keys[index],
+                place.values[index],
+                attn_mask=place.bias,
+                scale=1.0,
+            )
+            layer.own_out.add(flow, found.transpose(1, 2).reshape(count, inner))
+            found = attend(
+                layer.cross(flow).view(shape).transpose(1, 2),
+                place.article.keys[index],
+                place.article.values[index],
+                attn_mask=place.mask,
+                scale=1.0,
+            )
+            layer.cross_out.add(flow, found.transpose(1, 2).reshape(count, inner))
+            between = layer.enter(flow)
+            if layer.gated:
+                gate, between = between.chunk(2, -1)
+                between = self._act(gate) * between
+            else:
+                between = self._act(between)
+            layer.leave.add(flow, between)
+        return self._last(flow)
+
+
+class StaticSession:
+    """One decoding in progress.
+
+    Args:
+        decoder: whose weights to use.
+        crossing: the article, from `decoder.remember`.
+    """
+
+    @torch.inference_mode()
+    def __init__(self, decoder: StaticDecoder, crossing: Crossing) -> None:
+        self._decoder = decoder
+        self._article = crossing
+        self._length = 0
+        self._buffers, home = decoder._lend(crossing)
+        weakref.finalize(self, home.append, self._buffers).atexit = False
+        if self._buffers.article is not None:
+            self._buffers.hold(crossing)
+            if not self._buffers.graphs:
+                for seen in (_ROOM // 2, _ROOM):
+                    for count in _USUAL:
+                        self._graph(count, seen)
+
+    @property
+    def length(self) -> int:
+        """How many decoder tokens the cache holds."""
+        return self._length
+
+    def rollback(self, length: int) -> None:
+        """Forgets all but the first `length` tokens."""
+        self._length = max(0, min(self._length, length))
+
+    @torch.inference_mode()
+    def forward(self, ids: list[int]) -> torch.Tensor:
+        """Appends `ids` to the cache; returns the logits behind each, shape (len(ids), V).
+
+        On CUDA the call returns before the device is done: whoever reads a number of it waits.
+        """
+        length, count = self._length, len(ids)
+        total = length + count
+        buffers, decoder = self._buffers, self._decoder
+        if total > buffers.room:
+            buffers.grow(length, total)
+        if decoder.device.type == "cuda" and count <= _ROWS:
+            logits = self._replayed(ids)
+        else:
+            place = _Place(
+                buffers.writer(length, count),
+                *buffers.read(total),
+                decoder._bias(buffers.room, length, count),
+                self._article,
+                None,
+            )
+            logits = decoder._run(torch.tensor(ids, device=decoder.device), place)
+        self._length = total
+        return logits
+
+    def _replayed(self, ids: list[int]) -> torch.Tensor:
+        """The same from a CUDA graph, captured when its shape comes for the first time."""
+        buffers, count = self._buffers, len(ids)
+        seen = min(_power(self._length + count), buffers.room)
+        buffers.entry[: count + 1].copy_(torch.tensor([self._length, *ids]), non_blocking=True)
+        graph, logits = self._graph(count, seen)
+        graph.replay()
+        # Another graph may use the same memory: what is handed out is a copy.
+        return logits.clone()
+
+    def _graph(self, count: int, seen: int) -> tuple[Any, torch.Tensor]:
+        """The graph of a call of `count` tokens that attends to the first `seen` places."""
+        buffers, decoder = self._buffers, self._decoder
+        if (count, seen) in buffers.graphs:
+            return buffers.graphs[count, seen]
+        ids = buffers.entry[1 : count + 1]
+        keys, values = buffers.read(seen)
+        ahead = torch.arange(count, device=decoder.device)
+        columns = torch.arange(seen, device=decoder.device)
+
+        def call() -> torch.Tensor:
+            places = buffers.entry[0] + ahead
+            bias = decoder._far(places[:, None] - columns)
+            article = buffers.article
+            assert article is not None, "buffers on CUDA hold an article"
+            write = buffers.placed_writer(places)
+            return decoder._run(
+                ids, _Place(write, keys, values, bias, article, buffers.article_mask)
+            )
+
+        if decoder._graph_memory is None:
+            decoder._graph_memory = torch.cuda.graph_pool_handle()
+        stream: Any = torch.cuda.Stream(decoder.device)  # type: ignore[no-untyped-call]
+        stream.wait_stream(torch.cuda.current_stream(decoder.device))
+        with torch.cuda.stream(stream):
+            call()  # libraries choose kernels and take workspaces before anything is captured
+        torch.cuda.current_stream(decoder.device).wait_stream(stream)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(
+            graph, pool=decoder._graph_memory, stream=stream, capture_error_mode="thread_local"
+        ):
+            logits = call()
+        buffers.graphs[count, seen] = graph, logits
+        return graph, logits
+
+
+class _Place(NamedTuple):
+    """Where a call stands.
+
+    Attributes:
+        write: takes a layer's index and the keys and values (T, 2 * inner) of the new tokens.
+        keys: of the text for each layer, (1, heads, S, d_kv), the new tokens included.
+        values: likewise.
+        bias: of the attention to the text, (1, heads, T, S).
+        article: what the layers attend to of the article.
+        mask: 0 where the article stands and -inf behind it; None where nothing is behind it.
+    """
+
+    write: Callable[[int, torch.Tensor], Any]
+    keys: tuple[torch.Tensor, ...]
+    values: tuple[torch.Tensor, ...]
+    bias: torch.Tensor
+    article: Crossing
+    mask: torch.Tensor | None
+
+
+class _Buffers:
+    """Keys and values of a text, and on CUDA of an article, lent to one session at a time.
+
+    Args:
+        shape: layers, 2, heads, d_kv.
+        dtype: of the numbers.
+        device: where.
+        sources: room for an article; 0 where sessions keep their own.
+    """
+
+    def __init__(
+        self,
+        shape: tuple[int, int, int, int],
+        dtype: torch.dtype,
+        device: torch.device,
+        sources: int,
+    ) -> None:
+        layers, _, heads, width = shape
+        options: Any = {"dtype": dtype, "device": device}
+        # Zeros, not what lay in memory: a graph also reads places that it then weighs with 0.
+        self._cache = torch.zeros(layers, _ROOM, 2, heads, width, **options)
+        self.article: Crossing | None = None
+        if sources:
+            held = torch.zeros(2, layers, 1, heads, sources, width, **options)
+            self.article = Crossing(held[0], held[1])
+            self.article_mask = torch.zeros(1, 1, 1, sources, **options)
+            self.entry = torch.zeros(_ROWS + 1, dtype=torch.long, device=device)
+        self._arrange()
+
+    @property
+    def room(self) -> int:
+        """How many tokens of text fit in."""
+        return self._cache.shape[1]
+
+    def grow(self, length: int, total: int) -> None:
+        """Makes room for `total` tokens and keeps the first `length`."""
+        room = self.room
+        while room < total:
+            room *= 2
+        old = self._cache
+        self._cache = old.new_zeros(old.shape[0], room, *old.shape[2:])
+        self._cache[:, :length] = old[:, :length]
+        self._arrange()
+
+    def _arrange(self) -> None:
+        self.graphs: dict[tuple[int, int], tuple[Any, torch.Tensor]] = {}  # bound to the old place
+        self._rows = self._cache.flatten(2)
+        self._heads = self._cache.permute(2, 0, 3, 1, 4)[:, :, None]
+
+    def read(self, total: int) -> tuple[tuple[torch.Tensor, ...], tuple[torch.Tensor, ...]]:
+        """Keys and values of the first `total` tokens for each layer, (1, heads, total, d_kv)."""
+        keys, values = self._heads[:, :, :, :, :total].unbind(0)
+        return keys.unbind(0), values.unbind(0)
+
+    def writer(self, length: int, count: int) -> Callable[[int, torch.Tensor], Any]:
+        """Writes the rows of `count` tokens behind `length`."""
+        rows = self._rows[:, length : length + count].unbind(0)
+        return lambda index, fresh: rows[index].copy_(fresh)
+
+    def placed_writer(self, places: torch.Tensor) -> Callable[[int, torch.Tensor], Any]:
+        """Writes rows to places that only the device knows."""
+        rows = self._rows.unbind(0)
+        return lambda index, fresh: rows[index].index_copy_(0, places, fresh)
+
+    def hold(self, crossing: Crossing) -> None:
+        """Takes an article over."""
+        assert self.article is not None, "these buffers have no room for an article"
+        count = crossing.keys.shape[3]
+        for mine, given in zip(self.article, crossing, strict=True):
+            mine[:, :, :, :count] = given
+        self.article_mask.fill_(float("-inf"))
+        self.article_mask[..., :count] = 0
+
+
+class _Matrix(Protocol):
+    """A matrix (out, in) with the norm before it, if any.
+
+    Attributes:
+        inputs: how many numbers a row has that it is multiplied with.
+    """
+
+    inputs: int
+
+    def __call__(self, flow: torch.Tensor) -> torch.Tensor:
+        """Rows (T, in), normalised first if there is a norm, to (T, out)."""
+
+    def add(self, flow: torch.Tensor, rows: torch.Tensor) -> None:
+        """Adds the product with rows (T, in) to `flow` (T, out)."""
+
+
+class _Dense:
+    """The plain way, for CUDA and for half precision.
+
+    Args:
+        weights: stacked to one matrix (out, in).
+        norm: the weights of the norm before it.
+        scale: multiplies what comes from the norm.
+        epsilon: of the norm.
+    """
+
+    def __init__(
+        self,
+        weights: list[torch.Tensor],
+        norm: torch.Tensor | None = None,
+        scale: float = 1.0,
+        *,
+        epsilon: float,
+    ) -> None:
+        self._weight = weights[0] if len(weights) == 1 else torch.cat(weights)
+        self.inputs = self._weight.shape[1]
+        self._across = self._weight.t()
+        self._norm = norm
+        self._wide_norm = None if norm is None else norm.float()
+        self._scale = scale
+        self._epsilon = epsilon
+
+    def __call__(self, flow: torch.Tensor) -> torch.Tensor:
+        if self._norm is not None:
+            norm = self._norm if flow.dtype == self._norm.dtype else self._wide_norm
+            flow = functional.rms_norm(flow, (flow.shape[-1],), norm, self._epsilon)
+            flow = flow.to(self._norm.dtype)
+            if self._scale != 1.0:
+                flow = flow * self._scale
+        return functional.linear(flow, self._weight)
+
+    def add(self, flow: torch.Tensor, rows: torch.Tensor) -> None:
+        if flow.dtype == rows.dtype == self._weight.dtype:
+            flow.addmm_(rows, self._across)
+        else:  # float16: `wo` and what it is added to are float32, the rest is not
+            flow.add_(functional.linear(rows.to(self._weight.dtype), self._weight))
+
+
+class _Packed:
+    """The fast way in float32 on a CPU: the norm's weights folded in, the matrix laid out anew.
+
+    For several rows oneDNN reads a matrix in blocks, in half the time that `linear` takes; for a
+    single row the transposed matrix is faster still, if it is wide. (256 x 8192 on one core of an
+    AMD EPYC: one row 1.04 ms with `linear`, 0.68 in blocks, 0.37 transposed; six rows 1.87, 0.63,
+    1.38.) So matrices that are not huge are kept both ways.
+
+    Args: those of `_Dense`.
+    """
+
+    def __init__(
+        self,
+        weights: list[torch.Tensor],
+        norm: torch.Tensor | None = None,
+        scale: float = 1.0,
+        *,
+        epsilon: float,
+    ) -> None:
+        weight = weights[0] if len(weights) == 1 else torch.cat(weights)
+        self._normed = norm is not None
+        if norm is not None:
+            # x / sqrt(mean(x^2) + e) = sqrt(d) * x / sqrt(|x|^2 + d * e)
+            size = len(norm)
+            weight = weight * (norm * (scale * size**0.5))
+            self._floor = torch.tensor((size * epsilon) ** 0.5)
+        outputs, self.inputs = weight.shape
+        self._blocks = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), 8)
+        self._across: torch.Tensor | None = None
+        if outputs <= self.inputs and not self._normed:
+            self._across = weight.t()  # the model's own memory
+        elif weight.numel() <= _TWICE:
+            self._across = weight.t().contiguous()
+
+    def __call__(self, flow: torch.Tensor) -> torch.Tensor:
+        if self._normed:
+            length = torch.linalg.vector_norm(flow, dim=-1, keepdim=True)
+            flow = flow / torch.hypot(length, self._floor)
+        if len(flow) == 1 and self._across is not None:
+            return torch.mm(flow, self._across)
+        product: torch.Tensor = torch.ops.mkldnn._linear_pointwise(
+            flow, self._blocks, None, "none", [], ""
+        )
+        return product
+
+    def add(self, flow: torch.Tensor, rows: torch.Tensor) -> None:
+        if len(flow) == 1 and self._across is not None:
+            flow.addmm_(rows, self._across)
+        else:
+            flow.add_(torch.ops.mkldnn._linear_pointwise(rows, self._blocks, None, "none", [], ""))
+
+
+class _Layer(NamedTuple):
+    """A layer of the decoder."""
+
+    own: _Matrix
+    own_out: _Matrix
+    cross: _Matrix
+    cross_out: _Matrix
+    enter: _Matrix
+    leave: _Matrix
+    gated: bool
+
+
+def _layer(block: Any, build: Callable[..., _Matrix]) -> _Layer:
+    own, cross, feed = block.layer
+    attention, crossing, inner = own.SelfAttention, cross.EncDecAttention, feed.DenseReluDense
+    gated = hasattr(inner, "wi_0")
+    enter = [inner.wi_0.weight, inner.wi_1.weight] if gated else [inner.wi.weight]
+    return _Layer(
+        build([attention.q.weight, attention.k.weight, attention.v.weight], own.layer_norm.weight),
+        build([attention.o.weight]),
+        build([crossing.q.weight], cross.layer_norm.weight),
+        build([crossing.o.weight]),
+        build(enter, feed.layer_norm.weight),
+        build([inner.wo.weight]),
+        gated,
+    )
+
+
+def _can_pack() -> bool:
+    """Whether this build of torch has oneDNN's packed matrices."""
+    names = ("_reorder_linear_weight", "_linear_pointwise")
+    return bool(torch.backends.mkldnn.enabled) and all(
+        hasattr(torch.ops.mkldnn, name) for name in names
+    )
+
+
+def _power(count: int) -> int:
+    """The least power of two that is at least `count`, and at least 64."""
+    return max(64, 1 << (count - 1).bit_length())
+
+
+def _names(dtypes: set[torch.dtype]) -> str:
+    return " and ".join(sorted(str(dtype).removeprefix("torch.") for dtype in dtypes))

@@ -1,0 +1,164 @@
+"""Kill -9 and several processes: real ones, on the tiny target."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from fastllm.__main__ import main
+from fastllm.data.tokens import TokenPairs
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def _environment() -> dict[str, str]:
+    # As many threads as here: they decide in which order numbers are added.
+    return {
+        **os.environ,
+        "OMP_NUM_THREADS": str(torch.get_num_threads()),
+        "PYTHONPATH": str(ROOT),
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
+
+
+def _kill_when(arguments: list[str], ready: Callable[[], bool], log: Path) -> None:
+    """Starts `python -m fastllm`, and kills it at once when `ready` says so."""
+    with log.open("w") as out:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "fastllm", *arguments],
+            cwd=ROOT, env=_environment(), stdout=out, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+        try:
+            deadline = time.monotonic() + 200
+            while not ready():
+                assert process.poll() is None, f"it ended before:\n{log.read_text()}"
+                assert time.monotonic() < deadline, f"nothing to kill:\n{log.read_text()}"
+                time.sleep(0.002)
+        finally:
+            process.send_signal(signal.SIGKILL)
+            assert process.wait() in (-signal.SIGKILL, 0)
+
+
+@pytest.fixture(scope="module")
+def whole_pseudo(data: Path, target: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("whole") / "pseudo"
+    assert main(_pseudo(data, target, out)) == 0
+    return out
+
+
+def _pseudo(data: Path, target: Path, out: Path) -> list[str]:
+    return [
+        "pseudo", "--target", str(target), "--data", str(data), "--out", str(out), "--device",
+        "cpu", "--length", "24", "--shard_size", "2", "--batch", "2", "--temperature", "0.5",
+    ]  # fmt: skip
+
+
+def _train(target: Path, pseudo: Path, run: Path, *more: str) -> list[str]:
+    return [
+        "train", "--drafter", "lstm", "--exp_name", "lstm", "--target", str(target), "--run",
+        str(run), "--pseudo_dataset_path", str(pseudo), "--device", "cpu", "--batch", "4",
+        "--length", "8", "--save_every", "5", "--log_every", "5", "--validate_every", "5", *more,
+    ]  # fmt: skip
+
+
+def test_pseudo_killed_and_resumed_has_every_article_once(
+    data: Path, target: Path, whole_pseudo: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "pseudo"
+    command = _pseudo(data, target, out)
+    _kill_when(command, lambda: len(list(out.glob("shard-*.json"))) >= 2, tmp_path / "log")
+    before = {path.name: path.stat().st_mtime_ns for path in out.glob("shard-*.json")}
+    assert 2 <= len(before) < 8, "it was killed in the middle"
+    assert not (out / "meta.json").exists()
+    assert main(command) == 0
+    kept = {name: (out / name).stat().st_mtime_ns for name in before}
+    assert kept == before, "what was written is not written again"
+    whole, resumed = TokenPairs(whole_pseudo), TokenPairs(out)
+    assert sorted(resumed.ids) == sorted(f"s{index}" for index in range(16))
+    assert resumed.ids == whole.ids
+    texts = [[pairs.target(index) for index in range(16)] for pairs in (whole, resumed)]
+    assert texts[0] == texts[1], "drawn at random, and yet the same"
+
+
+def test_train_killed_and_resumed_ends_with_the_same_bits(
+    target: Path, whole_pseudo: Path, tmp_path: Path
+) -> None:
+    more = ["--method", "mixed_gkd", "--lambda2", "0.5", "--updates", "40"]
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    command = _train(target, whole_pseudo, broken, *more)
+    _kill_when(command, lambda: _lines(broken) >= 4, tmp_path / "log")
+    assert _lines(broken) < 8, "it was killed in the middle"
+    assert (broken / "last" / "optimizer.pt").exists()
+    assert main(command) == 0
+    assert main(_train(target, whole_pseudo, whole, *more)) == 0
+    for name in ("last", "best", "checkpoint"):
+        one, other = (load_file(run / name / "model.safetensors") for run in (whole, broken))
+        assert all(torch.equal(one[key], other[key]) for key in one), name
+    logs = [
+        [json.loads(line) for line in (run / "training.jsonl").read_text().splitlines()]
+        for run in (whole, broken)
+    ]
+    for line in [*logs[0], *logs[1]]:
+        del line["seconds"]
+    assert logs[0] == logs[1]
+
+
+def _lines(run: Path) -> int:
+    log = run / "training.jsonl"
+    return len(log.read_text().splitlines()) if log.exists() else 0
+
+
+def test_two_processes_do_what_one_does(
+    data: Path, target: Path, whole_pseudo: Path, tmp_path: Path
+) -> None:
+    """`accelerate launch`, gloo: the same texts, and the same losses within a thousandth.
+
+    The launcher's "--multi_gpu" means several processes; `--device cpu` makes gloo of it. Only the
+    order of additions differs: the first gradients agree to 1e-4, and AdamW, which divides small
+    gradients by small ones, drives the weights apart from there.
+    """
+    pseudo, run = tmp_path / "pseudo", tmp_path / "run"
+    more = [
+        "--method",
+        "supervised_kd",
+        "--updates",
+        "12",
+        "--validation",
+        "none",
+        "--log_every",
+        "1",
+    ]
+    commands = [_pseudo(data, target, pseudo), _train(target, whole_pseudo, run, *more)]
+    (tmp_path / "commands.json").write_text(json.dumps(commands))
+    launched = subprocess.run(
+        [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2",
+         "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no",
+         "--num_cpu_threads_per_process", "1", "--main_process_port", "0",
+         str(ROOT / "tests" / "distill" / "launched.py"), str(tmp_path / "commands.json")],
+        cwd=ROOT, env=_environment(), capture_output=True, text=True, timeout=600,
+    )  # fmt: skip
+    assert launched.returncode == 0, launched.stdout + launched.stderr
+    whole, shared = TokenPairs(whole_pseudo), TokenPairs(pseudo)
+    assert shared.ids == whole.ids
+    texts = [[pairs.target(index) for index in range(16)] for pairs in (whole, shared)]
+    assert texts[0] == texts[1]
+
+    assert main(_train(target, whole_pseudo, tmp_path / "one", *more)) == 0
+    card = json.loads((run / "checkpoint" / "card.json").read_text())
+    assert card["processes"] == 2
+    logs = [
+        [json.loads(line) for line in (folder / "training.jsonl").read_text().splitlines()]
+        for folder in (tmp_path / "one", run)
+    ]
+    for alone, both in zip(*logs, strict=True):
+        assert both["tokens"] == alone["tokens"]
+        assert both["loss"] == pytest.approx(alone["loss"], rel=1e-3)
+    assert logs[0][0]["gradient_norm"] == pytest.approx(logs[1][0]["gradient_norm"], rel=1e-4)

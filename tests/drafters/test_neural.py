@@ -1,0 +1,260 @@
+"""What every neural family promises, held for each."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from fastllm.checkpoints import load_drafter
+from fastllm.data.tokens import TokenPairs, write_pairs
+from fastllm.distill.pseudo import write_pseudo
+from fastllm.distill.train import DrafterRecipe, train_drafter
+from fastllm.drafters import NEURAL, drafter_class
+from fastllm.drafters.neural import NeuralDrafter, roll_out
+from fastllm.errors import CheckpointError, SettingsError
+from fastllm.race import Race
+from fastllm.sampling import distribution
+from fastllm.targets import Encoding
+from fastllm.targets.hub import HubTarget
+from fastllm.trace import DecodingConfig
+
+SIZES: dict[str, dict[str, Any]] = {
+    "lstm": {"width": 24, "hidden": 16, "mixing": 16, "places": 8},
+    "cnn": {"width": 24, "channels": 16, "mixing": 16, "places": 8},
+    "t5": {"width": 32, "heads": 4, "layers": 2, "feed_forward": 32},
+}
+SOURCE = [7, 8, 9, 10, 11, 12, 7, 13, 14, 15, 1]
+GREEDY = DecodingConfig(gamma=4)
+SAMPLING = DecodingConfig(gamma=4, temperature=0.8, top_p=0.9)
+
+
+def _fresh(family: str, size: int = 50, **more: Any) -> NeuralDrafter[Any]:
+    made = drafter_class(family).fresh(size, seed=2, vocabulary="0123", **{**SIZES[family], **more})
+    assert isinstance(made, NeuralDrafter)
+    return made
+
+
+@pytest.fixture(params=NEURAL)
+def drafter(request: pytest.FixtureRequest) -> NeuralDrafter[Any]:
+    return _fresh(request.param)
+
+
+def _encoding() -> Encoding:
+    return Encoding(SOURCE, torch.zeros(1, len(SOURCE), 4), 0.0)
+
+
+def _uniforms(count: int, seed: int = 0) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.rand(count, generator=generator, dtype=torch.float64)
+
+
+def test_step_and_read_equal_forward(drafter: NeuralDrafter[Any]) -> None:
+    model = drafter.model
+    # The second article is padded, and the first longer than there are places.
+    source = torch.tensor([SOURCE, [*SOURCE[:6], 1, 0, 0, 0, 0]])
+    prefix = torch.randint(2, 50, (2, 12))
+    with torch.no_grad():
+        whole = model(source, prefix)
+        memory = model.remember(source)
+        state = model.begin(memory)
+        states = [state]
+        for place in range(12):
+            features, state = model.step(memory, state, prefix[:, place])
+            states.append(state)
+            assert (model.logits(features) - whole[:, place]).abs().max() < 1e-5
+        # Several at once, and again from states that were read from before.
+        for begin, end in ((0, 12), (4, 9), (9, 11), (4, 5)):
+            features, after = model.read(memory, states[begin], prefix[:, begin:end])
+            assert (model.logits(features) - whole[:, begin:end]).abs().max() < 1e-5
+            assert len(after) == end - begin
+        features, _ = model.step(memory, after[-1], prefix[:, 5])
+        assert (model.logits(features) - whole[:, 5]).abs().max() < 1e-5
+
+
+def test_a_batch_equals_its_texts_alone(drafter: NeuralDrafter[Any]) -> None:
+    prefix = torch.randint(2, 50, (2, 5))
+    short = SOURCE[:6]
+    with torch.no_grad():
+        both = drafter.model(torch.tensor([SOURCE, [*short, 0, 0, 0, 0, 0]]), prefix)
+        alone = torch.cat(
+            [drafter.model(torch.tensor([ids]), prefix[row : row + 1])
+             for row, ids in enumerate((SOURCE, short))]
+        )  # fmt: skip
+    assert (both - alone).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("config", [GREEDY, SAMPLING], ids=["greedy", "sampling"])
+def test_rolled_back_session_equals_a_fresh_one(
+    drafter: NeuralDrafter[Any], config: DecodingConfig
+) -> None:
+    used = drafter.begin(_encoding())
+    text = [0]
+    for added in ([7, 8], [20], [9, 10, 11, 30], [12]):
+        used.draft(text, 4, config, _uniforms(4))
+        text += added
+        used.accept(added)
+    fresh = drafter.begin(_encoding())
+    one = used.draft(text, 4, config, _uniforms(4, 1))
+    other = fresh.draft(text, 4, config, _uniforms(4, 1))
+    assert one.tokens == other.tokens
+    for place in range(4):
+        assert (one.q.row(place, 50) - other.q.row(place, 50)).abs().max() < 1e-5
+    assert used.draft(text, 4, config, _uniforms(4, 1)).tokens == other.tokens
+
+
+def test_q_is_the_distribution_that_tokens_come_from(drafter: NeuralDrafter[Any]) -> None:
+    session = drafter.begin(_encoding())
+    config = DecodingConfig(gamma=1, temperature=1.0, top_k=8)
+    counts = torch.zeros(50)
+    draws = 2000
+    for uniform in _uniforms(draws, 3):
+        draft = session.draft([0, 7], 1, config, uniform[None])
+        counts[draft.tokens[0]] += 1
+    q = draft.q.row(0, 50)
+    with torch.no_grad():
+        logits = drafter.model(torch.tensor([SOURCE]), torch.tensor([[0, 7]]))[0, -1]
+    assert (q - distribution(logits, config)).abs().max() < 1e-5
+    # A sum of many tiny chances is chi-square only where enough draws are expected.
+    often = q * draws >= 5
+    assert (q > 0).sum() == 8
+    assert counts[q == 0].sum() == 0
+    expected = torch.cat([q[often], q[~often].sum()[None]]) * draws
+    found = torch.cat([counts[often], counts[~often].sum()[None]])
+    chi_square = ((found - expected) ** 2 / expected.clamp(min=1e-9)).sum()
+    assert often.sum() >= 2
+    assert chi_square < 24.3  # at most 7 degrees of freedom, p = 0.001
+
+
+def test_greedy_drafts_are_one_hot_and_show_their_confidence(drafter: NeuralDrafter[Any]) -> None:
+    draft = drafter.begin(_encoding()).draft([0, 7], 3, GREEDY, _uniforms(3))
+    assert draft.q.of(torch.tensor(draft.tokens)).tolist() == [1, 1, 1]
+    assert draft.unwarped is not None
+    rows = [draft.unwarped(place) for place in range(3)]
+    assert [int(row.argmax()) for row in rows] == draft.tokens
+    assert all(row.sum() == pytest.approx(1) for row in rows)
+
+
+def test_rollout_is_what_a_session_would_write(drafter: NeuralDrafter[Any]) -> None:
+    source = torch.tensor([SOURCE, SOURCE])
+    texts = roll_out(
+        drafter.model,
+        source,
+        start_id=0,
+        end_id=1,
+        length=9,
+        temperature=0,
+        generator=torch.Generator(),
+    )
+    session = drafter.begin(_encoding())
+    written = [0]
+    while len(written) < 10 and written[-1] != 1:
+        written += session.draft(written, 1, GREEDY, _uniforms(1)).tokens
+    assert texts == [written[1:], written[1:]]
+
+
+def test_save_and_load(drafter: NeuralDrafter[Any], tmp_path: Path) -> None:
+    drafter.save(tmp_path / "one")
+    loaded = load_drafter(tmp_path / "one")
+    assert type(loaded) is type(drafter)
+    assert (loaded.name, loaded.vocabulary) == (drafter.FAMILY, "0123")
+    assert loaded.settings == drafter.settings
+    names = dict(drafter.model.named_parameters())
+    for name, weights in loaded.model.named_parameters():
+        assert torch.equal(weights, names[name].to(torch.bfloat16).float())
+    weights = tmp_path / "one" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    with pytest.raises(CheckpointError, match=f"not a whole {drafter.FAMILY} drafter"):
+        load_drafter(tmp_path / "one")
+
+
+@pytest.mark.parametrize("family", NEURAL)
+def test_the_same_seed_gives_the_same_weights_and_disturbs_nobody(family: str) -> None:
+    torch.manual_seed(9)
+    expected = torch.rand(1)
+    torch.manual_seed(9)
+    one, other = _fresh(family), _fresh(family)
+    assert torch.equal(torch.rand(1), expected)
+    for mine, its in zip(one.model.parameters(), other.model.parameters(), strict=True):
+        assert torch.equal(mine, its)
+    ordinary = _fresh(family, start="ordinary")
+    assert any(
+        not torch.equal(mine, its)
+        for mine, its in zip(one.model.parameters(), ordinary.model.parameters(), strict=True)
+    )
+
+
+@pytest.mark.parametrize("family", NEURAL)
+def test_what_cannot_be_made_is_refused(family: str) -> None:
+    with pytest.raises(SettingsError, match="start='warm': give one of copying, ordinary"):
+        _fresh(family, start="warm")
+    with pytest.raises(SettingsError, match="has the sizes vocabulary_size, width"):
+        _fresh(family, depth=3)
+    with pytest.raises(SettingsError, match="width divisible by"):
+        _fresh(family, width=25)
+
+
+@pytest.mark.parametrize("family", NEURAL)
+def test_ships_in_less_than_four_megabytes(family: str, tmp_path: Path) -> None:
+    drafter_class(family).fresh(8192).save(tmp_path)
+    assert sum(path.stat().st_size for path in tmp_path.iterdir()) < 4_000_000
+
+
+@pytest.mark.parametrize("family", NEURAL)
+def test_the_copying_start_copies_before_any_training(family: str) -> None:
+    source = torch.randint(100, 300, (4, 40))
+    text = source[:, 10:24]
+    losses = {}
+    for start in ("ordinary", "copying"):
+        sizes = {"width": 96} if family == "t5" else {"width": 48}
+        model = _fresh(family, 300, start=start, **sizes).model
+        with torch.no_grad():
+            logits = model(source, text[:, :-1])[:, 2:]
+        losses[start] = torch.nn.functional.cross_entropy(
+            logits.flatten(0, 1), text[:, 3:].flatten()
+        ).item()
+    assert losses["copying"] < 0.6 * losses["ordinary"]
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> TokenPairs:
+    """Articles of random ids; the text is what stands at a fixed place in the article."""
+    folder = tmp_path_factory.mktemp("data")
+    generator = torch.Generator().manual_seed(5)
+    rows = []
+    for index in range(64):
+        source = torch.randint(100, 300, (30,), generator=generator).tolist()
+        rows.append((f"a{index}", [*source, 1], [*source[4:14], 1]))
+    write_pairs(folder, rows, {})
+    return TokenPairs(folder)
+
+
+@pytest.mark.parametrize("family", [family for family in NEURAL if family != "lstm"])
+def test_distillation_aligns_with_the_target_and_keeps_its_text(
+    family: str, tiny_target: HubTarget, dataset: TokenPairs, tmp_path: Path, story: str
+) -> None:  # the LSTM's likewise: tests/distill/test_train.py
+    written = write_pseudo(tiny_target, dataset, tmp_path / "pseudo", length=12, say=_quiet)
+    recipe = DrafterRecipe(
+        method="mixed_gkd", lambda2=0.2, updates=60, batch=8, learning_rate=3e-3, warmup=5,
+        cooldown=10, length=12,
+    )  # fmt: skip
+    drafter = _fresh(family, tiny_target.model.config.vocab_size, width=48)
+    drafter.vocabulary = tiny_target.vocabulary.fingerprint
+    train_drafter(
+        drafter.model, recipe, tmp_path / "run", dataset=dataset, written=written,
+        target=tiny_target, say=_quiet,
+    )  # fmt: skip
+    lines = (tmp_path / "run" / "training.jsonl").read_text().splitlines()
+    losses = [json.loads(line)["loss"] for line in lines]
+    assert losses[-1] < 0.8 * losses[0]
+    race = Race(tiny_target, [None, drafter], story, DecodingConfig(gamma=4, max_new_tokens=24))
+    for _ in race:
+        pass
+    alone, with_drafter = race.traces()
+    assert with_drafter.tokens == alone.tokens
+    assert any(entry.drafted for entry in with_drafter.rounds)
+
+
+def _quiet(line: str) -> None:
+    pass
