@@ -70,7 +70,7 @@ BROWSER = {
     "per_call": "{} tokens a call",
     "lanes": "Lanes",
     "summary_of": "Summary written by {}",
-    "wrong": "Written by a model, in the style of a news ticker: it may be wrong about the article.",
+    "wrong": "Written by a model, in a news ticker's style: it may be wrong about the article.",
     "legend": "How to read the words",
     "accepted": "guessed, accepted",
     "refused": "guessed, refused",
