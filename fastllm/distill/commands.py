@@ -316,7 +316,8 @@ def _train_ngram(options: argparse.Namespace, work: Workplace) -> None:
 
 
 def _refuse_neural_options(options: argparse.Namespace) -> None:
-    for name in ("loss", "kd_loss", "kd_temp", "learning_rate", "lambda1", "lambda2", "start"):
+    neural = ("loss", "kd_loss", "kd_temp", "learning_rate", "lambda1", "lambda2", "start", "keep")
+    for name in neural:
         if getattr(options, name) is not None:
             raise SettingsError(
                 f"--{name} does not belong to an n-gram: it counts, and that is all."

@@ -71,6 +71,12 @@ def train_flags(parser: argparse.ArgumentParser) -> None:
         help="held-out articles: data with a validation split, a JSON-lines file, what `pseudo` "
         "wrote, or none (default: what lies in the pseudo data, else --data's validation split)",
     )
+    _flag(
+        parser,
+        "--keep",
+        choices=["best", "last"],
+        help="which weights: those with the most tau in the validation (default), or the last",
+    )
     _flag(parser, "--validate_every", type=int, help="updates (default: a twentieth of all)")
     _flag(parser, "--save_every", type=int, help="updates between two saves (default: 200)")
     _flag(parser, "--log_every", type=int, help="updates between two log lines (default: 20)")

@@ -65,6 +65,8 @@ class DrafterRecipe:
         lambda1: overrides the method's share of data-set texts.
         lambda2: overrides the share of the drafter's own texts among the others.
         length: the most tokens of a text.
+        keep: "best", the weights with the most tau in the validation, or "last". The validation
+            reads texts of the target: a baseline that is to know the data set alone keeps its last.
     """
 
     method: str = "supervised"
@@ -79,12 +81,15 @@ class DrafterRecipe:
     lambda1: float | None = None
     lambda2: float | None = None
     length: int = 96
+    keep: str = "best"
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
             raise SettingsError(f"method={self.method!r}: give one of {', '.join(METHODS)}.")
         if self.loss not in ("", "ce", *DIVERGENCES):
             raise SettingsError(f"loss={self.loss!r}: give one of ce, {', '.join(DIVERGENCES)}.")
+        if self.keep not in ("best", "last"):
+            raise SettingsError(f"keep={self.keep!r}: give best or last.")
         for name in ("lambda1", "lambda2"):
             value = getattr(self, name)
             if value is not None and not 0 <= value <= 1:
@@ -252,7 +257,7 @@ def train_drafter(
         log_every=log_every,
         validate=validate,
         validate_every=validate_every,
-        best_by="validation_tau" if validate else "",
+        best_by="validation_tau" if validate and recipe.keep == "best" else "",
         resume=resume,
         accelerator=accelerator,
         say=say,

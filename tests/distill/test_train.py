@@ -216,6 +216,8 @@ def test_pseudo_labels_resume_without_losing_or_doubling_an_article(
 
 
 def test_what_cannot_be_trained_is_refused(dataset: TokenPairs, tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="keep='first'"):
+        DrafterRecipe(keep="first")
     with pytest.raises(SettingsError, match="method='guess'"):
         DrafterRecipe(method="guess")
     with pytest.raises(SettingsError, match="lambda1=2"):
