@@ -7,7 +7,9 @@
 
 const root = element.querySelector(".fl-race");
 const calm = matchMedia("(prefers-reduced-motion: reduce)").matches;
-const SPEEDS = [1 / 16, 1 / 8, 1 / 4, 1 / 2, 1, 2, 4];
+const SPEEDS = [1 / 64, 1 / 32, 1 / 16, 1 / 8, 1 / 4, 1 / 2, 1, 2, 4];
+const USUAL_SPEED = 3; // of SPEEDS; a race too short to be followed at it is slowed down further
+const SHORTEST_REPLAY = 4; // seconds
 const STATES = ["accepted", "refused", "correction", "bonus"];
 const LONGEST_REPLAY = 40; // seconds; a slower race stays as it is until somebody presses play
 const PAUSE_BEFORE_REPLAY = 1200;
@@ -51,7 +53,7 @@ for (const speed of SPEEDS) {
   const label = speed < 1 ? `1/${Math.round(1 / speed)}×` : `${speed}×`;
   ui.speed.append(make("option", "", label, { value: String(speed) }));
 }
-ui.speed.selectedIndex = 1;
+ui.speed.selectedIndex = USUAL_SPEED;
 for (const state of STATES) {
   const entry = make("span", "fl-entry");
   const shape = make("span", `fl-token fl-${state}`);
@@ -229,6 +231,15 @@ function describe() {
   ui.about.textContent = `${place} · ${writing ? words.writing : pace}${title}`;
 }
 
+/* The fastest speed, up to the usual one, at which the race can be followed. */
+function suit() {
+  if (ui.speed.dataset.chosen) return;
+  let index = USUAL_SPEED;
+  while (index > 0 && total() / SPEEDS[index] < SHORTEST_REPLAY) index -= 1;
+  ui.speed.selectedIndex = index;
+  describe();
+}
+
 let frame = 0;
 let before = 0;
 let waiting = 0;
@@ -307,6 +318,7 @@ function update() {
   describe();
   if (race.halted) return show(total());
   if (!race.live) {
+    suit();
     show(calm ? total() : 0);
     if (!calm) play(true);
     return;
@@ -318,6 +330,7 @@ function update() {
 /* A live race has ended: it stays for a moment, then plays again in true proportion. */
 function settle() {
   root.dataset.ran = String(Number(root.dataset.ran || 0) + 1);
+  suit();
   if (calm || total() / Number(ui.speed.value) > LONGEST_REPLAY) return;
   waiting = setTimeout(() => { show(0); play(true); }, PAUSE_BEFORE_REPLAY);
 }
@@ -428,7 +441,10 @@ function chooseTab(index) {
 
 ui.play.addEventListener("click", () => { if (race && (race.end || race.halted)) play(!race.playing); });
 ui.position.addEventListener("input", () => jump((Number(ui.position.value) / 1000) * total()));
-ui.speed.addEventListener("change", () => { if (race) describe(); });
+ui.speed.addEventListener("change", () => {
+  ui.speed.dataset.chosen = "yes";
+  if (race) describe();
+});
 
 /* The buttons outside say what they do. */
 

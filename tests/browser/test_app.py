@@ -50,3 +50,12 @@ def test_a_sample_can_be_read_before_it_is_raced(visit: Callable[..., Visit], ad
     page.locator("ul [role=option]").nth(2).click()
     expect(box).not_to_have_value(before)
     expect(box).not_to_have_value("")
+
+
+def test_the_recorded_race_is_slow_enough_to_follow(
+    visit: Callable[..., Visit], address: str
+) -> None:
+    page = visit(address).open().page
+    expect(page.locator(".fl-about")).to_contain_text("slowed")
+    seconds = float(page.locator(".fl-clock").inner_text().split("/")[1].split()[0])
+    assert 3.5 < seconds / float(page.locator(".fl-speed").input_value()) < 15
