@@ -1,4 +1,4 @@
-"""Token arrays on disk: pairs of sequences as uint16, memory-mapped, ready to be batched.
+"""Token arrays on disk: pairs of sequences as uint16 (uint32 where an id needs it), memory-mapped.
 
 A folder holds `source.npy` and `target.npy` (all ids in one row), `source_ends.npy` and
 `target_ends.npy` (where each sequence ends), `ids.json` and `meta.json` (vocabulary fingerprint,
@@ -65,7 +65,7 @@ def write_pairs(
 
     Args:
         folder: created if missing; an earlier set in it is replaced.
-        pairs: ids below 65,536.
+        pairs: ids of any vocabulary; two bytes each, four where one is 65,536 or more.
         meta: what to remember about the set (vocabulary, lengths, origin).
 
     Returns:
@@ -77,8 +77,8 @@ def write_pairs(
     rows: dict[str, list[np.ndarray]] = {"source": [], "target": []}
     for name, source, target in pairs:
         ids.append(name)
-        rows["source"].append(np.asarray(source, dtype=np.uint16))
-        rows["target"].append(np.asarray(target, dtype=np.uint16))
+        rows["source"].append(_narrow(source))
+        rows["target"].append(_narrow(target))
     for side, sequences in rows.items():
         flat = np.concatenate(sequences) if sequences else np.zeros(0, np.uint16)
         ends = np.cumsum([len(sequence) for sequence in sequences], dtype=np.int64)
@@ -114,6 +114,12 @@ def padded(sequences: Sequence[Sequence[int]], fill: int) -> torch.Tensor:
     for row, sequence in enumerate(sequences):
         block[row, : len(sequence)] = torch.as_tensor(sequence, dtype=torch.long)
     return block
+
+
+def _narrow(ids: Sequence[int]) -> np.ndarray:
+    """The ids in as few bytes as hold the largest; concatenated arrays take the widest."""
+    wide = np.asarray(ids, dtype=np.uint32)
+    return wide.astype(np.uint16) if wide.max(initial=0) < 1 << 16 else wide
 
 
 def _slice(flat: np.ndarray, ends: np.ndarray, index: int) -> list[int]:

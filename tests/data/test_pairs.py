@@ -95,6 +95,15 @@ def test_batches_visit_every_pair_once_an_epoch(tmp_path: Path) -> None:
     assert max(spread) <= 2  # like lengths together
 
 
+@pytest.mark.parametrize(("largest", "bytes_each"), [(65_535, 2), (65_536, 4), (250_111, 4)])
+def test_ids_of_any_vocabulary_come_back(largest: int, bytes_each: int, tmp_path: Path) -> None:
+    write_pairs(tmp_path, [("a", [3, 4], [5]), ("b", [largest, 0], [largest, 1])], {})
+    pairs = TokenPairs(tmp_path)
+    assert [pairs.source(0), pairs.target(0)] == [[3, 4], [5]]
+    assert [pairs.source(1), pairs.target(1)] == [[largest, 0], [largest, 1]]
+    assert np.load(tmp_path / "source.npy").itemsize == bytes_each
+
+
 def test_padding() -> None:
     assert padded([[5, 6], [7]], 0).tolist() == [[5, 6], [7, 0]]
     assert padded([[]], IGNORED).tolist() == [[IGNORED]]
