@@ -15,9 +15,11 @@ from typing import Any
 
 import torch
 
-from fastllm.drafters import DRAFTERS, Drafter, drafter_class
+from fastllm.drafters import BOUND, DRAFTERS, NEURAL, Drafter, drafter_class
+from fastllm.drafters.combined import PREFIX, CombinedDrafter
 from fastllm.errors import CheckpointError
-from fastllm.targets.hub import HubTarget
+from fastllm.targets.folder import read_json, require_weights
+from fastllm.targets.hub import HubTarget, usable_device
 
 SHIPPED = Path(__file__).resolve().parent.parent / "assets" / "checkpoints"
 """Where the checkpoints lie that come with the repository."""
@@ -33,17 +35,31 @@ def load_target(
     name_or_folder: str | Path = TARGET,
     *,
     device: str | torch.device | None = None,
+    load_in: str | None = None,
+    device_map: str | dict[str, Any] | None = None,
     prefix: str | None = None,
     engine: str = "auto",
 ) -> HubTarget:
     """Loads the shipped target, a folder, or a model of the Hub.
 
+    Args:
+        name_or_folder: "target" is the shipped one.
+        device: where to; the best there is by default.
+        load_in: a name of `fastllm.targets.hub.PRECISIONS`; float32 by default.
+        device_map: instead of `device`: how accelerate spreads it over several.
+        prefix: put before every article; the checkpoint's own setting by default.
+        engine: a name of `fastllm.targets.hub.ENGINES`.
+
     Raises:
         CheckpointError: there is no usable encoder-decoder.
-        SettingsError: `engine` is none of `fastllm.targets.hub.ENGINES`, or does not fit.
+        SettingsError: `load_in` or `engine` is none that we have, the engine does not fit, or both
+            `device` and `device_map` are given.
     """
-    folder = SHIPPED / TARGET if str(name_or_folder) == TARGET else name_or_folder
-    return HubTarget.load(folder, device=device, prefix=prefix, engine=engine)
+    shipped = SHIPPED / str(name_or_folder)  # a drafter's name too, so that it is refused as one
+    folder = shipped if (shipped / "config.json").is_file() else name_or_folder
+    return HubTarget.load(
+        folder, device=device, load_in=load_in, device_map=device_map, prefix=prefix, engine=engine
+    )
 
 
 def load_drafter(
@@ -51,15 +67,23 @@ def load_drafter(
 ) -> Drafter:
     """Loads a drafter: "lookup", the name of a shipped one ("lstm-after"), or a folder.
 
-    A T5 of transformers is a drafter, too: its folder, or OWNER/NAME on the Hub.
+    "lookup+" before a name or a folder asks the lookup first (`CombinedDrafter`). A T5 of transformers is a drafter, too: its folder, or OWNER/NAME on the Hub.
+
+    Args:
+        name_or_folder: which.
+        device: where to, the best there is by default; it need not be the target's.
 
     Raises:
         CheckpointError: there is no such drafter, or its folder is incomplete.
+        SettingsError: there is no such device.
     """
     name = str(name_or_folder)
     if name == "lookup":
         lookup: Drafter = drafter_class("lookup")()  # the one family with nothing to load
         return lookup
+    if name.startswith(PREFIX):
+        return CombinedDrafter(load_drafter(name.removeprefix(PREFIX), device=device))
+    device = usable_device(device)
     shipped = SHIPPED / name
     folder = shipped if (shipped / "config.json").is_file() else Path(name_or_folder)
     if not folder.exists() and name.count("/") == 1:  # OWNER/NAME: the Hub's, or an error
@@ -68,12 +92,34 @@ def load_drafter(
     config = read_config(folder)
     family = family_of(config) or ("t5" if config.get("model_type") == "t5" else None)
     if family not in DRAFTERS:
+        kind = config.get("model_type")
+        what = f"a {kind} of transformers" if kind and not family else f"of the family {family!r}"
         raise CheckpointError(
-            f"{folder} says it is of the family {family!r}; FastLLM has {', '.join(DRAFTERS)}. "
+            f"{folder} says it is {what}; FastLLM has the families {', '.join(DRAFTERS)}. "
             f"Shipped drafters: {', '.join(shipped_drafters()) or 'none'}."
         )
+    if family == "t5":
+        require_weights(Path(folder))
+    elif family in _ENTRIES:
+        missing = [name for name in _ENTRIES[family] if name not in config]
+        if missing:
+            raise CheckpointError(
+                f"{folder}/config.json lacks {', '.join(missing)}: it was written by another "
+                f"version, or changed. Train the {family} drafter again with `fastllm train`."
+            )
+        if family in (*NEURAL, *BOUND):
+            require_weights(Path(folder), ("model.safetensors",))
     drafter: Drafter = drafter_class(family).load(folder, device=device)
     return drafter
+
+
+_ENTRIES = {
+    "ngram": ("name", "vocabulary", "order", "vocabulary_size", "start_id"),
+    "lstm": ("name", "vocabulary", "settings"),
+    "cnn": ("name", "vocabulary", "settings"),
+    "shared": ("name", "vocabulary", "settings"),
+}
+"""What the `config.json` of a family's drafter must hold."""
 
 
 def shipped_drafters() -> list[str]:
@@ -96,19 +142,12 @@ def read_config(folder: str | Path) -> dict[str, Any]:
     """The `config.json` of a drafter's folder.
 
     Raises:
-        CheckpointError: the folder has none, or it is not JSON.
+        CheckpointError: there is no such folder, it has none, or that is no JSON object.
     """
-    path = Path(folder) / "config.json"
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(
-            f"{folder}: no readable config.json ({error}). Give a drafter's folder, or one of "
-            f"{', '.join(['lookup', *shipped_drafters()])}."
-        ) from error
-    if not isinstance(config, dict):
-        raise CheckpointError(f"{path}: needs a JSON object, found {type(config).__name__}.")
-    return config
+    return read_json(
+        Path(folder) / "config.json",
+        f"Give a drafter's folder, or one of {', '.join(['lookup', *shipped_drafters()])}.",
+    )
 
 
 def read_card(name_or_folder: str | Path) -> dict[str, Any]:

@@ -4,7 +4,10 @@
     ├── SettingsError      a value out of range (also a ValueError)
     ├── DataError          a file or an article that cannot be used (also a ValueError)
     ├── VocabularyError    token ids of one vocabulary offered to another (also a ValueError)
-    └── CheckpointError    a checkpoint that is missing, incomplete or of another format
+    ├── CheckpointError    a checkpoint that is missing, incomplete or of another format
+    └── TrainingError      a training that cannot go on: its last save is whole
+
+`FastLLMWarning` is no error: something is not as people might think, and the work goes on.
 
 Every message says what was found, what was needed and what to do.
 """
@@ -28,3 +31,11 @@ class VocabularyError(FastLLMError, ValueError):
 
 class CheckpointError(FastLLMError):
     """A checkpoint folder that is missing, incomplete, damaged or of another format."""
+
+
+class TrainingError(FastLLMError):
+    """A training that cannot go on; what it saved last is whole."""
+
+
+class FastLLMWarning(UserWarning):
+    """What is done differs from what people might expect; the message says how."""

@@ -2,10 +2,13 @@
 
 The encoder is always that of transformers. A T5's decoder runs in the static engine
 (`fastllm.targets.static`); every other one takes the general path: the model's own forward call
-with a dynamic cache that is cropped to roll back.
+with a dynamic cache that is cropped to roll back. A model that accelerate has spread over several
+devices (`device_map`) takes the general path too.
 """
 
+import logging
 import time
+import warnings
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
@@ -16,8 +19,9 @@ from transformers import AutoConfig, AutoModelForSeq2SeqLM, BitsAndBytesConfig
 from transformers.cache_utils import DynamicCache, EncoderDecoderCache
 from transformers.modeling_outputs import BaseModelOutput
 
-from fastllm.errors import CheckpointError, SettingsError
+from fastllm.errors import CheckpointError, FastLLMWarning, SettingsError
 from fastllm.targets import Encoding, TargetSession
+from fastllm.targets.folder import read_json, require_weights
 from fastllm.targets.static import StaticDecoder, require_fit, unfit
 from fastllm.vocabulary import Vocabulary
 
@@ -34,7 +38,13 @@ class HubTarget:
         engine: a name of ENGINES; "auto" takes the static one where it fits. What was chosen is in
             the attribute. The static engine copies the decoder's weights when it is first used.
 
+    Attributes:
+        device: where ids go in and logits come out; of a model on several devices the first.
+        unsupported: settings of the model's own generation configuration that `generate` of
+            transformers obeys and FastLLM does not, each as "name=value". Empty for most.
+
     Raises:
+        CheckpointError: nothing says which token begins, or which one ends, a text.
         SettingsError: there is no such engine, or "static" does not fit the model.
     """
 
@@ -55,9 +65,10 @@ class HubTarget:
         self.name = name
         self.prefix = prefix
         self.source_length = source_length
-        self.device: torch.device = model.device
-        self.start_id = int(model.config.decoder_start_token_id)
-        self.end_id = int(_first(model.config.eos_token_id))
+        self.device = entry_device(model)
+        self.start_id = _token(model, "decoder_start_token_id", name)
+        self.end_id = _token(model, "eos_token_id", name)
+        self.unsupported = unsupported(model)
         self.engine = engine
         if engine == "auto":
             self.engine = "transformers" if unfit(model) else "static"
@@ -76,6 +87,7 @@ class HubTarget:
         device: str | torch.device | None = None,
         dtype: torch.dtype = torch.float32,
         load_in: str | None = None,
+        device_map: str | dict[str, Any] | None = None,
         prefix: str | None = None,
         source_length: int | None = None,
         engine: str = "auto",
@@ -86,45 +98,52 @@ class HubTarget:
             name_or_folder: a folder that `save_pretrained` wrote, or OWNER/NAME.
             device: where to; the best there is by default.
             dtype: the type of the weights.
-            load_in: a name of LOAD_IN, instead of `dtype`.
+            load_in: a name of PRECISIONS, instead of `dtype`.
+            device_map: instead of `device`, how accelerate spreads the model: "auto", or module
+                names with devices ("cpu" and "disk" are for what does not fit the GPUs). On several
+                devices the engine is "transformers".
             prefix: put before every article; the checkpoint's own setting by default.
             source_length: the most source tokens; the checkpoint's own setting by default.
             engine: a name of ENGINES.
 
         Raises:
-            CheckpointError: there is no encoder-decoder, or it is damaged.
-            SettingsError: there is no such name in LOAD_IN or ENGINES, or the engine does not fit.
+            CheckpointError: there is no encoder-decoder, or it is incomplete or damaged.
+            SettingsError: there is no such device, no such name in PRECISIONS or ENGINES, the
+                engine does not fit, or both `device` and `device_map` are given.
+
+        Warns:
+            FastLLMWarning: something is in `unsupported`.
         """
-        device = torch.device(device) if device else best_device()
-        if load_in is not None and load_in not in LOAD_IN:
-            raise SettingsError(f"load_in={load_in!r}: give one of {', '.join(LOAD_IN)}.")
-        weights = {"dtype": dtype} if load_in is None else _weights(load_in, device)
-        try:
-            config = AutoConfig.from_pretrained(str(name_or_folder))
-            if not config.is_encoder_decoder:
-                raise CheckpointError(
-                    f"{name_or_folder} is a {config.model_type}: a target must be an "
-                    "encoder-decoder, such as google/flan-t5-small."
-                )
-            model = AutoModelForSeq2SeqLM.from_pretrained(str(name_or_folder), **weights)
-        except CheckpointError:
-            raise
-        except Exception as error:  # transformers and safetensors raise a dozen unrelated kinds
-            raise CheckpointError(
-                f"{name_or_folder} cannot be loaded as an encoder-decoder ({error}). Give a folder "
-                "with config.json, weights and tokenizer, or a model's name on the Hub."
-            ) from error
-        own = getattr(config, "fastllm", None) or {}
-        if "quantization_config" not in weights:  # a quantised model is where it is to be
-            model = model.to(device)
-        return cls(
+        if load_in is not None and load_in not in PRECISIONS:
+            raise SettingsError(f"load_in={load_in!r}: give one of {', '.join(PRECISIONS)}.")
+        if device is not None and device_map is not None:
+            raise SettingsError(
+                f"device={str(device)!r} and device_map={device_map!r} exclude each other: give "
+                "one of them."
+            )
+        place = usable_device(device)
+        weights: dict[str, Any] = {"dtype": dtype}
+        if load_in is not None:
+            weights = _weights(load_in, place)
+        if device_map is not None:
+            weights["device_map"] = device_map
+        path = Path(name_or_folder)
+        if path.exists() or not _may_be_on_hub(str(name_or_folder)):
+            _require_whole(path)
+        model, own = _read(str(name_or_folder), weights)
+        if "device_map" not in weights:
+            model = model.to(place)
+        target = cls(
             model.eval(),
-            Vocabulary.load(name_or_folder),
+            _vocabulary(name_or_folder, model),
             name=own.get("name", str(name_or_folder).rstrip("/").rsplit("/", 1)[-1]),
             prefix=own.get("prefix", "") if prefix is None else prefix,
             source_length=source_length or own.get("source_length", 512),
             engine=engine,
         )
+        if target.unsupported:
+            warnings.warn(notice(target), FastLLMWarning, stacklevel=2)
+        return target
 
     @property
     def defaults(self) -> Mapping[str, int]:
@@ -147,11 +166,15 @@ class HubTarget:
         static = self._static if self.engine == "static" else None  # made on nobody's clock
         started = time.perf_counter()
         ids = torch.tensor([source_ids], device=self.device)
-        states = self.model.get_encoder()(input_ids=ids).last_hidden_state
+        states = self.model.get_encoder()(input_ids=ids).last_hidden_state.to(self.device)
         memory = None if static is None else static.remember(states)
         synchronize(self.device)
         seconds = time.perf_counter() - started
-        return Encoding(source_ids, states, seconds, end_id=self.end_id, memory=memory)
+        features = {
+            "embedding": self.model.get_input_embeddings().weight,
+            "output": self.model.get_output_embeddings().weight,
+        }
+        return Encoding(source_ids, states, seconds, features, end_id=self.end_id, memory=memory)
 
     def begin(self, encoding: Encoding) -> TargetSession:
         """A fresh session over an encoded article."""
@@ -168,6 +191,7 @@ class HubSession:
 
     def __init__(self, model: Any, encoding: Encoding) -> None:
         self._model = model
+        self._device = entry_device(model)
         self._states = BaseModelOutput(last_hidden_state=encoding.states)
         self._cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
 
@@ -181,11 +205,11 @@ class HubSession:
         """Appends `ids` to the cache; returns the logits behind each, shape (len(ids), V)."""
         out = self._model(
             encoder_outputs=self._states,
-            decoder_input_ids=torch.tensor([ids], device=self._model.device),
+            decoder_input_ids=torch.tensor([ids], device=self._device),
             past_key_values=self._cache,
             use_cache=True,
         )
-        synchronize(self._model.device)
+        synchronize(self._device)
         logits: torch.Tensor = out.logits[0]
         return logits
 
@@ -202,13 +226,20 @@ ENGINES = ("auto", "static", "transformers")
 
 
 LOAD_IN = ("fp32", "bf16", "8bit", "4bit")
-"""How weights may be held; the last two (LLM.int8 and NF4) need the library bitsandbytes."""
+"""How the weights of a teacher may be held; the last two (LLM.int8 and NF4) need bitsandbytes."""
+
+PRECISIONS = ("fp32", "bf16", "fp16", "8bit", "4bit")
+"""How the weights of a target may be held."""
+
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def _weights(load_in: str, device: torch.device) -> dict[str, Any]:
-    """What `from_pretrained` is to be told for a name of LOAD_IN."""
-    if load_in in ("fp32", "bf16"):
-        return {"dtype": torch.float32 if load_in == "fp32" else torch.bfloat16}
+    """What `from_pretrained` is to be told for a name of PRECISIONS."""
+    if load_in in _DTYPES:
+        return {"dtype": _DTYPES[load_in]}
+    # At every call bitsandbytes tells that it rounds what comes in: it was asked to.
+    logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
     quantised = BitsAndBytesConfig(
         load_in_8bit=load_in == "8bit",
         load_in_4bit=load_in == "4bit",
@@ -222,6 +253,185 @@ def _weights(load_in: str, device: torch.device) -> dict[str, Any]:
     }
 
 
+def _may_be_on_hub(name: str) -> bool:
+    """Whether it has the form NAME or OWNER/NAME, and does not say that it is a path."""
+    return not name.startswith((".", "/", "~")) and name.count("/") <= 1 and "\\" not in name
+
+
+def _require_whole(folder: Path) -> None:
+    """Refuses a folder that is no whole encoder-decoder, as far as its files tell.
+
+    Raises:
+        CheckpointError: says what was found and what is needed.
+    """
+    config = read_json(
+        folder / "config.json",
+        "It cannot be loaded as a target: that is a folder with config.json, weights and a "
+        "tokenizer, as `save_pretrained` writes them, or a model's name on the Hub.",
+    )
+    family = config.get("family") or (config.get("fastllm") or {}).get("family")
+    if family:
+        raise CheckpointError(
+            f"{folder} holds a drafter (family {family}), not a target: give it as the drafter, "
+            "and as the target an encoder-decoder."
+        )
+    if not config.get("model_type"):
+        raise CheckpointError(
+            f"{folder}/config.json names no model_type: it is none of transformers. A target must "
+            "be an encoder-decoder that `save_pretrained` wrote."
+        )
+    require_weights(folder)
+    if (folder / "generation_config.json").exists():
+        read_json(folder / "generation_config.json", "")
+
+
+def _read(name: str, weights: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """The model, and what we know of it beside; refuses one whose weights are not all there."""
+    try:
+        config = AutoConfig.from_pretrained(name)
+        if not config.is_encoder_decoder:
+            raise CheckpointError(
+                f"{name} is a {config.model_type}: a target must be an encoder-decoder, such as "
+                "google/flan-t5-small."
+            )
+        model, report = AutoModelForSeq2SeqLM.from_pretrained(
+            name, output_loading_info=True, ignore_mismatched_sizes=True, **weights
+        )
+    except CheckpointError:
+        raise
+    except Exception as error:  # transformers and safetensors raise a dozen unrelated kinds
+        raise CheckpointError(
+            f"{name} cannot be loaded as an encoder-decoder ({_first_line(error)}). Give a folder "
+            "with config.json, weights and tokenizer, or a model's name on the Hub."
+        ) from error
+    # Both are asked for and read here, since transformers makes up what is missing.
+    if report["mismatched_keys"]:
+        key, found, needed = min(report["mismatched_keys"])
+        raise CheckpointError(
+            f"{name}: {len(report['mismatched_keys'])} of its weights have another shape than its "
+            f"config.json asks for, such as {key}: {tuple(found)}, not {tuple(needed)}. Weights "
+            "and configuration are not of the same model. Copy or download both again."
+        )
+    if report["missing_keys"]:
+        missing = sorted(report["missing_keys"])
+        raise CheckpointError(
+            f"{name} lacks {len(missing)} of the weights that its config.json asks for, such as "
+            f"{', '.join(missing[:2])}: weights and configuration are not of the same model. Copy "
+            "or download both again."
+        )
+    if any(weight.is_meta for weight in model.parameters()) and not hasattr(model, "_hf_hook"):
+        raise SettingsError(
+            f"device_map={weights.get('device_map')!r} leaves weights of {name} nowhere: name "
+            "devices that hold numbers, such as 0, 'cpu' or 'disk'."
+        )
+    return model, getattr(config, "fastllm", None) or {}
+
+
+def _vocabulary(name_or_folder: str | Path, model: Any) -> Vocabulary:
+    """The tokenizer, if it is the model's.
+
+    Raises:
+        CheckpointError: there is none, or it is another model's.
+    """
+    remedy = "Save the model's own tokenizer there (tokenizer.json and tokenizer_config.json)."
+    try:
+        vocabulary = Vocabulary.load(name_or_folder)
+    except Exception as error:  # the tokenizers library raises bare Exceptions
+        raise CheckpointError(
+            f"{name_or_folder}: its tokenizer cannot be read ({_first_line(error)}). {remedy}"
+        ) from error
+    pieces = len(vocabulary.tokenizer)
+    rows = int(model.config.get_text_config(decoder=True).vocab_size)
+    # Where there is no tokenizer, transformers makes one of the special tokens alone.
+    if 2 * pieces < rows or pieces > rows:
+        raise CheckpointError(
+            f"{name_or_folder}: the tokenizer beside the weights has {pieces} tokens, the model "
+            f"{rows}: it is missing, or another model's. {remedy}"
+        )
+    return vocabulary
+
+
+_NEUTRAL: dict[str, tuple[Any, ...]] = {
+    "repetition_penalty": (1.0,),
+    "encoder_repetition_penalty": (1.0,),
+    "encoder_no_repeat_ngram_size": (0,),
+    "sequence_bias": (),
+    "bad_words_ids": ([],),
+    "forced_bos_token_id": (),
+    "forced_eos_token_id": (),
+    "exponential_decay_length_penalty": (),
+    "suppress_tokens": ([],),
+    "begin_suppress_tokens": ([],),
+    "guidance_scale": (1.0,),
+    "watermarking_config": (),
+    "stop_strings": ([],),
+    "num_beams": (1,),
+}
+"""Settings of a generation configuration that change what `generate` writes without sampling, and
+that are not applied here; with the values, beside None, that change nothing.
+Those of sampling (temperature, top_k, top_p) are not among them: `DecodingConfig` has its own."""
+
+
+def unsupported(model: Any) -> tuple[str, ...]:
+    """What a model's generation configuration asks for that is not applied, as "name=value"."""
+    own = model.generation_config
+    found = []
+    for name, neutral in _NEUTRAL.items():
+        value = getattr(own, name, None)
+        if value is not None and value not in neutral:
+            found.append(f"{name}={_short(value)}")
+    ends = own.eos_token_id
+    if isinstance(ends, list) and len(ends) > 1:
+        found.append(f"eos_token_id={_short(ends)} (only {ends[0]} ends a text)")
+    return tuple(found)
+
+
+def notice(target: HubTarget) -> str:
+    """What to tell people of a target whose `unsupported` is not empty."""
+    return (
+        f"the generation configuration of {target.name} asks for {', '.join(target.unsupported)}, "
+        "which FastLLM does not apply: all lanes write the same text, but not the one that "
+        "`generate` of transformers writes."
+    )
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0] if len(lines[0]) <= 300 else lines[0][:297] + "..."
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, list) and len(value) > 4:
+        return f"[{', '.join(map(str, value[:3]))}, ... {len(value)} in all]"
+    return str(value)
+
+
+def _token(model: Any, setting: str, name: str) -> int:
+    """A token that the generation configuration names, or else the model's: as in `generate`.
+
+    Raises:
+        CheckpointError: neither does.
+    """
+    for config in (model.generation_config, model.config):
+        value = getattr(config, setting, None)
+        if isinstance(value, list):
+            value = value[0] if value else None
+        if value is not None:
+            return int(value)
+    raise CheckpointError(
+        f"{name}: neither generation_config.json nor config.json names its {setting}. Set it in "
+        "one of them: the model's own documentation says which token it is."
+    )
+
+
+def entry_device(model: Any) -> torch.device:
+    """Where a model takes ids and gives logits, be it spread over several devices."""
+    device = getattr(getattr(model, "_hf_hook", None), "execution_device", None)
+    if device is None:
+        device = model.device
+    return torch.device("cuda", device) if isinstance(device, int) else torch.device(device)
+
+
 def best_device() -> torch.device:
     """CUDA where there is one, else Apple's MPS, else the CPU."""
     if torch.cuda.is_available():
@@ -231,13 +441,35 @@ def best_device() -> torch.device:
     return torch.device("cpu")
 
 
+def usable_device(device: str | torch.device | None) -> torch.device:
+    """The device of that name, which is here; the best there is where none is named.
+
+    Raises:
+        SettingsError: there is no such device.
+    """
+    if device is None:
+        return best_device()
+    try:
+        found = torch.device(device)
+    except RuntimeError as error:
+        raise SettingsError(
+            f"device={device!r} is no name of a device: give cpu, cuda, cuda:1 or mps."
+        ) from error
+    here = {
+        "cuda": (found.index or 0) < torch.cuda.device_count(),
+        "mps": torch.backends.mps.is_available(),
+    }
+    if not here.get(found.type, True):
+        raise SettingsError(
+            f"device={str(device)!r}: there is no such device here ({torch.cuda.device_count()} "
+            "CUDA GPUs). Give cpu, or leave it out to take the best there is."
+        )
+    return found
+
+
 def synchronize(device: torch.device) -> None:
     """Waits until nothing is in flight, so that a clock can be read."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     elif device.type == "mps":
         torch.mps.synchronize()
-
-
-def _first(value: int | list[int]) -> int:
-    return value[0] if isinstance(value, list) else value

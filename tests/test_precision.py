@@ -1,0 +1,211 @@
+"""Where a text in lower precision leaves that of float32, and how close it was there."""
+
+import argparse
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from fakes import END, FIRST, FakeTarget, FakeVocabulary
+
+from fastllm import precision
+from fastllm.data.articles import Article
+from fastllm.errors import DataError, SettingsError, VocabularyError
+from fastllm.precision import LOWER, compare, table
+from fastllm.race import Race
+from fastllm.targets.hub import HubTarget
+from fastllm.trace import DecodingConfig
+
+ARTICLES = [Article(id="one", text="abc"), Article(id="two", text="cab")]
+SIZE = 8
+TEXT = [FIRST, FIRST + 1, FIRST + 2, FIRST + 3]
+
+
+def target(shift: float = 0.0, noise: float = 0.0) -> FakeTarget:
+    """Writes TEXT; its third token is best by 0.5 before its logit is moved down by `shift`."""
+
+    def rule(written: tuple[int, ...]) -> Sequence[float]:
+        row = [-9.0 + noise] + [0.0] * (SIZE - 1)
+        place = len(written)
+        row[TEXT[place] if place < len(TEXT) else END] = 4.0
+        if place == 2:
+            row[FIRST + 5] = 3.5
+            row[FIRST + 4] = 1.0
+            row[TEXT[2]] -= shift
+        return row
+
+    return FakeTarget(rule)
+
+
+def test_the_same_text_has_no_divergence() -> None:
+    report = compare(target(), {"bf16": target(0.25, noise=0.125)}, ARTICLES, DecodingConfig())
+    for row, article in zip(report.rows["bf16"], ARTICLES, strict=True):
+        assert row == precision.ArticleComparison(article.id, len(TEXT) + 1, 0.25, 0.5, None)
+    assert report.same_share("bf16") == 1
+
+
+def test_the_first_difference_is_found_and_measured() -> None:
+    others = {"near": target(0.75), "far": target(3.5), "same": target()}
+    report = compare(target(), others, ARTICLES, DecodingConfig(temperature=0.9))
+    assert report.config.temperature == 0
+    (row, _) = report.rows["near"]
+    assert row.divergence == precision.Divergence(
+        position=2,
+        reference_token=TEXT[2],
+        token=FIRST + 5,
+        reference_margin=0.5,
+        margin=0.25,
+        rank=2,
+    )
+    assert row.largest_difference == 0.75
+    assert row.smallest_margin == 0.5
+    assert row.tokens == len(TEXT) + 1
+    far = report.rows["far"][0]
+    assert far.divergence is not None
+    assert (far.divergence.margin, far.largest_difference) == (2.5, 3.5)
+    assert [report.same_share(name) for name in others] == [0, 0, 1]
+
+
+def test_what_the_rules_bar_is_no_second_best() -> None:
+    def end_is_close(written: tuple[int, ...]) -> Sequence[float]:
+        row = [0.0] * SIZE
+        row[FIRST + len(written) % 3] = 4.0
+        row[END] = 3.9
+        return row
+
+    config = DecodingConfig(max_new_tokens=4, min_new_tokens=4)
+    report = compare(
+        FakeTarget(end_is_close), {"bf16": FakeTarget(end_is_close)}, ARTICLES[:1], config
+    )
+    (row,) = report.rows["bf16"]
+    assert row.smallest_margin == 4.0
+
+
+def test_what_cannot_be_compared_is_refused() -> None:
+    with pytest.raises(DataError, match="no articles"):
+        compare(target(), {"bf16": target()}, [], DecodingConfig())
+    with pytest.raises(SettingsError, match="give some of bf16, fp16, 8bit, 4bit"):
+        compare(target(), {}, ARTICLES, DecodingConfig())
+    stranger = target()
+    stranger.vocabulary = FakeVocabulary("runes")
+    with pytest.raises(VocabularyError, match="bf16 has vocabulary runes, the target in fp32 lett"):
+        compare(target(), {"bf16": stranger}, ARTICLES, DecodingConfig())
+
+
+def test_the_table_says_it_in_words() -> None:
+    report = compare(target(), {"bf16": target(0.75), "fp16": target()}, ARTICLES, DecodingConfig())
+    shown = table(report)
+    assert "| 0 of 2 | 2 [2, 2] | 0.5 [0.5, 0.5] | 0.25 [0.25, 0.25] | 0.75 |" in shown
+    assert "| fp16 | rule | 2 of 2 | - | - | - | 0 |" in shown
+    assert "| two | bf16 | 2 of 5 | 0.5 | 0.25 | 2 |" in shown
+    same = table(replace(report, rows={"fp16": report.rows["fp16"]}))
+    assert "differs behind" not in same
+
+
+@pytest.fixture(scope="module")
+def folder(tiny_target: HubTarget, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("target")
+    tiny_target.model.save_pretrained(path)
+    tiny_target.vocabulary.tokenizer.save_pretrained(path)
+    return path
+
+
+def check_real_precisions(folder: Path, story: str, device: str) -> None:
+    """Every figure is that of the models themselves, asked once more in one call."""
+    pytest.importorskip("bitsandbytes")
+    load = {"device": device, "source_length": 96}
+    reference = HubTarget.load(folder, **load)
+    others = {name: HubTarget.load(folder, load_in=name, **load) for name in LOWER}
+    articles = [
+        Article(id=str(index), text=text) for index, text in enumerate(story.split(". ")[:4])
+    ]
+    config = DecodingConfig(max_new_tokens=24)
+    report = compare(reference, others, articles, config)
+    assert report.engines == {
+        "fp32": "static", "bf16": "static", "fp16": "static", "8bit": "transformers",
+        "4bit": "transformers",
+    }  # fmt: skip
+    assert any(row.divergence for row in report.rows["4bit"])
+    for name, rows in report.rows.items():
+        assert 0 < max(row.largest_difference for row in rows) < 100
+        for row, article in zip(rows, articles, strict=True):
+            texts = []
+            for each in (reference, others[name]):
+                race = Race(each, [None], article.text, config)
+                for _ in race:
+                    pass
+                texts.append(race.traces()[0].tokens)
+            assert (row.divergence is None) == (texts[0] == texts[1])
+            if row.divergence is None:
+                continue
+            place = row.divergence.position
+            assert texts[0][:place] == texts[1][:place]
+            assert texts[0][place] == row.divergence.reference_token
+            assert texts[1][place] == row.divergence.token != row.divergence.reference_token
+            ids = reference.vocabulary.encode(article.text, 96).ids
+            session = reference.begin(reference.encode(ids))
+            logits = session.forward([reference.start_id, *texts[0][:place]])[-1].float()
+            first, second = logits.topk(2).values.tolist()
+            assert row.divergence.reference_margin == pytest.approx(first - second, abs=1e-3)
+            assert row.divergence.reference_margin <= 2 * row.largest_difference
+    errors = {
+        name: sum(row.largest_difference for row in rows) for name, rows in report.rows.items()
+    }
+    assert errors["fp16"] < errors["bf16"] < errors["4bit"]
+    assert errors["8bit"] < errors["4bit"]
+
+
+def test_every_precision_for_real(folder: Path, story: str) -> None:
+    check_real_precisions(folder, story, "cpu")
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
+def test_every_precision_for_real_on_cuda(folder: Path, story: str) -> None:
+    check_real_precisions(folder, story, "cuda")
+
+
+def parsed(*arguments: str) -> Any:
+    parser = argparse.ArgumentParser()
+    precision.add_arguments(parser.add_subparsers())
+    return parser.parse_args(["precision", *arguments])
+
+
+def test_the_command(
+    folder: Path, story: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = tmp_path / "articles.jsonl"
+    lines = [{"id": name, "article": story, "highlights": ""} for name in ("a", "b", "c")]
+    data.write_text("\n".join(map(json.dumps, lines)))
+    out = tmp_path / "numbers.json"
+    options = parsed(
+        "--target", str(folder), "--in", "bf16", "fp16", "--data", str(data), "--limit", "2",
+        "--max-new-tokens", "6", "--device", "cpu", "--json", str(out),
+    )  # fmt: skip
+    options.handle(options)
+    shown = capsys.readouterr()
+    assert "| bf16 | static |" in shown.out
+    assert "2/2 articles" in shown.err
+    numbers = json.loads(out.read_text())
+    assert {name: len(rows) for name, rows in numbers["rows"].items()} == {"bf16": 2, "fp16": 2}
+    assert numbers["config"]["max_new_tokens"] == 6
+    assert set(numbers["same_share"]) == {"bf16", "fp16"}
+
+
+def test_the_command_refuses(capsys: pytest.CaptureFixture[str]) -> None:
+    defaults = parsed()
+    assert (defaults.precisions, defaults.max_new_tokens) == (["bf16"], 96)
+    for arguments, words in (
+        (["--limit", "0"], "give at least 1"),
+        (["--max-new-tokens", "0"], "max_new_tokens=0 is out of range"),
+        (["--json", "nowhere/at/all.json"], "there is no such folder"),
+    ):
+        options = parsed(*arguments)
+        with pytest.raises(SettingsError, match=words):
+            options.handle(options)
+    with pytest.raises(SystemExit):
+        parsed("--in", "fp32")
+    assert "invalid choice: 'fp32'" in capsys.readouterr().err
