@@ -56,11 +56,15 @@ DRAFTERS = {
     "lstm": "fastllm.drafters.lstm:LstmDrafter",
     "cnn": "fastllm.drafters.cnn:CnnDrafter",
     "t5": "fastllm.drafters.t5:T5Drafter",
+    "shared": "fastllm.drafters.shared:SharedDrafter",
 }
 """The families by name: where each class lives. Imported when asked for."""
 
 NEURAL = ("lstm", "cnn", "t5")
 """The families that are trained by gradient; their classes have `fresh`."""
+
+BOUND = ("shared",)
+"""Likewise, and made from parts of one target: their `fresh` takes it as `target=`."""
 
 
 def drafter_class(family: str) -> Any:

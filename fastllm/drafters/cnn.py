@@ -10,12 +10,22 @@ inputs, so a step costs the same whatever has been written. Then the article is 
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
 
 from fastllm.drafters.neural import NeuralDrafter
-from fastllm.drafters.reader import ArticleReader, ReaderMemory
+from fastllm.drafters.reader import (
+    Affine,
+    ArticleReader,
+    FrozenMemory,
+    FrozenReader,
+    Question,
+    ReaderMemory,
+    Row,
+    level,
+)
 from fastllm.errors import SettingsError
 
 
@@ -110,6 +120,60 @@ class CnnModel(ArticleReader):
             past = functional.pad(flow, (0, 0, dilation, 0))[:, :length]
             flow = flow + functional.glu(layer(torch.cat([past, flow], -1)))
         return self.logits(self.look_up(memory, embedded, before, self.level(flow)))
+
+    def _frozen(self) -> "FrozenCnn":
+        return FrozenCnn(self)
+
+
+class FrozenState(NamedTuple):
+    """As `CnnState`, of plain rows: `before` (width,), the others (channels,)."""
+
+    before: Row
+    topic: Row
+    rings: tuple[tuple[Row, ...], ...]
+
+
+class FrozenCnn(FrozenReader):
+    """The network for one text on a CPU."""
+
+    def __init__(self, model: CnnModel) -> None:
+        super().__init__(model)
+        self._topic = Affine(model.topic)
+        self._enter = Affine(model.enter)
+        self._channels = model.settings.channels
+        self._dilations = model.settings.dilations
+        # The gates of the linear units are halved: sigmoid(x) = (1 + tanh(x / 2)) / 2.
+        scale = torch.ones(2 * self._channels)
+        scale[self._channels :] = 0.5
+        layers: list[Any] = list(model.layers)
+        self._layers = [
+            Affine.of(layer.weight * scale[:, None], layer.bias * scale) for layer in layers
+        ]
+        self._level = model.level.weight.detach().clone().numpy()
+        self._level_floor = float(model.level.eps or 0.0)
+
+    def begin(self, memory: FrozenMemory) -> FrozenState:
+        """The state before the first token: nothing stands there."""
+        topic = self._topic(memory.mean)
+        nothing = np.zeros_like(topic)
+        rings = tuple((nothing,) * dilation for dilation in self._dilations)
+        return FrozenState(np.zeros_like(memory.mean), topic, rings)
+
+    def step(
+        self, memory: FrozenMemory, state: FrozenState, token: int
+    ) -> tuple[Question, FrozenState]:
+        """Reads one token."""
+        embedded = self._table[token]
+        flow = self._enter(embedded) + state.topic
+        rings = []
+        for layer, ring in zip(self._layers, state.rings, strict=True):
+            rings.append((*ring[1:], flow))
+            both = layer(ring[0], flow)
+            gate = np.tanh(both[self._channels :])
+            flow = flow + both[: self._channels] * (0.5 * gate + 0.5)
+        hidden = level(flow, self._level_floor) * self._level
+        question = Question(memory, embedded, state.before, hidden)
+        return question, FrozenState(embedded, state.topic, tuple(rings))
 
 
 class CnnDrafter(NeuralDrafter[CnnSettings]):

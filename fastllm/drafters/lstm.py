@@ -7,12 +7,21 @@ A step costs the same whatever has been written: the LSTM takes the token, then 
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
 
 from fastllm.drafters.neural import NeuralDrafter
-from fastllm.drafters.reader import ArticleReader, ReaderMemory
+from fastllm.drafters.reader import (
+    Affine,
+    ArticleReader,
+    FrozenMemory,
+    FrozenReader,
+    Question,
+    ReaderMemory,
+    Row,
+)
 from fastllm.errors import SettingsError
 
 
@@ -85,6 +94,52 @@ class LstmModel(ArticleReader):
         before = functional.pad(embedded, (0, 0, 1, 0))[:, :-1]
         hidden, _ = self.recurrent(embedded, (state.hidden[None], state.cell[None]))
         return self.logits(self.look_up(memory, embedded, before, hidden))
+
+    def _frozen(self) -> "FrozenLstm":
+        return FrozenLstm(self)
+
+
+class FrozenState(NamedTuple):
+    """Hidden and cell (hidden,), and the embedding of the token before (width,)."""
+
+    hidden: Row
+    cell: Row
+    before: Row
+
+
+class FrozenLstm(FrozenReader):
+    """The network for one text on a CPU."""
+
+    def __init__(self, model: LstmModel) -> None:
+        super().__init__(model)
+        self._first = Affine(model.first)
+        self._hidden = model.settings.hidden
+        from_token, from_hidden, token_bias, hidden_bias = model.recurrent.all_weights[0]
+        # One tanh serves all gates: sigmoid(x) = (1 + tanh(x / 2)) / 2.
+        scale = torch.full((4, self._hidden, 1), 0.5)
+        scale[2] = 1.0
+        scale = scale.view(-1, 1)
+        weight = torch.cat([from_token, from_hidden], 1) * scale
+        self._gates = Affine.of(weight, (token_bias + hidden_bias) * scale[:, 0])
+
+    def begin(self, memory: FrozenMemory) -> FrozenState:
+        """The state before the first token."""
+        first = np.tanh(self._first(memory.mean))
+        return FrozenState(
+            first[: self._hidden], first[self._hidden :], np.zeros_like(memory.mean)
+        )
+
+    def step(
+        self, memory: FrozenMemory, state: FrozenState, token: int
+    ) -> tuple[Question, FrozenState]:
+        """Reads one token."""
+        embedded = self._table[token]
+        gates = self._gates(embedded, state.hidden)
+        enter, forget, fresh, leave = np.tanh(gates, out=gates).reshape(4, -1)
+        cell = 0.5 * ((forget + 1) * state.cell + (enter + 1) * fresh)
+        hidden = (0.5 * leave + 0.5) * np.tanh(cell)
+        question = Question(memory, embedded, state.before, hidden)
+        return question, FrozenState(hidden, cell, embedded)
 
 
 class LstmDrafter(NeuralDrafter[LstmSettings]):

@@ -2,19 +2,22 @@
 
 A model reads an article once (`remember`) and then one token a step, at a cost that does not grow
 with the text. Training uses `forward` over whole sequences; decoding and on-policy rollouts use
-`step`. The two give the same logits.
+`step`. The two give the same logits. A single text on a CPU is drafted by a `OneText` where the
+family has one: the same arithmetic again, over weights laid out for one row.
 """
 
 import json
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar
 
 import torch
 from safetensors.torch import load_file, save_file
 
+from fastllm.drafters.length import LengthRule, confidence
 from fastllm.errors import CheckpointError, SettingsError
 from fastllm.rules import Rules
 from fastllm.sampling import DenseProposal, Draft, OneHotProposal, distribution, draw, forbid
@@ -52,6 +55,91 @@ class NeuralModel(Protocol):
         """Logits (B, T, V) behind every token of prefix (B, T), which begins with the start id."""
 
 
+class OneText(ABC):
+    """A drafter network that reads one text, token ids as plain numbers.
+
+    It serves the weights that it was made from: changed ones need another. A state stays what it is
+    when read from.
+
+    Attributes:
+        device: where its logits are.
+    """
+
+    device = torch.device("cpu")
+
+    @abstractmethod
+    def begin(self, memory: Memory) -> State:
+        """The state before the first token."""
+
+    @abstractmethod
+    def read(
+        self, memory: Memory, state: State, tokens: Sequence[int]
+    ) -> tuple[Sequence[Any], Sequence[State]]:
+        """Reads tokens, at least one; returns the features and the state behind each."""
+
+    @abstractmethod
+    def logits(self, features: Any) -> torch.Tensor:
+        """The features behind a token to logits (V,)."""
+
+
+class ArticleText(OneText):
+    """A `OneText` that reads the article itself, which is what `NeuralDrafter.begin` asks for."""
+
+    @abstractmethod
+    def remember(self, source_ids: Sequence[int]) -> Memory:
+        """Reads an article without padding."""
+
+
+class _Row(OneText):
+    """A `NeuralModel` as a `OneText`: batches of one."""
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+        self.device = next(model.parameters()).device
+
+    def begin(self, memory: Memory) -> State:
+        return self._model.begin(memory)
+
+    def read(
+        self, memory: Memory, state: State, tokens: Sequence[int]
+    ) -> tuple[Sequence[Any], Sequence[State]]:
+        if len(tokens) == 1:
+            ids = torch.tensor(tokens, device=self.device)
+            features, state = self._model.step(memory, state, ids)
+            return [features], [state]
+        ids = torch.tensor([tokens], device=self.device)
+        features, states = self._model.read(memory, state, ids)
+        return features.unbind(1), states
+
+    def logits(self, features: Any) -> torch.Tensor:
+        logits: torch.Tensor = self._model.logits(features)
+        return logits[0]
+
+
+class Weights:
+    """A state of a network's weights, equal to a later one as long as nothing was changed.
+
+    Args:
+        model: the network.
+    """
+
+    def __init__(self, model: Any) -> None:
+        weights = list(model.parameters())
+        self._marks = [(weight.data_ptr(), weight._version) for weight in weights]
+        # Held, so that nothing else can come to lie at the same address.
+        self._held = [weight.untyped_storage() for weight in weights]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Weights) and self._marks == other._marks
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+def weights_of(model: Any) -> Weights:
+    """The state of a network's weights, to be compared with a later one."""
+    return Weights(model)
+
+
 Settings = TypeVar("Settings")
 
 STARTS = ("copying", "ordinary")
@@ -77,6 +165,11 @@ class NeuralDrafter(Generic[Settings]):
     FAMILY: ClassVar[str]
     SETTINGS: ClassVar[type]
     MODEL: ClassVar[Any]
+
+    _frozen: tuple[Weights, ArticleText | None] | None = field(
+        default=None, init=False, repr=False, compare=False
+    )
+    """The network made ready for one text, and which state of the weights it was made from."""
 
     @classmethod
     def fresh(
@@ -147,7 +240,10 @@ class NeuralDrafter(Generic[Settings]):
                 f"{folder} is not a whole {cls.FAMILY} drafter ({type(error).__name__}: {error}). "
                 "It needs config.json and model.safetensors as `fastllm train` writes them."
             ) from error
-        return cls(model.to(device or "cpu").eval(), settings, config["name"], config["vocabulary"])
+        model = model.to(device or "cpu").eval()
+        drafter = cls(model, settings, config["name"], config["vocabulary"])
+        drafter._one_text()  # made now, and on nobody's clock
+        return drafter
 
     def save(self, folder: str | Path, *, dtype: torch.dtype = torch.bfloat16) -> None:
         """Writes `config.json` and the weights, rounded to `dtype`."""
@@ -174,57 +270,86 @@ class NeuralDrafter(Generic[Settings]):
     @torch.inference_mode()
     def begin(self, encoding: Encoding) -> "NeuralSession":
         """Reads the article."""
+        fast = self._one_text()
+        if fast is not None and 0 not in encoding.source_ids:  # 0 is padding, which it cannot tell
+            return NeuralSession(fast, fast.remember(encoding.source_ids), encoding.end_id)
         device = next(self.model.parameters()).device
         source = torch.tensor([encoding.source_ids], device=device)
         return NeuralSession(self.model, self.model.remember(source), encoding.end_id)
+
+    def _one_text(self) -> ArticleText | None:
+        """The network for one text with the weights as they are now; None where it has no such.
+
+        Training changes weights in place, and everything that is moved or replaced lies elsewhere:
+        either makes it anew.
+        """
+        freeze = getattr(self.model, "frozen", None)
+        if freeze is None or any(weight.is_inference() for weight in self.model.parameters()):
+            return None  # of weights made in inference mode nobody knows how often they changed
+        state = weights_of(self.model)
+        if self._frozen is None or self._frozen[0] != state:
+            self._frozen = state, freeze()
+        return self._frozen[1]
 
 
 class NeuralSession:
     """A neural drafter at work on one article, with a state for every token it has read.
 
     Args:
-        model: the network.
+        model: the network: a `OneText`, or a `NeuralModel`.
         memory: what it keeps of the article.
         end_id: the token that ends a text; None where it is not known, and never barred.
     """
 
     def __init__(self, model: Any, memory: Memory, end_id: int | None = None) -> None:
-        self._model = model
+        self._model: OneText = model if isinstance(model, OneText) else _Row(model)
         self._memory = memory
         self._rules = Rules(end_id)
+        self._length = LengthRule(end_id)
         self._read: list[int] = []
-        self._states: list[State] = [model.begin(memory)]
-        self._features: list[torch.Tensor] = []
-        self._device = next(model.parameters()).device
+        self._states: list[State] = [self._model.begin(memory)]
+        self._features: list[Any] = []
 
     @torch.inference_mode()
     def draft(
         self, prefix: Sequence[int], k: int, config: DecodingConfig, uniforms: torch.Tensor
     ) -> Draft:
-        """Proposes k tokens, reading first whatever of `prefix` it has not read."""
+        """Proposes k tokens, reading first whatever of `prefix` it has not read.
+
+        With adaptive length fewer, where the next one would not pay.
+        """
         self._catch_up(prefix)
+        self._length.begin(config)
         tokens: list[int] = []
         kept: list[torch.Tensor] = []
         rows: list[torch.Tensor] = []
         for position in range(k):
-            logits = self._model.logits(self._features[-1])[0]
+            logits = self._model.logits(self._features[-1])
             kept.append(logits)
             banned = self._rules.banned(self._read, config)
-            if banned:
-                logits = forbid(logits[None], [banned])[0]
             if config.temperature == 0:
-                token = int(logits.argmax())
+                token = _best(logits, banned)
             else:
+                if banned:
+                    logits = forbid(logits[None], [banned])[0]
                 rows.append(distribution(logits, config))
                 token = int(draw(rows[-1], uniforms[position]))
             tokens.append(token)
-            if position < k - 1:
-                self._feed(token)
+            if position == k - 1 or self._stops(token, kept[-1], config):
+                break
+            self._feed([token])
         q = DenseProposal(torch.stack(rows)) if rows else OneHotProposal(torch.tensor(tokens))
         return Draft(tokens, q, lambda position: kept[position].float().softmax(-1))
 
     def accept(self, tokens: Sequence[int]) -> None:
-        """Nothing to do: the next draft goes back to where the texts agree."""
+        """Only counts: the next draft goes back to where the texts agree."""
+        self._length.accept(len(tokens))
+
+    def _stops(self, token: int, logits: torch.Tensor, config: DecodingConfig) -> bool:
+        """Whether the draft ends behind a token drawn from `logits` (V,)."""
+        if config.draft_length == "fixed":
+            return False
+        return not self._length.goes_on(token, confidence(logits, token))
 
     def _catch_up(self, prefix: Sequence[int]) -> None:
         same = 0
@@ -232,21 +357,26 @@ class NeuralSession:
             same += 1
         # At least the last token is read again if everything agrees: its features are kept.
         del self._read[same:], self._states[same + 1 :], self._features[same:]
-        if len(prefix) - same > 1:
-            ids = torch.tensor([list(prefix[same:])], device=self._device)
-            features, states = self._model.read(self._memory, self._states[-1], ids)
-            self._read.extend(prefix[same:])
-            self._features.extend(features.unbind(1))
-            self._states.extend(states)
-        elif same < len(prefix):
-            self._feed(prefix[same])
+        if same < len(prefix):
+            self._feed(list(prefix[same:]))
 
-    def _feed(self, token: int) -> None:
-        ids = torch.tensor([token], device=self._device)
-        features, state = self._model.step(self._memory, self._states[-1], ids)
-        self._read.append(token)
-        self._features.append(features)
-        self._states.append(state)
+    def _feed(self, tokens: list[int]) -> None:
+        features, states = self._model.read(self._memory, self._states[-1], tokens)
+        self._read.extend(tokens)
+        self._features.extend(features)
+        self._states.extend(states)
+
+
+def _best(logits: torch.Tensor, banned: Sequence[int]) -> int:
+    """The most likely token (V,) that is not banned."""
+    # numpy finds it in a few microseconds; torch takes ten times as long on one row of a CPU
+    row: Any = logits.numpy() if logits.device.type == "cpu" and logits.dtype in _NUMPY else logits
+    token = int(row.argmax())
+    return int(forbid(logits[None], [banned]).argmax()) if token in banned else token
+
+
+_NUMPY = (torch.float32, torch.float64)
+"""Types that are numpy's own."""
 
 
 @torch.inference_mode()

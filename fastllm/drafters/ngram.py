@@ -594,14 +594,17 @@ class NgramSession:
         self._local = None if local is None else drafter.local(local)
         self._counted: list[int] = []
         self._rules = Rules(drafter.end_id)
+        self._length = LengthRule(drafter.end_id)
 
     def draft(
         self, prefix: Sequence[int], k: int, config: DecodingConfig, uniforms: torch.Tensor
     ) -> Draft:
         """Proposes up to `k` tokens.
 
-        Fewer only where the end token comes earlier, or where the rules bar all it would say.
+        Fewer where the end token comes earlier, where the rules bar all it would say, or, with
+        adaptive length, where the next one would not pay.
         """
+        self._length.begin(config)
         drafter, size = self._drafter, self._drafter.counts.vocabulary_size
         text = list(prefix[1:])
         if drafter.online and self._article is not None and text != self._counted:
@@ -628,11 +631,14 @@ class NgramSession:
             text.append(token)
             if token == drafter.end_id:
                 break
+            if config.draft_length == "adaptive" and not self._length.goes_on(token, row.of(token)):
+                break
         q = SparseProposal(rows) if rows else OneHotProposal(torch.tensor(tokens, dtype=torch.long))
         return Draft(tokens, q, lambda position: plain[position].dense(size))
 
     def accept(self, tokens: Sequence[int]) -> None:
-        """Nothing to do: the next prefix holds these tokens."""
+        """Only counts: the next prefix holds these tokens."""
+        self._length.accept(len(tokens))
 
 
 _SETTINGS = (

@@ -14,11 +14,15 @@ is training, and everything remains free to move.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
+
+from fastllm.drafters.neural import ArticleText
 
 
 class ReaderMemory(NamedTuple):
@@ -116,6 +120,15 @@ class ArticleReader(nn.Module, ABC):
         mean = embedded.sum(1) / real.sum(1, keepdim=True).clamp(min=1)
         return ReaderMemory(_heads(keys), _heads(values), real[:, None], mean)
 
+    def frozen(self) -> ArticleText | None:
+        """The network for one text, with the weights as they are; None unless float32 on a CPU."""
+        if any(w.device.type != "cpu" or w.dtype != torch.float32 for w in self.parameters()):
+            return None
+        return self._frozen()
+
+    def _frozen(self) -> ArticleText | None:
+        return None
+
     @abstractmethod
     def step(self, memory: ReaderMemory, state: Any, ids: torch.Tensor) -> tuple[torch.Tensor, Any]:
         """Reads one token of each text."""
@@ -165,6 +178,136 @@ class ArticleReader(nn.Module, ABC):
         copied = self.copied(found[..., : self.settings.width // 2])
         features: torch.Tensor = self.norm(mixed + copied)
         return features
+
+
+Row = np.ndarray
+"""A vector, float32."""
+
+
+class FrozenMemory(NamedTuple):
+    """The article, for one text.
+
+    Attributes:
+        keys: of its places, (2, S, width / 2).
+        values: likewise.
+        mean: its mean embedding, (width,).
+    """
+
+    keys: np.ndarray
+    values: np.ndarray
+    mean: Row
+
+
+class Question(NamedTuple):
+    """What the article is asked behind a token, once somebody wants to know the logits there.
+
+    Attributes:
+        memory: the article.
+        embedded: the token, (width,).
+        before: the one before it, or zeros.
+        hidden: the summary of what was written.
+    """
+
+    memory: FrozenMemory
+    embedded: Row
+    before: Row
+    hidden: Row
+
+
+class FrozenReader(ArticleText):
+    """An `ArticleReader` for one text on a CPU: the same arithmetic, over weights laid out for it.
+
+    With rows of a few hundred numbers, calling an operation costs more than its arithmetic: several
+    microseconds in torch, less than one in numpy. So all is numpy but the output matrix, which is
+    most of the weights, and which torch reads with all its threads. Features are a question: the
+    article is asked only where logits are wanted, not behind tokens that are merely caught up with.
+
+    A subclass adds `begin` and `step`.
+
+    Args:
+        model: the network.
+    """
+
+    def __init__(self, model: ArticleReader) -> None:
+        self._model = model
+        self._half = model.settings.width // 2
+        self._table = model.embedding.weight.detach().numpy()
+        self._query = Affine(model.query)
+        self._mix = Affine(model.mix)
+        both = torch.cat([model.out.weight, model.copied.weight], 1)
+        self._out = Affine.of(both, model.out.bias)
+        self._floor = float(model.norm.eps or 0.0)
+        # What the norm and `logits` multiply with is in the matrix.
+        scale = model.norm.weight * model.settings.width**-0.5
+        self._across = (model.embedding.weight * scale).detach().t().contiguous()
+
+    def remember(self, source_ids: Sequence[int]) -> FrozenMemory:
+        """Reads an article without padding."""
+        with torch.no_grad():
+            memory = self._model.remember(torch.tensor([source_ids]))
+        return FrozenMemory(
+            memory.keys[0].numpy(), memory.values[0].numpy(), memory.mean[0].numpy()
+        )
+
+    @abstractmethod
+    def step(self, memory: FrozenMemory, state: Any, token: int) -> tuple[Question, Any]:
+        """Reads one token."""
+
+    def read(
+        self, memory: FrozenMemory, state: Any, tokens: Sequence[int]
+    ) -> tuple[list[Question], list[Any]]:
+        """Reads tokens one after the other."""
+        questions, states = [], []
+        for token in tokens:
+            question, state = self.step(memory, state, token)
+            questions.append(question)
+            states.append(state)
+        return questions, states
+
+    def logits(self, features: Question) -> torch.Tensor:
+        """Asks the article and mixes; logits (V,)."""
+        memory, embedded, before, hidden = features
+        query = self._query(embedded, before, hidden).reshape(2, self._half, 1)
+        scores = np.matmul(memory.keys, query)[:, :, 0]
+        scores -= np.maximum.reduce(scores, 1, keepdims=True)
+        weights = np.exp(scores, out=scores)
+        weights /= np.add.reduce(weights, 1, keepdims=True)
+        found = np.matmul(weights[:, None], memory.values).ravel()
+        mixed = self._mix(hidden, found, embedded)
+        row = self._out(np.maximum(mixed, 0, out=mixed), found[: self._half])
+        return torch.mm(torch.from_numpy(level(row, self._floor))[None], self._across)[0]
+
+
+class Affine:
+    """An affine map of rows, laid out for one row at a time.
+
+    Args:
+        layer: a linear layer.
+    """
+
+    def __init__(self, layer: nn.Linear) -> None:
+        self._across: np.ndarray = layer.weight.detach().t().contiguous().numpy()
+        bias = torch.zeros(layer.out_features) if layer.bias is None else layer.bias
+        self._bias: Row = bias.detach().clone().numpy()
+
+    @classmethod
+    def of(cls, weight: torch.Tensor, bias: torch.Tensor) -> "Affine":
+        """From a weight (out, in) and a bias (out,)."""
+        layer = nn.Linear(weight.shape[1], weight.shape[0], device="meta")
+        layer.weight, layer.bias = nn.Parameter(weight.detach()), nn.Parameter(bias.detach())
+        return cls(layer)
+
+    def __call__(self, *parts: Row) -> Row:
+        """Maps the parts, one behind the other, to a new row."""
+        row = np.concatenate(parts) if len(parts) > 1 else parts[0]
+        product: Row = row @ self._across
+        product += self._bias
+        return product
+
+
+def level(row: Row, floor: float) -> Row:
+    """RMSNorm without its weights."""
+    return row * np.float32((float(row @ row) / len(row) + floor) ** -0.5)
 
 
 def orthonormal(rows: int, columns: int, generator: torch.Generator) -> torch.Tensor:

@@ -8,7 +8,7 @@ serves batches and weights that change; a single text is drafted in the target's
 """
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Self
@@ -19,7 +19,7 @@ from torch.nn import functional
 from transformers import GenerationConfig, T5ForConditionalGeneration
 
 from fastllm.drafters.copying_start import begin_like, start_copying, t5_config
-from fastllm.drafters.neural import NeuralDrafter, NeuralSession
+from fastllm.drafters.neural import NeuralDrafter, NeuralSession, OneText, Weights, weights_of
 from fastllm.errors import CheckpointError, SettingsError
 from fastllm.targets import Encoding
 from fastllm.targets.static import StaticDecoder, StaticSession, unfit
@@ -263,7 +263,7 @@ class T5Drafter(NeuralDrafter[T5Settings]):
     SETTINGS: ClassVar[type] = T5Settings
     MODEL: ClassVar[Any] = T5Model
 
-    _static: tuple[tuple[int, int], StaticDecoder | None] | None = None
+    _static: tuple[Weights, StaticDecoder | None] | None = None
     """The static engine, and which state of the weights it was made from."""
 
     @torch.inference_mode()
@@ -280,10 +280,7 @@ class T5Drafter(NeuralDrafter[T5Settings]):
     def _decoder(self) -> StaticDecoder | None:
         """The static engine with the weights as they are now; None where it does not fit."""
         network = self.model.network
-        state = (
-            sum(weight._version for weight in network.parameters()),
-            network.shared.weight.data_ptr(),
-        )
+        state = weights_of(network)
         if self._static is None or self._static[0] != state:
             self._static = state, None if unfit(network) else StaticDecoder(network)
         return self._static[1]
@@ -357,37 +354,26 @@ def _fingerprint(folder: str | Path, size: int) -> str:
     return vocabulary.fingerprint
 
 
-class _OneText:
-    """The static engine under the contract of `NeuralModel`.
+class _OneText(OneText):
+    """The static engine under the contract of `OneText`.
 
     The memory is a session, a state is how many tokens it has read, and features are logits.
     """
 
     def __init__(self, decoder: StaticDecoder) -> None:
-        self._decoder = decoder
-
-    def parameters(self) -> Iterator[torch.Tensor]:
-        """Says on which device it is."""
-        return iter([self._decoder.embedding])
+        self.device = decoder.device
 
     def begin(self, session: StaticSession) -> int:
         """The state before the first token."""
         return 0
 
-    def step(
-        self, session: StaticSession, state: int, ids: torch.Tensor
-    ) -> tuple[torch.Tensor, int]:
-        """Reads one token."""
-        session.rollback(state)
-        return session.forward(ids.tolist()), state + 1
-
     def read(
-        self, session: StaticSession, state: int, ids: torch.Tensor
-    ) -> tuple[torch.Tensor, list[int]]:
-        """Reads T tokens, ids (1, T), in one call."""
+        self, session: StaticSession, state: int, tokens: Sequence[int]
+    ) -> tuple[Sequence[torch.Tensor], Sequence[int]]:
+        """Reads tokens in one call."""
         session.rollback(state)
-        count = ids.shape[1]
-        return session.forward(ids[0].tolist())[None], list(range(state + 1, state + count + 1))
+        rows = session.forward(list(tokens))
+        return rows.unbind(0), range(state + 1, state + len(tokens) + 1)
 
     def logits(self, features: torch.Tensor) -> torch.Tensor:
         """What was computed already."""

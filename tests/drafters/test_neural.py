@@ -12,9 +12,10 @@ from fastllm.data.tokens import TokenPairs, write_pairs
 from fastllm.distill.pseudo import write_pseudo
 from fastllm.distill.train import DrafterRecipe, train_drafter
 from fastllm.drafters import NEURAL, drafter_class
-from fastllm.drafters.neural import NeuralDrafter, roll_out
+from fastllm.drafters.neural import ArticleText, NeuralDrafter, NeuralSession, roll_out
 from fastllm.errors import CheckpointError, SettingsError
 from fastllm.race import Race
+from fastllm.rules import Rules
 from fastllm.sampling import distribution
 from fastllm.targets import Encoding
 from fastllm.targets.hub import HubTarget
@@ -28,12 +29,24 @@ SIZES: dict[str, dict[str, Any]] = {
 SOURCE = [7, 8, 9, 10, 11, 12, 7, 13, 14, 15, 1]
 GREEDY = DecodingConfig(gamma=4)
 SAMPLING = DecodingConfig(gamma=4, temperature=0.8, top_p=0.9)
+RULES = DecodingConfig(gamma=4, no_repeat_ngram=2, min_new_tokens=30)
+READERS = ("lstm", "cnn")
+"""The families that have a network of their own for one text."""
 
 
 def _fresh(family: str, size: int = 50, **more: Any) -> NeuralDrafter[Any]:
     made = drafter_class(family).fresh(size, seed=2, vocabulary="0123", **{**SIZES[family], **more})
     assert isinstance(made, NeuralDrafter)
     return made
+
+
+def _moved(drafter: NeuralDrafter[Any]) -> NeuralDrafter[Any]:
+    """With weights that all matter: no norm is 1, no bias is 0."""
+    generator = torch.Generator().manual_seed(6)
+    with torch.no_grad():
+        for weight in drafter.model.parameters():
+            weight += 0.2 * torch.randn(weight.shape, generator=generator)
+    return drafter
 
 
 @pytest.fixture(params=NEURAL)
@@ -166,7 +179,109 @@ def test_save_and_load(drafter: NeuralDrafter[Any], tmp_path: Path) -> None:
     weights = tmp_path / "one" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100])
     with pytest.raises(CheckpointError, match=f"not a whole {drafter.FAMILY} drafter"):
-        load_drafter(tmp_path / "one")
+        type(drafter).load(tmp_path / "one")
+
+
+@pytest.mark.parametrize("family", READERS)
+def test_for_one_text_the_logits_are_those_of_the_network(family: str) -> None:
+    drafter = _moved(_fresh(family))
+    model, fast = drafter.model, drafter._one_text()
+    assert fast is not None
+    prefix = torch.randint(2, 50, (1, 12), generator=torch.Generator().manual_seed(4))
+    with torch.no_grad():
+        whole = model(torch.tensor([SOURCE]), prefix)[0]
+    spread = float(whole.max() - whole.min())
+    memory = fast.remember(SOURCE)
+    states = [fast.begin(memory)]
+    for place, token in enumerate(prefix[0].tolist()):
+        (features,), (state,) = fast.read(memory, states[-1], [token])
+        assert (fast.logits(features) - whole[place]).abs().max() < 1e-5 * spread
+        states.append(state)
+    # Several at once, from states that were read from before.
+    for begin, end in ((0, 12), (4, 9), (9, 10)):
+        rows, after = fast.read(memory, states[begin], prefix[0, begin:end].tolist())
+        assert len(rows) == len(after) == end - begin
+        for place, features in enumerate(rows, begin):
+            assert (fast.logits(features) - whole[place]).abs().max() < 1e-5 * spread
+
+
+@pytest.mark.parametrize("config", [GREEDY, SAMPLING, RULES], ids=["greedy", "sampling", "rules"])
+@pytest.mark.parametrize("family", READERS)
+def test_for_one_text_the_drafts_are_those_of_the_network(
+    family: str, config: DecodingConfig
+) -> None:
+    drafter = _moved(_fresh(family))
+    fast = drafter.begin(_encoding())
+    assert isinstance(fast._model, ArticleText)
+    plain = NeuralSession(drafter.model, drafter.model.remember(torch.tensor([SOURCE])), 1)
+    assert not isinstance(plain._model, ArticleText)
+    fast._rules, plain._rules = Rules(1), Rules(1)
+    text = [0]
+    for turn in range(12):
+        uniforms = _uniforms(4, turn)
+        one = fast.draft(text, 4, config, uniforms)
+        other = plain.draft(text, 4, config, uniforms)
+        assert one.tokens == other.tokens
+        assert one.unwarped is not None
+        assert other.unwarped is not None
+        for place in range(4):
+            assert (one.q.row(place, 50) - other.q.row(place, 50)).abs().max() < 1e-5
+            assert (one.unwarped(place) - other.unwarped(place)).abs().max() < 1e-5
+        text += [*one.tokens[: turn % 5], 2 + 3 * turn]
+
+
+@pytest.mark.parametrize("family", READERS)
+def test_changed_weights_are_never_drafted_from_as_they_were(family: str) -> None:
+    drafter = _fresh(family)
+    optimizer = torch.optim.AdamW(drafter.model.parameters(), lr=0.05)
+
+    def update() -> None:
+        model = drafter.model
+        loss = model(torch.tensor([SOURCE]), torch.tensor([[0, 20, 30]]))[0, :, 33].logsumexp(-1)
+        (-loss).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    def load() -> None:
+        drafter.model.load_state_dict(_fresh(family, start="ordinary").model.state_dict())
+
+    def replace() -> None:
+        drafter.model.out.weight = torch.nn.Parameter(drafter.model.out.weight.detach() * -1)
+
+    def logits() -> torch.Tensor:
+        session = drafter.begin(_encoding())
+        assert isinstance(session._model, ArticleText)
+        draft = session.draft([0, 7, 8], 1, GREEDY, _uniforms(1))
+        assert draft.unwarped is not None
+        return draft.unwarped(0)
+
+    seen = [logits()]
+    made = drafter._one_text()
+    assert drafter._one_text() is made  # as long as nothing changes
+    for change in (update, load, replace):
+        change()
+        with torch.no_grad():
+            expected = drafter.model(torch.tensor([SOURCE]), torch.tensor([[0, 7, 8]]))[0, -1]
+        seen.append(logits())
+        assert (seen[-1] - expected.softmax(-1)).abs().max() < 1e-5
+        assert (seen[-1] - seen[-2]).abs().max() > 1e-4  # it did change
+
+
+@pytest.mark.parametrize("family", READERS)
+def test_what_the_fast_way_cannot_read_goes_the_plain_way(family: str) -> None:
+    drafter = _fresh(family)
+    padded = Encoding([7, 8, 0, 9, 1], torch.zeros(1, 5, 4), 0.0)
+    draft = drafter.begin(padded).draft([0, 7], 3, GREEDY, _uniforms(3))
+    with torch.no_grad():
+        ids = torch.tensor([[0, 7, *draft.tokens]])
+        found = drafter.model(torch.tensor([padded.source_ids]), ids)[0, 1:-1].argmax(-1)
+    assert draft.tokens == found.tolist()
+    assert not isinstance(drafter.begin(padded)._model, ArticleText)
+    drafter.model.double()
+    assert drafter._one_text() is None
+    assert len(drafter.begin(_encoding()).draft([0, 7], 3, GREEDY, _uniforms(3)).tokens) == 3
+    with torch.inference_mode():  # nobody counts how often such weights change
+        assert _fresh(family)._one_text() is None
 
 
 @pytest.mark.parametrize("family", NEURAL)

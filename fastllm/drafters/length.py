@@ -1,0 +1,100 @@
+"""How long a draft is, where `draft_length` is "adaptive": until the next token would not pay.
+
+Time is counted in one-token calls of the target. A drafted token costs c (`draft_cost`) in the
+drafter and s (`call_cost`) in the target's call, so that a round with a draft of k tokens takes
+1 + k (c + s). It writes 1 + a_1 + ... + a_k tokens in expectation, a_i being the chance that i
+drafts or more stand. Over many rounds the pace is expected tokens over expected time, and for the
+best pace R the best round has E[tokens] - R E[time] = 0 and every other one less (Dinkelbach 1967):
+so a token more pays exactly where
+
+    a_{k+1} > R (c + s),
+
+and since a_i falls with i, the first place where it does not is the end. R is taken to be the pace
+that the lane has kept so far, by these costs, and never less than 1, which plain decoding keeps.
+
+a_{k+1} is estimated by what the drafter itself says: the product of its probabilities of the tokens
+drafted so far, at temperature 1 and without filters, and the mean of such probabilities in this
+lane for the one to come. Nothing is timed here: settings and seed settle every draft.
+
+What was drawn is always drafted. Dropping a token for being unlikely would change the distribution
+that drafts come from, and with it the text.
+
+Source: of a limit on the drafter's confidence, Mamou et al. 2024, "Dynamic Speculation Lookahead",
+arXiv:2405.04304; of the chance that a draft is refused as a criterion, Huang et al. 2024,
+"SpecDec++", arXiv:2405.19715 (both learn or tune a threshold; here it follows from the costs).
+"""
+
+import torch
+
+from fastllm.trace import DecodingConfig
+
+BELIEF = 0.7
+"""The mean confidence before any token was drafted."""
+
+WEIGHT = 10
+"""How many tokens, and how many one-token calls, what is believed at the start counts for."""
+
+
+class LengthRule:
+    """Decides behind each drafted token of a lane whether to draft another.
+
+    Args:
+        end_id: the token that ends a text, behind which nothing is drafted; None if not known.
+
+    Example: with c = 0.1, s = 0.1 and a lane that writes 2 tokens in the time of a plain one, the
+    next token must be used with a chance of more than 0.4.
+    """
+
+    def __init__(self, end_id: int | None = None) -> None:
+        self._end = end_id
+        self._confidences = WEIGHT * BELIEF
+        self._asked = float(WEIGHT)
+        self._written = float(WEIGHT)
+        self._time = float(WEIGHT)
+        self._cost = 0.0
+        self._chance = 1.0
+        self._drafted = 0
+
+    @property
+    def pace(self) -> float:
+        """Tokens that the lane writes in the time of a one-token call, at least 1."""
+        return max(1.0, self._written / self._time)
+
+    def begin(self, config: DecodingConfig) -> None:
+        """A draft begins."""
+        self._cost = config.draft_cost + config.call_cost
+        self._chance = 1.0
+        self._drafted = 1
+
+    def goes_on(self, token: int, confidence: float) -> bool:
+        """Whether to draft a token behind this one.
+
+        Args:
+            token: the one drafted last.
+            confidence: the drafter's unwarped probability of it.
+        """
+        if token == self._end:
+            return False
+        self._chance *= confidence
+        self._confidences += confidence
+        self._asked += 1
+        gain = self._chance * self._confidences / self._asked
+        if gain < self.pace * self._cost:
+            return False
+        self._drafted += 1
+        return True
+
+    def accept(self, count: int) -> None:
+        """Told after each round how many tokens the text has grown by.
+
+        A round in which `begin` was not called is somebody else's, and does not count.
+        """
+        if self._drafted:
+            self._written += count
+            self._time += 1 + self._drafted * self._cost
+            self._drafted = 0
+
+
+def confidence(logits: torch.Tensor, token: int) -> float:
+    """The probability of a token by the logits (V,) that it was drawn from, at temperature 1."""
+    return float((logits[token].float() - logits.float().logsumexp(-1)).exp())

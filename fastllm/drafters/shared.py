@@ -1,0 +1,627 @@
+"""The shared-encoder drafter: a decoder layer or two over what the target's encoder already said.
+
+The target reads the article before it writes a word, and its encoder's output says more of the
+text to come than a small encoder of the drafter's own could find out. So this drafter has none: it
+is the decoder of a T5 with fewer layers, which attends to the target's encoder output and shares
+the target's embedding and output matrix. Its checkpoint holds the layers alone, and is bound to one
+target: the fingerprint of the embedding tells it.
+
+It starts as a part of the target: as its first decoder layer, or as layers evenly spaced from the
+first to the last (Gandhi et al. 2023, "Distil-Whisper", arXiv:2311.00430; Shleifer and Rush 2020,
+arXiv:2010.13002). Both members of a before/after pair start so.
+
+In training the network runs the target's encoder itself, frozen. In decoding it takes the states
+of the `Encoding` that all lanes share.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+from torch.nn import functional
+from torch.nn.utils.rnn import pad_sequence
+from transformers import T5Config, T5ForConditionalGeneration
+from transformers.modeling_outputs import BaseModelOutput
+
+from fastllm.drafters.combined import AheadSession
+from fastllm.drafters.mixture import CONTEXT, CopyMixture, Mixing, MixingText, windows
+from fastllm.drafters.neural import (
+    STARTS,
+    NeuralDrafter,
+    NeuralSession,
+    OneText,
+    Weights,
+    weights_of,
+)
+from fastllm.drafters.t5 import T5Model
+from fastllm.errors import CheckpointError, SettingsError
+from fastllm.targets import Encoding
+from fastllm.targets.hub import HubTarget
+from fastllm.targets.static import StaticDecoder, StaticSession, unfit
+
+FREQUENT = 512
+"""The first so many ids are drafted besides the article's words."""
+
+
+@dataclass(frozen=True)
+class SharedSettings:
+    """The sizes of a shared-encoder drafter; all but `layers` are its target's.
+
+    Attributes:
+        vocabulary_size: V, how many ids the target knows.
+        width: d_model, of the encoder's output and of the embedding.
+        heads: attention heads.
+        head_width: of each.
+        feed_forward: width of the feed-forward layers.
+        layers: decoder layers.
+        activation: of the feed-forward layers, as a T5's `feed_forward_proj` names it.
+        buckets: of relative positions.
+        distance: beyond which all positions are alike.
+        epsilon: of the norms.
+        scaled: whether features are scaled by width^-0.5 before the output.
+        start_id: the token before every text.
+        target: fingerprint of the embedding of the target that it is bound to.
+        copies: whether a copy mixture stands behind the layers.
+    """
+
+    vocabulary_size: int
+    width: int = 256
+    heads: int = 4
+    head_width: int = 64
+    feed_forward: int = 1024
+    layers: int = 1
+    activation: str = "relu"
+    buckets: int = 32
+    distance: int = 128
+    epsilon: float = 1e-6
+    scaled: bool = True
+    start_id: int = 0
+    target: str = ""
+    copies: bool = False
+
+    def __post_init__(self) -> None:
+        sizes = (
+            self.vocabulary_size,
+            self.width,
+            self.heads,
+            self.head_width,
+            self.feed_forward,
+            self.layers,
+        )
+        if min(sizes) < 1:
+            raise SettingsError(f"{self}: every size must be above 0.")
+
+    @classmethod
+    def like(cls, config: T5Config, layers: int, target: str, copies: bool) -> Self:
+        """The sizes of a drafter for a target of this configuration."""
+        return cls(
+            config.vocab_size,
+            config.d_model,
+            config.num_heads,
+            config.d_kv,
+            config.d_ff,
+            layers,
+            config.feed_forward_proj,
+            config.relative_attention_num_buckets,
+            config.relative_attention_max_distance,
+            config.layer_norm_epsilon,
+            bool(config.scale_decoder_outputs),
+            config.decoder_start_token_id,
+            target,
+            copies,
+        )
+
+    def config(self) -> T5Config:
+        """The configuration of the network: a T5 without encoder layers."""
+        config = T5Config(
+            vocab_size=self.vocabulary_size,
+            d_model=self.width,
+            d_kv=self.head_width,
+            d_ff=self.feed_forward,
+            num_heads=self.heads,
+            num_layers=0,
+            num_decoder_layers=self.layers,
+            feed_forward_proj=self.activation,
+            relative_attention_num_buckets=self.buckets,
+            relative_attention_max_distance=self.distance,
+            layer_norm_epsilon=self.epsilon,
+            dropout_rate=0.0,
+            tie_word_embeddings=False,  # both matrices are the target's, equal or not
+            decoder_start_token_id=self.start_id,
+            pad_token_id=0,
+            eos_token_id=1,
+        )
+        config.scale_decoder_outputs = self.scaled  # T5Config derives it from the tying
+        return config
+
+
+class TargetEncoder:
+    """A target's encoder at work for a drafter: frozen, and no part of the drafter's weights.
+
+    Training comes back to the same articles, so what was encoded is kept, rounded to bfloat16:
+    always rounded, and on a CPU article by article, so that the numbers depend neither on the order
+    nor on the batch, and a resumed run continues bit for bit.
+
+    Args:
+        encoder: of the target; None where the states will be given.
+        keep: how many bytes are kept at most.
+    """
+
+    def __init__(self, encoder: nn.Module | None = None, keep: int = 1 << 30) -> None:
+        self._encoder = encoder
+        self._keep = keep
+        self._kept = 0
+        self._states: dict[tuple[int, ...], torch.Tensor] = {}
+
+    @torch.no_grad()
+    def __call__(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> BaseModelOutput:
+        """The states of articles (B, S), padded behind; 0 where padding is."""
+        lengths = attention_mask.sum(1).tolist()
+        articles = [
+            tuple(row[:length]) for row, length in zip(input_ids.tolist(), lengths, strict=True)
+        ]
+        missing = [ids for ids in dict.fromkeys(articles) if ids not in self._states]
+        fresh = self._encode(missing, input_ids.device)
+        rows = [fresh[ids] if ids in fresh else self._states[ids] for ids in articles]
+        self._store(fresh)
+        block = pad_sequence([row.float() for row in rows], batch_first=True)
+        behind = input_ids.shape[1] - block.shape[1]
+        return BaseModelOutput(functional.pad(block, (0, 0, 0, behind)))
+
+    def hold(self, source_ids: Sequence[int], states: torch.Tensor) -> None:
+        """Takes the states (S, d) of one article over from elsewhere, and forgets the others."""
+        self._states = {tuple(source_ids): states}
+        self._kept = states.nbytes
+
+    def _encode(
+        self, articles: list[tuple[int, ...]], device: torch.device
+    ) -> dict[tuple[int, ...], torch.Tensor]:
+        if articles and self._encoder is None:
+            raise SettingsError(
+                "a shared-encoder drafter has no encoder of its own: call `bind` with its target "
+                "before training, or begin from an Encoding of the target."
+            )
+        fresh = {}
+        group = 1 if device.type == "cpu" else max(1, len(articles))
+        for at in range(0, len(articles), group):
+            chosen = articles[at : at + group]
+            source = _stacked(chosen).to(device)
+            assert self._encoder is not None
+            states = self._encoder(
+                input_ids=source, attention_mask=(source != 0).long()
+            ).last_hidden_state
+            for row, ids in enumerate(chosen):
+                fresh[ids] = states[row, : len(ids)].to(torch.bfloat16, copy=True)
+        return fresh
+
+    def _store(self, fresh: dict[tuple[int, ...], torch.Tensor]) -> None:
+        size = sum(states.nbytes for states in fresh.values())
+        if self._kept + size > self._keep:
+            self._states.clear()
+            self._kept = 0
+        if size <= self._keep:
+            self._states.update(fresh)
+            self._kept += size
+
+
+class SharedModel(nn.Module):
+    """The network: see `NeuralModel` for the contract of its methods.
+
+    Embedding and output matrix are here, so that everything finds them, but they are the target's:
+    frozen, and not saved.
+
+    Args:
+        settings: the sizes.
+
+    Attributes:
+        decoder: the layers.
+        mixture: of their guess with the article's words; None where that is not asked for.
+        shares: where the target's embedding lies in memory; 0 before it is known.
+    """
+
+    def __init__(self, settings: SharedSettings) -> None:
+        super().__init__()
+        network = T5ForConditionalGeneration(settings.config())
+        del network.encoder  # what stands in its place is no part of the weights
+        network.encoder = TargetEncoder()
+        self.decoder = T5Model(network)
+        self.mixture: CopyMixture | None = None
+        if settings.copies:
+            maps = torch.Generator().manual_seed(torch.initial_seed())
+            self.mixture = CopyMixture(settings.width, maps)
+        self.share(network.shared.weight, network.lm_head.weight)
+        self.shares = 0
+
+    @property
+    def t5(self) -> T5ForConditionalGeneration:
+        """The T5 that the layers are kept in."""
+        network: T5ForConditionalGeneration = self.decoder.network
+        return network
+
+    def share(self, embedding: torch.Tensor, output: torch.Tensor) -> None:
+        """Takes the embedding and the output matrix of a target, (V, d) both, without copying."""
+        self.shares = embedding.data_ptr()
+        frozen = nn.Parameter(embedding.detach(), requires_grad=False)
+        self.t5.shared.weight = frozen
+        self.t5.decoder.embed_tokens.weight = frozen
+        same = output.data_ptr() == embedding.data_ptr()
+        self.t5.lm_head.weight = (
+            frozen if same else nn.Parameter(output.detach(), requires_grad=False)
+        )
+
+    def bind(self, target: HubTarget) -> None:
+        """Lets the network read articles through a target's encoder."""
+        model = target.model
+        self.share(model.get_input_embeddings().weight, model.get_output_embeddings().weight)
+        self.t5.encoder = TargetEncoder(model.get_encoder())
+
+    @torch.no_grad()
+    def start_as(self, target: HubTarget) -> None:
+        """Begins as layers of the target's decoder, evenly spaced from the first on."""
+        theirs, own = target.model.decoder, self.t5.decoder
+        for place, block in enumerate(own.block):
+            layer = round(place * (len(theirs.block) - 1) / max(1, len(own.block) - 1))
+            weights = dict(theirs.block[layer].state_dict())
+            if place == 0:  # the first layer holds the position biases of all
+                name = "layer.0.SelfAttention.relative_attention_bias.weight"
+                weights[name] = theirs.block[0].state_dict()[name]
+            block.load_state_dict(weights)
+        own.final_layer_norm.load_state_dict(theirs.final_layer_norm.state_dict())
+
+    def own_weights(self) -> dict[str, torch.Tensor]:
+        """What is the drafter's and not the target's, by name."""
+        at = "decoder.network."
+        theirs = (f"{at}shared.", f"{at}decoder.embed_tokens.", f"{at}lm_head.")
+        return {
+            name: tensor
+            for name, tensor in self.state_dict().items()
+            if not name.startswith(theirs)
+        }
+
+    def forward(self, source: torch.Tensor, prefix: torch.Tensor) -> torch.Tensor:
+        """Logits, or log q, (B, T, V) behind every token of `prefix`."""
+        real = (source != 0).long()
+        states = self.t5.encoder(source, real)
+        logits: torch.Tensor = self.t5(
+            encoder_outputs=states,
+            attention_mask=real,
+            decoder_input_ids=prefix,
+            use_cache=False,
+        ).logits
+        if self.mixture is None:
+            return logits
+        embedding = self.t5.shared
+        copy = self.mixture.remember(source, embedding(source), states.last_hidden_state)
+        embedded = embedding(prefix)
+        nothing = torch.zeros_like(embedded[:, :1]).expand(-1, CONTEXT - 1, -1)
+        log_q: torch.Tensor = self.mixture(copy, windows(nothing, embedded), logits)
+        return log_q
+
+    def _contract(self) -> Any:
+        if self.mixture is None:
+            return self.decoder
+        return Mixing(self.decoder, self.mixture, self.t5.shared.weight)
+
+    def remember(self, source: torch.Tensor) -> Any:
+        """Reads articles (B, S), padded with 0."""
+        memory = self.decoder.remember(source)
+        if self.mixture is None:
+            return memory
+        states = self.t5.encoder(source, (source != 0).long()).last_hidden_state
+        return memory, self.mixture.remember(source, self.t5.shared(source), states)
+
+    def begin(self, memory: Any) -> Any:
+        """The state before the first token."""
+        return self._contract().begin(memory)
+
+    def step(self, memory: Any, state: Any, ids: torch.Tensor) -> tuple[torch.Tensor, Any]:
+        """Reads one token of each text."""
+        read: tuple[torch.Tensor, Any] = self._contract().step(memory, state, ids)
+        return read
+
+    def read(self, memory: Any, state: Any, ids: torch.Tensor) -> tuple[torch.Tensor, list[Any]]:
+        """Reads T tokens of each text, ids (B, T), in one call."""
+        read: tuple[torch.Tensor, list[Any]] = self._contract().read(memory, state, ids)
+        return read
+
+    def logits(self, features: torch.Tensor) -> torch.Tensor:
+        """Features to logits (..., V); with the mixture the features are log q already."""
+        return features if self.mixture is not None else self.decoder.logits(features)
+
+
+class _Layers(StaticDecoder):
+    """The static engine without the output matrix: what comes out is what would go into it."""
+
+    @torch.inference_mode()
+    def __init__(self, network: T5ForConditionalGeneration) -> None:
+        super().__init__(network)
+        self._last = torch.clone  # type: ignore[assignment]
+
+
+class _SharedText(OneText):
+    """The static engine under the contract of `OneText`, with an output of a few hundred words.
+
+    A summary's words are the article's or frequent ones, and ids are in the order of frequency (as
+    the usual tokenizers number their pieces): so the output is computed for the article's words and
+    the first `FREQUENT` ids, and q is 0 elsewhere. On the shipped target's held-out texts 99.7 % of
+    the words are among these, and the output costs a fifteenth.
+
+    The memory is a session, a state is how many tokens it has read, and features are what stands
+    before the output.
+
+    Args:
+        layers: the engine.
+        network: with the output matrix and the norm before it.
+        source_ids: the article.
+
+    Source: Zhao et al. 2025, "FR-Spec", arXiv:2502.14856 (there the frequent words alone).
+    """
+
+    def __init__(
+        self, layers: _Layers, network: T5ForConditionalGeneration, source_ids: Sequence[int]
+    ) -> None:
+        self.device = layers.device
+        self._layers = layers
+        output = network.lm_head.weight
+        self._size = len(output)
+        words = sorted({*range(min(FREQUENT, self._size)), *source_ids})
+        self._words = torch.tensor(words, device=self.device)
+        norm = network.decoder.final_layer_norm
+        scale = network.config.d_model**-0.5 if network.config.scale_decoder_outputs else 1.0
+        # the norm's own weights are folded in, in the type of the matrix
+        self._output = output[self._words] * (norm.weight * scale)
+        self._epsilon = norm.variance_epsilon
+
+    def begin(self, session: StaticSession) -> int:
+        """The state before the first token."""
+        return 0
+
+    def read(
+        self, session: StaticSession, state: int, tokens: Sequence[int]
+    ) -> tuple[Sequence[torch.Tensor], Sequence[int]]:
+        """Reads tokens in one call."""
+        session.rollback(state)
+        rows = session.forward(list(tokens))
+        return rows.unbind(0), range(state + 1, state + len(tokens) + 1)
+
+    def logits(self, features: torch.Tensor) -> torch.Tensor:
+        """What stands before the output to logits (V,), minus infinity for the words left out."""
+        features = features.float()
+        length = (features.dot(features) / len(features) + self._epsilon).rsqrt()
+        some = torch.mv(self._output, (features * length).to(self._output.dtype))
+        whole = some.new_full((self._size,), float("-inf"))
+        return whole.index_copy_(0, self._words, some)
+
+
+class SharedDrafter(NeuralDrafter[SharedSettings]):
+    """A small decoder over the target's encoder output, as a drafter.
+
+    Attributes:
+        requires: what it asks of an `Encoding`: the states, and the embedding among the features.
+    """
+
+    FAMILY: ClassVar[str] = "shared"
+    SETTINGS: ClassVar[type] = SharedSettings
+    MODEL: ClassVar[Any] = SharedModel
+    requires: ClassVar[frozenset[str]] = frozenset({"encoder_output", "embedding"})
+
+    _static: tuple[Weights, _Layers | None] | None = None
+    """The static engine, and which state of the weights it was made from."""
+
+    @classmethod
+    def fresh(
+        cls,
+        vocabulary_size: int,
+        *,
+        target: HubTarget | None = None,
+        seed: int = 0,
+        start_id: int = 0,
+        full_stop: int = 0,
+        start: str = "copying",
+        name: str = "",
+        vocabulary: str = "",
+        **settings: Any,
+    ) -> Self:
+        """A drafter to be trained, bound to its target: see `NeuralDrafter.fresh`.
+
+        Args:
+            vocabulary_size: how many logits the target has.
+            target: whose encoder, embedding and sizes it shares. Without it only the sizes can be
+                looked at, with the ordinary start.
+            seed: of the initial weights, with the ordinary start.
+            start_id: the token before every text.
+            full_stop: not needed: the target's own layers know how a text begins.
+            start: "copying" begins as layers of the target's decoder, "ordinary" at random.
+            name: what to call it; the family by default.
+            vocabulary: the fingerprint of the target's vocabulary.
+            settings: `layers` and `copies`, and sizes where there is no target.
+
+        Raises:
+            SettingsError: the copying start without a target, a target that is no T5, or a size
+                that is the target's to say.
+        """
+        if target is None:
+            if start == "copying":
+                raise SettingsError(
+                    "a shared-encoder drafter starts as layers of its target: give target=, or "
+                    "start='ordinary'."
+                )
+            return super().fresh(
+                vocabulary_size,
+                seed=seed,
+                start_id=start_id,
+                start=start,
+                name=name,
+                vocabulary=vocabulary,
+                **settings,
+            )
+        model = target.model
+        if type(model) is not T5ForConditionalGeneration:
+            raise SettingsError(
+                f"{target.name} is a {type(model).__name__}: a shared-encoder drafter is made of "
+                "T5 layers. Take lstm, cnn or t5."
+            )
+        chosen = {"layers": 1, "copies": False, **settings}
+        if extra := set(chosen) - {"layers", "copies"}:
+            raise SettingsError(
+                f"{', '.join(sorted(extra))}: the sizes of a shared-encoder drafter are its "
+                "target's; give `layers` and `copies` alone."
+            )
+        own = fingerprint(model.get_input_embeddings().weight)
+        sizes = asdict(SharedSettings.like(model.config, target=own, **chosen))
+        del sizes["vocabulary_size"], sizes["start_id"]
+        made = super().fresh(
+            vocabulary_size,
+            seed=seed,
+            start_id=start_id,
+            start="ordinary",
+            name=name,
+            vocabulary=vocabulary,
+            **sizes,
+        )
+        made.model.bind(target)
+        if start == "copying":
+            made.model.start_as(target)
+        elif start not in STARTS:
+            raise SettingsError(f"start={start!r}: give one of {', '.join(STARTS)}.")
+        return made
+
+    @classmethod
+    def _sizes(
+        cls, vocabulary_size: int, start_id: int, settings: dict[str, Any]
+    ) -> SharedSettings:
+        return super()._sizes(vocabulary_size, start_id, {"start_id": start_id, **settings})
+
+    @classmethod
+    def load(cls, folder: str | Path, *, device: str | torch.device | None = None) -> Self:
+        """Loads what `save` wrote; it drafts as soon as its target's encoding is there.
+
+        Raises:
+            CheckpointError: it is incomplete, damaged, or of another shape.
+        """
+        folder = Path(folder)
+        try:
+            config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+            settings = SharedSettings(**config["settings"])
+            model = SharedModel(settings)
+            weights = load_file(folder / "model.safetensors")
+            if weights.keys() != model.own_weights().keys():
+                raise CheckpointError("its weights have other names")
+            model.load_state_dict({n: w.float() for n, w in weights.items()}, strict=False)
+        except Exception as error:  # safetensors, json and torch raise unrelated kinds
+            raise CheckpointError(
+                f"{folder} is not a whole {cls.FAMILY} drafter ({type(error).__name__}: {error}). "
+                "It needs config.json and model.safetensors as `fastllm train` writes them."
+            ) from error
+        return cls(model.to(device or "cpu").eval(), settings, config["name"], config["vocabulary"])
+
+    def save(self, folder: str | Path, *, dtype: torch.dtype = torch.bfloat16) -> None:
+        """Writes `config.json` and its own weights, rounded to `dtype`; none of the target's."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        weights = {
+            name: tensor.detach().to("cpu", dtype).contiguous()
+            for name, tensor in self.model.own_weights().items()
+        }
+        save_file(weights, folder / "model.safetensors")
+        config = {
+            "family": self.FAMILY,
+            "name": self.name,
+            "vocabulary": self.vocabulary,
+            "settings": asdict(self.settings),
+        }
+        (folder / "config.json").write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
+
+    @property
+    def parameters(self) -> int:
+        """How many weights are its own: the target's embedding and output are not counted."""
+        return sum(weight.numel() for weight in self.model.own_weights().values())
+
+    def bind(self, target: HubTarget) -> None:
+        """Makes it ready for its target: for training, or before the first article.
+
+        Raises:
+            CheckpointError: it was trained for another target.
+        """
+        self._require(target.model.get_input_embeddings().weight)
+        self.model.bind(target)
+
+    @torch.inference_mode()
+    def begin(self, encoding: Encoding) -> NeuralSession:
+        """Takes over what the target said of the article.
+
+        Raises:
+            CheckpointError: the encoding has no states of this width, or no embedding, or is
+                another target's.
+        """
+        states = encoding.states
+        width = self.settings.width
+        if states is None or states.ndim != 3 or states.shape[-1] != width:
+            found = "none" if states is None else f"the shape {tuple(states.shape)}"
+            raise CheckpointError(
+                f"{self.name} attends to encoder states (1, S, {width}) of its target; the "
+                f"encoding has {found}. Take the target that it was trained for, or another "
+                "drafter."
+            )
+        embedding = encoding.features.get("embedding")
+        if embedding is not None and embedding.data_ptr() != self.model.shares:
+            self._require(embedding)
+            with torch.inference_mode(False):  # what is made there could not be changed later
+                self.model.to(embedding.device, embedding.dtype)
+                self.model.share(embedding, encoding.features.get("output", embedding))
+        if not self.model.shares:
+            raise CheckpointError(
+                f"{self.name} shares the embedding of its target, and this encoding does not offer "
+                "it: its features need 'embedding' and 'output', as those of a HubTarget have. Or "
+                "call `bind` with the target first."
+            )
+        model, source = self.model, torch.tensor([encoding.source_ids], device=states.device)
+        layers = self._layers()
+        if layers is None:
+            model.t5.encoder.hold(encoding.source_ids, states[0])
+            return NeuralSession(model, model.remember(source), encoding.end_id)
+        text: OneText = _SharedText(layers, model.t5, encoding.source_ids)
+        if model.mixture is not None:
+            embedding = model.t5.shared.weight
+            embedded = functional.embedding(source, embedding)
+            copy = model.mixture.remember(source, embedded, states)
+            text = MixingText(text, model.mixture, embedding, copy)
+        return AheadSession(text, layers.begin(layers.remember(states)), encoding)
+
+    def _require(self, embedding: torch.Tensor) -> None:
+        """Refuses the embedding of another target than its own."""
+        found = fingerprint(embedding)
+        if self.settings.target and found != self.settings.target:
+            raise CheckpointError(
+                f"{self.name} was trained for the target with the fingerprint "
+                f"{self.settings.target}; this one has {found}, and its encoder's output means "
+                "nothing to it. Take the target that it was trained for, or train one for this "
+                "target: `python -m fastllm train --recipe recipes/shared-after.yaml`."
+            )
+
+    def _layers(self) -> "_Layers | None":
+        """The static engine with the weights as they are now; None where it does not fit."""
+        state = weights_of(self.model)
+        if self._static is None or self._static[0] != state:
+            self._static = state, None if unfit(self.model.t5) else _Layers(self.model.t5)
+        return self._static[1]
+
+
+def fingerprint(embedding: torch.Tensor) -> str:
+    """Tells a target by its embedding (V, d), at the price of reading 256 rows.
+
+    Rounded to bfloat16, so that a checkpoint is the same in fp32 and in bf16.
+    """
+    rows = embedding.detach()[:: max(1, len(embedding) // 256)].to("cpu", torch.bfloat16).float()
+    return hashlib.sha256(rows.contiguous().numpy().tobytes()).hexdigest()[:16]
+
+
+def _stacked(articles: Sequence[Sequence[int]]) -> torch.Tensor:
+    """Articles as a block of ids (B, S), filled up with 0."""
+    return pad_sequence([torch.tensor(ids) for ids in articles], batch_first=True)

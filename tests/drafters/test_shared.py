@@ -1,0 +1,332 @@
+"""The drafter over the target's own encoder output, and its copy mixture."""
+
+import copy
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from fastllm.checkpoints import load_drafter
+from fastllm.data.tokens import TokenPairs, write_pairs
+from fastllm.distill.pseudo import write_pseudo
+from fastllm.distill.train import DrafterRecipe, train_drafter
+from fastllm.drafters.mixture import CONTEXT, CopyMixture
+from fastllm.drafters.neural import NeuralSession, roll_out
+from fastllm.drafters.shared import SharedDrafter, TargetEncoder, fingerprint
+from fastllm.errors import CheckpointError, SettingsError
+from fastllm.race import Race
+from fastllm.sampling import distribution
+from fastllm.targets import Encoding
+from fastllm.targets.hub import HubTarget
+from fastllm.trace import DecodingConfig
+
+GREEDY = DecodingConfig(gamma=4)
+SAMPLING = DecodingConfig(gamma=4, temperature=0.8, top_p=0.9)
+KINDS = [
+    pytest.param({"layers": 1}, id="one layer"),
+    pytest.param({"layers": 2}, id="two layers"),
+    pytest.param({"layers": 1, "copies": True}, id="copies"),
+]
+
+
+def _fresh(target: HubTarget, **settings: Any) -> SharedDrafter:
+    drafter = SharedDrafter.fresh(
+        int(target.model.config.vocab_size),
+        target=target,
+        seed=3,
+        start_id=target.start_id,
+        vocabulary=target.vocabulary.fingerprint,
+        **settings,
+    )
+    with torch.no_grad():  # away from the target, or nothing could go wrong
+        for weight in drafter.model.own_weights().values():
+            weight.mul_(1 + 0.1 * torch.randn_like(weight))
+    return drafter
+
+
+@pytest.fixture(params=KINDS)
+def drafter(request: pytest.FixtureRequest, tiny_target: HubTarget) -> SharedDrafter:
+    return _fresh(tiny_target, **request.param)
+
+
+@pytest.fixture(scope="module")
+def source_ids(tiny_target: HubTarget, story: str) -> list[int]:
+    return tiny_target.vocabulary.encode(story, 60).ids
+
+
+@pytest.fixture
+def encoding(tiny_target: HubTarget, source_ids: list[int]) -> Encoding:
+    return _offering(tiny_target, source_ids)
+
+
+def _offering(target: HubTarget, source_ids: list[int]) -> Encoding:
+    """An encoding that offers what the target's words are."""
+    model = target.model
+    offered = {
+        "embedding": model.get_input_embeddings().weight,
+        "output": model.get_output_embeddings().weight,
+    }
+    return replace(target.encode(source_ids), features=offered)
+
+
+def _uniforms(count: int, seed: int = 0) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.rand(count, generator=generator, dtype=torch.float64)
+
+
+def test_step_and_read_equal_forward(drafter: SharedDrafter, source_ids: list[int]) -> None:
+    model = drafter.model
+    short = source_ids[:17]
+    source = torch.tensor([source_ids, short + [0] * (len(source_ids) - len(short))])
+    prefix = torch.randint(2, 50, (2, 12))
+    with torch.no_grad():
+        whole = model(source, prefix)
+        alone = model(torch.tensor([short]), prefix[1:])
+        assert (whole[1:] - alone).abs().max() < 1e-4, "a batch equals its texts alone"
+        memory = model.remember(source)
+        states = [model.begin(memory)]
+        for place in range(12):
+            features, state = model.step(memory, states[-1], prefix[:, place])
+            states.append(state)
+            assert (model.logits(features) - whole[:, place]).abs().max() < 1e-4
+        for begin, end in ((0, 12), (4, 9), (9, 11), (4, 5)):
+            features, after = model.read(memory, states[begin], prefix[:, begin:end])
+            assert (model.logits(features) - whole[:, begin:end]).abs().max() < 1e-4
+            assert len(after) == end - begin
+
+
+@pytest.mark.parametrize("config", [GREEDY, SAMPLING], ids=["greedy", "sampling"])
+@pytest.mark.parametrize("fits", [True, False], ids=["static", "general"])
+def test_a_session_drafts_what_the_network_says(
+    drafter: SharedDrafter,
+    encoding: Encoding,
+    fits: bool,
+    config: DecodingConfig,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    copies = drafter.model.mixture is not None
+    monkeypatch.setattr("fastllm.drafters.shared.FREQUENT", 10_000 if copies else 30)
+    # In training the encoder's output is rounded: here it is, too.
+    encoding = replace(encoding, states=encoding.states.to(torch.bfloat16).float())
+    if not fits:
+        monkeypatch.setattr("fastllm.drafters.shared.unfit", lambda model: "a reason")
+    used, text = drafter.begin(encoding), [0]
+    for added in ([7, 8], [20], [9, 10, 11, 30], [12]):
+        used.draft(text, 4, config, _uniforms(4))
+        text += added
+        used.accept(added)
+    draft = used.draft(text, 4, config, _uniforms(4, 1))
+    sure = drafter.begin(encoding)
+    plain = NeuralSession(sure._model, sure._memory, encoding.end_id)
+    step_by_step = plain.draft(text, 4, config, _uniforms(4, 1))
+    assert draft.tokens == step_by_step.tokens, "guessing ahead changes nothing"
+    assert draft.tokens == used.draft(text, 4, config, _uniforms(4, 1)).tokens
+    assert draft.tokens == drafter.begin(encoding).draft(text, 4, config, _uniforms(4, 1)).tokens
+    with torch.no_grad():
+        logits = drafter.model(
+            torch.tensor([encoding.source_ids]), torch.tensor([[*text, *draft.tokens[:-1]]])
+        )[0, -4:]
+    if fits and not copies:  # words that are neither frequent nor the article's have no chance
+        others = set(range(30, logits.shape[-1])) - set(encoding.source_ids)
+        logits[:, sorted(others)] = float("-inf")
+    for place, wanted in enumerate(distribution(logits, config)):
+        found = draft.q.row(place, len(wanted))
+        assert (found - wanted).abs().max() < 1e-3
+        assert abs(float(found.sum()) - 1) < 1e-5
+
+
+def test_the_mixture_is_a_distribution_and_copies_before_it_is_trained() -> None:
+    torch.manual_seed(0)
+    width, size = 96, 50
+    embedding = torch.randn(size, width)
+    mixture = CopyMixture(width, torch.Generator().manual_seed(0))
+    source = torch.tensor([[5, 6, 7, 8, 9, 5, 10, 11, 1], [20, 21, 22, 0, 0, 0, 0, 0, 0]])
+    with torch.no_grad():
+        memory = mixture.remember(source, embedding[source], torch.randn(2, 9, width))
+        recent = embedding[torch.tensor([[[8, 7, 6]], [[21, 20, 2]]])].flatten(2)
+        assert recent.shape == (2, 1, CONTEXT * width)
+        log_q = mixture(memory, recent, torch.zeros(2, 1, size))
+        mixture.gate.bias.fill_(20)  # wide open: the pointer alone
+        pointed = mixture(memory, recent, torch.zeros(2, 1, size)).exp()
+    assert (log_q.exp().sum(-1) - 1).abs().max() < 1e-5
+    assert log_q.argmax(-1).flatten().tolist() == [9, 22], "what stood behind the last words"
+    assert pointed[0, 0, 9] > 0.9
+    assert pointed[1, 0, 22] > 0.9
+    assert float(pointed[1, 0, 3]) < 1e-6, "a word that is not in the article"
+    assert float(pointed[1, 0, 0]) < 1e-6, "padding"
+
+
+def test_it_begins_as_the_target_itself(tiny_target: HubTarget, source_ids: list[int]) -> None:
+    drafter = SharedDrafter.fresh(600, target=tiny_target, layers=2)
+    source, prefix = torch.tensor([source_ids]), torch.randint(2, 50, (1, 9))
+    with torch.no_grad():
+        q = drafter.model(source, prefix)
+        p = tiny_target.model(input_ids=source, decoder_input_ids=prefix).logits
+    # The encoder's output is rounded to bfloat16 in training.
+    assert (q.softmax(-1) - p.softmax(-1)).abs().max() < 0.05
+    one = SharedDrafter.fresh(600, target=tiny_target, layers=1)
+    assert one.parameters < drafter.parameters
+    other = SharedDrafter.fresh(600, target=tiny_target, layers=1, start="ordinary")
+    assert not torch.equal(
+        one.model.t5.decoder.block[0].layer[0].SelfAttention.q.weight,
+        other.model.t5.decoder.block[0].layer[0].SelfAttention.q.weight,
+    )
+
+
+def test_a_checkpoint_holds_none_of_the_targets_weights(
+    drafter: SharedDrafter, encoding: Encoding, tmp_path: Path
+) -> None:
+    drafter.save(tmp_path, dtype=torch.float32)
+    size = (tmp_path / "model.safetensors").stat().st_size
+    assert 4 * drafter.parameters < size < 4 * drafter.parameters + 10_000
+    loaded = load_drafter(tmp_path, device="cpu")
+    assert isinstance(loaded, SharedDrafter)
+    assert loaded.parameters == drafter.parameters
+    assert loaded.settings == drafter.settings
+    drafts = [
+        some.begin(encoding).draft([0, 7, 8], 4, SAMPLING, _uniforms(4)).tokens
+        for some in (drafter, loaded)
+    ]
+    assert drafts[0] == drafts[1]
+
+
+def test_what_it_refuses(
+    tiny_target: HubTarget, encoding: Encoding, source_ids: list[int], tmp_path: Path
+) -> None:
+    drafter = _fresh(tiny_target)
+    drafter.save(tmp_path)
+    unbound = load_drafter(tmp_path, device="cpu")
+    with pytest.raises(CheckpointError, match="encoder states"):
+        unbound.begin(Encoding(source_ids, torch.zeros(1, len(source_ids), 4), 0.0))
+    with pytest.raises(CheckpointError, match="does not offer"):
+        unbound.begin(replace(encoding, features={}))
+    with pytest.raises(SettingsError, match="no encoder of its own"):
+        unbound.model(torch.tensor([source_ids]), torch.tensor([[0]]))
+
+    model = copy.deepcopy(tiny_target.model)
+    with torch.no_grad():
+        model.get_input_embeddings().weight.add_(0.5)
+    other = HubTarget(model, tiny_target.vocabulary, name="other", source_length=96)
+    assert fingerprint(model.shared.weight) != unbound.settings.target
+    for attempt in (
+        lambda: unbound.begin(_offering(other, source_ids)),
+        lambda: unbound.bind(other),
+        lambda: _fresh(tiny_target).begin(_offering(other, source_ids)),
+    ):
+        with pytest.raises(CheckpointError, match="was trained for the target"):
+            attempt()
+    assert unbound.begin(encoding).draft([0], 2, SAMPLING, _uniforms(2)).tokens
+
+    with pytest.raises(SettingsError, match="layers of its target"):
+        SharedDrafter.fresh(600)
+    with pytest.raises(SettingsError, match="width"):
+        SharedDrafter.fresh(600, target=tiny_target, width=32)
+    with pytest.raises(SettingsError, match="give one of"):
+        SharedDrafter.fresh(600, target=tiny_target, start="odd")
+    (tmp_path / "config.json").write_text(json.dumps({"family": "shared", "settings": {}}))
+    with pytest.raises(CheckpointError):
+        SharedDrafter.load(tmp_path)
+
+
+def test_every_lane_writes_what_the_target_writes(
+    drafter: SharedDrafter, tiny_target: HubTarget, story: str
+) -> None:
+    race = Race(tiny_target, [None, drafter], story, DecodingConfig(gamma=3, max_new_tokens=30))
+    list(race)
+    alone, drafted = race.traces()
+    assert drafted.tokens == alone.tokens
+
+
+def test_it_takes_the_type_of_its_target(
+    tiny_target: HubTarget, source_ids: list[int], tmp_path: Path
+) -> None:
+    _fresh(tiny_target).save(tmp_path)
+    model = copy.deepcopy(tiny_target.model).to(torch.bfloat16)
+    rounded = HubTarget(model, tiny_target.vocabulary, name="bf16", source_length=96)
+    drafter = load_drafter(tmp_path, device="cpu")
+    session = drafter.begin(_offering(rounded, source_ids))
+    draft = session.draft([0, 7], 3, SAMPLING, _uniforms(3))
+    assert (draft.q.row(2, 600).sum() - 1).abs() < 1e-5
+    assert {weight.dtype for weight in drafter.model.parameters()} == {torch.bfloat16}
+
+
+def test_articles_are_encoded_once_and_kept_within_bounds() -> None:
+    class Encoder(torch.nn.Module):
+        seen = 0
+
+        def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> Any:
+            Encoder.seen += len(input_ids)
+            states = input_ids[..., None].float().expand(-1, -1, 4)
+            return type("Output", (), {"last_hidden_state": states})
+
+    source = torch.tensor([[5, 6, 7], [8, 9, 0]])
+    for keep, encoded in ((1 << 20, 2), (0, 4)):
+        Encoder.seen = 0
+        encoder = TargetEncoder(Encoder(), keep)
+        for _ in range(2):
+            states = encoder(source, (source != 0).long()).last_hidden_state
+            assert states[..., 0].tolist() == [[5, 6, 7], [8, 9, 0]]
+        assert Encoder.seen == encoded
+
+
+@pytest.mark.parametrize("method", ["supervised", "mixed_gkd"])
+def test_training_moves_its_own_weights_alone(
+    tiny_target: HubTarget, story: str, tmp_path: Path, method: str
+) -> None:
+    vocabulary = tiny_target.vocabulary
+    rows = [
+        (str(at), vocabulary.encode(story[at:], 40).ids, vocabulary.encode(story[at + 9 :], 12).ids)
+        for at in range(0, 80, 10)
+    ]
+    meta = {"vocabulary": vocabulary.fingerprint, "source_length": 40}
+    write_pairs(tmp_path / "pairs", rows, meta)
+    dataset = TokenPairs(tmp_path / "pairs")
+    written = write_pseudo(
+        tiny_target, dataset, tmp_path / "written", length=12, say=lambda line: None
+    )
+    drafter = _fresh(tiny_target, copies=True)
+    before = {name: weight.clone() for name, weight in drafter.model.state_dict().items()}
+    whole = [weight.clone() for weight in tiny_target.model.parameters()]
+    share = {"lambda2": 0.5} if method == "mixed_gkd" else {}  # of its own texts
+    first = train_drafter(
+        drafter.model,
+        DrafterRecipe(method=method, updates=3, batch=4, warmup=0, cooldown=0, length=12, **share),
+        tmp_path / "run",
+        dataset=dataset,
+        written=written,
+        target=tiny_target,
+        log_every=1,
+        say=lambda line: None,
+    )
+    assert first["loss"] > 0
+    own = drafter.model.own_weights()
+    moved = {name for name, weight in own.items() if not torch.equal(weight, before[name])}
+    assert len(moved) > len(own) / 2
+    assert all(
+        torch.equal(weight, before[name])
+        for name, weight in drafter.model.state_dict().items()
+        if name not in own
+    )
+    assert all(map(torch.equal, whole, tiny_target.model.parameters()))
+
+
+def test_its_own_texts_are_written_in_batches(
+    drafter: SharedDrafter, source_ids: list[int]
+) -> None:
+    texts = roll_out(
+        drafter.model,
+        torch.tensor([source_ids, source_ids]),
+        start_id=0,
+        end_id=1,
+        length=7,
+        temperature=0.0,
+        generator=torch.Generator(),
+    )
+    assert texts[0] == texts[1]
+    text = [0, *texts[0]]
+    with torch.no_grad():
+        logits = drafter.model(torch.tensor([source_ids]), torch.tensor([text[:-1]]))[0]
+    assert logits.argmax(-1).tolist() == texts[0]
