@@ -1,4 +1,4 @@
-"""The commands `train` and `pseudo`: from options to recipes, from recipes to checkpoints."""
+"""The commands `train`, `pseudo`, `study`: from options to recipes, from these to checkpoints."""
 
 import argparse
 import json
@@ -13,6 +13,8 @@ from transformers import AutoConfig, AutoModelForSeq2SeqLM
 
 from fastllm.checkpoints import replace_folder
 from fastllm.data.tokens import TokenPairs
+from fastllm.distill import study as methods
+from fastllm.distill.cache import TeacherCache, write_cache
 from fastllm.distill.estimate import Size, Work, describe
 from fastllm.distill.loop import in_words
 from fastllm.distill.material import (
@@ -28,21 +30,29 @@ from fastllm.distill.material import (
     load_teacher,
     target_place,
 )
-from fastllm.distill.options import needed, pseudo_flags, read_yaml, settle, train_flags
+from fastllm.distill.options import (
+    needed,
+    pseudo_flags,
+    read_yaml,
+    settle,
+    study_flags,
+    train_flags,
+)
 from fastllm.distill.pseudo import write_pseudo
 from fastllm.distill.target import TargetRecipe, train_target
 from fastllm.distill.train import METHODS, DrafterRecipe, train_drafter
 from fastllm.distill.validation import GAMMA, Validation
-from fastllm.drafters import drafter_class
+from fastllm.drafters import BOUND, drafter_class
 from fastllm.drafters.neural import STARTS, NeuralDrafter
 from fastllm.drafters.ngram import NgramDrafter
+from fastllm.drafters.shared import SharedDrafter
 from fastllm.errors import CheckpointError, SettingsError, VocabularyError
 from fastllm.race import versions
 from fastllm.targets.hub import HubTarget
 
 
 def add_arguments(commands: Any) -> None:
-    """Adds `train` and `pseudo` to the sub-commands of a parser."""
+    """Adds `train`, `pseudo` and `study` to the sub-commands of a parser."""
     parser = commands.add_parser(
         "train",
         help="train a target from nothing, or a drafter before or after distillation",
@@ -62,6 +72,15 @@ def add_arguments(commands: Any) -> None:
     )
     pseudo_flags(parser)
     parser.set_defaults(handle=pseudo)
+    parser = commands.add_parser(
+        "study",
+        help="compare methods and losses for one family",
+        description="Trains a drafter with each method and loss, measures all on held-out texts "
+        "of the target, and writes a table and a chart (study.md, .svg, .html, .json). "
+        "Interrupted studies go on where they stopped.",
+    )
+    study_flags(parser)
+    parser.set_defaults(handle=study)
 
 
 def train(options: argparse.Namespace) -> None:
@@ -122,6 +141,15 @@ def pseudo(options: argparse.Namespace) -> None:
         work.clear()
 
 
+def study(options: argparse.Namespace) -> None:
+    """Compares methods and losses."""
+    if options.updates is not None:  # a recipe's own may be longer than all updates asked for here
+        options.warmup = options.updates // 12 if options.warmup is None else options.warmup
+        options.cooldown = options.updates // 3 if options.cooldown is None else options.cooldown
+    settle(options)
+    methods.study(options)
+
+
 # What is trained.
 
 
@@ -170,14 +198,14 @@ def _train_neural(options: argparse.Namespace, work: Workplace) -> None:
     asked = recipe.updates
     updates, warmup, cooldown = _shrunk(recipe.updates, recipe.warmup, recipe.cooldown, options)
     recipe = replace(recipe, updates=updates, warmup=warmup, cooldown=cooldown)
-    reads_texts = recipe.resolved.lambda1 < 1 and recipe.resolved.lambda2 < 1
-    material = gather(options, work, reads_texts)
+    material = gather(options, work, recipe.resolved.written_texts)
     target = material.target
     held_out = held_out_texts(options, work, target)
     log_every = 1 if work.dry else options.log_every
     # A twentieth of all updates, and where there is a line in the log anyway.
     every = options.validate_every or log_every * max(1, round(recipe.updates / 20 / log_every))
     drafter = _untrained(options, recipe.seed, options.exp_name or work.folder.name, target)
+    caches = _teacher_caches(options, work, recipe, material)
     last = train_drafter(
         drafter.model,
         recipe,
@@ -187,12 +215,14 @@ def _train_neural(options: argparse.Namespace, work: Workplace) -> None:
         target=target,
         start_id=target.start_id,
         end_id=target.end_id,
+        caches=caches,
         about={
             "target": target.name,
             "drafter": options.drafter,
             "start": options.start or STARTS[0],
             "articles": len(material.dataset),
             "validate_every": every if held_out is not None else 0,
+            **({"teacher_top_k": options.teacher_top_k} if caches else {}),
         },
         validate=None if held_out is None else Validation(target, held_out),
         validate_every=every,
@@ -204,7 +234,7 @@ def _train_neural(options: argparse.Namespace, work: Workplace) -> None:
     best = last.get("best", last)
     card: dict[str, Any] = {
         "method": {"name": recipe.method, **asdict(recipe.resolved)},
-        "recipe": asdict(recipe),
+        "recipe": recipe.written_down(),
         "start": options.start or STARTS[0],
         "parameters": drafter.parameters,
         "seconds": last["seconds"],
@@ -212,6 +242,12 @@ def _train_neural(options: argparse.Namespace, work: Workplace) -> None:
         "last_losses": {key: last[key] for key in ("loss", "alpha", "alpha_greedy") if key in last},
         "processes": work.accelerator.num_processes,
     }
+    if caches:
+        card["teacher_cache"] = {
+            "top_k": next(iter(caches.values())).meta["top_k"],
+            "places": sum(cache.places for cache in caches.values()),
+            "bytes": sum(cache.nbytes for cache in caches.values()),
+        }
     if held_out is not None:
         card["validation"] = {
             "articles": len(held_out),
@@ -233,6 +269,38 @@ def _train_neural(options: argparse.Namespace, work: Workplace) -> None:
         )
 
 
+def _teacher_caches(
+    options: argparse.Namespace, work: Workplace, recipe: DrafterRecipe, material: Material
+) -> dict[str, TeacherCache]:
+    """What the target thinks of the texts that the recipe reads, where a cache was asked for."""
+    if not options.teacher_cache:
+        return {}
+    method = recipe.resolved
+    texts = {
+        "dataset": material.dataset if method.lambda1 > 0 else None,
+        "written": material.written if method.written_texts else None,
+    }
+    if not method.scored or not any(texts.values()):
+        raise SettingsError(
+            f"--teacher_cache keeps what the target thinks of given texts, and {recipe.method} "
+            f"({method.loss}) asks it about none: leave it out."
+        )
+    place = work.folder / "teacher" if work.dry else Path(options.teacher_cache)
+    return {
+        name: write_cache(
+            material.target,
+            pairs,
+            place / name,
+            length=recipe.length,
+            top_k=options.teacher_top_k,
+            accelerator=work.accelerator,
+            say=work.say,
+        )
+        for name, pairs in texts.items()
+        if pairs is not None
+    }
+
+
 def _untrained(
     options: argparse.Namespace, seed: int, name: str, target: HubTarget
 ) -> NeuralDrafter[Any]:
@@ -240,6 +308,7 @@ def _untrained(
     family, start = drafter_class(options.drafter), options.start or STARTS[0]
     fingerprint = target.vocabulary.fingerprint
     width = int(target.model.config.vocab_size)
+    bound = {"target": target} if options.drafter in BOUND else {}
     if start in STARTS:
         fresh: NeuralDrafter[Any] = family.fresh(
             width,
@@ -249,6 +318,7 @@ def _untrained(
             start=start,
             name=name,
             vocabulary=fingerprint,
+            **bound,
         )
         return fresh
     loaded: NeuralDrafter[Any] = family.load(start)
@@ -257,6 +327,8 @@ def _untrained(
             f"{start} has the vocabulary {loaded.vocabulary}, the target {target.name} has "
             f"{fingerprint}: start from a drafter for this target, or with --start copying."
         )
+    if isinstance(loaded, SharedDrafter):
+        loaded.bind(target)
     if loaded.settings.vocabulary_size != width:
         _pad_vocabulary(loaded, width)
     if options.drafter == "t5":
@@ -316,7 +388,10 @@ def _train_ngram(options: argparse.Namespace, work: Workplace) -> None:
 
 
 def _refuse_neural_options(options: argparse.Namespace) -> None:
-    neural = ("loss", "kd_loss", "kd_temp", "learning_rate", "lambda1", "lambda2", "start", "keep")
+    neural = (
+        *("loss", "kd_loss", "kd_temp", "jsd_beta", "learning_rate", "lambda1", "lambda2"),
+        *("start", "keep", "teacher_cache"),
+    )
     for name in neural:
         if getattr(options, name) is not None:
             raise SettingsError(
@@ -371,13 +446,13 @@ def _texts_of(recipe: DrafterRecipe) -> str:
 
 
 def _teacher_tokens(recipe: DrafterRecipe, written: TokenPairs | None, run: Path) -> dict[str, int]:
-    """What the target had to do: tokens that it wrote, and tokens that it scored."""
+    """Tokens that the target wrote, and tokens that it scored (a cache may have spared it some)."""
     method, scored, step = recipe.resolved, 0.0, 0
-    if method.loss != "ce":
+    if method.scored:
         for line in _log_lines(run):
             scored += line["tokens"] * (line["step"] - step)
             step = line["step"]
-    reads = written is not None and method.lambda1 < 1 and method.lambda2 < 1
+    reads = written is not None and method.written_texts
     return {
         "written": int(written.lengths().sum()) if reads and written is not None else 0,
         "scored": round(scored),
@@ -454,8 +529,8 @@ def _estimate(options: argparse.Namespace, recipe: DrafterRecipe | None) -> str:
         load_in=options.load_in,
         updates=0 if recipe is None else recipe.updates,
         batch=options.batch or 32,
-        scored=method.loss != "ce",
-        own_texts=(1 - method.lambda1) * method.lambda2,
+        scored=method.scored,
+        own_texts=method.own_texts,
     )
     return describe(target, drafter, work)
 

@@ -10,12 +10,14 @@ Several processes (`accelerate launch`) share each batch: every one has the loss
 so that the mean over the processes is the loss of the whole batch.
 """
 
+import errno
 import json
 import math
 import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -23,13 +25,15 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator, InitProcessGroupKwargs
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from fastllm.checkpoints import replace_folder
-from fastllm.errors import CheckpointError, FastLLMError, SettingsError
+from fastllm.errors import CheckpointError, SettingsError, TrainingError
 
 Losses = dict[str, torch.Tensor]
 """Named scalars of a batch; the one called "loss" is what is minimised."""
+
 
 PATIENCE = timedelta(hours=12)
 """How long processes wait for one another: one of them may let a large target write for hours."""
@@ -131,7 +135,8 @@ def fit(
 
     Raises:
         CheckpointError: the folder holds a run of another model, or with other settings.
-        FastLLMError: a loss that is not a number; the last save stays whole.
+        TrainingError: a loss or a gradient that is not a number, or a disk that is full; the last
+            save stays whole.
     """
     run = Path(run)
     run.mkdir(parents=True, exist_ok=True)
@@ -154,8 +159,10 @@ def fit(
     first = step = int(state.get("step", 0))
     accelerator.wait_for_everyone()  # all have read; now the first may write
     if main:
-        (run / "config.json").write_text(settings)
-    lines = _log_so_far(run, step, cut=main)
+        with _writing(run / "config.json", step):
+            _write_whole(run / "config.json", settings)
+    with _writing(run / "training.jsonl", step):
+        lines = _log_so_far(run, step, cut=main)
     best = _best_so_far(run, step) if main else {}
     if main and not best:
         shutil.rmtree(run / "best", ignore_errors=True)
@@ -167,20 +174,19 @@ def fit(
     model.train()
     started = time.perf_counter()
     validating = 0.0
-    with (run / "training.jsonl").open("a") as log:
+    # Without a buffer: what a full disk refuses is not tried again when the file is closed.
+    with (run / "training.jsonl").open("ab", buffering=0) as log:
         while step < schedule.updates:
             for group in optimizer.param_groups:
                 group["lr"] = schedule.rate(step)
             losses = loss_of(trained, step)
             numbers = _numbers(losses, accelerator)
-            if not math.isfinite(numbers["loss"]):
-                raise FastLLMError(
-                    f"the loss of update {step} is {numbers['loss']}; the last save in {run} is "
-                    "whole. Resume with a smaller learning rate."
-                )
+            _refuse_no_number("loss", numbers["loss"], step, run)
             optimizer.zero_grad(set_to_none=True)
             accelerator.backward(losses["loss"])
             norm = accelerator.clip_grad_norm_(trained.parameters(), clip)
+            # A finite loss can have a gradient that is not, and one such step spoils all weights.
+            _refuse_no_number("gradient norm", float(norm), step, run)
             optimizer.step()
             step += 1
             summed += 1
@@ -207,21 +213,23 @@ def fit(
                     model.train()
                     if best_by and (not best or last_line[best_by] > best[best_by]):
                         best = last_line
-                        fresh = _write_weights(run / "best.new", model)
-                        (fresh / "line.json").write_text(json.dumps(best))
-                        replace_folder(fresh, run / "best")
+                        with _replacing(run / "best", step) as fresh:
+                            _write_weights(fresh, model)
+                            (fresh / "line.json").write_text(json.dumps(best))
                 if main:
-                    log.write(json.dumps(last_line) + "\n")
-                    log.flush()
+                    with _writing(run / "training.jsonl", step):
+                        line = (json.dumps(last_line) + "\n").encode()
+                        if log.write(line) < len(line):
+                            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
                     left = (time.perf_counter() - started) / (step - first)
                     say(_progress(last_line, schedule.updates, left * (schedule.updates - step)))
             if (step % save_every == 0 or done) and main:
                 seconds = seconds_before + time.perf_counter() - started - validating
                 state = {"step": step, "seconds": seconds, "sums": sums, "summed": summed}
                 state["optimizer"] = optimizer.state_dict()
-                fresh = _write_weights(run / "last.new", model)
-                torch.save(state, fresh / "optimizer.pt")
-                replace_folder(fresh, run / "last")
+                with _replacing(run / "last", step) as fresh:
+                    _write_weights(fresh, model)
+                    torch.save(state, fresh / "optimizer.pt")
     accelerator.wait_for_everyone()
     if best_by and (best := _best_so_far(run, step)):
         _load_weights(run / "best", model)
@@ -285,9 +293,7 @@ def _log_so_far(run: Path, step: int, *, cut: bool) -> list[dict[str, Any]]:
         if row["step"] <= step:
             lines.append(row)
     if cut:
-        fresh = path.with_suffix(".new")
-        fresh.write_text("".join(json.dumps(row) + "\n" for row in lines))
-        os.replace(fresh, path)
+        _write_whole(path, "".join(json.dumps(row) + "\n" for row in lines))
     return lines
 
 
@@ -303,13 +309,62 @@ def _best_so_far(run: Path, step: int) -> dict[str, Any]:
     return line if line["step"] <= step else {}
 
 
-def _write_weights(fresh: Path, model: torch.nn.Module) -> Path:
-    """A new folder with the weights in it."""
+def _refuse_no_number(name: str, value: float, step: int, run: Path) -> None:
+    if not math.isfinite(value):
+        raise TrainingError(
+            f"the {name} of update {step + 1} is {value}, so training stopped before it could "
+            f"spoil the weights. {_whole(run)} Train anew with a smaller learning rate (or another "
+            "loss) in another run folder."
+        )
+
+
+def _whole(run: Path) -> str:
+    """What there is to go on from, in a sentence."""
+    for folder in (run / "last", run / "last.previous"):
+        if (folder / "optimizer.pt").exists():
+            saved = torch.load(folder / "optimizer.pt", map_location="cpu", weights_only=True)
+            return f"The last save, {folder} of update {saved['step']}, is whole."
+    return "Nothing had been saved yet."
+
+
+@contextmanager
+def _writing(path: Path, step: int) -> Iterator[None]:
+    """Turns what a full disk raises into a TrainingError."""
+    try:
+        yield
+    # safetensors and torch.save have errors of their own for what is an OSError elsewhere.
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise TrainingError(
+            f"{path} could not be written at update {step} ({error}). {_whole(path.parent)} "
+            "Make room on the disk and give the same command again: it goes on from there."
+        ) from error
+
+
+@contextmanager
+def _replacing(folder: Path, step: int) -> Iterator[Path]:
+    """A new folder to write into; it takes the place of the old one only when it is whole."""
+    fresh = folder.with_name(folder.name + ".new")
     shutil.rmtree(fresh, ignore_errors=True)
-    fresh.mkdir()
+    try:
+        with _writing(folder, step):
+            fresh.mkdir()
+            yield fresh
+            replace_folder(fresh, folder)
+    except TrainingError:
+        shutil.rmtree(fresh, ignore_errors=True)  # half a save is of no use, and the disk is full
+        raise
+
+
+def _write_whole(path: Path, text: str) -> None:
+    """Writes a file that is there whole or not at all."""
+    fresh = path.with_suffix(".new")
+    fresh.write_text(text)
+    os.replace(fresh, path)
+
+
+def _write_weights(folder: Path, model: torch.nn.Module) -> None:
     weights = {name: tensor.contiguous() for name, tensor in _own_tensors(model).items()}
-    save_file(weights, fresh / "model.safetensors")
-    return fresh
+    save_file(weights, folder / "model.safetensors")
 
 
 def _load_weights(folder: Path, model: torch.nn.Module) -> None:

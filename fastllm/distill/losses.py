@@ -2,8 +2,12 @@
 
 Each function takes logits of shape (B, T, V) and returns (B, T). Which positions count, and how
 they are averaged, is the caller's (`masked_mean`).
+
+All of them are exact sums over the vocabulary but one: TVD++ is a policy gradient on sampled
+tokens, so it also takes the samples, and its value says nothing, only its gradient does.
 """
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -45,10 +49,11 @@ def jensen_shannon(
     """
     if not 0 < beta < 1:
         raise SettingsError(f"beta={beta}: give a number between 0 and 1, both excluded.")
-    p, q = p_logits.log_softmax(-1), q_logits.log_softmax(-1)
-    weights = torch.tensor([beta, 1 - beta], device=p.device, dtype=p.dtype).log()
-    m = torch.logaddexp(p + weights[0], q + weights[1])
-    return beta * (p.exp() * (p - m)).sum(-1) + (1 - beta) * (q.exp() * (q - m)).sum(-1)
+    log_p, log_q = p_logits.log_softmax(-1), q_logits.log_softmax(-1)
+    p, q = log_p.exp(), log_q.exp()
+    # Where both are 0 to the last digit so is their share, whatever the logarithm is taken for.
+    log_m = (beta * p + (1 - beta) * q).clamp(min=torch.finfo(p.dtype).tiny).log()
+    return beta * (p * (log_p - log_m)).sum(-1) + (1 - beta) * (q * (log_q - log_m)).sum(-1)
 
 
 def total_variation(p_logits: torch.Tensor, q_logits: torch.Tensor) -> torch.Tensor:
@@ -56,13 +61,143 @@ def total_variation(p_logits: torch.Tensor, q_logits: torch.Tensor) -> torch.Ten
     return 0.5 * (p_logits.softmax(-1) - q_logits.softmax(-1)).abs().sum(-1)
 
 
+def sampled_total_variation(
+    p_logits: torch.Tensor,
+    q_logits: torch.Tensor,
+    tokens: torch.Tensor,
+    mask: torch.Tensor,
+    *,
+    mean: float | None = None,
+    deviation: float | None = None,
+) -> torch.Tensor:
+    """TVD++: -A log q(x) for tokens x ~ q, A = (r - mu) / sigma, r = 1 where p(x) > q(x), else 0.
+
+    A surrogate: its gradient in q is the policy gradient, its value says nothing. With mu = 0 and
+    sigma = 1 the expectation of that gradient over x is the gradient of `total_variation`; any mu
+    leaves the expectation as it is and takes variance out.
+
+    Args:
+        p_logits: of the target, (B, T, V).
+        q_logits: of the drafter, (B, T, V).
+        tokens: x, (B, T), each drawn from the drafter's distribution at its place (`draw_tokens`).
+        mask: the places that count, (B, T), boolean: mu and sigma are taken over them.
+        mean: mu, where it is not to be the batch's.
+        deviation: sigma, likewise.
+
+    Source: Goel et al. 2024, arXiv:2403.00858, which draws whole texts; here the prefixes may be
+    anybody's, and the token at each place is the drafter's.
+    """
+    at = tokens[..., None]
+    log_q = q_logits.log_softmax(-1).gather(-1, at)[..., 0]
+    with torch.no_grad():
+        log_p = p_logits.log_softmax(-1).gather(-1, at)[..., 0]
+        rewards = (log_p > log_q).to(log_q.dtype)
+        count = mask.sum().clamp(min=1)
+        mu = (rewards * mask).sum() / count if mean is None else mean
+        if deviation is None:  # where all are rewarded alike every advantage is 0, not 0 / 0
+            sigma = ((rewards - mu).square() * mask).sum().div(count).sqrt().clamp(min=1e-6)
+            advantages = (rewards - mu) / sigma
+        else:
+            advantages = (rewards - mu) / deviation
+    return -advantages * log_q
+
+
+@torch.no_grad()
+def draw_tokens(logits: torch.Tensor, uniforms: torch.Tensor) -> torch.Tensor:
+    """A token of every place, by inverting the cumulative sum: a function of the uniforms alone.
+
+    Args:
+        logits: (B, T, V).
+        uniforms: in [0, 1), (B, T).
+    """
+    cumulative = logits.float().softmax(-1).cumsum(-1)
+    reached = uniforms.to(cumulative)[..., None] * cumulative[..., -1:]
+    tokens = torch.searchsorted(cumulative, reached, right=True)[..., 0]
+    return tokens.clamp(max=logits.shape[-1] - 1)
+
+
+def negative_log_acceptance(p_logits: torch.Tensor, q_logits: torch.Tensor) -> torch.Tensor:
+    """-log alpha, alpha = sum min(p, q): the likelihood that a draft is accepted.
+
+    Its gradient is that of total variation divided by alpha, so it does not fade where the two
+    hardly overlap. Source: LK losses, arXiv:2602.23881.
+    """
+    p, q = p_logits.log_softmax(-1), q_logits.log_softmax(-1)
+    return -torch.minimum(p, q).logsumexp(-1)
+
+
+def hybrid_acceptance(
+    p_logits: torch.Tensor,
+    q_logits: torch.Tensor,
+    decay: float = 3.0,
+    weight: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """w FKL + (1 - w) TVD with w = exp(-decay alpha): KL while the two are far apart, then TVD.
+
+    Source: LK losses, arXiv:2602.23881.
+
+    Args:
+        p_logits: of the target, (B, T, V).
+        q_logits: of the drafter, (B, T, V).
+        decay: how fast total variation takes over as alpha grows.
+        weight: w, (B, T), where it is not to be found from alpha; no gradient passes through it.
+    """
+    variation = total_variation(p_logits, q_logits)
+    if weight is None:
+        weight = (-decay * (1 - variation.detach())).exp()
+    return weight * forward_kl(p_logits, q_logits) + (1 - weight) * variation
+
+
 DIVERGENCES: dict[str, Divergence] = {
     "fkl": forward_kl,
     "rkl": reverse_kl,
     "jsd": jensen_shannon,
     "tvd": total_variation,
+    "lk_nla": negative_log_acceptance,
+    "lk_hybrid": hybrid_acceptance,
 }
 """The divergences by the names that recipes and the command line use."""
+
+SAMPLED = "tvdpp"
+"""The name of TVD++, which takes samples beside the logits."""
+
+LOSSES = ("ce", *DIVERGENCES, SAMPLED)
+"""Everything that can be minimised."""
+
+_SPELLINGS = {"tvd++": SAMPLED, "kl": "fkl", "cross_entropy": "ce"}
+
+
+def loss_weights(text: str) -> dict[str, float]:
+    """What a loss is made of: "fkl" is one, "fkl=1,tvd=0.5" a weighted sum.
+
+    Args:
+        text: names of LOSSES, in any case, with their weights where there are several.
+
+    Raises:
+        SettingsError: a name that there is not, or a weight that is not above 0.
+
+    Example:
+        >>> loss_weights("fkl=1,tvd++=0.5")
+        {'fkl': 1.0, 'tvdpp': 0.5}
+    """
+    weights: dict[str, float] = {}
+    for part in text.split(","):
+        name, _, number = part.partition("=")
+        name = name.strip().lower().replace("-", "_")
+        name = _SPELLINGS.get(name, name)
+        if name not in LOSSES:
+            raise SettingsError(f"loss={text!r}: give one of {', '.join(LOSSES)}.")
+        try:
+            weight = float(number) if number else 1.0
+        except ValueError:
+            weight = math.nan
+        if not 0 < weight < math.inf or name in weights:
+            raise SettingsError(
+                f"loss={text!r}: a weighted sum names each loss once, with a weight above 0, such "
+                "as fkl=1,tvd=0.5."
+            )
+        weights[name] = weight
+    return weights
 
 
 def tempered(divergence: Divergence, temperature: float) -> Divergence:

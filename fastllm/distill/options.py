@@ -1,4 +1,4 @@
-"""The flags of `train` and `pseudo`, and YAML recipes that stand for them."""
+"""The flags of `train`, `pseudo` and `study`, and YAML recipes that stand for them."""
 
 import argparse
 from collections.abc import Callable, Sequence
@@ -7,9 +7,9 @@ from typing import Any
 
 import yaml
 
-from fastllm.distill.losses import DIVERGENCES
+from fastllm.distill.losses import LOSSES
 from fastllm.distill.train import METHODS
-from fastllm.drafters import NEURAL
+from fastllm.drafters import BOUND, NEURAL
 from fastllm.errors import SettingsError
 from fastllm.targets.hub import LOAD_IN
 
@@ -23,6 +23,9 @@ DEFAULTS: dict[str, Any] = {
     "smoothing": "interpolated",
     "save_every": 200,
     "log_every": 20,
+    "teacher_top_k": 64,
+    "seeds": "0 1 2",
+    "jobs": 1,
     "temperature": 0.0,
     "shard_size": 256,
 }
@@ -32,7 +35,7 @@ DEFAULTS: dict[str, Any] = {
 def train_flags(parser: argparse.ArgumentParser) -> None:
     """Every option of `train`."""
     _common_flags(parser)
-    parser.add_argument("--drafter", choices=[*NEURAL, "ngram"], help="family to train")
+    parser.add_argument("--drafter", choices=[*NEURAL, *BOUND, "ngram"], help="family to train")
     _flag(parser, "--exp_name", help="name of the run and of the checkpoint")
     _flag(parser, "--pseudo_dataset_path", help="what `pseudo` wrote; without it: the data set")
     _flag(parser, "--out", help="where the checkpoint goes (default: RUN/checkpoint)")
@@ -46,10 +49,29 @@ def train_flags(parser: argparse.ArgumentParser) -> None:
         help="how a drafter is trained; ngram: supervised counts the data set's own summaries, "
         "seq_kd what the target wrote",
     )
-    losses = ["ce", *DIVERGENCES]
-    _flag(parser, "--loss", type=_name, choices=losses, help="the method's by default")
-    _flag(parser, "--kd_loss", type=_name, choices=list(DIVERGENCES), help="a divergence, likewise")
+    _flag(
+        parser,
+        "--loss",
+        type=_name,
+        help=f"{', '.join(LOSSES)}, or a weighted sum such as fkl=1,tvd=0.5; the method's by "
+        "default",
+    )
+    _flag(parser, "--kd_loss", type=_name, help="a divergence, likewise")
+    _flag(parser, "--jsd_beta", type=float, help="the target's share in jsd (default: 0.5)")
     _flag(parser, "--kd_temp", type=float, help="divides both logits in a divergence")
+    _flag(
+        parser,
+        "--teacher_cache",
+        metavar="FOLDER",
+        help="look up there what the target thinks of given texts; written first, once, for every "
+        "run that names it (without it: computed at each update)",
+    )
+    _flag(
+        parser,
+        "--teacher_top_k",
+        type=int,
+        help="logits kept of each place in the cache, the rest as one sum (default: 64)",
+    )
     for name in ("updates", "warmup", "cooldown"):
         _flag(parser, f"--{name}", type=int, help="see DrafterRecipe")
     for name in ("learning_rate", "lambda1", "lambda2"):
@@ -97,7 +119,8 @@ def settle(options: argparse.Namespace) -> None:
         SettingsError: the recipe has an option that there is not, or a value out of range.
     """
     for name, value in _from_recipe(options).items():
-        if getattr(options, name) in (None, False):
+        given = getattr(options, name)
+        if given is None or given is False:  # 0 is an answer, though it equals False
             setattr(options, name, value)
     for name, value in DEFAULTS.items():
         if getattr(options, name, ...) is None:
@@ -105,7 +128,10 @@ def settle(options: argparse.Namespace) -> None:
     for name in ("limit", "validation_articles"):
         if getattr(options, name) < 0:
             raise SettingsError(f"--{name} {getattr(options, name)}: give 0 or more.")
-    for name in ("length", "batch", "shard_size", "save_every", "log_every", "source_length"):
+    for name in (
+        *("length", "batch", "shard_size", "save_every", "log_every", "source_length"),
+        *("teacher_top_k", "jobs", "threads"),
+    ):
         value = getattr(options, name, None)
         if value is not None and value < 1:
             raise SettingsError(f"--{name} {value}: give at least 1.")
@@ -140,17 +166,53 @@ def needed(options: argparse.Namespace, name: str) -> Any:
     return value
 
 
+def study_flags(parser: argparse.ArgumentParser) -> None:
+    """Every option of `study`."""
+    _common_flags(parser)
+    parser.add_argument("--drafter", choices=NEURAL, help="family to train (default: lstm)")
+    _flag(parser, "--pseudo_dataset_path", help="what `pseudo` wrote")
+    _flag(parser, "--out", help="folder of the study; what is finished in it is not done again")
+    _flag(
+        parser,
+        "--grid",
+        metavar="RUNS",
+        help="METHOD or METHOD:LOSS, with blanks between (default: every method, the on-policy and "
+        "the mixed one with several losses); the baseline, supervised, is always among them",
+    )
+    _flag(parser, "--methods", metavar="NAMES", help="with blanks between, instead of a grid:")
+    _flag(parser, "--losses", metavar="NAMES", help="each method that is scored with each of these")
+    _flag(
+        parser,
+        "--seeds",
+        metavar="NUMBERS",
+        help="with blanks between (default: 0 1 2): all runs with the first, the baseline and the "
+        "best with the others too",
+    )
+    for name in ("updates", "warmup", "cooldown"):
+        _flag(
+            parser,
+            f"--{name}",
+            type=int,
+            help="of each run (by default a twelfth of --updates warm up and a third cool down)",
+        )
+    _flag(parser, "--learning_rate", type=float, help="of each run")
+    _flag(parser, "--validation", metavar="DATA", help="held-out articles, as for train")
+    _flag(parser, "--jobs", type=int, help="runs at once (default: 1)")
+    _flag(parser, "--threads", type=int, help="of each run (default: the cores, shared out)")
+
+
 _FLAGS: dict[str, Callable[[argparse.ArgumentParser], None]] = {
     "train": train_flags,
     "pseudo": pseudo_flags,
+    "study": study_flags,
 }
 
 
 def _from_recipe(options: argparse.Namespace) -> dict[str, Any]:
     """The options that a recipe gives to this command.
 
-    One file can serve both: what stands under "train" or "pseudo" is for that command alone, and
-    at the top each takes what it knows.
+    One file can serve all: what stands under "train", "pseudo" or "study" is for that command
+    alone, and at the top each takes what it knows.
     """
     if not options.recipe:
         return {}
@@ -188,7 +250,8 @@ def _parse(path: Path, command: str, name: str, value: Any) -> dict[str, Any] | 
         raise SettingsError(f"{path}: {error}.") from error
     if unknown or not (words or name in vars(parsed)):
         return None
-    return {key: entry for key, entry in vars(parsed).items() if entry not in (None, False)}
+    found = vars(parsed).items()
+    return {key: entry for key, entry in found if entry is not None and entry is not False}
 
 
 def _common_flags(parser: argparse.ArgumentParser) -> None:

@@ -8,7 +8,7 @@ Several processes share each batch. What they train equals what one would, where
 given; a drafter's own texts are drawn in each process with random numbers of its own.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,20 @@ import torch
 from accelerate import Accelerator
 
 from fastllm.data.tokens import IGNORED, TokenPairs, batch_indices, padded
+from fastllm.distill.cache import TeacherCache
 from fastllm.distill.loop import Losses, Schedule, fit, processes
-from fastllm.distill.losses import DIVERGENCES, cross_entropy, masked_mean, tempered
+from fastllm.distill.losses import (
+    DIVERGENCES,
+    SAMPLED,
+    Divergence,
+    cross_entropy,
+    draw_tokens,
+    jensen_shannon,
+    loss_weights,
+    masked_mean,
+    sampled_total_variation,
+    tempered,
+)
 from fastllm.distill.teacher import Teacher
 from fastllm.drafters.neural import roll_out
 from fastllm.errors import SettingsError, VocabularyError
@@ -34,6 +46,26 @@ class Method:
     lambda2: float
     loss: str
 
+    @property
+    def weights(self) -> dict[str, float]:
+        """The losses that are summed, with their weights."""
+        return loss_weights(self.loss)
+
+    @property
+    def scored(self) -> bool:
+        """Whether the target has to score the texts."""
+        return any(name != "ce" for name in self.weights)
+
+    @property
+    def own_texts(self) -> float:
+        """The share of updates on the drafter's own texts."""
+        return (1 - self.lambda1) * self.lambda2
+
+    @property
+    def written_texts(self) -> bool:
+        """Whether there are updates on texts that the target wrote."""
+        return self.lambda1 < 1 and self.lambda2 < 1
+
 
 _WATCHED = 4
 """Texts of a batch from which the logged alpha is computed."""
@@ -42,6 +74,8 @@ METHODS = {
     "supervised": Method(1.0, 0.0, "ce"),
     "seq_kd": Method(0.0, 0.0, "ce"),
     "supervised_kd": Method(1.0, 0.0, "fkl"),
+    "imit_kd": Method(0.5, 1.0, "fkl"),
+    "f_distill": Method(0.0, 0.5, "tvd"),
     "on_policy_gkd": Method(0.0, 1.0, "fkl"),
     "mixed_gkd": Method(0.0, 0.2, "fkl"),
 }
@@ -60,7 +94,9 @@ class DrafterRecipe:
         warmup: updates of rising rate.
         cooldown: updates of falling rate at the end.
         seed: of the initial weights, the order of the articles and every draw.
-        loss: "ce" or a name of DIVERGENCES; the method's by default.
+        loss: a name of LOSSES or a weighted sum of them, such as "fkl=1,tvd=0.5"; the method's by
+            default.
+        jsd_beta: the target's share in the mixture of "jsd".
         kd_temperature: divides both logits in a divergence.
         lambda1: overrides the method's share of data-set texts.
         lambda2: overrides the share of the drafter's own texts among the others.
@@ -82,12 +118,12 @@ class DrafterRecipe:
     lambda2: float | None = None
     length: int = 96
     keep: str = "best"
+    jsd_beta: float = 0.5
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
             raise SettingsError(f"method={self.method!r}: give one of {', '.join(METHODS)}.")
-        if self.loss not in ("", "ce", *DIVERGENCES):
-            raise SettingsError(f"loss={self.loss!r}: give one of ce, {', '.join(DIVERGENCES)}.")
+        weights = self.resolved.weights
         if self.keep not in ("best", "last"):
             raise SettingsError(f"keep={self.keep!r}: give best or last.")
         for name in ("lambda1", "lambda2"):
@@ -101,7 +137,16 @@ class DrafterRecipe:
             )
         if not self.kd_temperature > 0:
             raise SettingsError(f"kd_temperature={self.kd_temperature}: give a number above 0.")
-        if self.kd_temperature != 1 and self.resolved.loss == "ce":
+        if self.jsd_beta != 0.5 and "jsd" not in weights:
+            raise SettingsError(
+                f"jsd_beta={self.jsd_beta} belongs to jsd, and the loss is {self.resolved.loss!r}."
+            )
+        if not 0 < self.jsd_beta < 1:
+            raise SettingsError(
+                f"jsd_beta={self.jsd_beta}: give a number between 0 and 1, both excluded; fkl and "
+                "rkl are its limits."
+            )
+        if self.kd_temperature != 1 and not self.resolved.scored:
             raise SettingsError(
                 f"kd_temperature={self.kd_temperature} belongs to a divergence, and method "
                 f"{self.method!r} trains with cross-entropy: give a loss of "
@@ -118,6 +163,17 @@ class DrafterRecipe:
             self.loss or base.loss,
         )
 
+    def written_down(self) -> dict[str, Any]:
+        """What `config.json` and the card say: settings that came later, only where they are used.
+
+        A run that was begun before there was such a setting can then be continued.
+        """
+        return {
+            name: value
+            for name, value in asdict(self).items()
+            if name != "jsd_beta" or value != DrafterRecipe.jsd_beta
+        }
+
 
 def train_drafter(
     model: Any,
@@ -129,6 +185,7 @@ def train_drafter(
     target: HubTarget | None = None,
     start_id: int = 0,
     end_id: int = 1,
+    caches: Mapping[str, TeacherCache] | None = None,
     about: dict[str, Any] | None = None,
     resume: bool = True,
     validate: Callable[[torch.nn.Module], dict[str, float]] | None = None,
@@ -149,6 +206,8 @@ def train_drafter(
         target: the teacher; needed unless the loss is cross-entropy on given texts.
         start_id: the token before a text.
         end_id: the token that ends one.
+        caches: what the target thinks of the texts of "dataset" and of "written", where that is not
+            to be computed at each update; the drafter's own texts are scored as they are written.
         about: what else to write to `config.json`; a run is not continued under another.
         resume: continue a run found in the folder.
         validate: a `fastllm.distill.validation.Validation`: measured every `validate_every` updates
@@ -165,15 +224,16 @@ def train_drafter(
 
     Raises:
         SettingsError: the method needs a target, or its texts, and they are missing; or there are
-            more processes than texts in a batch.
+            more processes than texts in a batch; or a temperature with a cache.
         VocabularyError: the texts belong to other articles than the data set's.
     """
     method = recipe.resolved
-    if method.loss != "ce" and target is None:
+    weights = method.weights
+    if method.scored and target is None:
         raise SettingsError(f"loss {method.loss!r} compares with a target: give one.")
-    if method.loss == "ce" and method.lambda1 < 1 and method.lambda2 > 0:
+    if "ce" in weights and method.own_texts:
         raise SettingsError("cross-entropy on the drafter's own texts teaches it nothing: use fkl.")
-    if method.lambda1 < 1 and method.lambda2 < 1:
+    if method.written_texts:
         if written is None:
             raise SettingsError(
                 f"method {recipe.method!r} trains on texts that the target wrote: make them with "
@@ -183,33 +243,53 @@ def train_drafter(
             raise VocabularyError("the target's texts are not about the data set's articles.")
     accelerator = accelerator or processes(None if torch.cuda.is_available() else "cpu")
     rank, count = accelerator.process_index, accelerator.num_processes
+    temperature = recipe.kd_temperature
     if recipe.batch < count:
         raise SettingsError(f"batch={recipe.batch} has no text for each of {count} processes.")
-    teacher, divergence = None, None
-    if method.loss != "ce":
+    if caches and temperature != 1:
+        raise SettingsError(
+            f"kd_temperature={temperature} needs every logit of the target, and a teacher cache "
+            "keeps the sum of most: train without --teacher_cache, or at temperature 1."
+        )
+    teacher = None
+    if method.scored:
         assert target is not None
         teacher = Teacher(target, dataset)
-        divergence = tempered(DIVERGENCES[method.loss], recipe.kd_temperature)
 
-    def texts_of(network: torch.nn.Module, indices: list[int], step: int) -> list[list[int]]:
+    def origin(step: int) -> str:
         draws = np.random.default_rng([recipe.seed, 1, step]).random(2)
         if draws[0] < method.lambda1:
-            return [dataset.target(index) for index in indices]
-        if draws[1] < method.lambda2:
+            return "dataset"
+        return "own" if draws[1] < method.lambda2 else "written"
+
+    def texts_of(origin: str, indices: list[int], step: int) -> list[list[int]]:
+        if origin == "own":
             source = padded([dataset.source(index) for index in indices], 0)
             return roll_out(
-                network,
-                source.to(next(network.parameters()).device),
+                model,
+                source.to(next(model.parameters()).device),
                 start_id=start_id,
                 end_id=end_id,
                 length=recipe.length,
                 temperature=1.0,
-                generator=torch.Generator().manual_seed(
-                    recipe.seed * 1_000_003 + step + rank * 2**40
-                ),
+                generator=generator(step),
             )
-        assert written is not None
-        return [written.target(index) for index in indices]
+        pairs = dataset if origin == "dataset" else written
+        assert pairs is not None
+        return [pairs.target(index) for index in indices]
+
+    def generator(step: int) -> torch.Generator:
+        return torch.Generator().manual_seed(recipe.seed * 1_000_003 + step + rank * 2**40)
+
+    def divergence(name: str, step: int, real: torch.Tensor) -> Divergence:
+        """A loss by name as a function of logits, with this recipe's settings."""
+        if name == "jsd":
+            return lambda p, q: jensen_shannon(p, q, recipe.jsd_beta)
+        if name != SAMPLED:
+            return DIVERGENCES[name]
+        # Numbers of their own, so that an update's text and its samples are independent.
+        uniforms = torch.rand(real.shape, generator=generator(step + 2**39)).to(real.device)
+        return lambda p, q: sampled_total_variation(p, q, draw_tokens(q, uniforms), real)
 
     def mean(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """`masked_mean` over the whole batch, once it is averaged over the processes."""
@@ -222,25 +302,40 @@ def train_drafter(
     def loss_of(network: torch.nn.Module, step: int) -> Losses:
         device = next(network.parameters()).device
         indices = batch_indices(dataset, recipe.batch, step, recipe.seed)[rank::count]
-        texts = [text[: recipe.length] for text in texts_of(model, indices, step)]
+        come_from = origin(step)
+        texts = [text[: recipe.length] for text in texts_of(come_from, indices, step)]
         labels = padded(texts, IGNORED).to(device)
         prefix = padded([[start_id, *text[:-1]] for text in texts], 0).to(device)
         source = padded([dataset.source(index) for index in indices], 0).to(device)
         logits = network(source, prefix)
         real = labels != IGNORED
         tokens = real.sum() * count
-        if divergence is None:
+        if teacher is None:
             return {"loss": mean(cross_entropy(logits, labels), real), "tokens": tokens}
-        assert teacher is not None
-        goal = teacher.logits(indices, prefix)
-        width = min(goal.shape[-1], logits.shape[-1])  # the two may be padded differently
-        goal, logits = goal[..., :width], logits[..., :width]
+        if caches and come_from in caches:
+            p_logits, q_logits, likeliest = caches[come_from].pair(indices, logits)
+        else:
+            p_logits = teacher.logits(indices, prefix)
+            width = min(p_logits.shape[-1], logits.shape[-1])  # may be padded differently
+            p_logits, q_logits = p_logits[..., :width], logits[..., :width]
+            likeliest = p_logits[:_WATCHED].argmax(-1)
+        parts = {
+            name: mean(
+                cross_entropy(logits, labels)
+                if name == "ce"
+                else tempered(divergence(name, step, real), temperature)(p_logits, q_logits),
+                real,
+            )
+            for name in weights
+        }
+        total = torch.stack([weight * parts[name] for name, weight in weights.items()]).sum()
         with torch.no_grad():  # a few texts suffice to watch, and cost next to nothing
-            p, q, some = goal[:_WATCHED], logits[:_WATCHED], real[:_WATCHED]
+            p, q, some = p_logits[:_WATCHED], q_logits[:_WATCHED], real[:_WATCHED]
             overlap = torch.minimum(p.softmax(-1), q.softmax(-1)).sum(-1)
-            agree = (p.argmax(-1) == q.argmax(-1)).float()
+            agree = (likeliest[:_WATCHED] == logits[:_WATCHED].argmax(-1)).float()
         return {
-            "loss": mean(divergence(goal, logits), real),
+            "loss": total,
+            **(parts if len(parts) > 1 else {}),
             "alpha": mean(overlap, some),
             "alpha_greedy": mean(agree, some),
             "tokens": tokens,
@@ -252,7 +347,7 @@ def train_drafter(
         loss_of,
         schedule,
         run,
-        config={"recipe": asdict(recipe), "method": asdict(method), **(about or {})},
+        config={"recipe": recipe.written_down(), "method": asdict(method), **(about or {})},
         save_every=save_every,
         log_every=log_every,
         validate=validate,

@@ -6,6 +6,7 @@ target's, and a draft stands exactly as long as the drafter's first choices are 
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 
@@ -20,6 +21,23 @@ from fastllm.trace import DecodingConfig
 
 GAMMA = 5
 """Tokens a draft when tau is measured."""
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What was counted on one text.
+
+    Attributes:
+        tokens: places of the text.
+        overlap: sum over them of sum min(p, q), at temperature 1.
+        agreed: places where the drafter's first choice is the target's word.
+        calls: of the target, greedy, with drafts of gamma.
+    """
+
+    tokens: int
+    overlap: float
+    agreed: int
+    calls: int
 
 
 class Validation:
@@ -56,7 +74,6 @@ class Validation:
         order = sorted(range(len(written)), key=lambda index: len(written.target(index)))
         self._batches = [order[at : at + batch] for at in range(0, len(order), batch)]
 
-    @torch.no_grad()
     def __call__(self, model: torch.nn.Module) -> dict[str, float]:
         """The numbers that go into the log.
 
@@ -69,9 +86,19 @@ class Validation:
                 target's word.
             validation_tau: tokens a call of the target, greedy, with drafts of `gamma`.
         """
+        found = self.by_text(model)
+        tokens = sum(counts.tokens for counts in found)
+        return {
+            "validation_alpha": sum(counts.overlap for counts in found) / tokens,
+            "validation_alpha_greedy": sum(counts.agreed for counts in found) / tokens,
+            "validation_tau": tokens / sum(counts.calls for counts in found),
+        }
+
+    @torch.no_grad()
+    def by_text(self, model: torch.nn.Module) -> list[Counts]:
+        """The same numbers, counted on each text; in the order in which they were written."""
         device = next(model.parameters()).device
-        overlap = agreed = 0.0
-        tokens = calls = 0
+        found: dict[int, Counts] = {}
         for indices in self._batches:
             texts = [self._written.target(index) for index in indices]
             labels = padded(texts, IGNORED).to(device)
@@ -79,22 +106,17 @@ class Validation:
             source = padded([self._written.source(index) for index in indices], 0).to(device)
             q_logits = model(source, prefix).float()
             p_logits = self._teacher.logits(indices, prefix)
-            for row, text in enumerate(texts):
+            for row, (index, text) in enumerate(zip(indices, texts, strict=True)):
                 banned = self._rules.along([self._start], text[:-1], self._config)
                 p = forbid(p_logits[row, : len(text)], banned)
                 q = forbid(q_logits[row, : len(text)], banned)
                 width = min(p.shape[-1], q.shape[-1])
                 shared = torch.minimum(p.softmax(-1)[:, :width], q.softmax(-1)[:, :width])
-                overlap += float(shared.sum())
                 agrees = (q.argmax(-1) == labels[row, : len(text)]).tolist()
-                agreed += sum(agrees)
-                tokens += len(text)
-                calls += greedy_calls(agrees, self.gamma)
-        return {
-            "validation_alpha": overlap / tokens,
-            "validation_alpha_greedy": agreed / tokens,
-            "validation_tau": tokens / calls,
-        }
+                found[index] = Counts(
+                    len(text), float(shared.sum()), sum(agrees), greedy_calls(agrees, self.gamma)
+                )
+        return [found[index] for index in range(self.articles)]
 
 
 def greedy_calls(agrees: Sequence[bool], gamma: int) -> int:

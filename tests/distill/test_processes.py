@@ -2,6 +2,8 @@
 
 import json
 import os
+import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -109,6 +111,72 @@ def test_train_killed_and_resumed_ends_with_the_same_bits(
     for line in [*logs[0], *logs[1]]:
         del line["seconds"]
     assert logs[0] == logs[1]
+
+
+@pytest.mark.slow
+def test_train_killed_ten_times_at_random_moments_ends_with_the_same_bits(
+    target: Path, whole_pseudo: Path, tmp_path: Path
+) -> None:
+    more = ["--method", "mixed_gkd", "--lambda2", "0.5", "--updates", "1500", "--loss", "tvdpp"]
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    command = _train(target, whole_pseudo, broken, *more)
+    _kill_ten_times(command, lambda: _lines(broken), tmp_path / "log")
+    assert _lines(broken) < 300, "it was killed before the end"
+    assert main(command) == 0
+    assert main(_train(target, whole_pseudo, whole, *more)) == 0
+    for name in ("last", "best", "checkpoint"):
+        one, other = (load_file(run / name / "model.safetensors") for run in (whole, broken))
+        assert all(torch.equal(one[key], other[key]) for key in one), name
+
+
+@pytest.mark.slow
+def test_pseudo_killed_ten_times_at_random_moments_has_every_article_once(
+    data: Path, target: Path, tmp_path: Path
+) -> None:
+    many, out = tmp_path / "many", tmp_path / "pseudo"
+    many.mkdir()
+    rows = [json.loads(line) for line in (data / "train.jsonl").read_text().splitlines()]
+    with (many / "train.jsonl").open("w") as file:
+        for index in range(400):
+            row = rows[index % len(rows)]
+            row = {**row, "id": f"r{index}", "article": f"{row['article']} It was day {index}."}
+            file.write(json.dumps(row) + "\n")
+    shutil.copy(data / "validation.jsonl", many)
+    _kill_ten_times(
+        _pseudo(many, target, out), lambda: len(list(out.glob("shard-*.json"))), tmp_path / "log"
+    )
+    assert not (out / "meta.json").exists(), "it was killed before the end"
+    assert main(_pseudo(many, target, out)) == 0
+    assert main(_pseudo(many, target, tmp_path / "whole")) == 0
+    whole, resumed = TokenPairs(tmp_path / "whole"), TokenPairs(out)
+    assert sorted(resumed.ids) == sorted(f"r{index}" for index in range(400))
+    assert resumed.ids == whole.ids
+    for index in range(400):
+        assert resumed.target(index) == whole.target(index)
+
+
+def _kill_ten_times(command: list[str], progress: Callable[[], int], log: Path) -> None:
+    """Kills at random moments: every third somewhere in its start, the others behind progress.
+
+    Progress is what the last life did not have, so that ten lives do not all end where they began.
+    """
+    chance = random.Random(0)
+    for life in range(10):
+        had, started = progress(), time.monotonic()
+        if life % 3 == 2:
+            moment = started + chance.uniform(0, 6)
+            _kill_when(command, lambda until=moment: time.monotonic() > until, log)
+            continue
+        waited: list[float] = []
+
+        def ready(
+            had: int = had, waited: list[float] = waited, more: float = chance.uniform(0, 0.5)
+        ) -> bool:
+            if not waited and progress() > had:
+                waited.append(time.monotonic())
+            return bool(waited) and time.monotonic() > waited[0] + more
+
+        _kill_when(command, ready, log)
 
 
 def _lines(run: Path) -> int:

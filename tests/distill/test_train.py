@@ -1,4 +1,7 @@
 import json
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +14,13 @@ from fastllm.distill.loop import Schedule, fit
 from fastllm.distill.pseudo import write_pseudo
 from fastllm.distill.train import DrafterRecipe, train_drafter
 from fastllm.drafters.lstm import LstmModel, LstmSettings
-from fastllm.errors import CheckpointError, DataError, FastLLMError, SettingsError, VocabularyError
+from fastllm.errors import (
+    CheckpointError,
+    DataError,
+    SettingsError,
+    TrainingError,
+    VocabularyError,
+)
 from fastllm.targets.hub import HubTarget
 
 SIZES = LstmSettings(vocabulary_size=300, width=48, hidden=32, mixing=32, places=32)
@@ -94,18 +103,84 @@ def test_resumed_run_equals_unbroken_one_bit_for_bit(tmp_path: Path) -> None:
     assert [row["step"] for row in _log(tmp_path / "broken")] == [5, 10, 15, 20, 25, 30]
 
 
-def test_a_loss_that_is_no_number_leaves_the_last_save_whole(tmp_path: Path) -> None:
+@pytest.mark.parametrize("where", ["loss", "gradient"])
+def test_what_is_no_number_stops_training_and_leaves_the_last_save_whole(
+    where: str, tmp_path: Path
+) -> None:
     model = torch.nn.Linear(2, 1)
 
     def loss_of(network: torch.nn.Module, step: int) -> dict[str, torch.Tensor]:
         out = network(torch.ones(1, 2)).sum()
-        return {"loss": out * (float("nan") if step == 4 else 1.0)}
+        if step < 5:
+            return {"loss": out}
+        # The root of 0 is 0, and its slope infinite: times 0 that is no number.
+        return {"loss": out * float("nan") if where == "loss" else (out * 0).abs().sqrt()}
 
-    with pytest.raises(FastLLMError, match="last save"):
+    with pytest.raises(TrainingError, match=f"{where}.* of update 6 .*last of update 4, is whole"):
         fit(model, loss_of, Schedule(9, 1e-3), tmp_path, save_every=2, say=_quiet)
+    assert all(weight.isfinite().all() for weight in model.parameters())
     assert torch.load(tmp_path / "last" / "optimizer.pt", weights_only=True)["step"] == 4
+    saved = load_file(tmp_path / "last" / "model.safetensors")
+    assert all(weight.isfinite().all() for weight in saved.values())
     with pytest.raises(CheckpointError, match="another model"):
         fit(torch.nn.Linear(3, 1), loss_of, Schedule(9, 1e-3), tmp_path, say=_quiet)
+
+
+@contextmanager
+def _no_file_above(size: int) -> Iterator[None]:
+    """The system refuses to write files beyond a size, as a full disk would."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize("size", [30_000, 60_000], ids=["weights", "optimizer"])
+def test_a_full_disk_leaves_the_last_save_whole_and_says_so(size: int, tmp_path: Path) -> None:
+    """The weights are 40 kB, the optimizer's state 80 kB: one of the two does not fit."""
+
+    def run(folder: Path, full_at: int) -> torch.nn.Module:
+        torch.manual_seed(0)
+        model = torch.nn.Linear(100, 100)
+
+        def loss_of(network: torch.nn.Module, step: int) -> dict[str, torch.Tensor]:
+            if step == full_at:
+                limit.__enter__()
+            batch = torch.randn(4, 100, generator=torch.Generator().manual_seed(step))
+            return {"loss": (network(batch) - batch).square().mean()}
+
+        schedule = Schedule(12, 1e-2, warmup=0)
+        fit(model, loss_of, schedule, folder, save_every=4, log_every=1, say=_quiet)
+        return model
+
+    whole = run(tmp_path / "whole", -1)
+    limit, broken = _no_file_above(size), tmp_path / "broken"
+    try:
+        with pytest.raises(TrainingError, match=r"at update 8 .*last of update 4, is whole.*room"):
+            run(broken, 6)
+    finally:
+        limit.__exit__(None, None, None)
+    assert not (broken / "last.new").exists(), "what was half written takes no room"
+    assert [row["step"] for row in _log(broken)] == list(range(1, 9))
+    resumed = run(broken, -1)
+    assert torch.equal(resumed.weight, whole.weight)
+    assert [row["step"] for row in _log(broken)] == list(range(1, 13))
+
+
+def test_a_disk_too_full_for_a_line_of_the_log_is_no_less_told(tmp_path: Path) -> None:
+    def loss_of(network: torch.nn.Module, step: int) -> dict[str, torch.Tensor]:
+        return {"loss": network(torch.ones(1, 2)).square().sum()}
+
+    schedule = Schedule(40, 1e-3)
+    with (
+        _no_file_above(1500),
+        pytest.raises(TrainingError, match=r"training.jsonl .*Nothing had been saved"),
+    ):
+        fit(torch.nn.Linear(2, 1), loss_of, schedule, tmp_path, log_every=1, say=_quiet)
+    fit(torch.nn.Linear(2, 1), loss_of, schedule, tmp_path, log_every=1, say=_quiet)
+    assert [row["step"] for row in _log(tmp_path)] == list(range(1, 41))
 
 
 def test_a_half_written_save_is_passed_over(tmp_path: Path) -> None:
@@ -196,6 +271,76 @@ def test_distillation_aligns_with_the_target(
     assert log[-1]["loss"] < 0.8 * log[0]["loss"]
 
 
+@pytest.mark.parametrize("loss", ["tvdpp", "lk_nla", "lk_hybrid", "jsd", "fkl=1,tvd=0.5,ce=0.1"])
+def test_every_loss_trains(
+    loss: str, tiny_target: HubTarget, dataset: TokenPairs, tmp_path: Path
+) -> None:
+    """On one batch again and again, so that progress is no luck; TVD++ has its draws."""
+    given = {"jsd_beta": 0.1} if loss == "jsd" else {}
+    recipe = DrafterRecipe(
+        method="supervised_kd", loss=loss, updates=40, batch=64, learning_rate=3e-3, warmup=5,
+        cooldown=10, length=12, **given,
+    )  # fmt: skip
+    model = _network(sizes=replace(SIZES, vocabulary_size=tiny_target.model.config.vocab_size))
+    train_drafter(
+        model, recipe, tmp_path, dataset=dataset, target=tiny_target, log_every=1, say=_quiet
+    )
+    log = _log(tmp_path)
+    assert log[-1]["alpha"] > log[0]["alpha"]
+    assert ("jsd_beta" in json.loads((tmp_path / "config.json").read_text())["recipe"]) == (
+        loss == "jsd"
+    )
+    if "," in loss:
+        for line in log:
+            parts = line["fkl"] + 0.5 * line["tvd"] + 0.1 * line["ce"]
+            assert line["loss"] == pytest.approx(parts, abs=1e-4)
+
+
+def test_methods_take_their_texts_where_distillspec_says(
+    tiny_target: HubTarget, dataset: TokenPairs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Texts of one token tell where they come from: 11 the data set, 12 the drafter, 13 it."""
+    size = int(tiny_target.model.config.vocab_size)
+    articles = [(name, dataset.source(place), [11, 1]) for place, name in enumerate(dataset.ids)]
+    write_pairs(tmp_path / "own", articles, {})
+    write_pairs(tmp_path / "written", [(name, ids, [13, 1]) for name, ids, _ in articles], {})
+    own, written = TokenPairs(tmp_path / "own"), TokenPairs(tmp_path / "written")
+    monkeypatch.setattr(
+        "fastllm.distill.train.roll_out", lambda model, source, **_: [[12, 1]] * len(source)
+    )
+    seen: list[int] = []
+
+    class Watched(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.bias = torch.nn.Parameter(torch.zeros(size))
+
+        def forward(self, source: torch.Tensor, prefix: torch.Tensor) -> torch.Tensor:
+            seen.append(int(prefix[0, 1]))
+            return self.bias.expand(*prefix.shape, size)
+
+    wanted = {
+        "supervised": (1, 0, 0), "seq_kd": (0, 0, 1), "supervised_kd": (1, 0, 0),
+        "imit_kd": (0.5, 0.5, 0), "f_distill": (0, 0.5, 0.5), "on_policy_gkd": (0, 1, 0),
+        "mixed_gkd": (0, 0.2, 0.8), "free": (0.25, 0.45, 0.3),
+    }  # fmt: skip
+    updates = 120
+    for method, shares in wanted.items():
+        seen.clear()
+        free = {"lambda1": 0.25, "lambda2": 0.6} if method == "free" else {}
+        recipe = DrafterRecipe(
+            "mixed_gkd" if free else method, updates=updates, batch=2, cooldown=0, **free
+        )
+        train_drafter(
+            Watched(), recipe, tmp_path / method, dataset=own, written=written, target=tiny_target,
+            say=_quiet,
+        )  # fmt: skip
+        for token, share in zip((11, 12, 13), shares, strict=True):
+            # Three standard deviations of a share of 120 draws, and nothing where it is 0 or 1.
+            slack = 3 * (share * (1 - share) / updates) ** 0.5
+            assert seen.count(token) / updates == pytest.approx(share, abs=slack + 1e-9), method
+
+
 def test_pseudo_labels_resume_without_losing_or_doubling_an_article(
     tiny_target: HubTarget, dataset: TokenPairs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -215,11 +360,24 @@ def test_pseudo_labels_resume_without_losing_or_doubling_an_article(
         write_pseudo(tiny_target, dataset, tmp_path / "broken", length=7, say=_quiet)
 
 
-def test_what_cannot_be_trained_is_refused(dataset: TokenPairs, tmp_path: Path) -> None:
+def test_what_cannot_be_trained_is_refused(
+    tiny_target: HubTarget, dataset: TokenPairs, tmp_path: Path
+) -> None:
     with pytest.raises(SettingsError, match="keep='first'"):
         DrafterRecipe(keep="first")
     with pytest.raises(SettingsError, match="method='guess'"):
         DrafterRecipe(method="guess")
+    with pytest.raises(SettingsError, match="loss='guess'"):
+        DrafterRecipe(method="mixed_gkd", loss="guess")
+    with pytest.raises(SettingsError, match="jsd_beta=1"):
+        DrafterRecipe(method="mixed_gkd", loss="jsd", jsd_beta=1)
+    with pytest.raises(SettingsError, match="belongs to jsd"):
+        DrafterRecipe(method="mixed_gkd", jsd_beta=0.1)
+    with pytest.raises(SettingsError, match="own texts teaches it nothing"):
+        train_drafter(
+            _network(), DrafterRecipe(method="imit_kd", loss="fkl=1,ce=1"), tmp_path,
+            dataset=dataset, target=tiny_target,
+        )  # fmt: skip
     with pytest.raises(SettingsError, match="lambda1=2"):
         DrafterRecipe(lambda1=2)
     model = _network()

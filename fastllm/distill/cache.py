@@ -1,0 +1,316 @@
+"""What the target thinks of given texts, computed once and kept on disk.
+
+Of every place of every text: the ids and log-probabilities of the k likeliest tokens, and the
+log-mass of all the others together, the *rest*. So a place costs 4 k + 4 bytes instead of 4 V, and
+training need not hold or run the target for texts that are given (its own or the data set's; what
+the drafter writes while it learns cannot be known beforehand).
+
+A divergence is then taken over k + 1 outcomes: the k tokens, and "any other". The drafter's chance
+of the last is exact, because all its logits are there. What this does, for the k likeliest tokens
+of p, with P and Q the chances of the rest:
+
+- k = V: nothing is left over, and every loss is what it is without a cache.
+- FKL, RKL, JSD and TVD never grow by putting outcomes together (the data-processing inequality), so
+  each is a lower bound that rises with k. For TVD it misses at most min(P, Q).
+- the overlap sum min(p, q) is an upper bound, and over by at most min(P, Q) too.
+
+A folder holds `meta.json` (what the numbers depend on), and in `shard-*.npy` a record a place,
+memory-mapped. A shard is written whole or not at all; interrupted work goes on with what is
+missing.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+
+from fastllm.data.tokens import TokenPairs, padded
+from fastllm.distill.loop import in_words, processes
+from fastllm.distill.pseudo import held_in, weights_fingerprint
+from fastllm.distill.teacher import Teacher
+from fastllm.errors import DataError, SettingsError, TrainingError
+from fastllm.targets.hub import HubTarget
+
+TEXTS_A_SHARD = 256
+
+_BATCH = 16
+"""Texts that the target scores at once: fixed, so that a shard written again is the same."""
+
+_FLOOR = -80.0
+"""Least log-mass of a rest: below it nothing is seen in a loss, and minus infinity would be NaN."""
+
+
+def bucketed(logits: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+    """The logits of some tokens, and behind them one logit for all the others together.
+
+    The softmax of the result is the softmax of `logits` with the other tokens' chances added up.
+
+    Args:
+        logits: (B, T, V).
+        ids: (B, T, k), no id twice at a place.
+
+    Returns:
+        (B, T, k + 1); (B, T, V) where k = V leaves no others.
+    """
+    named = logits.gather(-1, ids)
+    if ids.shape[-1] == logits.shape[-1]:
+        return named
+    rest = logits.scatter(-1, ids, float("-inf")).logsumexp(-1, keepdim=True)
+    return torch.cat([named, rest], -1)
+
+
+class TeacherCache:
+    """The target's judgement of given texts, read from disk as it is needed.
+
+    Args:
+        folder: a folder that `write_cache` filled.
+
+    Raises:
+        DataError: it is missing or incomplete.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        folder = Path(folder)
+        try:
+            self.meta = json.loads((folder / "meta.json").read_text())
+            paths = [folder / name for name in self.meta["shards"]]
+            self._shards = [np.load(path, mmap_mode="r") for path in paths]
+        except (OSError, ValueError, KeyError) as error:
+            raise DataError(f"{folder}: not a whole teacher cache ({error}).") from error
+        self._lengths = np.array(self.meta["lengths"], dtype=np.int64)
+
+    @property
+    def places(self) -> int:
+        """How many tokens were judged."""
+        return int(self._lengths.sum())
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes on disk."""
+        return sum(int(shard.nbytes) for shard in self._shards)
+
+    def pair(
+        self, indices: Sequence[int], logits: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """The target and a drafter over the outcomes that are kept, for the same texts.
+
+        Args:
+            indices: which texts.
+            logits: the drafter's, (B, T, V), T the longest of the texts.
+
+        Returns:
+            The target's logits (B, T, k + 1), the drafter's, and the target's likeliest token
+            (B, T). Where a text has ended the target is made uniform: mask these places.
+
+        Raises:
+            SettingsError: the drafter has another number of logits than the target.
+        """
+        size, k = self.meta["vocabulary_size"], self.meta["top_k"]
+        if logits.shape[-1] != size:
+            raise SettingsError(
+                f"the drafter has {logits.shape[-1]} logits, and the teacher cache is of a target "
+                f"with {size}: train without --teacher_cache."
+            )
+        shape = (*logits.shape[:2], k)
+        ids = np.broadcast_to(np.arange(k, dtype=np.int64), shape).copy()
+        log_p = np.zeros((*shape[:2], k + (k < size)), np.float32)
+        for row, index in enumerate(indices):
+            found = self._rows(index)
+            ids[row, : len(found)] = found["ids"]
+            log_p[row, : len(found), :k] = found["log_p"]
+            if k < size:
+                log_p[row, : len(found), k] = found["log_rest"]
+        where = torch.from_numpy(ids).to(logits.device)
+        # Logits, as they are rounded: whoever takes their softmax makes them sum to 1 again.
+        return torch.from_numpy(log_p).to(logits), bucketed(logits, where), where[..., 0]
+
+    def _rows(self, index: int) -> np.ndarray:
+        shard, place = divmod(index, TEXTS_A_SHARD)
+        ends = self._lengths[shard * TEXTS_A_SHARD :][: place + 1].cumsum()
+        return np.array(self._shards[shard][int(ends[-1] - self._lengths[index]) : int(ends[-1])])
+
+
+def write_cache(
+    target: HubTarget,
+    pairs: TokenPairs,
+    folder: str | Path,
+    *,
+    length: int,
+    top_k: int = 64,
+    precise: bool = False,
+    accelerator: Accelerator | None = None,
+    say: Callable[[str], None] = print,
+) -> TeacherCache:
+    """Lets the target judge every text of `pairs`, where the folder does not hold that already.
+
+    Args:
+        target: the target.
+        pairs: articles and texts.
+        folder: of the cache.
+        length: the most tokens of a text; what lies behind is not judged.
+        top_k: tokens kept of each place; more than there are means all.
+        precise: log-probabilities as float32 instead of float16 (which is within 0.05 % of them).
+        accelerator: the processes that share the work; one of our own by default.
+        say: receives the size, before anything is written, and progress lines.
+
+    Raises:
+        DataError: the folder holds a cache of another target, of other texts or settings.
+        SettingsError: top_k below 1.
+        TrainingError: the disk has no room for it.
+    """
+    folder = Path(folder)
+    size = int(target.model.config.vocab_size)
+    if top_k < 1:
+        raise SettingsError(f"teacher_top_k={top_k}: give at least 1.")
+    k = min(top_k, size)
+    record = np.dtype(
+        [
+            ("ids", np.uint16 if size <= 1 << 16 else np.uint32, (k,)),
+            ("log_p", np.float32 if precise else np.float16, (k,)),
+            ("log_rest", np.float32),
+        ]
+    )
+    texts = [pairs.target(index)[:length] for index in range(len(pairs))]
+    asked = {
+        "target": target.name,
+        "weights": weights_fingerprint(target),
+        "load_in": held_in(target),
+        "vocabulary": target.vocabulary.fingerprint,
+        "vocabulary_size": size,
+        "prefix": target.prefix,
+        "source_length": target.source_length,
+        "length": length,
+        "top_k": k,
+        "log_p": record["log_p"].base.name,
+        "texts": _fingerprint(pairs, texts),
+    }
+    _refuse_another(folder / "settings.json", asked)
+    everything = range(len(pairs))
+    shards = [
+        (f"shard-{number:05}.npy", everything[at : at + TEXTS_A_SHARD])
+        for number, at in enumerate(range(0, len(pairs), TEXTS_A_SHARD))
+    ]
+    if (folder / "meta.json").exists():
+        return TeacherCache(folder)
+    accelerator = accelerator or processes(target.device.type)
+    places = sum(len(text) for text in texts)
+    needed, free = places * record.itemsize, _free(folder)
+    if accelerator.is_main_process:
+        say(
+            f"teacher cache: {places:,} places of {record.itemsize} bytes, {needed / 1e6:,.1f} MB "
+            f"in {folder} ({free / 1e9:,.1f} GB free)"
+        )
+    missing = sum(
+        record.itemsize * sum(len(texts[index]) for index in members)
+        for name, members in shards
+        if not (folder / name).exists()
+    )
+    if missing > free:
+        raise TrainingError(
+            f"the teacher cache in {folder} needs {missing / 1e6:,.0f} MB more and the disk has "
+            f"{free / 1e6:,.0f} MB: make room, or give a smaller --teacher_top_k than {k}."
+        )
+    accelerator.wait_for_everyone()  # all have looked; now the first may write
+    if accelerator.is_main_process:
+        folder.mkdir(parents=True, exist_ok=True)
+        _write_json(folder / "settings.json", asked)
+    accelerator.wait_for_everyone()
+    teacher = Teacher(target, pairs, keep=0)
+    mine = shards[accelerator.process_index :: accelerator.num_processes]
+    todo = [(name, members) for name, members in mine if not (folder / name).exists()]
+    started = time.perf_counter()
+    for number, (name, members) in enumerate(todo, 1):
+        rows = _judge(teacher, texts, members, target.start_id, record)
+        try:
+            with (folder / f"{name}.new").open("wb") as file:
+                np.save(file, rows)
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            (folder / f"{name}.new").unlink(missing_ok=True)
+            raise TrainingError(
+                f"{folder / name} could not be written ({error}). What was written before is "
+                "whole: make room on the disk and give the same command again."
+            ) from error
+        os.replace(folder / f"{name}.new", folder / name)
+        if accelerator.is_main_process:
+            left = (time.perf_counter() - started) / number * (len(todo) - number)
+            say(f"teacher cache: {number}/{len(todo)} shards  ({in_words(left)} left)")
+    accelerator.wait_for_everyone()
+    if accelerator.is_main_process:
+        lengths = [len(text) for text in texts]
+        whole = {**asked, "shards": [name for name, _ in shards], "lengths": lengths}
+        _write_json(folder / "meta.json", whole)
+    accelerator.wait_for_everyone()
+    return TeacherCache(folder)
+
+
+def _judge(
+    teacher: Teacher, texts: list[list[int]], members: range, start_id: int, record: np.dtype[Any]
+) -> np.ndarray:
+    """The records of the texts `members`, one text behind the other."""
+    k = record["ids"].shape[0]
+    found: dict[int, np.ndarray] = {}
+    # Texts of like length together: less padding, and the order does not matter here.
+    order = sorted(members, key=lambda index: len(texts[index]))
+    for at in range(0, len(order), _BATCH):
+        chosen = order[at : at + _BATCH]
+        prefix = padded([[start_id, *texts[index][:-1]] for index in chosen], 0)
+        log_p = teacher.logits(chosen, prefix.to(teacher.target.device)).log_softmax(-1)
+        best = log_p.topk(k, -1)
+        rest = log_p.scatter(-1, best.indices, float("-inf")).logsumexp(-1).clamp(min=_FLOOR)
+        for row, index in enumerate(chosen):
+            rows = np.zeros(len(texts[index]), record)
+            rows["ids"] = best.indices[row, : len(rows)].cpu().numpy()
+            rows["log_p"] = best.values[row, : len(rows)].cpu().numpy()
+            rows["log_rest"] = rest[row, : len(rows)].cpu().numpy()
+            found[index] = rows
+    return np.concatenate([found[index] for index in members])
+
+
+def _fingerprint(pairs: TokenPairs, texts: list[list[int]]) -> str:
+    """Of articles and texts, in their order."""
+    digest = hashlib.sha256()
+    for index, text in enumerate(texts):
+        for ids in (pairs.source(index), text):
+            digest.update(np.array([len(ids), *ids], np.uint32).tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _refuse_another(settings: Path, asked: dict[str, Any]) -> None:
+    if not settings.exists():
+        return
+    try:
+        before = json.loads(settings.read_text())
+    except ValueError as error:
+        raise DataError(f"{settings} is damaged ({error}): remove its folder.") from error
+    changed = [
+        f"{name}: {before.get(name)}, now {value}"
+        for name, value in asked.items()
+        if before.get(name) != value
+    ]
+    if changed:
+        raise DataError(
+            f"{settings.parent} is a teacher cache of something else ({'; '.join(changed)}). Give "
+            "another --teacher_cache, or remove it."
+        )
+
+
+def _free(folder: Path) -> int:
+    """Bytes left on the disk of a folder that need not be there yet."""
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    return shutil.disk_usage(there).free
+
+
+def _write_json(path: Path, tree: dict[str, Any]) -> None:
+    fresh = path.with_suffix(".new")
+    fresh.write_text(json.dumps(tree))
+    os.replace(fresh, path)

@@ -1,0 +1,506 @@
+"""Which method, with which loss? One family is trained in every way and compared on held-out texts.
+
+All runs share initial weights, articles, their order and the number of updates; only the method and
+the loss differ. Each is a process of its own in a folder of its own, trained without looking at the
+held-out texts, and then measured on them: greedily (where tau is exact, see
+`fastllm.distill.validation`) and by the overlap at temperature 1. What is finished is not done
+again, so a study that was interrupted goes on, and a grid can grow.
+
+Equal updates are not equal work: the table has the seconds and the target's tokens of each. The
+best is chosen by the first seed; its other seeds had no part in the choice.
+"""
+
+import argparse
+import html
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from fastllm import metrics
+from fastllm.checkpoints import load_drafter
+from fastllm.distill.loop import in_words
+from fastllm.distill.losses import loss_weights
+from fastllm.distill.material import Workplace, held_out_texts, load_teacher
+from fastllm.distill.options import needed, read_yaml
+from fastllm.distill.train import METHODS
+from fastllm.distill.validation import Validation
+from fastllm.drafters import BOUND
+from fastllm.errors import DataError, SettingsError, TrainingError
+from fastllm.race import versions
+from fastllm.targets.hub import HubTarget
+
+BASELINE = "supervised"
+
+GRID = (
+    *(BASELINE, "seq_kd", "supervised_kd", "imit_kd", "f_distill"),
+    *(f"on_policy_gkd:{loss}" for loss in ("fkl", "rkl", "jsd", "tvd", "tvdpp")),
+    *(f"mixed_gkd:{loss}" for loss in ("fkl", "tvd", "lk_hybrid")),
+)
+"""What is compared where nothing else is said."""
+
+
+@dataclass(frozen=True)
+class Way:
+    """A method with a loss: a row of the table."""
+
+    method: str
+    loss: str
+
+    @classmethod
+    def of(cls, text: str) -> "Way":
+        """From METHOD or METHOD:LOSS.
+
+        Raises:
+            SettingsError: there is no such method or loss, or they do not go together.
+        """
+        method, _, loss = text.partition(":")
+        method = method.lower().replace("-", "_")
+        if method not in METHODS:
+            raise SettingsError(f"method {method!r}: give one of {', '.join(METHODS)}.")
+        weights = loss_weights(loss or METHODS[method].loss)
+        if METHODS[method].own_texts and "ce" in weights:
+            raise SettingsError(f"{text}: cross-entropy on a drafter's own texts teaches nothing.")
+        named = ",".join(
+            name if weight == 1 and len(weights) == 1 else f"{name}={weight:g}"
+            for name, weight in weights.items()
+        )
+        return cls(method, named)
+
+    def __str__(self) -> str:
+        return f"{self.method} {self.loss}"
+
+    def folder(self, seed: int) -> str:
+        """The name of its run with a seed."""
+        return f"{self.method}-{self.loss.replace(',', '+')}-{seed}"
+
+
+def grid(options: argparse.Namespace) -> list[Way]:
+    """The ways to compare, the baseline first.
+
+    Raises:
+        SettingsError: a name that there is not, or a grid beside methods or losses.
+    """
+    if options.grid and (options.methods or options.losses):
+        raise SettingsError("--grid names the runs, --methods and --losses multiply: give one.")
+    names: Sequence[str] = options.grid.split() if options.grid else GRID
+    if options.methods or options.losses:
+        losses = (options.losses or "").split()
+        names = [
+            f"{method}:{loss}" if loss else method
+            for method in (options.methods or " ".join(METHODS)).split()
+            # Cross-entropy makes supervised and seq_kd what they are: they keep it.
+            for loss in ([""] if _plain(method) or not losses else losses)
+        ]
+    return list(dict.fromkeys([Way.of(BASELINE), *map(Way.of, names)]))
+
+
+def _plain(method: str) -> bool:
+    known = METHODS.get(method.lower().replace("-", "_"))
+    return known is not None and not known.scored
+
+
+def study(options: argparse.Namespace) -> None:
+    """Trains and measures what is missing in the folder, and writes the report.
+
+    Raises:
+        SettingsError: an option out of range, or a folder that holds another study.
+        TrainingError: a run ended badly; its log says why.
+    """
+    ways, seeds = grid(options), _seeds(options)
+    needed(options, "pseudo_dataset_path")
+    work = Workplace.of(options, Path(needed(options, "out")))
+    folder = work.folder
+    try:
+        settings = _settings(options)
+        _refuse_another(folder / "settings.json", settings)
+        (folder / "runs").mkdir(parents=True, exist_ok=True)
+        (folder / "settings.json").write_text(json.dumps(settings, indent=1))
+        runs = [(way, seeds[0]) for way in ways]
+        # A dry run trains nothing, it only shows that every run can be built.
+        _train(options, folder, runs, work)
+        if work.dry:
+            return
+        target = load_teacher(options, work)
+        held_out = held_out_texts(options, work, target)
+        if held_out is None:
+            raise DataError("a study compares on held-out texts: give --validation.")
+        validation = Validation(target, held_out)
+        found = _measured(folder, runs, validation, target)
+        best = max(ways[1:], key=lambda way: _tau(found[way, seeds[0]]), default=None)
+        more = [(way, seed) for way in (ways[0], best) if way for seed in seeds[1:]]
+        _train(options, folder, more, work)
+        found |= _measured(folder, more, validation, target)
+        summary = summarise(ways, seeds, found, best)
+        summary |= {
+            "settings": settings,
+            "articles": validation.articles,
+            "gamma": validation.gamma,
+            "target": target.name,
+            "versions": versions(),
+            "jobs": options.jobs,
+        }
+        _write_report(folder, summary)
+        work.say(f"\n{markdown(summary)}\nstudy.json, study.md, study.svg, study.html in {folder}")
+    finally:
+        work.clear()
+
+
+# Runs.
+
+
+def _settings(options: argparse.Namespace) -> dict[str, Any]:
+    """What all runs of a study share; the grid, the seeds and the machine may change."""
+    shared = (
+        *("target", "data", "pseudo_dataset_path", "limit", "prefix", "source_length", "load_in"),
+        *("length", "batch", "updates", "warmup", "cooldown", "learning_rate", "scale"),
+    )
+    tree = read_yaml(Path(options.recipe)) if options.recipe else {}
+    for name in ("loss", "kd_loss", "lambda1", "lambda2", "jsd_beta"):
+        if name in tree:
+            raise SettingsError(
+                f"{options.recipe} sets {name}, and a study is about what it does: give a recipe "
+                "without it."
+            )
+    drafter = options.drafter or "lstm"
+    return {
+        "recipe": {
+            name: value
+            for name, value in tree.items()
+            if name not in ("exp_name", "distill_method", "method", "seed", "keep")
+        },
+        "drafter": drafter,
+        **{name: value for name in shared if (value := getattr(options, name)) is not None},
+    }
+
+
+def _seeds(options: argparse.Namespace) -> list[int]:
+    try:
+        seeds = list(dict.fromkeys(int(word) for word in str(options.seeds).split()))
+    except ValueError:
+        seeds = []
+    if not seeds or min(seeds) < 0:
+        raise SettingsError(f"--seeds {options.seeds}: give numbers, such as 0 1 2.")
+    return seeds
+
+
+def _refuse_another(path: Path, settings: dict[str, Any]) -> None:
+    if not path.exists():
+        return
+    before = json.loads(path.read_text())
+    changed = [
+        f"{name}: {before.get(name)}, now {settings.get(name)}"
+        for name in {**before, **settings}
+        if before.get(name) != settings.get(name)
+    ]
+    if changed:
+        raise SettingsError(
+            f"{path.parent} holds a study with other settings ({'; '.join(changed)}): give another "
+            "--out, or remove it."
+        )
+
+
+def _command(options: argparse.Namespace, folder: Path, way: Way, seed: int) -> list[str]:
+    """The `train` of one run."""
+    name = way.folder(seed)
+    words = [
+        *("train", "--drafter", options.drafter or "lstm", "--exp_name", name),
+        *("--run", str(folder / "runs" / name), "--distill_method", way.method),
+        *("--loss", way.loss, "--seed", str(seed), "--keep", "last", "--validation", "none"),
+    ]
+    passed = (
+        *("recipe", "target", "data", "pseudo_dataset_path", "limit", "prefix", "source_length"),
+        *("load_in", "length", "batch", "updates", "warmup", "cooldown", "learning_rate"),
+        *("scale", "device"),
+    )
+    for option in passed:
+        value = getattr(options, option)
+        if value is not None:
+            words += [f"--{option}", str(value)]
+    return [*words, "--dry_run"] if options.dry_run else words
+
+
+def _train(
+    options: argparse.Namespace, folder: Path, runs: Sequence[tuple[Way, int]], work: Workplace
+) -> None:
+    """Trains what is not finished, `--jobs` at once."""
+    waiting = [
+        (way, seed)
+        for way, seed in runs
+        if not (folder / "runs" / way.folder(seed) / "checkpoint" / "card.json").exists()
+    ]
+    count, failed = len(waiting), []
+    threads = options.threads or max(1, (os.cpu_count() or 1) // options.jobs)
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
+    running: dict[str, subprocess.Popen[bytes]] = {}
+    started, done = time.perf_counter(), 0
+    try:
+        while waiting or running:
+            while waiting and len(running) < options.jobs:
+                way, seed = waiting.pop(0)
+                name = way.folder(seed)
+                with (folder / "runs" / f"{name}.log").open("wb") as log:
+                    running[name] = subprocess.Popen(
+                        [sys.executable, "-m", "fastllm", *_command(options, folder, way, seed)],
+                        stdout=log,
+                        stderr=subprocess.STDOUT,
+                        env=environment,
+                    )
+                work.say(f"{name} begins")
+            time.sleep(0.1)
+            for name in [name for name, run in running.items() if run.poll() is not None]:
+                done += 1
+                if running.pop(name).returncode:
+                    failed.append(name)
+                left = (time.perf_counter() - started) / done * (count - done)
+                ended = "failed" if name in failed else "is finished"
+                work.say(f"{name} {ended}, {done}/{count}  ({in_words(left)} left)")
+    finally:
+        for run in running.values():
+            run.terminate()
+        for run in running.values():
+            run.wait()
+    if failed:
+        path = folder / "runs" / f"{failed[0]}.log"
+        lines = path.read_text(errors="replace").splitlines() or ["nothing"]
+        raise TrainingError(
+            f"{', '.join(failed)} failed. {path} ends with: {lines[-1]!r}. The others are kept: "
+            "the same command goes on with what is missing."
+        )
+
+
+def _measured(
+    folder: Path, runs: Sequence[tuple[Way, int]], validation: Validation, target: HubTarget
+) -> dict[tuple[Way, int], dict[str, Any]]:
+    """What each run counted on the held-out texts, kept in its folder, with what it cost."""
+    found = {}
+    for way, seed in runs:
+        place = folder / "runs" / way.folder(seed)
+        card = json.loads((place / "checkpoint" / "card.json").read_text())
+        path = place / "held-out.json"
+        counts = json.loads(path.read_text()) if path.exists() else None
+        if counts is None or len(counts) != validation.articles:
+            drafter: Any = load_drafter(place / "checkpoint", device=target.device)
+            if card["family"] in BOUND:
+                drafter.bind(target)
+            counts = [asdict(entry) for entry in validation.by_text(drafter.model)]
+            fresh = path.with_suffix(".new")
+            fresh.write_text(json.dumps(counts))
+            os.replace(fresh, path)
+        found[way, seed] = {
+            "counts": counts,
+            "seconds": card["seconds"],
+            "teacher_tokens": card["teacher_tokens"],
+            "updates": card["recipe"]["updates"],
+            "parameters": card["parameters"],
+        }
+    return found
+
+
+# What was found.
+
+
+def _tau(run: dict[str, Any]) -> float:
+    counts = run["counts"]
+    return float(sum(row["tokens"] for row in counts) / sum(row["calls"] for row in counts))
+
+
+def summarise(
+    ways: Sequence[Way],
+    seeds: Sequence[int],
+    found: dict[tuple[Way, int], dict[str, Any]],
+    best: Way | None,
+) -> dict[str, Any]:
+    """The table's numbers, the row with the most tau first.
+
+    Args:
+        ways: the baseline first.
+        seeds: of the runs, the first of which all have.
+        found: by way and seed: "counts" of each held-out text, "seconds", "teacher_tokens".
+        best: the way that was chosen to be trained with every seed.
+    """
+    rows = []
+    baseline = [found[ways[0], seed] for seed in seeds if (ways[0], seed) in found]
+    for way in ways:
+        runs = {seed: found[way, seed] for seed in seeds if (way, seed) in found}
+        own = list(runs.values())
+        tokens, calls = _per_text(own, "tokens"), _per_text(own, "calls")
+        # Against the baseline of the same seeds, so that luck is shared as far as it can be.
+        other = baseline[: len(own)]
+        rows.append(
+            {
+                "method": way.method,
+                "loss": way.loss,
+                "baseline": way == ways[0],
+                "best": way == best,
+                "seeds": {str(seed): _tau(run) for seed, run in runs.items()},
+                "tau": asdict(metrics.ratio(tokens, calls)),
+                "alpha": asdict(metrics.ratio(_per_text(own, "overlap"), tokens)),
+                "alpha_greedy": asdict(metrics.ratio(_per_text(own, "agreed"), tokens)),
+                "calls_ratio": asdict(metrics.paired_ratio(calls, _per_text(other, "calls"))),
+                "updates": own[0]["updates"],
+                "seconds": sum(run["seconds"] for run in own) / len(own),
+                "written": own[0]["teacher_tokens"]["written"],
+                "scored": own[0]["teacher_tokens"]["scored"],
+            }
+        )
+    rows.sort(key=lambda row: -row["tau"]["value"])
+    return {"rows": rows}
+
+
+def _per_text(runs: Sequence[dict[str, Any]], name: str) -> list[float]:
+    """A count of each text, averaged over the runs."""
+    columns = [[row[name] for row in run["counts"]] for run in runs]
+    return [sum(column) / len(runs) for column in zip(*columns, strict=True)]
+
+
+_HEADER = (
+    *("method", "loss", "tau", "target calls / baseline's", "alpha, T = 1", "alpha, greedy"),
+    *("tau by seed", "seconds", "target tokens scored"),
+)
+
+
+def _sentences(summary: dict[str, Any]) -> list[str]:
+    settings, rows = summary["settings"], summary["rows"]
+    best = next((row for row in rows if row["best"]), None)
+    found = [
+        f"{settings['drafter']}, {rows[0]['updates']} updates a run, measured on "
+        f"{summary['articles']} held-out articles that no run trained on, with texts of "
+        f"{summary['target']}: tau greedy with drafts of {summary['gamma']}. In brackets: 95 % "
+        "over articles.",
+        "Seconds are wall-clock of training, as measured with "
+        f"{summary['jobs']} run{'s' if summary['jobs'] > 1 else ''} at once. The tokens that the "
+        "target wrote beforehand for seq_kd, f_distill and mixed_gkd come on top.",
+    ]
+    if best:
+        found.append(
+            f"The best by the first seed, {best['method']} with {best['loss']}, and the baseline "
+            "were trained with every seed; a row's numbers are the mean of its seeds."
+        )
+    return found
+
+
+def _cells(summary: dict[str, Any]) -> list[tuple[str, ...]]:
+    def shown(estimate: dict[str, float]) -> str:
+        return f"{estimate['value']:.2f} [{estimate['low']:.2f}, {estimate['high']:.2f}]"
+
+    return [
+        (
+            row["method"] + (" (baseline)" if row["baseline"] else ""),
+            row["loss"],
+            shown(row["tau"]),
+            "1" if row["baseline"] else shown(row["calls_ratio"]),
+            f"{row['alpha']['value']:.3f}",
+            f"{row['alpha_greedy']['value']:.3f}",
+            ", ".join(f"{tau:.2f}" for tau in row["seeds"].values()),
+            f"{row['seconds']:.0f}",
+            f"{row['scored']:,}",
+        )
+        for row in summary["rows"]
+    ]
+
+
+def markdown(summary: dict[str, Any]) -> str:
+    """The study as a table."""
+    lines = [_HEADER, ("---",) * len(_HEADER), *_cells(summary)]
+    table = "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
+    return "\n\n".join([*_sentences(summary), table]) + "\n"
+
+
+_ROW, _LEFT, _WIDE = 26, 190, 760
+"""Of the chart, in pixels: a row's height, the width of the names, the width of it all."""
+
+
+def chart(summary: dict[str, Any]) -> str:
+    """The study as an SVG: tau of each row with its interval, and a small dot for each seed."""
+    rows = summary["rows"]
+    values: list[float] = [tau for row in rows for tau in (row["tau"]["low"], row["tau"]["high"])]
+    values += [tau for row in rows for tau in row["seeds"].values()]
+    low, high = min(values), max(values)
+    margin = 0.05 * (high - low) or 0.1
+    low, high = low - margin, high + margin
+    bottom = 34 + _ROW * len(rows)
+
+    def across(tau: float) -> float:
+        share = (tau - low) / (high - low)
+        return _LEFT + round(share * (_WIDE - _LEFT - 70), 1)
+
+    step = next(s for s in (0.05, 0.1, 0.2, 0.5, 1, 2, 5) if (high - low) / s <= 8 or s == 5)
+    ticks = [tick * step for tick in range(int(low // step) + 1, int(high // step) + 1)]
+    title = f"tau by method and loss, {summary['settings']['drafter']}"
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDE} {bottom + 40}" role="img" '
+        f'aria-label="{html.escape(title, quote=True)}" font-family="system-ui, sans-serif" '
+        'font-size="13">',
+        "<style>text{fill:#16202c}.g{stroke:#d3dae3}.q{fill:#526070}"
+        "@media(prefers-color-scheme:dark){text{fill:#e9eef4}.g{stroke:#354152}.q{fill:#a7b3c1}}"
+        "</style>",
+        f'<text x="{_LEFT}" y="16" class="q">{html.escape(title)}: tokens a call of the target'
+        "</text>",
+    ]
+    for tick in ticks:
+        x = across(tick)
+        parts.append(f'<line class="g" x1="{x}" x2="{x}" y1="26" y2="{bottom}"/>')
+        parts.append(
+            f'<text class="q" x="{x}" y="{bottom + 17}" text-anchor="middle">{tick:g}</text>'
+        )
+    for place, row in enumerate(rows):
+        y = 34 + _ROW * place + _ROW // 2
+        tau = row["tau"]
+        colour = "#c47f00" if row["baseline"] else "#2f87c9"
+        name = html.escape(f"{row['method']} {row['loss']}")
+        parts += [
+            f'<text x="{_LEFT - 12}" y="{y + 4}" text-anchor="end">{name}</text>',
+            f'<line x1="{across(tau["low"])}" x2="{across(tau["high"])}" y1="{y}" y2="{y}" '
+            f'stroke="{colour}" stroke-width="2"/>',
+            *(
+                f'<circle cx="{across(seed)}" cy="{y}" r="3" fill="none" stroke="{colour}"/>'
+                for seed in row["seeds"].values()
+                if len(row["seeds"]) > 1
+            ),
+            f'<circle cx="{across(tau["value"])}" cy="{y}" r="5" fill="{colour}"/>',
+            f'<text x="{across(tau["high"]) + 8}" y="{y + 4}">{tau["value"]:.2f}</text>',
+        ]
+    parts.append(
+        f'<text class="q" x="{_LEFT}" y="{bottom + 36}">line: 95 % over articles; rings: single '
+        "seeds; amber: the baseline</text></svg>"
+    )
+    return "\n".join(parts) + "\n"
+
+
+def page(summary: dict[str, Any]) -> str:
+    """Chart and table as one HTML file that fetches nothing."""
+    head = "".join(f"<th>{html.escape(cell)}</th>" for cell in _HEADER)
+    rows = "".join(
+        "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in cells) + "</tr>"
+        for cells in _cells(summary)
+    )
+    said = "".join(f"<p>{html.escape(sentence)}</p>" for sentence in _sentences(summary))
+    return (
+        '<!doctype html><html lang="en"><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width">'
+        "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; "
+        "style-src 'unsafe-inline'\"><title>Methods and losses</title>"
+        "<style>:root{color-scheme:light dark}body{font:16px/1.5 system-ui,sans-serif;margin:auto;"
+        "max-width:1100px;padding:1rem}div{overflow-x:auto}table{border-collapse:collapse;"
+        "font-size:.9rem;font-variant-numeric:tabular-nums}th,td{padding:.25rem .8rem .25rem 0;"
+        "text-align:left;white-space:nowrap;border-bottom:1px solid #8885}th{white-space:normal}"
+        "</style><h1>Methods and losses</h1>"
+        f"{said}{chart(summary)}<div tabindex='0'><table><tr>{head}</tr>{rows}</table></div></html>"
+    )
+
+
+def _write_report(folder: Path, summary: dict[str, Any]) -> None:
+    texts = {
+        "study.json": json.dumps(summary, indent=1) + "\n",
+        "study.md": markdown(summary),
+        "study.svg": chart(summary),
+        "study.html": page(summary),
+    }
+    for name, text in texts.items():
+        (folder / name).write_text(text, encoding="utf-8")
