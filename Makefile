@@ -2,9 +2,11 @@
 #
 #   PYTHON   the interpreter that makes the environment (3.11 or newer)
 #   VENV     where the environment lies
-#   DATA     for checkpoints: a folder with train, validation and articles as .jsonl.xz
+#   DATA     for checkpoints: a folder with train, validation and articles as .jsonl.xz;
+#            for bench: with test
 #   SCALE    for checkpoints: shrinks updates and articles; 0.01 tries everything out
 #   RUNS     for checkpoints: where they are made; what is there is not made again
+#   BENCH    for bench: where its report goes
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -12,6 +14,7 @@ DATA ?= DATA
 SCALE ?= 1
 RUNS ?= runs/checkpoints
 ARTICLES ?= 6000
+BENCH ?= runs/bench
 
 RUN := $(VENV)/bin/python
 FASTLLM := $(RUN) -m fastllm
@@ -19,12 +22,13 @@ RECIPES := $(filter-out recipes/target.yaml recipes/flan-%,$(wildcard recipes/*.
 DEMO_INSTALLED := $(VENV)/.fastllm-demo
 TEST_INSTALLED := $(VENV)/.fastllm-test
 
-.PHONY: help demo test check checkpoints
+.PHONY: help demo test check bench checkpoints
 
 help:
 	@echo "make demo    install once, then serve the page on http://127.0.0.1:7860"
 	@echo "make test    install the test tools once, then run the tests"
 	@echo "make check   the linter and the type checker"
+	@echo "make bench DATA=FOLDER   every lane against transformers on 50 articles of test.jsonl.xz"
 	@echo "make checkpoints DATA=FOLDER [SCALE=0.01]   train everything that ships, anew"
 
 demo: $(DEMO_INSTALLED)
@@ -36,6 +40,9 @@ test: $(TEST_INSTALLED)
 check: $(TEST_INSTALLED)
 	$(RUN) -m ruff check .
 	$(RUN) -m mypy
+
+bench: $(DEMO_INSTALLED)
+	$(FASTLLM) bench --data $(DATA)/test.jsonl.xz --out $(BENCH)
 
 # Each line passes over what is done already, so an interrupted `make checkpoints` goes on.
 checkpoints: $(DEMO_INSTALLED)

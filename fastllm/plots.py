@@ -6,7 +6,7 @@ page to reach for anything else.
 """
 
 import html
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -135,10 +135,28 @@ def page(summary: dict[str, Any]) -> str:
     Args:
         summary: from `report.summarise`.
     """
-    title = html.escape(report.heading(summary))
-    parts = [f"<h1>{title}</h1>"]
-    parts += [f"<p>{html.escape(line)}</p>" for line in report.preamble(summary)]
-    for chart in charts(summary):
+    return document(
+        report.heading(summary), report.preamble(summary), charts(summary), report.sections(summary)
+    )
+
+
+def document(
+    title: str,
+    preamble: Sequence[str],
+    shown: Sequence[Chart],
+    sections: Sequence[report.Section],
+) -> str:
+    """A report as one HTML document: sentences, charts, tables.
+
+    Args:
+        title: of the report.
+        preamble: sentences before the charts.
+        shown: charts, none of them empty.
+        sections: tables, with sentences.
+    """
+    title = html.escape(title)
+    parts = [f"<h1>{title}</h1>", *(f"<p>{html.escape(line)}</p>" for line in preamble)]
+    for chart in shown:
         parts += [
             f'<section id="{chart.key}"><h2>{html.escape(chart.title)}</h2>',
             f"<p>{html.escape(chart.reading)}</p>",
@@ -158,13 +176,54 @@ def page(summary: dict[str, Any]) -> str:
                 f'<script type="application/json">{_json(panel.figure)}</script></div></figure>'
             )
         parts.append("</div></section>")
-    for section in report.sections(summary):
+    for section in sections:
         parts.append(f"<section><h2>Numbers, {html.escape(section.title.lower())}</h2>")
         parts += [f"<p>{html.escape(sentence)}</p>" for sentence in section.sentences]
         parts += [_table(table) for table in section.tables]
         parts.append("</section>")
     body = "\n".join(parts)
     return _PAGE.format(title=title, body=body, plotly=get_plotlyjs(), style=_STYLE, script=_SCRIPT)
+
+
+def bench_charts(summary: Mapping[str, Any]) -> list[Chart]:
+    """The charts of a benchmark; those without anything to show are left out.
+
+    Args:
+        summary: from `fastllm.bench.report.summarise`.
+    """
+    simulated = summary["acceptance"] != "measured"
+    note = " Acceptance is simulated." if simulated else ""
+    settings = summary["settings"]
+    drafted = [
+        setting for setting in settings if any(lane.get("predicted") for lane in setting["lanes"])
+    ]
+    found = [
+        Chart(
+            "pace",
+            "How fast does each lane write?",
+            "Longer is better: a bar is the median of tokens a second, decoding alone, at the "
+            "lane's fastest draft length, the thin line on it the middle half of the articles."
+            + note,
+            tuple(Panel(_capital(setting), _pace_figure(setting)) for setting in settings),
+        ),
+        Chart(
+            "gamma",
+            "Which draft length pays?",
+            "Up is better: the median speed-up of decoding over plain decoding, with the middle "
+            "half of the articles; below the line at 1 a drafter costs more than it saves." + note,
+            tuple(Panel(_capital(setting), _gamma_figure(setting)) for setting in drafted),
+            wide=True,
+        ),
+        Chart(
+            "prediction",
+            "Is the measured speed-up the predicted one?",
+            "A point is one drafter at one gamma: across, what its tau, c and v predict, up, what "
+            "the clock said. On the dotted diagonal they agree." + note,
+            tuple(Panel(_capital(setting), _prediction_figure(setting)) for setting in drafted),
+            wide=True,
+        ),
+    ]
+    return [chart for chart in found if chart.panels]
 
 
 # Figures.
@@ -332,6 +391,122 @@ def _speed_figure(setting: dict[str, Any]) -> go.Figure:
     return figure
 
 
+def _pace_figure(setting: Mapping[str, Any]) -> go.Figure:
+    best = setting["best_gamma"]
+    lanes = [
+        lane
+        for lane in setting["lanes"]
+        if lane["error"] is None and best.get(lane["name"], "") == lane["gamma"]
+    ]
+    paces = [lane["tokens_per_second"]["decoding"] for lane in lanes]
+    labels = [
+        lane["label"] + ("" if lane["gamma"] is None else f", gamma {lane['gamma']}")
+        for lane in lanes
+    ]
+    figure = go.Figure(
+        go.Bar(
+            y=labels,
+            x=[pace["median"] for pace in paces],
+            orientation="h",
+            marker={"color": [_colour(lane["name"]) for lane in lanes]},
+            error_x=_quartiles(paces),
+            hovertemplate="%{y}: %{x:.0f} tokens/s<extra></extra>",
+        )
+    )
+    figure.add_scatter(
+        y=labels,
+        x=[pace["high"] for pace in paces],
+        text=[f" {pace['median']:.0f}" for pace in paces],
+        mode="text",
+        textposition="middle right",
+        hoverinfo="skip",
+    )
+    figure.update_yaxes(autorange="reversed", automargin=True)
+    most = max(pace["high"] for pace in paces)
+    figure.update_xaxes(title="tokens a second", range=[0, 1.2 * most])
+    return _finished(figure, 80 + 30 * len(lanes))
+
+
+def _gamma_figure(setting: Mapping[str, Any]) -> go.Figure:
+    figure = go.Figure()
+    gammas: list[int] = []
+    for place, (name, lanes) in enumerate(_by_drafter(setting)):
+        ratios = [lane["over"]["alone"]["decoding"] for lane in lanes]
+        gammas = [lane["gamma"] for lane in lanes]
+        shown = lanes[0]["label"]
+        figure.add_scatter(
+            x=gammas,
+            y=[ratio["median"] for ratio in ratios],
+            error_y=_quartiles(ratios),
+            name=shown,
+            mode="lines+markers",
+            line={"color": _colour(name)},
+            marker={"symbol": _SYMBOLS[place % len(_SYMBOLS)], "size": 9},
+            hovertemplate=f"{shown}, gamma %{{x}}: %{{y:.2f}}<extra></extra>",
+        )
+    figure.add_hline(y=1, line={"color": NEUTRAL, "dash": "dot"})
+    figure.update_xaxes(title="gamma, the draft length", tickvals=gammas)
+    figure.update_yaxes(title="speed-up over plain", rangemode="tozero")
+    return _with_legend(_finished(figure, 460))
+
+
+def _prediction_figure(setting: Mapping[str, Any]) -> go.Figure:
+    figure = go.Figure()
+    most = 1.0
+    for place, (name, lanes) in enumerate(_by_drafter(setting)):
+        expected = [lane["predicted"]["decoding"]["median"] for lane in lanes]
+        measured = [lane["over"]["alone"]["decoding"]["median"] for lane in lanes]
+        most = max(most, *expected, *measured)
+        shown = lanes[0]["label"]
+        figure.add_scatter(
+            x=expected,
+            y=measured,
+            name=shown,
+            mode="markers",
+            marker={
+                "color": _colour(name),
+                "size": 10,
+                "symbol": _SYMBOLS[place % len(_SYMBOLS)],
+            },
+            customdata=[lane["gamma"] for lane in lanes],
+            hovertemplate=f"{shown}, gamma %{{customdata}}: predicted %{{x:.2f}}, "
+            "measured %{y:.2f}<extra></extra>",
+        )
+    most *= 1.05
+    figure.add_scatter(
+        x=[0, most],
+        y=[0, most],
+        mode="lines",
+        name="as predicted",
+        line={"color": NEUTRAL, "dash": "dot"},
+        hoverinfo="skip",
+    )
+    figure.update_xaxes(title="predicted speed-up", range=[0, most])
+    figure.update_yaxes(title="measured speed-up", range=[0, most])
+    return _with_legend(_finished(figure, 520))
+
+
+def _by_drafter(setting: Mapping[str, Any]) -> list[tuple[str, list[dict[str, Any]]]]:
+    """(name, its lanes by draft length) of the drafters of a benchmark."""
+    lanes = [lane for lane in setting["lanes"] if lane.get("predicted")]
+    return [
+        (name, [lane for lane in lanes if lane["name"] == name])
+        for name in dict.fromkeys(lane["name"] for lane in lanes)
+    ]
+
+
+def _quartiles(spreads: Sequence[dict[str, float]]) -> dict[str, Any]:
+    return _bars([{**spread, "value": spread["median"]} for spread in spreads])
+
+
+def _with_legend(figure: go.Figure) -> go.Figure:
+    return figure.update_layout(
+        showlegend=True,
+        legend={"orientation": "h", "yref": "container", "y": 0, "yanchor": "bottom"},
+        margin_b=130,
+    )
+
+
 def _finished(figure: go.Figure, height: int) -> go.Figure:
     """What all figures share; ink and grid come from the page, which knows light from dark."""
     return figure.update_layout(
@@ -395,11 +570,12 @@ def _alphas(setting: dict[str, Any], names: Sequence[str]) -> str:
 def _place(label: str, setting: dict[str, Any]) -> str:
     """Whose panel it is, in few words."""
     temperature = setting["temperature"]
-    return f"{label.split(',')[0]}, {f'T = {temperature:g}' if temperature else 'greedy'}"
+    lossy = ", lossy" if setting["lossy"] else ""
+    return f"{label.split(',')[0]}, {f'T = {temperature:g}' if temperature else 'greedy'}{lossy}"
 
 
 def _capital(setting: dict[str, Any]) -> str:
-    return report.temperature_label(setting["temperature"]).capitalize()
+    return report.capital(report.setting_label(setting))
 
 
 # The page.
@@ -496,3 +672,185 @@ script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:">
 </body>
 </html>
 """
+
+
+# A single race, for the page that shows it. Plain numbers come in, one mapping a lane.
+
+
+def race_figures(lanes: Sequence[Mapping[str, Any]]) -> dict[str, go.Figure]:
+    """The figures of one race, by name; those that need a lane that was not raced say so.
+
+    Args:
+        lanes: of each lane `key` and `title`; `clock` and `written`, seconds and tokens behind each
+            call, from the encoding on; `reached`, the chance that a draft stands up to each
+            position, `alpha` and `gamma`; `gains`, the share of calls that gave 1, 2, ... tokens;
+            `places` and `overlap`, along the text; `parts`, milliseconds by name; `speed_up`,
+            ratios by name. Empty where a lane has nothing to show.
+    """
+    styled = list(zip(lanes, _styles(lanes), strict=True))
+    drafting = [(lane, style) for lane, style in styled if lane["reached"]]
+    return {
+        "clock": _clock_figure(styled),
+        "reached": _reached_figure(drafting),
+        "gains": _gains_figure(styled),
+        "overlap": _overlap_figure(drafting),
+        "parts": _parts_figure(lanes),
+        "speed_up": _prediction_bars([(lane, style) for lane, style in styled if lane["speed_up"]]),
+    }
+
+
+_Styled = Sequence[tuple[Mapping[str, Any], dict[str, str]]]
+"""Lanes, and how their lines are drawn."""
+
+_DASHES = ("solid", "dash", "dot", "dashdot")
+_PARTS = {"encoding": UNTRAINED, "draft": BEFORE, "verify": AFTER, "rest": NEUTRAL}
+
+
+def _styles(lanes: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
+    """A colour by what the lane is; lanes of one colour differ in dash and symbol."""
+    seen: dict[str, int] = {}
+    styles = []
+    for lane in lanes:
+        colour = _colour(lane["key"])
+        place = seen.get(colour, 0)
+        seen[colour] = place + 1
+        dash, symbol = _DASHES[place % len(_DASHES)], _SYMBOLS[place % len(_SYMBOLS)]
+        styles.append({"color": colour, "dash": dash, "symbol": symbol})
+    return styles
+
+
+def _clock_figure(lanes: _Styled) -> go.Figure:
+    figure = go.Figure()
+    for lane, style in lanes:
+        figure.add_scatter(
+            x=lane["clock"],
+            y=lane["written"],
+            name=lane["title"],
+            mode="lines",
+            line={"color": style["color"], "dash": style["dash"], "shape": "hv", "width": 2.5},
+            hovertemplate=f"{lane['title']}: %{{y}} tokens at %{{x:.3f}} s<extra></extra>",
+        )
+    figure.update_xaxes(title="seconds on the lane's own clock", rangemode="tozero")
+    figure.update_yaxes(title="tokens written", rangemode="tozero")
+    return _of_a_race(figure)
+
+
+def _reached_figure(lanes: _Styled) -> go.Figure:
+    figure = go.Figure()
+    for lane, style in lanes:
+        places = list(range(1, len(lane["reached"]) + 1))
+        figure.add_scatter(
+            x=places,
+            y=lane["reached"],
+            name=lane["title"],
+            mode="lines+markers",
+            line={"color": style["color"]},
+            marker={"symbol": style["symbol"], "size": 8},
+            hovertemplate=f"{lane['title']}, position %{{x}}: %{{y:.2f}}<extra></extra>",
+        )
+        figure.add_scatter(
+            x=places,
+            y=[lane["alpha"] ** place for place in places],
+            name=f"alpha {lane['alpha']:.2f} ^ position",
+            mode="lines",
+            line={"color": style["color"], "dash": "dot", "width": 1.5},
+            hovertemplate="alpha^%{x}: %{y:.2f}<extra></extra>",
+        )
+    figure.update_xaxes(title="draft position", dtick=1)
+    figure.update_yaxes(title="accepted up to here", range=[0, 1.03])
+    return _of_a_race(figure)
+
+
+def _gains_figure(lanes: _Styled) -> go.Figure:
+    figure = go.Figure()
+    for lane, style in lanes:
+        figure.add_bar(
+            x=list(range(1, len(lane["gains"]) + 1)),
+            y=lane["gains"],
+            name=lane["title"],
+            marker={"color": style["color"], "pattern": _pattern(style)},
+            hovertemplate=f"{lane['title']}: %{{y:.0%}} of calls gave %{{x}}<extra></extra>",
+        )
+    figure.update_xaxes(title="tokens a call", dtick=1)
+    figure.update_yaxes(title="share of the calls", tickformat=".0%", rangemode="tozero")
+    return _of_a_race(figure)
+
+
+def _overlap_figure(lanes: _Styled) -> go.Figure:
+    figure = go.Figure()
+    for lane, style in lanes:
+        figure.add_scatter(
+            x=lane["places"],
+            y=lane["overlap"],
+            name=lane["title"],
+            mode="lines",
+            line={"color": style["color"], "dash": style["dash"]},
+            hovertemplate=f"{lane['title']}, token %{{x}}: %{{y:.2f}}<extra></extra>",
+        )
+    figure.update_xaxes(title="token of the text", rangemode="tozero")
+    figure.update_yaxes(title="overlap, mean over five", range=[0, 1.03])
+    return _of_a_race(figure)
+
+
+def _parts_figure(lanes: Sequence[Mapping[str, Any]]) -> go.Figure:
+    figure = go.Figure()
+    for name, colour in _PARTS.items():
+        figure.add_bar(
+            y=[lane["title"] for lane in lanes],
+            x=[lane["parts"].get(name, 0.0) for lane in lanes],
+            name=name,
+            orientation="h",
+            marker={"color": colour},
+            hovertemplate=f"%{{y}}, {name}: %{{x:.1f}} ms<extra></extra>",
+        )
+    figure.update_layout(barmode="stack")
+    figure.update_xaxes(title="milliseconds")
+    figure.update_yaxes(autorange="reversed", automargin=True)
+    return _of_a_race(figure)
+
+
+def _prediction_bars(lanes: _Styled) -> go.Figure:
+    figure = go.Figure()
+    if not lanes:
+        figure.add_annotation(
+            text="Race a drafter and the target alone to their end.",
+            showarrow=False, x=0.5, y=0.5, xref="paper", yref="paper",
+        )  # fmt: skip
+        figure.update_xaxes(visible=False)
+        figure.update_yaxes(visible=False)
+        return _of_a_race(figure)
+    for name, opacity, shape in (
+        ("predicted from alpha", 0.45, "/"),
+        ("predicted from tau, c, v", 0.7, "."),
+        ("measured", 1.0, ""),
+    ):
+        figure.add_bar(
+            x=[lane["title"] for lane, _ in lanes],
+            y=[lane["speed_up"][name] for lane, _ in lanes],
+            name=name,
+            marker={
+                "color": AFTER,
+                "opacity": opacity,
+                "pattern": {"shape": shape},
+            },
+            hovertemplate=f"%{{x}}, {name}: %{{y:.2f}}<extra></extra>",
+        )
+    figure.add_hline(y=1, line={"dash": "dot", "color": NEUTRAL})
+    figure.update_yaxes(title="speed-up of decoding", rangemode="tozero")
+    return _of_a_race(figure)
+
+
+def _pattern(style: Mapping[str, str]) -> dict[str, str]:
+    return {"shape": {"solid": "", "dash": "/", "dot": ".", "dashdot": "x"}[style["dash"]]}
+
+
+def _of_a_race(figure: go.Figure) -> go.Figure:
+    _finished(figure, 360)
+    return figure.update_layout(
+        template=None,  # the page's own, light or dark
+        showlegend=True,
+        legend={"orientation": "h", "yref": "container", "y": 0, "yanchor": "bottom"},
+        margin_b=110,
+        paper_bgcolor="rgba(0,0,0,0)",
+        plot_bgcolor="rgba(0,0,0,0)",
+    )

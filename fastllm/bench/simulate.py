@@ -1,0 +1,210 @@
+"""The cost side of a large target without its weights: random weights in the right shape.
+
+What a call costs does not depend on what the weights say, so c, v and the share of the memory
+roofline can be measured on any machine, with nothing downloaded. How many drafts are accepted
+cannot: that is simulated, and everything that comes of it says so.
+"""
+
+import json
+import random
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import T5Config, T5ForConditionalGeneration
+
+from fastllm.drafters import Drafter, drafter_class
+from fastllm.errors import SettingsError
+from fastllm.targets.hub import HubTarget, synchronize
+from fastllm.vocabulary import Vocabulary
+
+VOCABULARY = 32128
+"""What T5 and FLAN-T5 have, padding included."""
+
+_V10 = ("relu", True)
+_V11 = ("gated-gelu", False)
+
+_SHAPES: dict[str, tuple[int, int, int, int, int, tuple[str, bool]]] = {
+    "google-t5/t5-small": (512, 6, 8, 64, 2048, _V10),
+    "google-t5/t5-base": (768, 12, 12, 64, 3072, _V10),
+    "google-t5/t5-large": (1024, 24, 16, 64, 4096, _V10),
+    "google/flan-t5-small": (512, 8, 6, 64, 1024, _V11),
+    "google/flan-t5-base": (768, 12, 12, 64, 2048, _V11),
+    "google/flan-t5-large": (1024, 24, 16, 64, 2816, _V11),
+    "google/flan-t5-xl": (2048, 24, 32, 64, 5120, _V11),
+    "google/flan-t5-xxl": (4096, 24, 64, 64, 10240, _V11),
+}
+"""d_model, layers of each half, heads, d_kv, d_ff, (feed-forward, tied embeddings), as published.
+Source: Raffel et al. 2020, arXiv:1910.10683; Chung et al. 2022, arXiv:2210.11416."""
+
+SHAPES = tuple(_SHAPES)
+"""The names of the shapes that need no file."""
+
+COPIED_BYTES = {"cuda": 1 << 30, "cpu": 1 << 28}
+"""How much the bandwidth test copies: far more than a cache holds."""
+
+
+def shape(name_or_path: str) -> T5Config:
+    """The configuration of a T5 by a name of SHAPES (its owner may be left out), or of a file.
+
+    Args:
+        name_or_path: a name, a folder with `config.json`, or such a file.
+
+    Raises:
+        SettingsError: it is none of these, or no T5.
+    """
+    known = {short: sizes for name, sizes in _SHAPES.items() for short in (name, _short(name))}
+    if name_or_path in known:
+        width, layers, heads, head_width, feed_forward, (kind, tied) = known[name_or_path]
+        config = T5Config(
+            vocab_size=VOCABULARY,
+            d_model=width,
+            d_kv=head_width,
+            d_ff=feed_forward,
+            num_layers=layers,
+            num_decoder_layers=layers,
+            num_heads=heads,
+            feed_forward_proj=kind,
+            tie_word_embeddings=tied,
+        )
+        return _ready(config, tied)
+    path = Path(name_or_path)
+    path = path / "config.json" if path.is_dir() else path
+    try:
+        tree = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise SettingsError(
+            f"{name_or_path}: no shape of this name, and no configuration can be read there "
+            f"({error}). Give one of {', '.join(SHAPES)}, or a folder with config.json."
+        ) from error
+    if not isinstance(tree, dict) or tree.get("model_type") != "t5":
+        found = tree.get("model_type") if isinstance(tree, dict) else type(tree).__name__
+        raise SettingsError(f"{path} describes a {found}: the configuration of a T5 is needed.")
+    return _ready(T5Config.from_dict(tree), bool(tree.get("tie_word_embeddings", True)))
+
+
+def _ready(config: T5Config, tied: bool) -> T5Config:
+    """What a fresh model needs; transformers 5 takes every T5 for one with tied embeddings."""
+    config.tie_word_embeddings = tied
+    config.dropout_rate = 0.0
+    if getattr(config, "decoder_start_token_id", None) is None:
+        config.decoder_start_token_id = 0
+    return config
+
+
+def random_target(
+    name_or_path: str, *, device: torch.device, dtype: torch.dtype, source_length: int
+) -> HubTarget:
+    """A target of a shape, its weights random. It has no tokenizer: give it ids.
+
+    Raises:
+        SettingsError: there is no such shape.
+    """
+    return HubTarget(
+        _random_model(shape(name_or_path), device, dtype),
+        Vocabulary(None),
+        name=_short(name_or_path),
+        source_length=source_length,
+    )
+
+
+def random_drafter(name_or_path: str, target: HubTarget) -> Drafter:
+    """A T5 drafter of a shape, its weights random, where and in what type its target is.
+
+    Raises:
+        SettingsError: there is no such shape, or it has another vocabulary than the target.
+    """
+    config = shape(name_or_path)
+    wanted = target.model.config.vocab_size
+    if config.vocab_size != wanted:
+        raise SettingsError(
+            f"the drafter {name_or_path} has {config.vocab_size} tokens, the target {target.name} "
+            f"{wanted}: both must know the same. Give a shape with as many."
+        )
+    family = drafter_class("t5")
+    network = _random_model(config, target.device, target.model.dtype)
+    sizes = family.SETTINGS(
+        config.vocab_size, config.d_model, config.num_heads, config.num_layers, config.d_ff
+    )
+    drafter: Drafter = family(family.MODEL(network).eval(), sizes, _short(name_or_path), "")
+    return drafter
+
+
+def random_sources(
+    count: int, length: int, vocabulary: int, seed: int
+) -> list[tuple[str, list[int]]]:
+    """Articles of random tokens, each `length` long with the end token."""
+    draws = random.Random(seed)
+    return [
+        (f"random {index}", [*(draws.randrange(2, vocabulary) for _ in range(length - 1)), 1])
+        for index in range(count)
+    ]
+
+
+@torch.inference_mode()
+def roofline(target: HubTarget) -> dict[str, float]:
+    """How fast a token could be if reading the decoder's weights were all there is to it.
+
+    At batch 1 every token reads every weight of the decoder once: its layers without the matrices
+    that make keys and values of the article, and the matrix of the logits. The bandwidth is what a
+    copy reaches on this device, read and write counted.
+
+    Returns:
+        weight_bytes, bandwidth (bytes a second), seconds_per_token.
+    """
+    once = ("EncDecAttention.k.weight", "EncDecAttention.v.weight", "embed_tokens.weight")
+    weights = [
+        weight
+        for name, weight in target.model.decoder.named_parameters()
+        if not name.endswith(once)
+    ]
+    weights.append(target.model.lm_head.weight)
+    size = sum(weight.numel() * weight.element_size() for weight in weights)
+    bandwidth = copy_bandwidth(target.device)
+    return {
+        "weight_bytes": float(size),
+        "bandwidth": bandwidth,
+        "seconds_per_token": size / bandwidth,
+    }
+
+
+def copy_bandwidth(device: torch.device, size: int | None = None, repeats: int = 10) -> float:
+    """Bytes a second that a copy on a device reads and writes; the median of some.
+
+    Args:
+        device: where.
+        size: bytes to copy; what COPIED_BYTES says by default.
+        repeats: how many copies are timed, after two that are not.
+    """
+    size = size or COPIED_BYTES.get(device.type, COPIED_BYTES["cpu"])
+    source = torch.ones(size, dtype=torch.uint8, device=device)
+    place = torch.empty_like(source)
+
+    def seconds() -> float:
+        synchronize(device)
+        started = time.perf_counter()
+        place.copy_(source)
+        synchronize(device)
+        return time.perf_counter() - started
+
+    return 2 * size / _median(seconds, repeats)
+
+
+def _median(measure: Callable[[], float], repeats: int) -> float:
+    for _ in range(2):
+        measure()
+    return statistics.median(measure() for _ in range(repeats))
+
+
+def _random_model(config: T5Config, device: torch.device, dtype: torch.dtype) -> Any:
+    with torch.random.fork_rng(devices=[]), torch.device(device):
+        torch.manual_seed(0)
+        model = T5ForConditionalGeneration._from_config(config, dtype=dtype)
+    return model.to(device).eval()
+
+
+def _short(name_or_path: str) -> str:
+    return name_or_path.rstrip("/").rsplit("/", 1)[-1]
