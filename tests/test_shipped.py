@@ -12,8 +12,12 @@ from fastllm.targets.hub import HubTarget
 from fastllm.trace import DecodingConfig
 
 SAMPLES = sorted((SHIPPED.parent / "articles").glob("*.txt"))
-NEURAL = ("cnn", "lstm", "t5")
-EXPECTED = [f"{f}-{when}" for f in ("cnn", "lstm", "ngram", "t5") for when in ("after", "before")]
+NEURAL = ("cnn", "lstm", "shared", "t5")
+EXPECTED = [
+    f"{family}-{when}"
+    for family in ("cnn", "lstm", "ngram", "shared", "t5")
+    for when in ("after", "before")
+]
 
 
 @pytest.fixture(scope="module")
