@@ -1,4 +1,4 @@
-"""The command line: `python -m fastllm train | pseudo | eval | run`.
+"""The command line: `python -m fastllm COMMAND`; without arguments it lists the commands.
 
 A command is a function that takes its parsed arguments; what it needs is imported when it is
 called, so that `--help` answers at once. Errors raised on purpose end it with a message on stderr
@@ -30,7 +30,22 @@ _HELP = {
     "seed": "of every random decision",
     "no_repeat_ngram": "no sequence of so many tokens comes twice; 0 is off",
     "min_new_tokens": "no end before so many tokens; 0 is off",
+    "verification": "the rule that accepts drafted tokens; auto is block when sampling",
+    "lenience": "eps of --verification lenient: 1 is exact, less accepts more and is lossy",
+    "lenience_form": "what eps does to the target's probability",
+    "draft_length": "adaptive ends a draft where the next token would not pay; gamma is the most",
+    "draft_cost": "of a drafted token, in one-token calls of the target; bench prints it",
+    "call_cost": "what a drafted token adds to the target's call, likewise",
 }
+
+
+_ELSEWHERE = {
+    "fastllm.distill.commands": ("train", "pseudo", "study"),
+    "fastllm.precision": ("precision",),
+    "fastllm.deploy": ("deploy",),
+    "fastllm.push": ("push",),
+}
+"""Modules that add commands of their own, loaded only where one of these may be asked for."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -56,15 +71,19 @@ def build_parser(given: Sequence[str] = ()) -> argparse.ArgumentParser:
         prog="fastllm", description="Speculative decoding of summaries, and drafters for it."
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    if not given or given[0] not in ("run", "eval"):
-        import_module("fastllm.distill.commands").add_arguments(commands)
+    asked = given[0] if given else ""
+    known = {"run", "eval", "bench", *(name for names in _ELSEWHERE.values() for name in names)}
+    for module, names in _ELSEWHERE.items():
+        if asked in names or asked not in known:
+            import_module(module).add_arguments(commands)
     _add_eval(commands)
+    _add_bench(commands)
     _add_run(commands)
     return parser
 
 
 def add_decoding_arguments(parser: argparse.ArgumentParser, *, without: Sequence[str] = ()) -> None:
-    """One flag for each setting of DecodingConfig, with its default and range."""
+    """One flag for each setting of DecodingConfig, with its default and range or its words."""
     group = parser.add_argument_group("decoding")
     defaults = config_defaults()
     for name, (low, high) in DecodingConfig.RANGES.items():
@@ -78,16 +97,59 @@ def add_decoding_arguments(parser: argparse.ArgumentParser, *, without: Sequence
                 metavar="N",
                 help=f"{_HELP[name]}; {low} to {high} (default: {default})",
             )
+    for name, words in DecodingConfig.CHOICES.items():
+        group.add_argument(
+            "--" + name.replace("_", "-"),
+            *(["--" + name] if "_" in name else []),
+            choices=words,
+            default=defaults[name],
+            help=f"{_HELP[name]} (default: {defaults[name]})",
+        )
 
 
-def decoding_config(options: argparse.Namespace) -> DecodingConfig:
+def decoding_config(options: argparse.Namespace, **more: Any) -> DecodingConfig:
     """The settings that the flags of `add_decoding_arguments` gave.
 
+    Args:
+        options: what was parsed.
+        more: settings that another flag gave.
+
     Raises:
-        SettingsError: a value out of range.
+        SettingsError: a value out of range, or two that do not go together.
     """
-    names = [name for name in DecodingConfig.RANGES if hasattr(options, name)]
-    return DecodingConfig(**{name: getattr(options, name) for name in names})
+    names = [*DecodingConfig.RANGES, *DecodingConfig.CHOICES]
+    given = {name: getattr(options, name) for name in names if hasattr(options, name)}
+    return DecodingConfig(**{**given, **more})
+
+
+def decoding_configs(
+    options: argparse.Namespace, gammas: Sequence[int], temperatures: Sequence[float]
+) -> DecodingConfig:
+    """Likewise where several draft lengths and temperatures are measured in one run.
+
+    Args:
+        options: what was parsed.
+        gammas: the draft lengths, possibly none.
+        temperatures: at least one.
+
+    Returns:
+        The settings at the last of `temperatures`, which go together with the others too.
+
+    Raises:
+        SettingsError: a value out of range, or two that do not go together at some temperature.
+    """
+    if options.verification == "lenient" and 0.0 in temperatures:
+        others = [f"{temperature:g}" for temperature in temperatures if temperature]
+        raise SettingsError(
+            "--verification lenient with --temperature 0: a greedy target has one token at each "
+            "place, so that lenience has nothing to act on. Give --temperature "
+            f"{' '.join(others) or '1'} alone, and measure 0 in another run, without "
+            "--verification."
+        )
+    configs = [decoding_config(options, temperature=value) for value in temperatures]
+    for gamma in gammas:
+        replace(configs[-1], gamma=gamma)
+    return configs[-1]
 
 
 def add_device_argument(parser: argparse.ArgumentParser) -> None:
@@ -272,20 +334,16 @@ def _add_eval(commands: Any) -> None:
 
 def evaluate(options: argparse.Namespace) -> int:
     """Measures drafters; 1 where greedy texts differ from the target's own, 130 if interrupted."""
-    config = decoding_config(options)
     gammas = sorted({gamma for group in options.gammas or () for gamma in group})
     temperatures = sorted({value for group in options.temperatures or () for value in group})
-    for gamma in gammas:
-        replace(config, gamma=gamma)
-    for temperature in temperatures:
-        replace(config, temperature=temperature)
+    config = decoding_configs(options, gammas, temperatures or [DecodingConfig.temperature])
     if len(gammas) == 1:
         config = replace(config, gamma=gammas[0])
     if options.limit < 1:
         raise SettingsError(f"--limit {options.limit}: give at least 1 article.")
     if options.data is None and (options.check_generate or not options.gate):
         raise SettingsError("--data is missing: give a file of articles, or --gate alone.")
-    _require_writable(options)
+    _require_writable(options.out, options.json)
     evaluation, report = (import_module(f"fastllm.{name}") for name in ("evaluate", "report"))
     chosen = [] if options.data is None else evaluation.choose_articles(options.data, options.limit)
     target, drafters = _load(options)
@@ -320,10 +378,10 @@ def evaluate(options: argparse.Namespace) -> int:
     return code
 
 
-def _require_writable(options: argparse.Namespace) -> None:
-    """Makes the folder of the report, so that what cannot be written is known at once."""
-    folders = [Path(options.out)] if options.out else []
-    folders += [Path(options.json).parent] if options.json else []
+def _require_writable(out: str | None, file: str | None = None) -> None:
+    """Makes the folder of a report, so that what cannot be written is known at once."""
+    folders = [Path(out)] if out else []
+    folders += [Path(file).parent] if file else []
     for folder in folders:
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -360,7 +418,10 @@ def _load(options: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
     _quiet()
     checkpoints = import_module("fastllm.checkpoints")
     device = device_name(options.device)
-    target = checkpoints.load_target(options.target, device=device, prefix=options.prefix)
+    dtype = getattr(options, "dtype", None)
+    target = checkpoints.load_target(
+        options.target, device=device, load_in=dtype, prefix=options.prefix
+    )
     shipped = checkpoints.shipped_drafters()
     names = lane_names(options.drafters, options.ckpt_path, options.target, shipped)
     loaded = [checkpoints.load_drafter(name, device=device) for name in names]
@@ -413,6 +474,270 @@ def _story_gate(
         for path in sorted(SAMPLES.glob("*.txt"))
     ]
     return evaluation.story_gate(target, drafters, before, after, samples, config)
+
+
+# bench
+
+
+BENCH_GAMMAS = (2, 5, 8)
+"""The draft lengths of the benchmark, unless others are given: ten minutes for 50 articles."""
+
+BENCH_ARTICLES = 50
+BENCH_SOURCES = 5
+"""How many articles, and how many random sources where the weights are random."""
+
+
+def _add_bench(commands: Any) -> None:
+    parser = commands.add_parser(
+        "bench",
+        help="time lanes side by side, those of transformers included",
+        description="Times plain decoding, speculation with each drafter, and transformers' "
+        "generate, assisted generation and prompt lookup, interleaved in one run, and prints "
+        "medians over articles. --target-shape measures the costs of a large target on this "
+        "machine with random weights; how many drafts are accepted is then simulated.",
+    )
+    parser.add_argument("--target", default="target", help="shipped target, folder or Hub model")
+    parser.add_argument(
+        "--drafters",
+        "--drafter",
+        "--lanes",
+        action="append",
+        metavar="A,B",
+        help="families (lstm: before and after), single drafters (lstm-after), lookup, folders, or "
+        "none (default: all that ship, and lookup); may repeat",
+    )
+    parser.add_argument(
+        "--ckpt_path",
+        "--ckpt-path",
+        action="append",
+        default=[],
+        metavar="FOLDER",
+        help="a drafter's folder; may repeat",
+    )
+    parser.add_argument(
+        "--baselines",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="time the lanes of transformers as well (default: yes)",
+    )
+    parser.add_argument(
+        "--assistant",
+        metavar="NAME",
+        help="the T5 drafter that transformers' assisted generation drafts with (default: "
+        "t5-after, or else the first T5 among the drafters)",
+    )
+    parser.add_argument("--data", metavar="FILE", help="articles, .jsonl, .jsonl.gz or .jsonl.xz")
+    parser.add_argument(
+        "--limit",
+        type=int,
+        help=f"articles (default: {BENCH_ARTICLES}; random sources: {BENCH_SOURCES})",
+    )
+    parser.add_argument("--prefix", help='before each article, such as "summarize: "')
+    parser.add_argument(
+        "--dtype",
+        choices=("fp32", "bf16"),
+        default="fp32",
+        help="of the target's weights (default: fp32)",
+    )
+    parser.add_argument("--out", metavar="FOLDER", help="write bench.json, .md and .html there")
+    shapes = parser.add_argument_group("without weights")
+    shapes.add_argument(
+        "--target-shape",
+        metavar="SHAPE",
+        help="google/flan-t5-xl or another T5, or a folder with config.json",
+    )
+    shapes.add_argument(
+        "--random-weights", action="store_true", help="fill that shape with random numbers"
+    )
+    shapes.add_argument(
+        "--drafter-shape",
+        metavar="SHAPE",
+        default="google-t5/t5-small",
+        help="likewise, for the drafter (default: google-t5/t5-small)",
+    )
+    shapes.add_argument(
+        "--alpha",
+        type=float,
+        metavar="N",
+        help="the chance that a drafted token is accepted, 0 to 1: simulated acceptance",
+    )
+    shapes.add_argument(
+        "--source-length", type=int, default=512, metavar="N", help="source tokens (default: 512)"
+    )
+    add_device_argument(parser)
+    parser.add_argument(
+        "--gamma",
+        "--gammas",
+        dest="gammas",
+        nargs="+",
+        type=_whole_numbers,
+        default=[list(BENCH_GAMMAS)],
+        metavar="N",
+        help=f"draft lengths (default: {' '.join(map(str, BENCH_GAMMAS))})",
+    )
+    parser.add_argument(
+        "--temperature",
+        dest="temperatures",
+        nargs="+",
+        type=_numbers,
+        default=[[0.0, 1.0]],
+        metavar="N",
+        help="0 is greedy; several are measured in the same run (default: 0 1)",
+    )
+    add_decoding_arguments(parser, without=("gamma", "temperature"))
+    parser.set_defaults(handle=bench)
+
+
+def bench(options: argparse.Namespace) -> int:
+    """Times the lanes; 1 where a greedy text of ours is another than it has to be."""
+    gammas = sorted({gamma for group in options.gammas for gamma in group})
+    temperatures = sorted({value for group in options.temperatures for value in group})
+    config = decoding_configs(options, gammas, temperatures)
+    _require_bench(options)
+    _require_writable(options.out)
+    load = _bench_random if options.target_shape else _bench_articles
+    arguments, more = load(options)
+    if options.baselines and not options.target_shape:
+        import_module("transformers.utils.logging").set_verbosity_error()
+    measuring, report = (import_module(f"fastllm.bench.{n}") for n in ("measure", "report"))
+    done = measuring.measure(
+        **arguments, config=config, gammas=gammas, temperatures=temperatures, say=_say
+    )
+    summary = report.summarise(done, peak_process_bytes=_peak_memory(), **more)
+    text = report.markdown(summary)
+    print(text)
+    if options.out:
+        plots = import_module("fastllm.plots")
+        page = plots.document(
+            report.heading(summary),
+            report.preamble(summary),
+            plots.bench_charts(summary),
+            report.sections(summary),
+        )
+        tree = json.dumps(report.to_json(done, summary), indent=1)
+        for suffix, content in (("json", tree + "\n"), ("md", text + "\n"), ("html", page)):
+            (Path(options.out) / f"bench.{suffix}").write_text(content, encoding="utf-8")
+        _say(f"the report is in {options.out}")
+    if summary["articles"] < summary["asked"]:
+        return 130
+    return 0 if done.exact else 1
+
+
+def _require_bench(options: argparse.Namespace) -> None:
+    """Refuses what would fail later.
+
+    Raises:
+        SettingsError: what is missing, out of range, or excludes another option.
+    """
+    if options.limit is not None and options.limit < 1:
+        raise SettingsError(f"--limit {options.limit}: give at least 1 article.")
+    if options.target_shape is None:
+        if options.random_weights or options.alpha is not None:
+            raise SettingsError(
+                "--random-weights and --alpha belong to --target-shape: name a shape, such as "
+                "google/flan-t5-xl, or leave them out."
+            )
+        if options.data is None:
+            raise SettingsError(
+                "--data is missing: give a file of articles, or --target-shape for random ones."
+            )
+        return
+    if not options.random_weights or options.alpha is None:
+        raise SettingsError(
+            "--target-shape has no weights and no articles: add --random-weights, and --alpha N, "
+            "the chance that a drafted token is accepted."
+        )
+    if not 0 <= options.alpha <= 1:
+        raise SettingsError(f"--alpha {options.alpha:g}: give a chance between 0 and 1.")
+    if options.source_length < 2:
+        raise SettingsError(f"--source-length {options.source_length}: give at least 2 tokens.")
+
+
+def _bench_articles(options: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What to measure on articles, for `measure`, and what to say of it, for `summarise`."""
+    choose = import_module("fastllm.evaluate").choose_articles
+    chosen = choose(options.data, options.limit or BENCH_ARTICLES)
+    target, drafters = _load(options)
+    names: list[str] = []
+    assistant, model = None, None
+    if options.baselines:
+        measuring = import_module("fastllm.bench.measure")
+        assistant, model = _assistant(options, drafters)
+        names = [n for n in measuring.BASELINES if n != measuring.ASSISTED or model is not None]
+    sources = [
+        (
+            article.id,
+            target.vocabulary.encode(article.text, target.source_length, target.prefix).ids,
+        )
+        for article in chosen
+    ]
+    return {
+        "target": target,
+        "drafters": drafters,
+        "sources": sources,
+        "baselines": names,
+        "assistant": model,
+    }, {"assistant": assistant}
+
+
+def _assistant(options: argparse.Namespace, drafters: dict[str, Any]) -> tuple[str | None, Any]:
+    """The name of the drafter that assists transformers, and its model; None if there is none."""
+    family = import_module("fastllm.drafters").drafter_class("t5")
+    able = [name for name, drafter in drafters.items() if isinstance(drafter, family)]
+    name = options.assistant or ("t5-after" if "t5-after" in able else next(iter(able), None))
+    if name is None:
+        return None, None
+    drafter = drafters.get(name)
+    if drafter is None:
+        checkpoints = import_module("fastllm.checkpoints")
+        drafter = checkpoints.load_drafter(name, device=device_name(options.device))
+    if not isinstance(drafter, family):
+        raise SettingsError(
+            f"--assistant {name}: transformers needs a T5, this is a {type(drafter).__name__}. "
+            "Give t5-after, or the folder of a T5."
+        )
+    return name, drafter.model.network
+
+
+def _bench_random(options: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Likewise for random weights."""
+    simulate, torch = import_module("fastllm.bench.simulate"), import_module("torch")
+    hub = import_module("fastllm.targets.hub")
+    device = torch.device(device_name(options.device) or hub.best_device())
+    _say(f"random weights for {options.target_shape} on {device}")
+    target = simulate.random_target(
+        options.target_shape,
+        device=device,
+        dtype={"fp32": torch.float32, "bf16": torch.bfloat16}[options.dtype],
+        source_length=options.source_length,
+    )
+    drafter = simulate.random_drafter(options.drafter_shape, target)
+    measuring = import_module("fastllm.bench.measure")
+    return {
+        "target": target,
+        "drafters": {drafter.name: drafter},
+        "sources": simulate.random_sources(
+            options.limit or BENCH_SOURCES,
+            options.source_length,
+            target.model.config.vocab_size,
+            options.seed,
+        ),
+        "baselines": [measuring.GENERATE] if options.baselines else [],
+        "alpha": options.alpha,
+    }, {
+        "roofline": simulate.roofline(target),
+        "drafter_dtype": str(target.model.dtype).removeprefix("torch."),
+    }
+
+
+def _peak_memory() -> int | None:
+    """The most bytes that this process has held; None where the system does not say."""
+    try:
+        resource = import_module("resource")
+    except ImportError:  # Windows
+        return None
+    peak = int(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+    return peak if sys.platform == "darwin" else 1024 * peak
 
 
 def _whole_numbers(text: str) -> list[int]:

@@ -67,7 +67,8 @@ def load_drafter(
 ) -> Drafter:
     """Loads a drafter: "lookup", the name of a shipped one ("lstm-after"), or a folder.
 
-    "lookup+" before a name or a folder asks the lookup first (`CombinedDrafter`). A T5 of transformers is a drafter, too: its folder, or OWNER/NAME on the Hub.
+    "lookup+" before a name or a folder asks the lookup first (`CombinedDrafter`). A T5 of
+    transformers is a drafter, too: its folder, or OWNER/NAME on the Hub.
 
     Args:
         name_or_folder: which.

@@ -3,17 +3,21 @@
 Both are iterators of `Round`, one call of the target each, and know nothing about text: purely
 token ids. The caller may stop at any round. Nothing is in flight on the device at a `yield`, and
 what is measured ends before it.
+
+A run draws its uniform numbers from a generator of its own, 2 gamma + 1 a round whatever comes of
+it: gamma for the drafter's draws, gamma for the tests of the drafts, and behind the tests of a
+draft of k tokens, at gamma + k, the one for the target's own token.
 """
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 
 import torch
 
 from fastllm.drafters import DrafterSession
 from fastllm.rules import Rules
-from fastllm.sampling import Draft, OneHotProposal, distribution, forbid, verify
+from fastllm.sampling import Draft, OneHotProposal, Verdict, distribution, forbid, judge
 from fastllm.targets import TargetSession
 from fastllm.trace import Alternative, DecodingConfig, Judged, Round
 
@@ -55,8 +59,9 @@ def speculate(
 ) -> Iterator[Round]:
     """Writes with a drafter proposing up to `gamma` tokens a call of the target.
 
-    The text is distributed as the target's own, and when greedy it is the same text. Source:
-    Leviathan et al. 2023, arXiv:2211.17192; Chen et al. 2023, arXiv:2302.01318.
+    The text is distributed as the target's own, and when greedy it is the same text; unless the
+    settings are `lossy`. Source: Leviathan et al. 2023, arXiv:2211.17192; Chen et al. 2023,
+    arXiv:2302.01318; of block verification Sun et al. 2024, arXiv:2403.10444.
 
     Args:
         session: a fresh session of the target.
@@ -96,8 +101,8 @@ def _rounds(
 
         unread = text[session.length :]
         logits = session.forward(unread + draft.tokens)[len(unread) - 1 :]
-        p = distribution(forbid(logits, rules.along(text, draft.tokens, config)), config)
-        verdict = verify(p, draft, uniforms[config.gamma :][: len(draft.tokens) + 1])
+        allowed = forbid(logits, rules.along(text, draft.tokens, config))
+        verdict = judge(allowed, draft, uniforms[config.gamma :], config)
         ended = end_id in draft.tokens[: verdict.accepted]
         added = draft.tokens[: verdict.accepted] + ([] if ended else [verdict.extra])
         session.rollback(len(text) + verdict.accepted)
@@ -110,7 +115,7 @@ def _rounds(
         entry = Round(
             kind="speculative" if draft.tokens else "plain",
             drafted=tuple(draft.tokens),
-            judged=_judged(verdict.p, verdict.q, draft, uniforms[config.gamma :], verdict.accepted),
+            judged=_judged(verdict, draft, uniforms[config.gamma :], config),
             accepted=verdict.accepted,
             extra=None if ended else verdict.extra,
             extra_p=None if ended else verdict.extra_p,
@@ -120,7 +125,9 @@ def _rounds(
             total_seconds=finished - started,
         )
         clock += entry.total_seconds
-        yield _with_statistics(entry, logits, p, draft) if statistics else entry
+        if statistics:
+            entry = _with_statistics(entry, logits, distribution(allowed, config), draft)
+        yield entry
         if text[-1] == end_id or len(text) > config.max_new_tokens:
             return
 
@@ -136,18 +143,12 @@ def _until_end(draft: Draft, end_id: int) -> Draft:
 
 
 def _judged(
-    p: Sequence[float],
-    q: Sequence[float],
-    draft: Draft,
-    uniforms: torch.Tensor,
-    accepted: int,
+    verdict: Verdict, draft: Draft, uniforms: torch.Tensor, config: DecodingConfig
 ) -> tuple[Judged, ...]:
-    """An entry for each accepted draft and for the first refused one: no other was judged."""
-    tested = draft.tokens[: accepted + 1]
-    return tuple(
-        Judged(token, p[i], q[i], float(uniforms[i]), min(1.0, p[i] / q[i]))
-        for i, token in enumerate(tested)
-    )
+    """An entry for each test: all under the block rule, else up to the first refusal."""
+    tested = len(draft.tokens) if config.verified_by == "block" else verdict.accepted + 1
+    columns = draft.tokens[:tested], verdict.p, verdict.q, uniforms.tolist(), verdict.thresholds
+    return tuple(Judged(*test) for test in zip(*columns, strict=False))
 
 
 def _with_statistics(

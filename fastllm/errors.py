@@ -5,7 +5,8 @@
     ├── DataError          a file or an article that cannot be used (also a ValueError)
     ├── VocabularyError    token ids of one vocabulary offered to another (also a ValueError)
     ├── CheckpointError    a checkpoint that is missing, incomplete or of another format
-    └── TrainingError      a training that cannot go on: its last save is whole
+    ├── TrainingError      a training that cannot go on: its last save is whole
+    └── HubError           the Hugging Face Hub refused, or could not be reached
 
 `FastLLMWarning` is no error: something is not as people might think, and the work goes on.
 
@@ -35,6 +36,10 @@ class CheckpointError(FastLLMError):
 
 class TrainingError(FastLLMError):
     """A training that cannot go on; what it saved last is whole."""
+
+
+class HubError(FastLLMError):
+    """The Hub refused, or could not be reached."""
 
 
 class FastLLMWarning(UserWarning):

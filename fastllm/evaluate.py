@@ -26,7 +26,7 @@ from fastllm.race import Race, hardware, versions
 from fastllm.rules import Rules
 from fastllm.sampling import distribution, forbid
 from fastllm.targets import Encoding, Target, resolve
-from fastllm.targets.hub import HubTarget
+from fastllm.targets.hub import HubTarget, notice
 from fastllm.trace import DecodingConfig, Trace
 
 ALONE = "alone"
@@ -138,6 +138,7 @@ class Evaluation:
         versions: of Python and the libraries.
         asked: how many articles were to be measured; fewer are there if it was interrupted.
         rows: temperature -> one entry an article, the same articles in the same order.
+        notice: what of the target's own generation configuration is not applied, in a sentence.
     """
 
     target: str
@@ -149,6 +150,7 @@ class Evaluation:
     versions: dict[str, str]
     asked: int
     rows: dict[float, tuple[ArticleNumbers, ...]]
+    notice: str = ""
 
     @property
     def articles(self) -> int:
@@ -288,6 +290,7 @@ def evaluate(
         versions=dict(versions()),
         asked=len(articles),
         rows={temperature: tuple(entries) for temperature, entries in rows.items()},
+        notice=notice(cast(HubTarget, target)) if getattr(target, "unsupported", ()) else "",
     )
 
 
@@ -506,7 +509,7 @@ def check_generate(
         say: receives a progress line now and then.
     """
     check = GenerateCheck(tuple(gammas), len(articles))
-    greedy = replace(resolve(config, target), temperature=0.0)
+    greedy = resolve(config, target).greedy()
     for index, article in enumerate(articles):
         ids = target.vocabulary.encode(article.text, target.source_length, target.prefix).ids
         wanted = generate(target, ids, greedy)
@@ -658,7 +661,7 @@ def story_gate(
     if not articles:
         raise DataError("the story gate needs sample articles: assets/articles holds none.")
     lanes = {ALONE: None, before: drafters[before], after: drafters[after]}
-    greedy = replace(config, temperature=0.0)
+    greedy = config.greedy()
     _race(target, lanes, articles[0].text, greedy)
     rows = []
     for article in articles:

@@ -6,9 +6,11 @@ library and numpy only.
 
 import math
 import re
-from collections.abc import Callable, Hashable, Sequence
+import sys
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,14 +56,16 @@ def accepted(trace: Trace) -> int:
 def judged_by_position(rounds: Sequence[Round]) -> list[tuple[int, int]]:
     """How often each draft position was judged, and how often it was accepted.
 
-    Positions behind a refusal are not judged: they continue a token that the text never had.
+    A position is judged where all before it stand: else it continues a token that the text never
+    had. The block rule tests such positions too; of them the outcome is settled, and they do not
+    count here either.
 
     Returns:
         (judged, accepted) for the draft positions 1, 2, ..., as far as any was judged.
     """
     counts: list[tuple[int, int]] = []
     for entry in rounds:
-        for position in range(len(entry.judged)):
+        for position in range(min(entry.accepted + 1, len(entry.drafted))):
             if position == len(counts):
                 counts.append((0, 0))
             judged, stood = counts[position]
@@ -153,6 +157,91 @@ def expected_speed_up(tokens_a_call: float, drafted_a_call: float, c: float, v: 
         v: seconds of a call that verifies over those of a one-token call.
     """
     return _ratio(tokens_a_call, drafted_a_call * c + v)
+
+
+def call_cost(seconds: Mapping[int, float]) -> float:
+    """What a token more adds to a call of the target, in one-token calls: `call_cost` to give.
+
+    The slope of the line through the one-token call that fits the others best (least squares).
+
+    Args:
+        seconds: tokens in a call -> what it takes; 1 must be among them.
+
+    Raises:
+        SettingsError: no call of one token, or of several.
+
+    Example:
+        >>> call_cost({1: 0.010, 3: 0.012})
+        0.1
+    """
+    if not seconds.get(1) or len(seconds) < 2:
+        raise SettingsError(
+            f"calls of {', '.join(map(str, sorted(seconds))) or 'no'} tokens: to tell what a token "
+            "more costs, calls of one token and of several are needed."
+        )
+    more = [(size - 1, value / seconds[1] - 1) for size, value in seconds.items() if size > 1]
+    slope = sum(x * y for x, y in more) / sum(x * x for x, _ in more)
+    return round(max(0.0, slope), 4)
+
+
+def costs_of(trace: Trace, plain: Trace) -> tuple[float, float]:
+    """c and the cost of a token more in a call: `draft_cost` and `call_cost` of a DecodingConfig.
+
+    From the clocks of two runs on the same target and device, so that a third can be repeated.
+
+    Args:
+        trace: of a drafter, with drafts of several tokens.
+        plain: of the target alone.
+
+    Raises:
+        SettingsError: nothing was drafted, or `plain` is not plain.
+    """
+    if trace.target != plain.target or trace.hardware != plain.hardware or not drafted(trace):
+        raise SettingsError(
+            "the costs of a drafted token are read from a trace with drafts, and one of the same "
+            "target alone on the same device."
+        )
+    found: dict[int, list[float]] = {}
+    for entry in (*trace.rounds, *plain.rounds):
+        found.setdefault(len(entry.drafted) + 1, []).append(entry.verify_seconds)
+    found[1] = [entry.verify_seconds for entry in plain.rounds]
+    seconds = {size: float(np.median(values)) for size, values in found.items()}
+    steps = [entry.draft_seconds / len(entry.drafted) for entry in trace.rounds if entry.drafted]
+    return round(float(np.median(steps)) / seconds[1], 4), call_cost(seconds)
+
+
+def expected_accepted(
+    p: Sequence[float], q: Sequence[float], rule: Literal["token", "block"]
+) -> float:
+    """How many of a draft's tokens a rule accepts, in expectation: the sum over i of r_i.
+
+    r_i is the chance that i or more stand, given the first i tokens: the product of min(1, p/q)
+    under the token rule, p_i = min(p_{i-1} p/q, 1) under the block rule. Averaged over drafts, from
+    one context or from many, this is exactly the mean number accepted, without the noise of the
+    tests; and since each r_i of the block rule is at least the token rule's, so is the sum, draft
+    by draft. Source: Sun et al. 2024, arXiv:2403.10444.
+
+    Args:
+        p: the target's probability of each drafted token.
+        q: the drafter's.
+        rule: which.
+
+    Example:
+        >>> expected_accepted([0.25, 0.5], [0.5, 0.25], "token")
+        1.0
+        >>> expected_accepted([0.25, 0.5], [0.5, 0.25], "block")
+        1.5
+    """
+    chance, total = 1.0, 0.0
+    for of_p, of_q in zip(p, q, strict=True):
+        # A drafted token has q above 0, but float32 may have rounded it to 0.
+        ratio_here = of_p / max(of_q, sys.float_info.min)
+        if rule == "block":
+            chance = min(1.0, chance * ratio_here)
+        else:
+            chance *= min(1.0, ratio_here)
+        total += chance
+    return total
 
 
 def greedy_calls(agrees: Sequence[bool], gamma: int, max_new_tokens: int) -> int:
@@ -333,6 +422,36 @@ def ratio_of_ratios(
     return _bootstrap(
         lambda a, b, c, d: _over(_over(a, b), _over(c, d)), [*after, *before], seed, resamples
     )
+
+
+def block_gain(traces: Sequence[Trace], *, seed: int = 0, resamples: int = RESAMPLES) -> Estimate:
+    """Expected tokens a call under the block rule over those under the token rule, never below 1.
+
+    On identical contexts and drafts: those that the traces hold, the target's own token counted in
+    every call. Articles are resampled.
+
+    Args:
+        traces: of the block rule, which tests every drafted token; one an article.
+        seed: of the resampling.
+        resamples: how many.
+
+    Raises:
+        SettingsError: a trace of another rule, or none at all.
+    """
+    block, token = [], []
+    for trace in traces:
+        if trace.config.verified_by != "block":
+            raise SettingsError(
+                f"a trace of the {trace.config.verified_by} rule, which tests nothing behind a "
+                "refusal: to compare the rules, give traces of the block rule."
+            )
+        tests = [
+            ([test.p for test in entry.judged], [test.q for test in entry.judged])
+            for entry in trace.rounds
+        ]
+        block.append(sum(1 + expected_accepted(p, q, "block") for p, q in tests))
+        token.append(sum(1 + expected_accepted(p, q, "token") for p, q in tests))
+    return ratio(block, token, seed=seed, resamples=resamples)
 
 
 def _bootstrap(

@@ -819,20 +819,12 @@ def _prediction_bars(lanes: _Styled) -> go.Figure:
         figure.update_xaxes(visible=False)
         figure.update_yaxes(visible=False)
         return _of_a_race(figure)
-    for name, opacity, shape in (
-        ("predicted from alpha", 0.45, "/"),
-        ("predicted from tau, c, v", 0.7, "."),
-        ("measured", 1.0, ""),
-    ):
+    for name, opacity, shape in (("predicted", 0.6, "/"), ("measured", 1.0, "")):
         figure.add_bar(
             x=[lane["title"] for lane, _ in lanes],
             y=[lane["speed_up"][name] for lane, _ in lanes],
             name=name,
-            marker={
-                "color": AFTER,
-                "opacity": opacity,
-                "pattern": {"shape": shape},
-            },
+            marker={"color": AFTER, "opacity": opacity, "pattern": {"shape": shape}},
             hovertemplate=f"%{{x}}, {name}: %{{y:.2f}}<extra></extra>",
         )
     figure.add_hline(y=1, line={"dash": "dot", "color": NEUTRAL})

@@ -10,7 +10,7 @@ import platform
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib import metadata
 
@@ -50,7 +50,8 @@ class Race:
         drafters: one lane each; None is the target alone.
         article: the text, cut to what the target reads.
         config: the settings, the same in all lanes; what it leaves to the target is looked up
-            there, and stands in the attribute `config` and in the traces.
+            there, and stands in the attribute `config` and in the traces, as does the rule of
+            verification that it comes to.
         statistics: collect what is only shown (off the clocks).
         stop: when set, the race ends behind the round in progress.
         deadline_seconds: wall-clock seconds after which it ends likewise; None for no limit.
@@ -86,7 +87,8 @@ class Race:
             require_same_vocabulary(target, drafter)
         self.target = target
         self.article = article
-        self.config = resolve(config, target)
+        resolved = resolve(config, target)
+        self.config = replace(resolved, verification=resolved.verified_by)
         self._drafters = list(drafters)
         self._statistics = statistics
         self._stop = stop or threading.Event()
@@ -160,7 +162,7 @@ class Race:
             drafter="" if lane.drafter is None else lane.drafter.name,
             vocabulary=vocabulary.fingerprint,
             hardware=hardware(self.target.device),
-            versions=versions() | {"engine": self.target.engine},
+            versions=versions() | {"engine": self.target.engine} | self._left_out(),
             target_encode_seconds=self.encode_seconds,
             drafter_encode_seconds=lane.drafter_encode_seconds,
             rounds=tuple(lane.done),
@@ -169,6 +171,11 @@ class Race:
             pieces=tuple(vocabulary.pieces(ids)),
             names=vocabulary.names(mentioned),
         )
+
+    def _left_out(self) -> dict[str, str]:
+        """What the target's own generation configuration asks for, and no lane does."""
+        unsupported = getattr(self.target, "unsupported", ())
+        return {"settings not applied": ", ".join(unsupported)} if unsupported else {}
 
 
 def require_same_vocabulary(target: Target, drafter: Drafter | None) -> None:

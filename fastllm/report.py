@@ -5,12 +5,13 @@ against after is paired by article. `fastllm.plots` draws the same aggregates.
 """
 
 import statistics
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from fastllm import metrics
 from fastllm.evaluate import ALONE, ROUGE, Evaluation, GenerateCheck, LaneNumbers, StoryGate
+from fastllm.trace import DecodingConfig
 
 FEW = 20
 """Below so many articles a bootstrap interval is too narrow to be believed."""
@@ -94,9 +95,44 @@ def lane_label(name: str) -> str:
     return known.get(name, name)
 
 
+def capital(label: str) -> str:
+    """A label at the beginning of a title.
+
+    Example:
+        >>> capital("greedy")
+        'Greedy'
+    """
+    return label[:1].upper() + label[1:]
+
+
 def temperature_label(temperature: float) -> str:
     """A temperature in words."""
     return "greedy" if temperature == 0 else f"temperature {temperature:g}"
+
+
+def setting_label(setting: Mapping[str, Any]) -> str:
+    """A measured temperature in words; never without the mark of a lossy rule."""
+    label = temperature_label(setting["temperature"])
+    return f"{label}, {setting['rule']}" if setting["lossy"] else label
+
+
+def rules(config: DecodingConfig, temperature: float) -> dict[str, Any]:
+    """What a setting says of verification and of the length of drafts, for `setting_label`."""
+    here = replace(config, temperature=temperature)
+    return {"rule": here.rule_label, "lossy": here.lossy, "draft_length": here.length_label}
+
+
+def rule_sentences(setting: Mapping[str, Any]) -> list[str]:
+    """Which rule accepted drafts, and how long they were."""
+    lines = [f"{capital(setting['rule'])}."]
+    if setting["lossy"]:
+        lines = [
+            f"LOSSY ({setting['rule'].partition(': ')[2]}): lanes with a drafter write texts that "
+            "are not distributed as the target's own."
+        ]
+    if setting["draft_length"]:
+        lines.append(f"Draft length: {setting['draft_length']}; gamma is the most.")
+    return lines
 
 
 # Aggregates.
@@ -106,6 +142,7 @@ def summarise(evaluation: Evaluation) -> dict[str, Any]:
     """The numbers of tables and charts as plain JSON values; estimates are {value, low, high}."""
     return {
         "target": evaluation.target,
+        "notice": evaluation.notice,
         "hardware": evaluation.hardware,
         "versions": evaluation.versions,
         "config": {
@@ -137,6 +174,7 @@ def to_json(evaluation: Evaluation) -> dict[str, Any]:
 def _setting(evaluation: Evaluation, temperature: float) -> dict[str, Any]:
     return {
         "temperature": temperature,
+        **rules(evaluation.config, temperature),
         "text": _text(evaluation, temperature),
         "differing": evaluation.differing(temperature),
         "alone": _lane(evaluation, temperature, evaluation.gammas[0], ALONE),
@@ -356,6 +394,8 @@ def preamble(summary: dict[str, Any]) -> list[str]:
         f"{summary['versions']['python']}, torch {summary['versions']['torch']}. In brackets: "
         "95 % bootstrap intervals over articles."
     ]
+    if summary["notice"]:
+        lines.append(f"Note: {summary['notice']}")
     if summary["interrupted"]:
         lines.append(f"Interrupted: {summary['asked']} articles were to be measured.")
     if count < FEW:
@@ -367,7 +407,7 @@ def sections(summary: dict[str, Any]) -> list[Section]:
     """One section a temperature."""
     return [
         Section(
-            temperature_label(setting["temperature"]).capitalize(),
+            capital(setting_label(setting)),
             tuple(_sentences(summary, setting)),
             tuple(
                 table
@@ -402,10 +442,12 @@ def _sentences(summary: dict[str, Any], setting: dict[str, Any]) -> list[str]:
         f"{_percent(text['repeated_4grams'])}, copied from the article "
         f"{_percent(text['copied_4grams'])}."
     ]
+    lines += rule_sentences(setting)
     if setting["temperature"] > 0:
+        same = "" if setting["lossy"] else " of the same distribution"
         lines.append(
-            "Lanes sample different texts of the same distribution: calls and seconds are given "
-            "for as many tokens as the target alone wrote."
+            f"Lanes sample different texts{same}: calls and seconds are given for as many tokens "
+            "as the target alone wrote."
         )
     elif setting["differing"]:
         runs = summary["articles"] * len(summary["gammas"])
@@ -451,9 +493,10 @@ def _lane_table(summary: dict[str, Any], setting: dict[str, Any]) -> Table:
             )
         )
     return Table(
-        f"Lanes, {temperature_label(setting['temperature'])}",
+        f"Lanes, {setting_label(setting)}",
         f"Where no other is named: gamma {gamma}. tau: tokens a call of the target. alpha: on the "
-        "target's own text, the chance that a drafted token is accepted, whatever gamma. Seconds "
+        "target's own text, the chance that a drafted token is accepted (by the token rule), "
+        "whatever gamma. Seconds "
         "an article count the encoding. Speed-up: against the target alone in this run.",
         (
             "lane",
@@ -488,7 +531,7 @@ def _pair_table(summary: dict[str, Any], setting: dict[str, Any]) -> Table:
                 )
             )
     return Table(
-        f"After distillation against before, {temperature_label(setting['temperature'])}",
+        f"After distillation against before, {setting_label(setting)}",
         "Paired by article. A ratio below 1 is a gain; the last column says whether the whole "
         "interval of the ratio of calls lies on one side of 1.",
         (
@@ -522,13 +565,22 @@ def _position_table(summary: dict[str, Any], setting: dict[str, Any]) -> Table:
         shares += ["-"] * (deepest - len(shares))
         rows.append((lane_label(name), *shares, f"{drafter['drafted_share']:.0%}"))
     return Table(
-        f"Acceptance at each draft position, gamma {gamma}, "
-        f"{temperature_label(setting['temperature'])}",
-        "Of the drafts that were judged there: what follows a refusal is not judged. Last: at how "
-        "many places of the target's text the drafter has something to say.",
+        f"Acceptance at each draft position, gamma {gamma}, {setting_label(setting)}",
+        f"{_judged_there(setting)} Last: at how many places of the target's text the drafter has "
+        "something to say.",
         ("lane", *(str(place + 1) for place in range(deepest)), "drafts at"),
         tuple(rows),
     )
+
+
+def _judged_there(setting: Mapping[str, Any]) -> str:
+    """Of which drafts a share accepted is taken."""
+    if setting["rule"].startswith("block"):
+        return (
+            "Of the drafts whose predecessors stand: the block rule tests all of them, and all "
+            "before the last that passes stand."
+        )
+    return "Of the drafts that were judged there: what follows a refusal is not judged."
 
 
 def _cost_table(summary: dict[str, Any], setting: dict[str, Any]) -> Table:
@@ -550,7 +602,7 @@ def _cost_table(summary: dict[str, Any], setting: dict[str, Any]) -> Table:
                 )
             )
     return Table(
-        f"What a round costs and what that predicts, {temperature_label(setting['temperature'])}",
+        f"What a round costs and what that predicts, {setting_label(setting)}",
         "c: a drafted token, and v: a call that verifies, both in one-token calls of the target. "
         "tau / (k c + v), with k the tokens drafted a call, must agree with what was measured; "
         "with the tau of i.i.d. alpha it is a model.",
@@ -571,7 +623,7 @@ def _cost_table(summary: dict[str, Any], setting: dict[str, Any]) -> Table:
 
 def _rouge_table(setting: dict[str, Any]) -> Table:
     return Table(
-        f"ROUGE against the data set's summaries, {temperature_label(setting['temperature'])}",
+        f"ROUGE against the data set's summaries, {setting_label(setting)}",
         "Of the target's text, which no drafter changes, beside two summaries that anyone can "
         "write.",
         ("text", "ROUGE-1", "ROUGE-2", "ROUGE-L"),

@@ -1,19 +1,22 @@
 """Logits to distributions, draws, and the verdict on a draft. Pure tensor functions.
 
 Every random decision takes its uniform number as an argument: the same numbers give the same
-decisions, and tests can enumerate all outcomes. Temperature 0 makes distributions one-hot, so one
-`verify` serves greedy decoding and sampling.
+decisions, and tests can enumerate all outcomes. Temperature 0 makes distributions one-hot, so
+`verify` holds for greedy decoding too; `judge` then compares the most likely tokens alone, which
+comes to the same. A verdict costs a device one synchronisation.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
 
 from fastllm.errors import VocabularyError
-from fastllm.trace import DecodingConfig
+from fastllm.trace import DecodingConfig, LenienceForm, Verification
+
+Chance = TypeVar("Chance", float, torch.Tensor)
 
 
 def distribution(logits: torch.Tensor, config: DecodingConfig) -> torch.Tensor:
@@ -65,7 +68,7 @@ def forbid(logits: torch.Tensor, banned: Sequence[Sequence[int]]) -> torch.Tenso
         places += [row * size + token for token in known]
     if not places:
         return logits
-    where = torch.tensor(places, device=logits.device)
+    where = torch.tensor(places).to(logits.device, non_blocking=True)
     return logits.reshape(-1).index_fill(0, where, float("-inf")).view_as(logits)
 
 
@@ -79,11 +82,13 @@ def draw(weights: torch.Tensor, uniform: torch.Tensor | float) -> torch.Tensor:
     Returns:
         A token id, shape (), int64. A token of weight 0 is never drawn.
     """
-    cumulative = weights.double().cumsum(-1)
-    reached = torch.as_tensor(uniform, dtype=torch.float64, device=weights.device) * cumulative[-1]
-    # The clamp keeps a product rounded up to the whole sum on the last token that has any weight.
-    last = (weights > 0).nonzero()[-1, 0] if weights.device.type == "cpu" else weights.shape[-1] - 1
-    return (cumulative <= reached).sum().clamp(max=last)
+    cumulative = weights.cumsum(-1, dtype=torch.float64)
+    whole = cumulative[-1]
+    share = torch.as_tensor(uniform, dtype=torch.float64)
+    reached = share.to(weights.device, non_blocking=True) * whole
+    # A product rounded up to the whole sum stays on the last token that added to it.
+    last = torch.searchsorted(cumulative, whole)
+    return torch.searchsorted(cumulative, reached, right=True).minimum(last)
 
 
 @dataclass(frozen=True)
@@ -99,6 +104,10 @@ class DenseProposal:
     def row(self, position: int, size: int) -> torch.Tensor:
         """The distribution at one position, shape (V,)."""
         return self.rows[position]
+
+    def dense(self, count: int, size: int) -> torch.Tensor:
+        """The distributions at the first positions, shape (count, V)."""
+        return self.rows[:count]
 
 
 @dataclass(frozen=True)
@@ -116,6 +125,11 @@ class OneHotProposal:
         row = torch.zeros(size, device=self.tokens.device)
         row[self.tokens[position]] = 1.0
         return row
+
+    def dense(self, count: int, size: int) -> torch.Tensor:
+        """The one-hot distributions at the first positions, shape (count, V)."""
+        rows = torch.zeros(count, size, device=self.tokens.device)
+        return rows.scatter_(1, self.tokens[:count, None], 1.0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -320,6 +334,10 @@ class SparseProposal:
         """The distribution at one position, shape (V,)."""
         return self.rows[position].dense(size)
 
+    def dense(self, count: int, size: int) -> torch.Tensor:
+        """The distributions at the first positions, shape (count, V)."""
+        return torch.stack([row.dense(size) for row in self.rows[:count]])
+
 
 Proposal = DenseProposal | OneHotProposal | SparseProposal
 
@@ -342,13 +360,14 @@ class Draft:
 
 
 class Verdict(NamedTuple):
-    """The outcome of `verify`, plain Python values.
+    """The outcome of `judge` or `verify`, plain Python values.
 
     Attributes:
         accepted: how many drafts stand.
         extra: the target's own token behind them.
         p: the target's probability of each drafted token.
         q: the drafter's, likewise.
+        thresholds: what the uniform of each drafted token is compared with; the test passes below.
         extra_p: the target's probability of `extra`.
     """
 
@@ -356,39 +375,162 @@ class Verdict(NamedTuple):
     extra: int
     p: list[float]
     q: list[float]
+    thresholds: list[float]
     extra_p: float
 
 
-def verify(p: torch.Tensor, draft: Draft, uniforms: torch.Tensor) -> Verdict:
-    """Accepts the longest prefix of a draft that the token rule accepts, and adds one token.
+def judge(
+    logits: torch.Tensor, draft: Draft, uniforms: torch.Tensor, config: DecodingConfig
+) -> Verdict:
+    """Decides on a draft by the target's logits, with the warp and the rule of the settings.
 
-    Draft x_i stands if u_i < p(x_i) / q(x_i). The first one that does not is replaced by a draw
-    from norm(max(p - q, 0)); if all stand, a bonus is drawn from p. The text that results is
-    distributed exactly as the target's own. Source: Leviathan et al. 2023, Algorithm 1,
-    arXiv:2211.17192.
+    The same as `verify` on their distributions; when greedy it reads the most likely tokens alone.
+
+    Args:
+        logits: shape (k + 1, V), at each drafted position and behind them, barred by `forbid`.
+        draft: k drafted tokens and the distributions they were drawn from.
+        uniforms: as for `verify`; when greedy they have no part in it.
+        config: temperature, top_k, top_p, verification and lenience.
+    """
+    if config.temperature > 0:
+        return verify(
+            distribution(logits, config),
+            draft,
+            uniforms,
+            config.verified_by,
+            lenience=config.lenience,
+            form=config.lenience_form,
+        )
+    best = logits.argmax(-1).tolist()
+    p = [float(token == wanted) for token, wanted in zip(draft.tokens, best, strict=False)]
+    q = draft.q.of(torch.tensor(draft.tokens)).tolist() if draft.tokens else []
+    accepted = [*p, 0.0].index(0.0)
+    return Verdict(accepted, best[accepted], p, q, p, 1.0)
+
+
+def verify(
+    p: torch.Tensor,
+    draft: Draft,
+    uniforms: torch.Tensor,
+    rule: Verification = "token",
+    *,
+    lenience: float = 1.0,
+    form: LenienceForm = "linear",
+) -> Verdict:
+    """Decides how much of a draft stands, and adds one token.
+
+    Every rule tests draft x_i with a uniform u_i of its own.
+
+    - Token: the test is u_i < p(x_i) / q(x_i). All before the first failure stand. The failed one
+      is replaced by a draw from norm(max(p - q, 0)); if all stand, a bonus is drawn from p. The
+      text is distributed exactly as the target's own. Source: Leviathan et al. 2023, Algorithm 1,
+      arXiv:2211.17192; Chen et al. 2023, arXiv:2302.01318.
+    - Block: the test is u_i < h_i (`block_thresholds`). All up to the last success stand, failures
+      before it too. Behind i of them the token is drawn from norm(max(p_i p - q, 0)), behind all
+      of them from p. As exact, and expected to accept at least as many. Both hold whatever decides
+      how long a draft is, as long as it decides by the tokens before the place and keeps what it
+      has drawn. Source: Sun et al. 2024, Algorithm 2, arXiv:2403.10444.
+    - Lenient: the test is u_i < f(p(x_i)) / q(x_i) (`relaxed`), all else as under the token rule.
+      Lossy. The correction stays a draw from norm(max(p - q, 0)): what passed too often cannot be
+      taken back, and since this adds only where p is above q, no other correction brings the text
+      closer to p in total variation; and no token becomes more likely than f(p). Source of the
+      test: Zhou et al. 2024 (DistillSpec), arXiv:2310.08461.
 
     Args:
         p: the target's distributions, shape (k + 1, V), at each drafted position and behind them.
         draft: k drafted tokens and the distributions they were drawn from.
         uniforms: k + 1 numbers in [0, 1): one test each, and the last for the extra token.
+        rule: which.
+        lenience: eps of the lenient rule; 1 is the token rule.
+        form: f of the lenient rule.
     """
-    count = len(draft.tokens)
-    size = p.shape[-1]
+    count, size = len(draft.tokens), p.shape[-1]
+    uniforms = uniforms.to(p.device, non_blocking=True)
     if count == 0:
         extra = draw(p[0], uniforms[0])
-        return Verdict(0, int(extra), [], [], float(p[0, extra]))
-    tokens = torch.as_tensor(draft.tokens, device=p.device)
-    chance_p = p[:count].gather(1, tokens[:, None])[:, 0]
-    chance_q = draft.q.of(tokens)
-    # u < p/q without the division: q is above 0 because the token was drawn from it.
-    stands = uniforms[:count].to(p.device) * chance_q < chance_p
-    accepted = int(stands.long().cumprod(0).sum())
-    weights = p[accepted]
-    if accepted < count:
-        residual = (weights - draft.q.row(accepted, size)).clamp_(min=0)
-        # p = q up to rounding leaves nothing over: then p itself is the right distribution.
-        weights = torch.where(residual.sum() > 0, residual, weights)
-    extra = draw(weights, uniforms[count])
-    return Verdict(
-        accepted, int(extra), chance_p.tolist(), chance_q.tolist(), float(p[accepted, extra])
-    )
+        token, chance = _on_host(extra[None], p[0].gather(0, extra[None]))
+        return Verdict(0, int(token), [], [], [], chance)
+    tokens = torch.tensor(draft.tokens).to(p.device, non_blocking=True)[:, None]
+    rows = draft.q.dense(count, size).to(p.device, non_blocking=True)
+    chance_p, chance_q = p[:count].gather(1, tokens)[:, 0], rows.gather(1, tokens)[:, 0]
+    running, thresholds = None, chance_q[:0]
+    if rule == "block":
+        running, thresholds = block_thresholds(p, rows, chance_p, chance_q)
+        places = torch.arange(1, count + 1, device=p.device)
+        accepted = ((uniforms[:count] < thresholds) * places).max()
+    else:
+        raised = relaxed(chance_p, lenience, form) if rule == "lenient" else chance_p
+        # u < p/q without the division: q is above 0 because the token was drawn from it.
+        accepted = (uniforms[:count] * chance_q < raised).long().cumprod(0).sum()
+    # Selected on the device: an index that Python knew would cost a synchronisation.
+    at = accepted[None]
+    here = p.index_select(0, at)[0]
+    drafted = rows.index_select(0, at.clamp(max=count - 1))[0] * (accepted < count)
+    weight = here if running is None else here * running.index_select(0, at).to(p.dtype)
+    residual = (weight - drafted).clamp_(min=0)
+    # p = q up to rounding leaves nothing over: then p itself is the right distribution.
+    extra = draw(torch.where(residual.sum() > 0, residual, here), uniforms[count])[None]
+    found = _on_host(at, extra, here.gather(0, extra), chance_p, chance_q, thresholds)
+    (where, token, chance), found = found[:3], found[3:]
+    of_p, of_q, tests = found[:count], found[count : 2 * count], found[2 * count :]
+    if rule != "block":
+        raised_p = [relaxed(x, lenience, form) for x in of_p] if rule == "lenient" else of_p
+        pairs = zip(raised_p, of_q, strict=True)
+        tests = [x / y if x < y else float(x > 0) for x, y in pairs]
+    return Verdict(int(where), int(token), of_p, of_q, tests, chance)
+
+
+def block_thresholds(
+    p: torch.Tensor, q: torch.Tensor, chance_p: torch.Tensor, chance_q: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The tests of block verification.
+
+    p_0 = 1 and p_i = min(p_{i-1} p(x_i) / q(x_i), 1) is the chance that i drafts or more stand,
+    given the first i. The test that brings this about is u_i < h_i: with s_i the sum over x of
+    max(p_i p(x) - q(x), 0), both behind i drafts, h_i = s_i / (s_i + 1 - p_i), 0 / 0 taken as 0,
+    and h_k = p_k behind the whole draft. Source: Sun et al. 2024, arXiv:2403.10444.
+
+    Args:
+        p: the target's distributions, shape (k + 1, V).
+        q: the drafter's, shape (k, V).
+        chance_p: the target's probability of each drafted token, shape (k,).
+        chance_q: the drafter's.
+
+    Returns:
+        p_0 to p_k, shape (k + 1,), and h_1 to h_k, shape (k,), both float64.
+    """
+    count = len(q)
+    # p_i is the least product of the last ratios up to i, of none (1) at most: in logarithms, the
+    # sum of them all less the largest sum so far. q is above 0, but might have been rounded to it.
+    tiny = torch.finfo(torch.float64).tiny
+    ratios = chance_p.double().log() - chance_q.double().clamp(min=tiny).log()
+    sums = torch.cat([ratios.new_zeros(1), ratios.cumsum(0)])
+    running = (sums - sums.cummax(0).values).exp()
+    inner = running[1:count]
+    # q - p_i p in one pass: what is below 0 of it is s_i.
+    missing = torch.addcmul(q[1:], inner[:, None].to(p.dtype), p[1:count], value=-1)
+    surplus = -missing.clamp_(max=0).sum(-1).double()
+    whole = surplus + 1 - inner
+    thresholds = torch.where(whole > 0, surplus / whole, 0.0)
+    return running, torch.cat([thresholds, running[count:]])
+
+
+def relaxed(p: Chance, lenience: float, form: LenienceForm) -> Chance:
+    """What lenient verification puts in the place of p: p / eps, p / eps^2 or p^eps.
+
+    Source: Zhou et al. 2024 (DistillSpec), arXiv:2310.08461.
+
+    Args:
+        p: a probability, or any shape of them.
+        lenience: eps, above 0; 1 leaves p as it is.
+        form: "linear", "square" or "exponent".
+    """
+    if form == "exponent":
+        raised: Chance = p**lenience
+        return raised
+    return p / (lenience if form == "linear" else lenience**2)
+
+
+def _on_host(*parts: torch.Tensor) -> list[float]:
+    """Vectors as one list of numbers, fetched at once. Ids stay exact: float64 holds 2^53."""
+    return torch.cat([part.double() for part in parts]).tolist()

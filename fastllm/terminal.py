@@ -106,11 +106,17 @@ def counts(trace: Trace) -> str:
     if not trace.drafter:
         return f"{tokens} tokens in {calls} target calls, without a drafter; {seconds:.2f} s."
     drafted = metrics.drafted(trace)
+    length = trace.config.length_label
     return (
         f"{tokens} tokens in {calls} target calls with {trace.drafter} ({metrics.tau(trace):.2f} "
         f"tokens a call); the target alone needs {tokens}. {metrics.accepted(trace)} of {drafted} "
-        f"drafted tokens accepted; {seconds:.2f} s."
+        f"drafted tokens accepted; {seconds:.2f} s. {_capital(trace.config.rule_label)}."
+        + (f" Draft length: {length}." if length else "")
     )
+
+
+def _capital(words: str) -> str:
+    return words[:1].upper() + words[1:]
 
 
 def _controls(letter: str) -> bool:

@@ -6,8 +6,8 @@ around. Rates (tokens per call, acceptance, speed-up) are computed from the roun
 """
 
 import json
-from dataclasses import asdict, dataclass, field, fields
-from typing import Any, ClassVar, Literal
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any, ClassVar, Literal, get_args
 
 from fastllm.errors import DataError, SettingsError
 
@@ -19,6 +19,12 @@ Alternative = tuple[int, Probability]
 
 RoundKind = Literal["plain", "speculative"]
 Ending = Literal["end_of_text", "length", "stopped", "deadline"]
+Verification = Literal["token", "block", "lenient"]
+"""The rules that accept or refuse drafted tokens (`fastllm.sampling.verify`)."""
+LenienceForm = Literal["linear", "square", "exponent"]
+"""What lenient verification puts in the place of p: p / eps, p / eps^2, p^eps."""
+DraftLength = Literal["fixed", "adaptive"]
+"""Whether every draft has gamma tokens, or ends where it would not pay (`drafters.length`)."""
 
 
 @dataclass(frozen=True)
@@ -27,22 +33,36 @@ class DecodingConfig:
 
     Attributes:
         gamma: draft length, the most tokens the drafter proposes a round.
+        draft_length: "fixed" drafts gamma tokens; "adaptive" stops a draft, under drafters that
+            know how sure they are, where the next token is not worth the two costs below
+            (`fastllm.drafters.length`). The text is as exact as ever.
+        draft_cost: of one drafted token, in one-token calls of the target; the c of the papers.
+        call_cost: what a drafted token adds to the target's call, in one-token calls: of a call
+            that takes v as long for gamma + 1 tokens as for one, (v - 1) / gamma. Both costs are
+            numbers that were measured before (`python -m fastllm bench` prints them) and never
+            timed in a run, so that a run can be repeated; by default those of the shipped LSTM on
+            two CPU cores. With "fixed" they have no meaning.
         temperature: 0 is greedy: the distribution becomes one-hot on the most likely token.
         top_k: keep only the k most likely tokens; 0 keeps all.
         top_p: keep the smallest set of most likely tokens whose mass reaches top_p; 1 keeps all.
         max_new_tokens: the most tokens to write, the end token included.
         seed: of the uniforms that every random decision is made with.
-        verification: the rule that accepts or refuses drafted tokens.
+        verification: the rule that accepts or refuses drafted tokens; "auto" is "block" when
+            sampling and "token" when greedy, where the two decide alike. "lenient" is for sampling
+            alone, and lossy: the text is no longer distributed as the target's own.
+        lenience: the eps of lenient verification, above 0; 1 is exact, less accepts more.
+        lenience_form: what eps does to the target's probability of a draft.
         no_repeat_ngram: no sequence of so many tokens comes twice, the start token counted; 0 is
             off, None what the target's own generation configuration says.
         min_new_tokens: the end token does not come before so many others; 0 is off, None what the
             target's own generation configuration says.
 
-    The last two are rules of the target's text: `fastllm.rules` applies them, and
+    These last two are rules of the target's text: `fastllm.rules` applies them, and
     `fastllm.targets.resolve` puts the target's own numbers in the place of None.
 
     Raises:
-        SettingsError: names the field, the value and the range.
+        SettingsError: names the field, the value and the range; or names two settings that do not
+            go together.
     """
 
     gamma: int = 5
@@ -51,7 +71,12 @@ class DecodingConfig:
     top_p: float = 1.0
     max_new_tokens: int = 96
     seed: int = 0
-    verification: Literal["token"] = "token"
+    verification: Literal["auto"] | Verification = "auto"
+    lenience: float = 1.0
+    lenience_form: LenienceForm = "linear"
+    draft_length: DraftLength = "fixed"
+    draft_cost: float = 0.15
+    call_cost: float = 0.09
     no_repeat_ngram: int | None = None
     min_new_tokens: int | None = None
 
@@ -62,9 +87,18 @@ class DecodingConfig:
         "top_p": (0.01, 1.0),
         "max_new_tokens": (1, 1024),
         "seed": (0, 2**31 - 1),
+        "lenience": (0.01, 1.0),
+        "draft_cost": (0.0, 10.0),
+        "call_cost": (0.0, 10.0),
         "no_repeat_ngram": (0, 64),
         "min_new_tokens": (0, 1024),
     }
+    CHOICES: ClassVar[dict[str, tuple[str, ...]]] = {
+        "verification": ("auto", *get_args(Verification)),
+        "lenience_form": get_args(LenienceForm),
+        "draft_length": get_args(DraftLength),
+    }
+    """The settings that are words, and the words."""
     LEFT_TO_TARGET: ClassVar[tuple[str, ...]] = ("no_repeat_ngram", "min_new_tokens")
     """The settings that may be None."""
 
@@ -80,22 +114,77 @@ class DecodingConfig:
                 raise SettingsError(
                     f"{name}={value!r} is out of range: give {kind} between {low} and {high}."
                 )
-        if self.verification != "token":
+        for name, words in self.CHOICES.items():
+            value = getattr(self, name)
+            if value not in words:
+                raise SettingsError(f"{name}={value!r} is not known: give {', '.join(words)}.")
+        if self.verification == "lenient" and self.temperature == 0:
             raise SettingsError(
-                f"verification={self.verification!r} is not a rule we have: give 'token'."
+                "verification='lenient' with temperature=0: a greedy target has one token at each "
+                "place, so that lenience has nothing to act on. Give a temperature above 0, or "
+                "another verification."
             )
+        default = type(self).lenience, type(self).lenience_form
+        if self.verification != "lenient" and (self.lenience, self.lenience_form) != default:
+            raise SettingsError(
+                f"lenience={self.lenience!r} and lenience_form={self.lenience_form!r} with "
+                f"verification={self.verification!r}: they are settings of 'lenient' alone. Give "
+                "verification='lenient', or leave them out."
+            )
+
+    @property
+    def verified_by(self) -> Verification:
+        """The rule that runs: "auto" settled, and "token" when greedy, where "block" equals it."""
+        if self.temperature == 0:
+            return "token"
+        return "block" if self.verification == "auto" else self.verification
+
+    @property
+    def lossy(self) -> bool:
+        """Whether the text may differ in distribution from the target's own."""
+        return self.verified_by == "lenient" and self.lenience < 1
+
+    @property
+    def rule_label(self) -> str:
+        """The rule that runs in words: "block verification", "lossy: lenient, linear, eps 0.5"."""
+        if self.lossy:
+            return f"lossy: lenient, {self.lenience_form}, eps {self.lenience:g}"
+        return f"{self.verified_by} verification"
+
+    @property
+    def length_label(self) -> str:
+        """How long drafts are, in words; empty where all have gamma tokens."""
+        if self.draft_length == "fixed":
+            return ""
+        return f"adaptive (c {self.draft_cost:g}, call cost {self.call_cost:g})"
+
+    def greedy(self) -> "DecodingConfig":
+        """The same at temperature 0, where every rule of verification comes to the same."""
+        default = type(self)
+        return replace(
+            self,
+            temperature=0.0,
+            verification=default.verification,
+            lenience=default.lenience,
+            lenience_form=default.lenience_form,
+        )
 
 
 @dataclass(frozen=True)
 class Judged:
-    """One drafted token that the target judged.
+    """One drafted token that was tested.
+
+    What stands is the matter of the rule (`DecodingConfig.verified_by`): under the token rule and
+    the lenient one all drafts before the first test that fails, under the block rule all up to the
+    last test that passes.
 
     Attributes:
         token: the drafted token id.
         p: the target's probability of it, after rules, temperature and filters.
         q: the drafter's, likewise; the draft was drawn from exactly this.
-        uniform: the number in [0, 1) that judged it.
-        threshold: min(1, p/q); accepted where uniform < threshold.
+        uniform: the number in [0, 1) that it was tested with.
+        threshold: the test passes where uniform < threshold: min(1, p/q) under the token rule,
+            min(1, f(p)/q) under the lenient one, h of Sun et al. 2024 under the block rule.
         overlap: sum over the vocabulary of min(p, q), the chance that a draft from q is accepted.
         p_unwarped: the target's probability at temperature 1, without rules and filters.
         q_unwarped: the drafter's, likewise.
@@ -116,6 +205,11 @@ class Judged:
     target_best: tuple[Alternative, ...] = ()
     drafter_best: tuple[Alternative, ...] = ()
 
+    @property
+    def passed(self) -> bool:
+        """Whether its own test passed; under the block rule a draft may stand without."""
+        return self.uniform < self.threshold
+
 
 @dataclass(frozen=True)
 class Round:
@@ -124,8 +218,9 @@ class Round:
     Attributes:
         kind: plain where nothing was drafted.
         drafted: the drafted ids. What came behind a drafted end token is not in here.
-        judged: one entry for each accepted draft and for the first refused one.
-        accepted: how many drafts were accepted.
+        judged: one entry for each draft that was tested: under the block rule all, else those that
+            were accepted and the first refused one.
+        accepted: how many drafts were accepted: they stand, none behind them does.
         extra: the token the target itself added: the plain token, the correction of a refused
             draft, or the bonus after a fully accepted one; None after an accepted end token.
         extra_p: the target's probability of `extra`, after rules, temperature and filters; for a
@@ -165,7 +260,7 @@ class Round:
 
     @property
     def refused(self) -> int | None:
-        """The first refused draft; those behind it were never judged."""
+        """The first draft that does not stand; none behind it does either."""
         return self.drafted[self.accepted] if self.accepted < len(self.drafted) else None
 
 
@@ -177,7 +272,8 @@ class Trace:
         source: the article as given.
         prefix: what was put before it for the target ("summarize: " or nothing).
         cut_at: the character of `source` at which it was cut to fit; None if it was not.
-        config: the settings, None resolved to the target's own numbers.
+        config: the settings, None resolved to the target's own numbers, and `verification` the
+            rule that ran.
         target: the target's name.
         drafter: the drafter's name; empty for the target alone.
         vocabulary: the fingerprint of the vocabulary that the ids belong to.

@@ -11,17 +11,13 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from fastllm.errors import CheckpointError, FastLLMError, SettingsError
+from fastllm.errors import CheckpointError, HubError, SettingsError
 
 Files = Mapping[str, Path | bytes]
 """Path in the repository -> the file whose content goes there, or the content."""
 
 KEPT = ".gitattributes"
 """The Hub's own file, which says what is stored as a large file."""
-
-
-class HubError(FastLLMError):
-    """The Hub refused, or could not be reached."""
 
 
 def require_repository(name: str) -> str:

@@ -7,6 +7,7 @@ a test states a whole model as a small function. Letters are tokens: 0 starts (a
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 
 import torch
@@ -176,6 +177,20 @@ class RuleSession:
 
     def accept(self, tokens: Sequence[int]) -> None:
         self.told.extend(tokens)
+
+
+class HesitantSession(RuleSession):
+    """Draws from a rule and decides behind each token whether to go on: drafts of any length."""
+
+    def draft(
+        self, prefix: Sequence[int], k: int, config: DecodingConfig, uniforms: torch.Tensor
+    ) -> Draft:
+        if sum(prefix) % 4 == 3:
+            return Draft([], OneHotProposal(torch.zeros(0, dtype=torch.long)))
+        whole = super().draft(prefix, k, config, uniforms)
+        ends = (place for place, token in enumerate(whole.tokens, 1) if (token + place) % 2)
+        count = next(ends, k)
+        return replace(whole, tokens=whole.tokens[:count])
 
 
 class ScriptedDrafter:

@@ -3,6 +3,7 @@
 import html
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -195,6 +196,10 @@ def test_numbers_by_hand() -> None:
     generate, plain, lane = setting["lanes"]
     assert setting["one_token_call_seconds"] == 0.01
     assert [row["v"] for row in setting["call_costs"]] == pytest.approx([1, 1.3])
+    assert setting["call_cost"] == pytest.approx(0.1)
+    assert "--call-cost 0.100, and --draft-cost 0.200 (x)." in report.markdown(
+        report.summarise(by_hand())
+    )
     assert lane["tau"]["median"] == 3
     assert lane["c"] == pytest.approx(0.2)
     assert lane["v"] == pytest.approx(1.3)
@@ -234,6 +239,21 @@ def test_another_greedy_text_is_said_first() -> None:
 def test_quartiles() -> None:
     assert report.spread([4, None, 1, 2, 3, 5]) == {"median": 3, "low": 2, "high": 4}
     assert report.spread([None]) is None
+
+
+def test_each_temperature_names_its_rule(done: Bench) -> None:
+    shown = report.markdown(report.summarise(done))
+    assert "Token verification." in shown
+    assert "Block verification." in shown
+    assert "ossy" not in shown
+    config = replace(done.config, temperature=1.0, verification="lenient", lenience=0.5)
+    lossy = replace(done, config=config, rows={1.0: done.rows[1.0]})
+    made = report.summarise(lossy)
+    titles = [table.title for section in report.sections(made) for table in section.tables]
+    assert titles
+    assert all("lossy: lenient, linear, eps 0.5" in title for title in titles)
+    assert "LOSSY (lenient, linear, eps 0.5)" in report.markdown(made)
+    assert "Temperature 1, lossy: lenient, linear, eps 0.5" in page_of(made)
 
 
 # What is written.

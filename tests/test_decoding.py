@@ -2,7 +2,9 @@
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import product
+from typing import Any
 
 import pytest
 import torch
@@ -10,6 +12,7 @@ from fakes import (
     END,
     START,
     FakeSession,
+    HesitantSession,
     Rule,
     RuleSession,
     ScriptedDrafter,
@@ -157,15 +160,19 @@ def test_greedy_speculation_follows_a_target_that_looks_at_everything() -> None:
     "settings",
     [
         {},
+        {"hesitant": True},
+        {"hesitant": True, "verification": "token", "no_repeat_ngram": 2},
         {"top_k": 3},
         {"top_p": 0.7},
         {"no_repeat_ngram": 1, "min_new_tokens": 3},
         {"no_repeat_ngram": 2, "min_new_tokens": 2, "top_p": 0.9},
     ],
 )
-def test_sampled_texts_follow_the_target(settings: dict[str, float]) -> None:
+def test_sampled_texts_follow_the_target(settings: dict[str, Any]) -> None:
     """1,200 seeds against exact chances: the loop hands each decision a uniform of its own."""
     size, length, runs = 5, 3, 1200
+    settings = dict(settings)
+    drafts = HesitantSession if settings.pop("hesitant", False) else RuleSession
     rule, drafter = random_rule(size, seed=2), random_rule(size, seed=9)
     counts: Counter[tuple[int, ...]] = Counter()
     for seed in range(runs):
@@ -173,7 +180,7 @@ def test_sampled_texts_follow_the_target(settings: dict[str, float]) -> None:
             gamma=2, temperature=1.0, max_new_tokens=length, seed=seed, **settings
         )
         rounds = speculate(
-            FakeSession(rule), RuleSession(drafter), config, statistics=False, **IDS
+            FakeSession(rule), drafts(drafter), config, statistics=False, **IDS
         )
         counts[tuple(written(list(rounds)))] += 1
     expected = {text: runs * chance for text, chance in texts(rule, config, (), length)}
@@ -227,9 +234,12 @@ def test_a_seed_gives_the_same_run_again_and_another_seed_another() -> None:
     assert run(8) != first
 
 
-def test_statistics_are_shown_only_and_change_nothing() -> None:
+@pytest.mark.parametrize("rule", ["token", "block"])
+def test_statistics_are_shown_only_and_change_nothing(rule: str) -> None:
     def run(statistics: bool) -> list[Round]:
-        config = DecodingConfig(temperature=0.8, top_p=0.9, max_new_tokens=15, seed=3)
+        config = DecodingConfig(
+            temperature=0.8, top_p=0.9, max_new_tokens=15, seed=3, verification=rule
+        )
         session = FakeSession(random_rule(SIZE, seed=1))
         drafting = RuleSession(random_rule(SIZE, seed=1, scale=1.2))
         return list(speculate(session, drafting, config, statistics=statistics, **IDS))
@@ -242,14 +252,59 @@ def test_statistics_are_shown_only_and_change_nothing() -> None:
         assert bool(entry.extra_best) == (entry.extra is not None)
         for place, test in enumerate(entry.judged):
             assert 0 <= test.overlap <= 1 + 1e-6
-            assert test.threshold == pytest.approx(min(1, test.p / test.q))
-            assert (test.uniform < test.threshold) == (place < entry.accepted)
+            if rule == "token":
+                assert test.threshold == pytest.approx(min(1, test.p / test.q))
+                assert test.passed == (place < entry.accepted)
             assert test.token == entry.drafted[place]
             assert len(test.target_best) == len(test.drafter_best) == BEST
             chances = [chance for _, chance in test.target_best]
             assert chances == sorted(chances, reverse=True)
             assert 0 < test.p_unwarped < 1
             assert 0 < test.q_unwarped < 1
+
+
+def test_a_block_round_holds_every_test() -> None:
+    config = DecodingConfig(gamma=5, temperature=1.0, max_new_tokens=40)
+    failed_before = False
+    for seed in range(12):
+        session = FakeSession(random_rule(SIZE, seed=seed))
+        drafting = RuleSession(random_rule(SIZE, seed=seed, scale=1.1))
+        run = speculate(session, drafting, replace(config, seed=seed), **IDS)
+        for entry in run:
+            assert tuple(test.token for test in entry.judged) == entry.drafted
+            passed = [place for place, test in enumerate(entry.judged, 1) if test.passed]
+            assert entry.accepted == max(passed, default=0), "the longest prefix that passes"
+            failed_before |= len(passed) < entry.accepted
+            if entry.judged:
+                running = 1.0
+                for test in entry.judged:
+                    running = min(1.0, running * test.p / test.q)
+                assert entry.judged[-1].threshold == pytest.approx(running)
+    assert failed_before
+
+
+def test_lenient_rounds_accept_more_and_write_another_text() -> None:
+    def run(**settings: Any) -> list[Round]:
+        config = DecodingConfig(temperature=1.0, max_new_tokens=100, **settings)
+        session = FakeSession(random_rule(SIZE, seed=1, end_bias=-20.0))
+        return list(speculate(session, RuleSession(random_rule(SIZE, seed=2)), config, **IDS))
+
+    def share(rounds: list[Round]) -> float:
+        return sum(r.accepted for r in rounds) / sum(len(r.drafted) for r in rounds)
+
+    exact = run(verification="token")
+    assert without_clocks(run(verification="lenient")) == without_clocks(exact)
+    shares = [share(exact)]
+    for form in ("linear", "square", "exponent"):
+        lenient = run(verification="lenient", lenience=0.3, lenience_form=form)
+        shares.append(share(lenient))
+        for entry in lenient:
+            assert len(entry.judged) == min(entry.accepted + 1, len(entry.drafted))
+            for place, test in enumerate(entry.judged):
+                raised = {"linear": test.p / 0.3, "square": test.p / 0.09}.get(form, test.p**0.3)
+                assert test.threshold == pytest.approx(min(1, raised / test.q))
+                assert test.passed == (place < entry.accepted)
+    assert min(shares[1:]) > shares[0] + 0.05
 
 
 def test_greedy_rounds_show_the_unwarped_probabilities() -> None:

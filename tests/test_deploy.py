@@ -17,7 +17,7 @@ import yaml
 from fake_hub import FakeHub
 
 from fastllm import deploy, upload
-from fastllm.errors import FastLLMError, SettingsError
+from fastllm.errors import FastLLMError, HubError, SettingsError
 
 # The Hub's client sends files in a way that its own library for HTTP is about to give up.
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
@@ -177,27 +177,27 @@ def test_a_private_space(hub: FakeHub, clone: Path) -> None:
 
 def test_hardware_that_is_not_paid_for(hub: FakeHub, clone: Path) -> None:
     plan = deploy.plan(SPACE, hardware="t4-small", root=clone)
-    with pytest.raises(upload.HubError, match=r"creating .* 402 .*t4-small has to be paid for"):
+    with pytest.raises(HubError, match=r"creating .* 402 .*t4-small has to be paid for"):
         deploy.deploy(plan, endpoint=hub.endpoint)
     deploy.deploy(deploy.plan(SPACE, root=clone), endpoint=hub.endpoint)
-    with pytest.raises(upload.HubError, match=r"asking for t4-small .* 402"):
+    with pytest.raises(HubError, match=r"asking for t4-small .* 402"):
         deploy.deploy(plan, endpoint=hub.endpoint)
 
 
 def test_an_owner_one_may_not_write_to(hub: FakeHub, clone: Path) -> None:
-    with pytest.raises(upload.HubError, match=r"403 .*write access"):
+    with pytest.raises(HubError, match=r"403 .*write access"):
         deploy.deploy(deploy.plan("other/race", root=clone), endpoint=hub.endpoint)
 
 
 def test_a_token_that_is_not_valid(hub: FakeHub, clone: Path) -> None:
     plan = deploy.plan(SPACE, root=clone)
-    with pytest.raises(upload.HubError, match=r"401 .*hf auth login"):
+    with pytest.raises(HubError, match=r"401 .*hf auth login"):
         deploy.deploy(plan, endpoint=hub.endpoint, token="hf_bad")
 
 
 def test_no_token(hub: FakeHub, clone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.get_token", lambda: None)
-    with pytest.raises(upload.HubError, match="no token"):
+    with pytest.raises(HubError, match="no token"):
         deploy.deploy(deploy.plan(SPACE, root=clone), endpoint=hub.endpoint)
     assert not hub.requests
 
@@ -205,14 +205,14 @@ def test_no_token(hub: FakeHub, clone: Path, monkeypatch: pytest.MonkeyPatch) ->
 def test_nobody_answers(hub: FakeHub, clone: Path) -> None:
     hub.server.shutdown()
     hub.server.server_close()
-    with pytest.raises(upload.HubError, match="cannot be reached"):
+    with pytest.raises(HubError, match="cannot be reached"):
         deploy.deploy(deploy.plan(SPACE, root=clone), endpoint=hub.endpoint)
 
 
 def test_a_card_that_the_hub_does_not_take(hub: FakeHub, clone: Path) -> None:
     plan = deploy.plan(SPACE, root=clone)
     bad = deploy.Plan(SPACE, "gradio", "cpu-basic", {}, {**plan.files, "README.md": b"# no head"})
-    with pytest.raises(upload.HubError, match="no front matter"):
+    with pytest.raises(HubError, match="no front matter"):
         deploy.deploy(bad, endpoint=hub.endpoint)
     assert not hub.repositories["space", SPACE].commits
 

@@ -77,6 +77,54 @@ def test_the_rules_are_the_targets_own_unless_given(command: list[str]) -> None:
         )
 
 
+@pytest.mark.parametrize("command", [["run", "a.txt"], ["eval", "--gate"], ["bench"]])
+def test_every_setting_has_a_flag(command: list[str]) -> None:
+    wanted = {
+        "verification": "lenient",
+        "lenience": 0.4,
+        "lenience_form": "square",
+        "draft_length": "adaptive",
+        "draft_cost": 0.3,
+        "call_cost": 0.2,
+    }
+    for dash in ("-", "_"):
+        flags = [
+            word
+            for name, value in wanted.items()
+            for word in ("--" + name.replace("_", dash), str(value))
+        ]
+        options = build_parser(command).parse_args([*command, *flags])
+        assert decoding_config(options, temperature=1.0) == DecodingConfig(
+            temperature=1.0, **wanted
+        )
+    with pytest.raises(SystemExit, match="2"):
+        build_parser(command).parse_args([*command, "--verification", "hope"])
+
+
+def test_lenience_is_for_sampling_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    lenient = ["--verification", "lenient", "--lenience", "0.5"]
+    assert main(["run", "a.txt", *lenient]) == 2
+    assert "temperature above 0" in capsys.readouterr().err
+    for command in ("eval", "bench"):
+        assert main([command, "--data", "x", *lenient, "--temperature", "0", "0.7"]) == 2
+        assert "Give --temperature 0.7 alone" in capsys.readouterr().err
+    assert main(["bench", "--data", "x", *lenient]) == 2
+    assert "Give --temperature 1 alone" in capsys.readouterr().err
+    assert main(["eval", "--data", "x", "--lenience", "0.5"]) == 2
+    assert "settings of 'lenient' alone" in capsys.readouterr().err
+
+
+def test_run_names_the_rule(folder: str, article: str, capsys: pytest.CaptureFixture[str]) -> None:
+    common = ["run", article, "--target", folder, "--drafter", "lookup", *SHORT]
+    assert main(common) == 0
+    assert "Token verification." in capsys.readouterr().out
+    assert main([*common, "--temperature", "1"]) == 0
+    assert "Block verification." in capsys.readouterr().out
+    lenient = ["--verification", "lenient", "--lenience", "0.5"]
+    assert main([*common, "--temperature", "1", *lenient]) == 0
+    assert "Lossy: lenient, linear, eps 0.5." in capsys.readouterr().out
+
+
 def test_run_reads_standard_input(
     folder: str,
     story: str,
@@ -168,6 +216,21 @@ def test_eval_compares_with_generate(
     tree = json.loads((tmp_path / "out" / "report.json").read_text())
     assert tree["generate"]["equal"]["lookup"] == {"3": 1}
     assert not (tmp_path / "out" / "report.html").exists()
+
+
+def test_a_lossy_rule_is_named_everywhere(
+    evaluation: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lenient = ["--verification", "lenient", "--lenience", "0.5", "--temperature", "1"]
+    assert main([*evaluation, *lenient, "--limit", "1", "--out", str(tmp_path)]) == 0
+    shown = capsys.readouterr().out
+    tables = [line for line in shown.splitlines() if line.startswith("### ")]
+    assert len(tables) >= 4
+    assert all("lossy: lenient, linear, eps 0.5" in title for title in tables)
+    assert "LOSSY (lenient, linear, eps 0.5): lanes with a drafter" in shown
+    page = (tmp_path / "report.html").read_text()
+    assert "Temperature 1, lossy: lenient, linear, eps 0.5" in page
+    assert "T = 1, lossy" in page
 
 
 def test_an_interrupted_eval_writes_what_it_has(

@@ -13,7 +13,7 @@ from fake_hub import FakeHub
 
 from fastllm import push, upload
 from fastllm.checkpoints import SHIPPED, shipped_drafters
-from fastllm.errors import CheckpointError, SettingsError
+from fastllm.errors import CheckpointError, HubError, SettingsError
 
 # The Hub's client sends files in a way that its own library for HTTP is about to give up.
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
@@ -144,7 +144,7 @@ def test_a_large_file_that_is_not_taken(
             (403, {"error": "storage is full"}) if method == "PUT" else answer(method, *rest)
         ),
     )
-    with pytest.raises(upload.HubError, match=r"sending the files of mill/lstm: .* 403"):
+    with pytest.raises(HubError, match=r"sending the files of mill/lstm: .* 403"):
         push.push(push.package(str(drafter), NAME), endpoint=hub.endpoint)
     assert not hub.repositories["model", NAME].commits
 

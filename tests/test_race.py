@@ -84,7 +84,7 @@ def test_a_trace_says_what_it_is_of() -> None:
     alone, drafted = race.traces()
     assert alone.source == drafted.source == article
     assert alone.cut_at == 9
-    assert alone.config == resolve(config, target)
+    assert alone.config == replace(resolve(config, target), verification="token")
     assert (alone.target, alone.drafter, drafted.drafter) == ("fake", "", "always")
     assert alone.vocabulary == "letters"
     assert alone.hardware
@@ -95,6 +95,19 @@ def test_a_trace_says_what_it_is_of() -> None:
     assert set(alone.tokens) <= set(alone.names)
     best = [token for entry in alone.rounds for token, _ in entry.extra_best]
     assert set(best) <= set(alone.names)
+
+
+def test_a_trace_says_what_of_the_target_is_not_applied() -> None:
+    target = FakeTarget(text_rule(TEXT, SIZE))
+    assert "settings not applied" not in traced(target).versions
+    target.unsupported = ("num_beams=4", "length_penalty=2.0")
+    assert traced(target).versions["settings not applied"] == "num_beams=4, length_penalty=2.0"
+
+
+def traced(target: FakeTarget) -> Trace:
+    race = Race(target, [None], "words", DecodingConfig(max_new_tokens=2))
+    list(race)
+    return race.traces()[0]
 
 
 def test_a_text_cut_at_its_length_says_so() -> None:

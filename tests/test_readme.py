@@ -81,7 +81,8 @@ def test_repository_map_is_true() -> None:
             folders = ["", name]
 
 
-@pytest.mark.parametrize("snippet", SNIPPETS)
-def test_python_snippet_runs(snippet: str, capsys: pytest.CaptureFixture[str]) -> None:
-    exec(compile(snippet, "<README snippet>", "exec"), {"__name__": "readme"})
-    assert capsys.readouterr().out
+def test_python_snippets_run_one_behind_the_other(capsys: pytest.CaptureFixture[str]) -> None:
+    known = {"__name__": "readme"}
+    for snippet in SNIPPETS:
+        exec(compile(snippet, "<README snippet>", "exec"), known)
+        assert capsys.readouterr().out

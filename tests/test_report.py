@@ -1,9 +1,11 @@
+import dataclasses
 import json
 
 import pytest
 from evaluations import hand_made
 
 from fastllm import report
+from fastllm.trace import DecodingConfig
 
 SUMMARY = report.summarise(hand_made())
 GREEDY, SAMPLED = SUMMARY["settings"]
@@ -130,6 +132,26 @@ def test_markdown_tables_are_whole_and_hold_the_numbers() -> None:
     assert "Every lane wrote the target's own text" in shown
     assert "too narrow to be believed" in shown
     assert "Interrupted" not in shown
+
+
+def test_each_temperature_names_its_rule() -> None:
+    assert (GREEDY["rule"], SAMPLED["rule"]) == ("token verification", "block verification")
+    greedy, sampled = report.sections(SUMMARY)
+    assert "Token verification." in greedy.sentences
+    assert "Block verification." in sampled.sentences
+    notes = [table.note for section in (greedy, sampled) for table in section.tables]
+    assert sum("whose predecessors stand" in note for note in notes) == 1
+    assert "ossy" not in report.markdown(SUMMARY)
+    adaptive = dataclasses.replace(
+        hand_made(), config=DecodingConfig(draft_length="adaptive", draft_cost=0.1)
+    )
+    shown = report.markdown(report.summarise(adaptive))
+    assert shown.count("Draft length: adaptive (c 0.1, call cost 0.09)") == 2
+
+
+def test_what_of_the_target_is_not_applied_is_said() -> None:
+    noted = dataclasses.replace(hand_made(), notice="the target asks for num_beams=4.")
+    assert "Note: the target asks for num_beams=4." in report.markdown(report.summarise(noted))
 
 
 def test_the_report_says_what_went_wrong() -> None:

@@ -27,7 +27,7 @@ from transformers.generation.logits_process import (
 from fastllm import evaluate
 from fastllm.data.articles import Article
 from fastllm.distill.teacher import write_texts
-from fastllm.drafters import DRAFTERS, Drafter, drafter_class
+from fastllm.drafters import BOUND, DRAFTERS, Drafter, drafter_class
 from fastllm.drafters.ngram import NgramDrafter
 from fastllm.errors import SettingsError
 from fastllm.race import Race
@@ -354,7 +354,8 @@ def drafter_of(family: str, target: HubTarget, story: str) -> Drafter:
         texts = [vocabulary.encode(story[at:], 60).ids for at in (0, 100, 200)]
         found = kind.fit(texts, order=3, vocabulary_size=size, end_id=END)
     else:
-        found = kind.fresh(size, start_id=START, vocabulary=vocabulary.fingerprint)
+        bound = {"target": target} if family in BOUND else {}
+        found = kind.fresh(size, start_id=START, vocabulary=vocabulary.fingerprint, **bound)
     return found
 
 

@@ -12,6 +12,8 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
+from fastllm.checkpoints import SHIPPED
+from fastllm.demo.limits import Models, read_models
 from fastllm.trace import DecodingConfig
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -42,6 +44,8 @@ LIMITS = {
     "gamma",
     "seconds_per_run",
     "queue_size",
+    "runs_per_minute",
+    "upload_bytes",
 }
 """The names by which the page reads the limits."""
 
@@ -75,7 +79,7 @@ def test_front_matter_equals_spacefile(space: dict[str, Any]) -> None:
 
 
 def test_spacefile_has_every_key_and_no_other(space: dict[str, Any]) -> None:
-    assert set(space) == CARD | {"variables", "limits"}
+    assert set(space) == CARD | {"variables", "limits", "serve", "zero_gpu"}
 
 
 def test_spacefile_values_are_what_hugging_face_takes(space: dict[str, Any]) -> None:
@@ -102,6 +106,26 @@ def test_limits_are_known_and_within_the_settings(space: dict[str, Any]) -> None
     DecodingConfig(gamma=limits["gamma"], max_new_tokens=limits["max_new_tokens"])
     assert DecodingConfig().gamma <= limits["gamma"]
     assert DecodingConfig().max_new_tokens <= limits["max_new_tokens"]
+
+
+def test_zero_gpu_is_within_what_we_support(space: dict[str, Any]) -> None:
+    """A Space there gets its own Python and torch; the rest of the requirements stays."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert set(space["zero_gpu"]) == {"python_version", "torch"}
+    assert space["zero_gpu"]["python_version"] in SpecifierSet(project["requires-python"])
+    (ours,) = [Requirement(line) for line in lines_of("requirements.txt") if line[:5] == "torch"]
+    theirs = SpecifierSet(space["zero_gpu"]["torch"])
+    known = [f"2.{minor}.{patch}" for minor in range(30) for patch in range(3)]
+    accepted = [version for version in known if version in theirs]
+    assert accepted
+    assert all(version in ours.specifier for version in accepted)
+
+
+def test_the_models_of_the_page_ship(space: dict[str, Any]) -> None:
+    """What nobody has to download: the Space starts without the Hub."""
+    models = read_models(ROOT / "Spacefile", {})
+    assert models == Models()
+    assert (SHIPPED / models.target / "config.json").is_file()
 
 
 def test_app_file_exists(space: dict[str, Any]) -> None:

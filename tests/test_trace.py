@@ -1,12 +1,13 @@
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from fakes import FakeTarget, RuleDrafter, random_rule
 
 from fastllm.errors import DataError, SettingsError
 from fastllm.race import Race
-from fastllm.trace import DecodingConfig, Round, Trace, config_defaults
+from fastllm.trace import DecodingConfig, Judged, Round, Trace, config_defaults
 
 
 def recorded(**settings: float) -> list[Trace]:
@@ -17,7 +18,16 @@ def recorded(**settings: float) -> list[Trace]:
     return race.traces()
 
 
-@pytest.mark.parametrize("settings", [{}, {"temperature": 1.0, "top_p": 0.8, "seed": 3}])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"temperature": 1.0, "top_p": 0.8, "seed": 3},
+        {"temperature": 1.0, "verification": "token"},
+        {"temperature": 1.0, "verification": "lenient", "lenience": 0.4, "lenience_form": "square"},
+        {"draft_length": "adaptive", "draft_cost": 0.2, "call_cost": 0.01},
+    ],
+)
 def test_a_trace_survives_json(settings: dict[str, float]) -> None:
     for trace in recorded(max_new_tokens=12, **settings):
         again = Trace.from_json(json.loads(trace.dumps()))
@@ -25,6 +35,84 @@ def test_a_trace_survives_json(settings: dict[str, float]) -> None:
         assert again.tokens == trace.tokens
         assert isinstance(again.rounds[0].judged, tuple)
         assert all(isinstance(token, int) for token in again.names)
+
+
+def test_the_recorded_race_is_readable() -> None:
+    path = Path(__file__).resolve().parent.parent / "assets" / "recorded" / "race.json"
+    for tree in json.loads(path.read_text(encoding="utf-8"))["traces"]:
+        trace = Trace.from_json(tree)
+        assert trace.rounds
+        assert not trace.config.lossy
+
+
+def test_a_trace_of_before_the_rules_is_readable() -> None:
+    tree = json.loads(recorded(max_new_tokens=4)[1].dumps())
+    for name in ("lenience", "lenience_form", "draft_length", "draft_cost", "call_cost"):
+        del tree["config"][name]
+    config = Trace.from_json(tree).config
+    assert (config.verification, config.draft_length) == ("token", "fixed")
+
+
+@pytest.mark.parametrize(
+    ("settings", "ran"),
+    [
+        ({}, "token"),
+        ({"verification": "block"}, "token"),
+        ({"temperature": 0.7}, "block"),
+        ({"temperature": 0.7, "verification": "token"}, "token"),
+        ({"temperature": 0.7, "verification": "block"}, "block"),
+        ({"temperature": 0.7, "verification": "lenient", "lenience": 0.5}, "lenient"),
+    ],
+)
+def test_a_trace_names_the_rule_that_ran(settings: dict[str, float], ran: str) -> None:
+    assert DecodingConfig(**settings).verified_by == ran
+    for trace in recorded(max_new_tokens=4, **settings):
+        assert trace.config.verification == trace.config.verified_by == ran
+
+
+def test_the_rule_is_settled_by_the_temperature_of_the_run() -> None:
+    assert replace(DecodingConfig(), temperature=1.0).verified_by == "block"
+
+
+def test_the_greedy_settings_of_any() -> None:
+    lenient = DecodingConfig(temperature=1.0, verification="lenient", lenience=0.4, gamma=3)
+    assert lenient.greedy() == DecodingConfig(gamma=3)
+    assert lenient.rule_label == "lossy: lenient, linear, eps 0.4"
+    assert replace(lenient, lenience=1.0).rule_label == "lenient verification"
+    assert lenient.greedy().rule_label == "token verification"
+
+
+def test_lossy_is_lenient_and_less_than_1() -> None:
+    warm = {"temperature": 1.0}
+    assert not DecodingConfig().lossy
+    assert not DecodingConfig(**warm).lossy
+    assert not DecodingConfig(**warm, verification="lenient").lossy
+    assert DecodingConfig(**warm, verification="lenient", lenience=0.99).lossy
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"lenience": 0.5}, "lenience=0.5 .* verification='auto'"),
+        ({"lenience_form": "square"}, "lenience_form='square' with verification='auto'"),
+        ({"temperature": 1.0, "verification": "block", "lenience": 0.5}, "verification='block'"),
+        ({"verification": "lenient", "lenience": 0.5}, "lenient' with temperature=0"),
+        ({"temperature": 1.0, "verification": "lenient", "lenience": 0.0}, "lenience=0.0 .*0.01"),
+        ({"temperature": 1.0, "verification": "lenient", "lenience": 1.5}, "lenience=1.5 .*1.0"),
+        ({"temperature": 1.0, "verification": "lenient", "lenience": "1"}, "lenience='1'"),
+        ({"lenience_form": "cubic"}, "lenience_form='cubic'.*linear, square, exponent"),
+    ],
+)
+def test_settings_that_do_not_go_together_are_refused(
+    settings: dict[str, object], said: str
+) -> None:
+    with pytest.raises(SettingsError, match=said):
+        DecodingConfig(**settings)
+
+
+def test_a_test_passes_below_its_threshold() -> None:
+    assert Judged(4, 0.1, 0.2, uniform=0.49, threshold=0.5).passed
+    assert not Judged(4, 0.1, 0.2, uniform=0.5, threshold=0.5).passed
 
 
 def test_a_trace_of_another_schema_is_refused() -> None:

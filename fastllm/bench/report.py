@@ -147,6 +147,7 @@ def _setting(
             {"tokens": size, "seconds": seconds, "v": seconds / costs[1]}
             for size, seconds in costs.items()
         ],
+        "call_cost": metrics.call_cost(costs) if len(costs) > 1 else None,
         "encode_seconds": encoding,
         "lanes": entries,
         "best_gamma": best,
@@ -403,6 +404,7 @@ def _sentences(summary: Mapping[str, Any], setting: Mapping[str, Any]) -> list[s
         f"A one-token call of the target takes {1000 * setting['one_token_call_seconds']:.2f} ms, "
         f"encoding {1000 * setting['encode_seconds']['median']:.1f} ms."
     )
+    lines += _costs(setting)
     if summary["roofline"] is not None:
         roof, share = summary["roofline"], setting["roofline_share"]
         lines.append(
@@ -413,6 +415,18 @@ def _sentences(summary: Mapping[str, Any], setting: Mapping[str, Any]) -> list[s
             f"{_milliseconds(setting)}."
         )
     return lines
+
+
+def _costs(setting: Mapping[str, Any]) -> list[str]:
+    """What to give for drafts of adaptive length, as measured at the longest drafts."""
+    drafted = {entry["label"]: entry["c"] for entry in setting["lanes"] if entry.get("c")}
+    if setting["call_cost"] is None or not drafted:
+        return []
+    costs = ", ".join(f"{c:.3f} ({name})" for name, c in drafted.items())
+    return [
+        f"For --draft-length adaptive on this machine: --call-cost {setting['call_cost']:.3f}, and "
+        f"--draft-cost {costs}."
+    ]
 
 
 def _milliseconds(setting: Mapping[str, Any]) -> str:

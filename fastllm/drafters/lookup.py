@@ -88,7 +88,8 @@ class LookupSession:
         Of matches equally long the one with more tokens to give (up to `k`) is taken; of those the
         one nearest to where the text last copied two tokens or more; of those the first. What the
         rules bar is not drafted: a match that would begin with it is passed over, and a draft ends
-        before it.
+        before it. Drafts of adaptive length are as long as others: how much matched says nothing of
+        how sure the next token is.
         """
         text = list(prefix[1:])
         read = len(self._text)

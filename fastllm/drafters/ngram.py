@@ -40,6 +40,7 @@ from typing import Any, TextIO
 import numpy as np
 import torch
 
+from fastllm.drafters.length import LengthRule
 from fastllm.errors import CheckpointError, DataError, SettingsError
 from fastllm.rules import Rules
 from fastllm.sampling import Draft, OneHotProposal, SparseProposal, SparseRow
@@ -629,9 +630,11 @@ class NgramSession:
                 token = rows[-1].draw(size, uniform)
             tokens.append(token)
             text.append(token)
-            if token == drafter.end_id:
+            if token == drafter.end_id or len(tokens) == k:
                 break
-            if config.draft_length == "adaptive" and not self._length.goes_on(token, row.of(token)):
+            if config.draft_length == "fixed":
+                continue
+            if not self._length.goes_on(token, plain[-1].of(token)):
                 break
         q = SparseProposal(rows) if rows else OneHotProposal(torch.tensor(tokens, dtype=torch.long))
         return Draft(tokens, q, lambda position: plain[position].dense(size))
