@@ -6,6 +6,9 @@ Modules:
     articles  the sample articles, and what is refused of pasted ones
     engine    the models, loaded once, and a race as lines of text
     wire      rounds as NDJSON rows: all that the browser gets to know
+    keep      the code that a visitor takes home
+    after     a race that has ended, as the numbers of its plots
+    trained   how the drafters were trained, from their cards
     worker    a race in a thread, its lines collected for the browser
     build     the page itself
     record    the race that the first screen shows

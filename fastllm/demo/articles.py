@@ -1,5 +1,6 @@
 """The sample articles, and the check of what visitors paste."""
 
+import codecs
 import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,16 @@ from fastllm.errors import DataError
 SAMPLES = Path(__file__).resolve().parents[2] / "assets" / "articles"
 
 FEWEST_WORDS = 30
+
+FILE_TYPES = (".txt", ".md")
+"""What may be uploaded: plain text alone. Nothing is ever unpacked."""
+
+_MARKS = {
+    codecs.BOM_UTF8: "utf-8-sig",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
+"""The first bytes of a file -> its encoding."""
 
 _COMMON = frozenset(
     "the of and to in a is that for it was on with as by at from be are this have not his her "
@@ -60,6 +71,38 @@ def check(text: str, most_characters: int) -> Checked:
     if len(words) < FEWEST_WORDS:
         raise DataError(texts.too_short(len(words), FEWEST_WORDS))
     return Checked(text, tuple(notices))
+
+
+def read_file(path: str | Path, most_bytes: int) -> str:
+    """The text of an uploaded file, not yet checked.
+
+    Its name is not in any message: it is the visitor's, and may be anything.
+
+    Raises:
+        DataError: it is of another type, too large, or neither UTF-8 nor UTF-16 with a mark.
+    """
+    path = Path(path)
+    if path.suffix.lower() not in FILE_TYPES:
+        raise DataError(
+            f"This page reads plain text files ({', '.join(FILE_TYPES)}). Paste the words instead."
+        )
+    try:
+        with path.open("rb") as file:
+            raw = file.read(most_bytes + 1)
+    except OSError as error:
+        raise DataError("The file did not arrive. Try again, or paste the words.") from error
+    if len(raw) > most_bytes:
+        raise DataError(
+            f"The file is larger than {most_bytes:,} bytes, the most that this page takes. "
+            "Shorten it."
+        )
+    encoding = next((name for mark, name in _MARKS.items() if raw.startswith(mark)), "utf-8")
+    try:
+        return raw.decode(encoding)
+    except UnicodeDecodeError as error:
+        raise DataError(
+            "The file is not UTF-8 text. Save it as UTF-8, or paste the words."
+        ) from error
 
 
 def _is_strange(letter: str) -> bool:

@@ -1,21 +1,30 @@
 """Assembles the page: components, events and how it is launched. No models, no sentences."""
 
+import html
 import json
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
-from fastllm.demo import articles, texts, wire
+from fastllm import plots
+from fastllm.demo import after, articles, texts, trained, wire
 from fastllm.demo.engine import Engine, Order
-from fastllm.demo.limits import Limits
+from fastllm.demo.limits import Limits, Visits, visitor_of
 from fastllm.demo.worker import stream
 from fastllm.errors import DataError, FastLLMError, SettingsError
 from fastllm.trace import DecodingConfig, Trace, config_defaults
 
 ASSETS = Path(__file__).resolve().parents[2] / "assets"
 RECORDED = ASSETS / "recorded" / "race.json"
+
+SCRIPTS = ("lanes.js", "replay.js", "inspect.js", "keep.js", "rows.js")
+"""The parts of the live view, in `assets`, in their order."""
+
+FIRST_PLOTS = 2
+"""How many plots are in view before "more"."""
 
 DEFAULT_LANES = (texts.ALONE, "lstm-before", "lstm-after")
 
@@ -32,6 +41,7 @@ def build(engine: Engine, limits: Limits, recorded: Path = RECORDED) -> gr.Block
     first, opening = _opening(recorded, samples)
     defaults = config_defaults()
     titles = {text: title for title, text in samples.items()}
+    visits = Visits(limits.runs_per_minute)
 
     def race(
         article: str,
@@ -41,6 +51,9 @@ def build(engine: Engine, limits: Limits, recorded: Path = RECORDED) -> gr.Block
         top_p: float,
         seed: float,
         length: float,
+        rule: str,
+        lenience: float,
+        request: gr.Request,
     ) -> Iterator[str]:
         """Races an article; yields the rows so far as lines of JSON, again and again."""
         try:
@@ -48,14 +61,19 @@ def build(engine: Engine, limits: Limits, recorded: Path = RECORDED) -> gr.Block
             order = Order(
                 article=checked.text,
                 lanes=_lanes(lanes, engine.keys, limits.lanes),
-                config=_config(limits, gamma, temperature, top_p, seed, length),
+                config=_config(
+                    limits, gamma, temperature, top_p, seed, length, rule, lenience
+                ),
                 notices=checked.notices,
                 title=titles.get(checked.text, ""),
                 seconds=limits.seconds_per_run,
             )
+            visits.begin(_visitor(request))  # what is refused above was no race
             yield from stream(lambda stop: engine.lines(order, stop))
         except FastLLMError as error:
-            raise gr.Error(str(error), duration=15, print_exception=False) from error
+            # Gradio shows it as markup, and it may name what a visitor typed.
+            said = html.escape(str(error), quote=False)
+            raise gr.Error(said, duration=15, print_exception=False) from error
 
     page = gr.Blocks(
         title=f"{texts.TITLE}: {texts.CLAIM}",
@@ -81,7 +99,7 @@ def build(engine: Engine, limits: Limits, recorded: Path = RECORDED) -> gr.Block
         missing = " ".join(texts.not_offered(*entry) for entry in engine.missing.items())
         with gr.Column(elem_id="fl-lanes"):
             lanes = gr.CheckboxGroup(
-                [(texts.title_of(key), key) for key in engine.keys],
+                [(texts.choice_of(key), key) for key in engine.keys],
                 value=_default_lanes(engine.keys),
                 label=texts.LANES_LABEL,
                 info=missing or None,
@@ -100,14 +118,24 @@ def build(engine: Engine, limits: Limits, recorded: Path = RECORDED) -> gr.Block
         view = gr.HTML(
             opening,
             html_template='<div class="fl-race"></div>',  # static: no value meets a template
-            js_on_load=script(),
+            js_on_load=script(samples),
             apply_default_css=False,
             elem_id="fl-view",
         )
-        with gr.Accordion(texts.SETTINGS, open=False, elem_id="fl-settings"), gr.Row():
+        with gr.Accordion(texts.SETTINGS, open=False, elem_id="fl-settings"):
             settings = _settings(limits, defaults)
+        with gr.Accordion(texts.PLOTS, open=False, elem_id="fl-plots") as plots_fold:
+            plots_note, figures = _plots()
+        with gr.Accordion(texts.TRAINED, open=False, elem_id="fl-trained") as trained_fold:
+            cards = gr.HTML(
+                "",
+                html_template='<div class="fl-cards"></div>',
+                js_on_load=_trained_script(),
+                apply_default_css=False,
+            )
         gr.HTML(
-            html_template=f'<p class="fl-privacy">{texts.PRIVACY}</p>',
+            html_template=f'<p class="fl-privacy">{texts.PRIVACY}</p>'
+            f'<p class="fl-privacy">{html.escape(texts.runs_on(engine.about))}</p>',
             js_on_load=None,
             apply_default_css=False,
             elem_id="fl-privacy",
@@ -117,9 +145,40 @@ def build(engine: Engine, limits: Limits, recorded: Path = RECORDED) -> gr.Block
             None,
             sample,
             [article, fold],
-            js=_choose(samples),
+            js=_CHOOSE,
             show_progress="hidden",
             api_visibility="private",
+        )
+        settings[RULE].input(
+            None,
+            settings[RULE],
+            settings[LENIENCE],
+            js="(rule) => ({ __type__: 'update', visible: rule === 'lenient' })",
+            show_progress="hidden",
+            api_visibility="private",
+        )
+        page.load(
+            None,
+            None,
+            [sample, article, fold, lanes, *settings],
+            js=_restore(limits, engine.keys),
+            show_progress="hidden",
+            api_visibility="private",
+        )
+        # What a fold holds is made when it is opened; a new race closes the plots of the old one.
+        plots_fold.expand(
+            _draw, view, [plots_note, *figures], show_progress="minimal", api_visibility="private"
+        )
+        go.click(
+            None,
+            None,
+            plots_fold,
+            js="() => ({ __type__: 'update', open: false })",
+            show_progress="hidden",
+            api_visibility="private",
+        )
+        trained_fold.expand(
+            lambda: trained.dumps(engine.keys), None, cards, api_visibility="private"
         )
         running = go.click(
             race,
@@ -136,6 +195,56 @@ def build(engine: Engine, limits: Limits, recorded: Path = RECORDED) -> gr.Block
         halt.click(None, cancels=[running], js=_announce("stop"), api_visibility="private")
     page.queue(max_size=limits.queue_size, default_concurrency_limit=4)
     return page
+
+
+def _visitor(request: gr.Request) -> str:
+    """Who asks, for the bound on races within a minute."""
+    host = request.client.host if request.client else None
+    return visitor_of(host, request.headers.get("x-forwarded-for"), request.session_hash)
+
+
+def _plots() -> tuple[gr.HTML, list[gr.Plot]]:
+    """The plots of a race, the first ones in view and the rest under "more"; a note above."""
+    note = gr.HTML(visible=False, elem_classes="fl-plots-note", apply_default_css=False)
+    names = list(texts.PLOT_TEXTS)
+    with gr.Row():
+        figures = [_plot(name) for name in names[:FIRST_PLOTS]]
+    with gr.Accordion(texts.MORE_PLOTS, open=False):
+        for start in range(FIRST_PLOTS, len(names), 2):
+            with gr.Row():
+                figures += [_plot(name) for name in names[start : start + 2]]
+    return note, figures
+
+
+def _plot(name: str) -> gr.Plot:
+    title, reading = texts.PLOT_TEXTS[name]
+    with gr.Column(min_width=320):
+        gr.HTML(
+            html_template=f'<h3 class="fl-plot-title">{title}</h3><p class="fl-soft">{reading}</p>',
+            js_on_load=None,
+            apply_default_css=False,
+        )
+        return gr.Plot(show_label=False, label=title, elem_id=f"fl-plot-{name}")
+
+
+def _draw(lines: str) -> list[Any]:
+    """The plots of the race in the view; a note where it has not ended."""
+    try:
+        keys, traces = wire.traces_of(lines or "")
+    except DataError as error:
+        note = gr.HTML(str(error), visible=True)
+        return [note, *(gr.Plot(value=None, visible=False) for _ in texts.PLOT_TEXTS)]
+    drawn = plots.race_figures(after.summarise(keys, traces))
+    return [
+        gr.HTML(visible=False),
+        *(gr.Plot(value=drawn[name], visible=True) for name in texts.PLOT_TEXTS),
+    ]
+
+
+def _trained_script() -> str:
+    """`assets/trained.js` with its sentences before it."""
+    words = _literal(texts.TRAINED_BROWSER)
+    return f"const words = {words};\n" + (ASSETS / "trained.js").read_text(encoding="utf-8")
 
 
 def launch_options() -> dict[str, Any]:
@@ -157,10 +266,27 @@ def launch_options() -> dict[str, Any]:
     }
 
 
-def script() -> str:
-    """`assets/lanes.js` with its sentences before it."""
-    words = wire.line(texts.BROWSER).strip()
-    return f"const words = {words};\n" + (ASSETS / "lanes.js").read_text(encoding="utf-8")
+def script(samples: Mapping[str, str]) -> str:
+    """The live view as one function, and its call; the sample articles for the other events.
+
+    The function holds all it needs, its style included: it is written into the replay that a
+    visitor takes home.
+    """
+    parts = "\n".join((ASSETS / name).read_text(encoding="utf-8") for name in SCRIPTS)
+    style = (ASSETS / "style.css").read_text(encoding="utf-8")
+    style = re.sub(r"\s+", " ", re.sub(r"/\*.*?\*/", "", style, flags=re.DOTALL)).strip()
+    return (
+        f"window.fastllmSamples = {_literal(samples)};\n"
+        "const view = function (element, props, watch) {\n"
+        f"const words = {_literal(texts.BROWSER)};\nconst sheet = {_literal(style)};\n"
+        f"{parts}\n}};\n"
+        "view(element, props, watch);\n"
+    )
+
+
+def _literal(value: Any) -> str:
+    """A value as JavaScript."""
+    return wire.line(value).strip()
 
 
 def _opening(recorded: Path, samples: dict[str, str]) -> tuple[str, str]:
@@ -174,43 +300,63 @@ def _opening(recorded: Path, samples: dict[str, str]) -> tuple[str, str]:
     return (tree["article"] if tree["article"] in samples else first), "".join(rows)
 
 
-def _settings(limits: Limits, defaults: dict[str, Any]) -> list[gr.components.Component]:
-    return [
-        gr.Slider(
-            1,
-            limits.gamma,
-            defaults["gamma"],
-            step=1,
-            label=texts.GAMMA[0],
-            info=texts.GAMMA[1],
-        ),
-        gr.Slider(
-            0.0,
-            DecodingConfig.RANGES["temperature"][1],
-            defaults["temperature"],
-            step=0.1,
-            label=texts.TEMPERATURE[0],
-            info=texts.TEMPERATURE[1],
-        ),
-        gr.Slider(
-            0.05, 1.0, defaults["top_p"], step=0.05, label=texts.TOP_P[0], info=texts.TOP_P[1]
-        ),
-        gr.Number(
-            defaults["seed"], precision=0, minimum=0, label=texts.SEED[0], info=texts.SEED[1]
-        ),
-        gr.Slider(
-            8,
-            limits.max_new_tokens,
-            defaults["max_new_tokens"],
-            step=1,
-            label=texts.LENGTH[0],
-            info=texts.LENGTH[1],
-        ),
-    ]
+SETTINGS = wire.SETTINGS
+"""The fields of DecodingConfig that have a place in the fold, in its order."""
+
+RULE, LENIENCE = SETTINGS.index("verification"), SETTINGS.index("lenience")
+
+
+def _bounds(limits: Limits) -> dict[str, tuple[float, float]]:
+    """What each setting that is a number may be on this page."""
+    ranges = DecodingConfig.RANGES
+    return {
+        "gamma": (1, limits.gamma),
+        "temperature": ranges["temperature"],
+        "top_p": (0.05, 1.0),
+        "seed": ranges["seed"],
+        "max_new_tokens": (8, limits.max_new_tokens),
+        "lenience": (0.05, 1.0),
+    }
+
+
+def _settings(limits: Limits, defaults: dict[str, Any]) -> list[Any]:
+    """The components of `SETTINGS`, in two rows."""
+
+    def slider(name: str, step: float, said: tuple[str, str], **more: Any) -> gr.Slider:
+        low, high = _bounds(limits)[name]
+        label, info = said
+        return gr.Slider(low, high, defaults[name], step=step, label=label, info=info, **more)
+
+    with gr.Row():
+        numbers = [
+            slider("gamma", 1, texts.GAMMA),
+            slider("temperature", 0.1, texts.TEMPERATURE),
+            slider("top_p", 0.05, texts.TOP_P),
+            gr.Number(
+                defaults["seed"], precision=0, minimum=0, label=texts.SEED[0], info=texts.SEED[1]
+            ),
+            slider("max_new_tokens", 1, texts.LENGTH),
+        ]
+    with gr.Row():
+        rule = gr.Dropdown(
+            [(title, name) for name, title in texts.RULES.items()],
+            value=defaults["verification"],
+            label=texts.RULE[0],
+            info=texts.RULE[1],
+        )
+        lenience = slider("lenience", 0.05, texts.LENIENCE, visible=False)
+    return [*numbers, rule, lenience]
 
 
 def _config(
-    limits: Limits, gamma: float, temperature: float, top_p: float, seed: float, length: float
+    limits: Limits,
+    gamma: float,
+    temperature: float,
+    top_p: float,
+    seed: float,
+    length: float,
+    rule: str,
+    lenience: float,
 ) -> DecodingConfig:
     for name, value, most in (
         ("gamma", gamma, limits.gamma),
@@ -224,6 +370,8 @@ def _config(
         top_p=top_p,
         seed=_whole(seed),
         max_new_tokens=_whole(length),
+        verification=rule,  # type: ignore[arg-type]  # DecodingConfig refuses what it is not
+        lenience=lenience if rule == "lenient" else DecodingConfig.lenience,
     )
 
 
@@ -250,21 +398,70 @@ def _default_lanes(offered: Sequence[str]) -> list[str]:
     return lanes if len(lanes) > 1 else list(offered[:2])
 
 
-def _choose(samples: dict[str, str]) -> str:
-    """Puts a sample into the box, or opens the box for an article of one's own.
+_CHOOSE = (
+    "(title) => { const samples = window.fastllmSamples; "
+    "const known = Object.hasOwn(samples, title); "
+    "return [known ? samples[title] : '', { __type__: 'update', open: !known }]; }"
+)
+"""Puts a sample into the box, or opens the box for an article of one's own.
 
-    In the browser: an answer of the server may come after a click on Go, which would race the
-    article before, or after a paste, which it would undo.
+In the browser: an answer of the server may come after a click on Go, which would race the article
+before, or after a paste, which it would undo.
+"""
+
+
+def _restore(limits: Limits, offered: Sequence[str]) -> str:
+    """Sets what the address asks for (`linkOf` in assets/replay.js); leaves alone what it does not.
+
+    Values that this page does not offer are passed over. Likewise in the browser.
     """
-    return (
-        f"(title) => {{ const samples = {wire.line(samples).strip()}; "
-        "const known = Object.hasOwn(samples, title); "
-        "return [known ? samples[title] : '', { __type__: 'update', open: !known }]; }"
-    )
+    known = {
+        "bounds": {name: list(pair) for name, pair in _bounds(limits).items()},
+        "settings": SETTINGS,
+        "rules": list(texts.RULES),
+        "lanes": list(offered),
+        "most": limits.lanes,
+        "own": texts.OWN_ARTICLE,
+    }
+    return f"(...values) => {{ const known = {_literal(known)};\n{_RESTORE} }}"
+
+
+_RESTORE = """
+const asked = new URLSearchParams(location.search);
+const same = { __type__: "update" };
+const kept = [same, same, same, same, ...known.settings.map(() => same)];
+if (!asked.has("lanes")) return kept;
+const whenThere = async () => {
+  while (!window.fastllmSamples) await new Promise((then) => setTimeout(then, 20));
+  return window.fastllmSamples;
+};
+const setting = (name) => {
+  const text = asked.get(name);
+  if (text === null) return same;
+  if (name === "verification") return known.rules.includes(text) ? text : same;
+  const [low, high] = known.bounds[name];
+  const value = Number(text);
+  if (!(text.trim() && value >= low && value <= high)) return same;
+  if (name === "lenience" && asked.get("verification") === "lenient") {
+    return { __type__: "update", value, visible: true };
+  }
+  return value;
+};
+const lanes = asked.get("lanes").split(",").filter((key) => known.lanes.includes(key));
+return whenThere().then((samples) => {
+  const title = asked.get("sample");
+  const there = title !== null && Object.hasOwn(samples, title);
+  const article = there
+    ? [title, samples[title], same]
+    : [known.own, "", { __type__: "update", open: true }];
+  const chosen = lanes.length > 1 && lanes.length <= known.most ? lanes : same;
+  return [...article, chosen, ...known.settings.map(setting)];
+});
+"""
 
 
 def _announce(what: str) -> str:
-    """Tells `assets/lanes.js` what happened, and passes the inputs on."""
+    """Tells `assets/rows.js` what happened, and passes the inputs on."""
     return (
         f"(...values) => {{ window.dispatchEvent(new Event('fastllm-{what}')); return values; }}"
     )

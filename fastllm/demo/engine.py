@@ -11,16 +11,29 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
+from pathlib import Path
 from typing import Any, Protocol
 
+import gradio as gr
+import torch
+
+import fastllm
 from fastllm import checkpoints
 from fastllm.demo import texts, wire
 from fastllm.drafters import Drafter
-from fastllm.errors import CheckpointError, FastLLMError
-from fastllm.race import Race, hardware
+from fastllm.errors import CheckpointError, FastLLMError, SettingsError
+from fastllm.race import Race, hardware, require_same_vocabulary, versions
 from fastllm.targets import Target
+from fastllm.targets.hub import HubTarget, best_device
 from fastllm.trace import DecodingConfig, Trace
-from fastllm.vocabulary import Detokenizer
+from fastllm.vocabulary import Detokenizer, Vocabulary
+
+TURN_SECONDS = 0.1
+"""How often a visitor who waits for the device is asked whether they are still there."""
+
+LENT = "a GPU lent for each race (ZeroGPU)"
+
+OTHER_VOCABULARY = "it was distilled for a target with another vocabulary"
 
 SLICE_SECONDS = 0.05
 """Lines are collected this long before they leave a borrowed GPU."""
@@ -63,6 +76,10 @@ class Engine(Protocol):
     def missing(self) -> Mapping[str, str]:
         """Lanes that one might look for, and why they are not there."""
 
+    @property
+    def about(self) -> Mapping[str, str]:
+        """Versions by name, and the hardware."""
+
     def lines(self, order: Order, stop: threading.Event) -> Iterable[str]:
         """The rows of a race, as lines."""
 
@@ -70,21 +87,59 @@ class Engine(Protocol):
 class LocalEngine:
     """Models on this machine.
 
+    What does not fit the target is known before anything is loaded, from the vocabularies alone, so
+    that the page can say so when it is built.
+
     Args:
         target: the shipped target, a folder, or a model of the Hub.
+        load_in: how its weights are held: fp32 (the default), bf16, 8bit or 4bit.
+        prefix: put before every article; the target's own by default.
+        source_length: the most source tokens; the target's own by default.
+        device: where to; the best there is by default.
+        drafters: more lanes than ship: title -> folder, or a T5 of the Hub. One with the title of a
+            shipped drafter takes its place.
         most_seconds: the longest race, for which a GPU is borrowed where GPUs are lent.
+        say: told in a line what is being loaded, and what went wrong.
+
+    Attributes:
+        keys: the lanes on offer, in the order of the page.
+
+    Raises:
+        SettingsError: a drafter has the title of the lane without one.
     """
 
-    def __init__(self, target: str = checkpoints.TARGET, *, most_seconds: int = 30) -> None:
+    def __init__(
+        self,
+        target: str = checkpoints.TARGET,
+        *,
+        load_in: str | None = None,
+        prefix: str | None = None,
+        source_length: int | None = None,
+        device: str | None = None,
+        drafters: Mapping[str, str] | None = None,
+        most_seconds: int = 30,
+        say: Callable[[str], None] | None = None,
+    ) -> None:
         self._name = target
-        shipped = checkpoints.shipped_drafters() if target == checkpoints.TARGET else []
-        known = [key for key in texts.LANES if key in (texts.ALONE, "lookup", *shipped)]
-        self.keys: list[str] = known + [key for key in shipped if key not in texts.LANES]
-        self.missing = {
-            key: texts.NO_CHECKPOINT if target == checkpoints.TARGET else texts.OTHER_TARGET
-            for key in texts.EXPECTED
-            if key not in self.keys
+        self._options: dict[str, Any] = {
+            "load_in": load_in,
+            "prefix": prefix,
+            "source_length": source_length,
+            "device": device,
         }
+        self._say = say or (lambda _: None)
+        shipped = checkpoints.shipped_drafters()
+        self._sources = {key: key for key in ("lookup", *shipped)} | dict(drafters or {})
+        if texts.ALONE in self._sources:
+            raise SettingsError(f"a drafter cannot be called {texts.ALONE!r}: give FOLDER=TITLE.")
+        self._missing = self._misfits()
+        if target == checkpoints.TARGET:
+            self._missing |= {
+                key: texts.NO_CHECKPOINT for key in texts.EXPECTED if key not in shipped
+            }
+        known = [key for key in texts.LANES if key in (texts.ALONE, *self._sources)]
+        known += [key for key in self._sources if key not in texts.LANES]
+        self.keys: list[str] = [key for key in known if key not in self._missing]
         self._target: Target | None = None
         self._drafters: dict[str, Drafter | None] = {}
         self._refused: dict[str, str] = {}
@@ -92,6 +147,32 @@ class LocalEngine:
         self._loaded = threading.Event()
         self._device = threading.Lock()
         self._borrowed = _borrow_gpu(self._in_slices, most_seconds)
+
+    @property
+    def missing(self) -> Mapping[str, str]:
+        """Lanes that one might look for, and why they are not there."""
+        return self._missing | self._refused
+
+    @property
+    def failure(self) -> str:
+        """Why no race can be run; empty where all is well, or not known yet."""
+        return "" if self._failure is None else str(self._failure)
+
+    @property
+    def about(self) -> dict[str, str]:
+        """What the footer says: versions by name, and the hardware."""
+        lent = self._borrowed is not None
+        device = self._options["device"]
+        if self._target is not None:
+            device = self._target.device
+        elif self._failure is not None or lent:
+            device = "cpu"
+        return {
+            "fastllm": fastllm.__version__,
+            **versions(),
+            "gradio": gr.__version__,
+            "hardware": LENT if lent else hardware(torch.device(device or best_device())),
+        }
 
     def start(self) -> None:
         """Loads and warms up: in the background, or at once where the GPU is a borrowed one."""
@@ -106,12 +187,14 @@ class LocalEngine:
         Raises:
             CheckpointError: the target, or the drafter of a lane, could not be loaded.
         """
-        target = self._ready()
+        self._loaded.wait()
+        if self._failure is not None or self._target is None:
+            raise self._failure or CheckpointError("the target was not loaded: start the engine.")
         for key in order.lanes:
             if key in self._refused:
                 raise CheckpointError(texts.not_offered(key, self._refused[key]))
         return Race(
-            target,
+            self._target,
             [self._drafters[key] for key in order.lanes],
             order.article,
             order.config,
@@ -120,20 +203,32 @@ class LocalEngine:
         )
 
     def lines(self, order: Order, stop: threading.Event) -> Iterator[str]:
-        """The rows of a race, as lines.
+        """The rows of a race, as lines; none where it was stopped before its turn came.
 
         Raises:
             FastLLMError: the models could not be loaded.
         """
-        if self._borrowed is None:
-            self._ready()
-            with self._device:
-                yield from self._lines(order, stop)
-            return
-        for lines in self._borrowed(order):
-            yield lines
+        while not self._loaded.wait(TURN_SECONDS):
             if stop.is_set():
                 return
+        if self._borrowed is None:
+            while not self._device.acquire(timeout=TURN_SECONDS):
+                if stop.is_set():
+                    return
+            try:
+                yield from self._lines(order, stop)
+            finally:
+                self._device.release()
+            return
+        self.race(order)  # what is wrong with an order is found before a GPU is asked for
+        borrowed = self._borrowed(order)
+        try:
+            for lines in borrowed:
+                yield lines
+                if stop.is_set():
+                    return
+        finally:
+            borrowed.close()
 
     def _lines(self, order: Order, stop: threading.Event) -> Iterator[str]:
         race = self.race(order, stop)
@@ -180,14 +275,10 @@ class LocalEngine:
                     yield text
                     text, since = "", time.monotonic()
             yield text
+        except FastLLMError as error:  # of other errors the lender keeps the words to itself
+            raise gr.Error(str(error), duration=15, print_exception=False) from error
         finally:
             stop.set()
-
-    def _ready(self) -> Target:
-        self._loaded.wait()
-        if self._failure is not None or self._target is None:
-            raise self._failure or CheckpointError("the target was not loaded: start the engine.")
-        return self._target
 
     def _prepare(self) -> None:
         with self._device:
@@ -195,31 +286,89 @@ class LocalEngine:
             if self._failure is None:
                 lanes = tuple(key for key in self.keys if key not in self._refused)
                 order = Order(WARM_UP, lanes, DecodingConfig(max_new_tokens=8))
-                for _ in self.race(order):
-                    pass
+                try:
+                    for _ in self.race(order):
+                        pass
+                    self._say("ready")
+                except Exception as error:  # a race may still go well; the operator should know
+                    self._say(f"the warm-up failed ({type(error).__name__}: {error})")
 
     def _load(self) -> None:
-        import_module("transformers.utils.logging").disable_progress_bar()
+        if self._name == checkpoints.TARGET:  # small enough to be there before a bar is read
+            import_module("transformers.utils.logging").disable_progress_bar()
+        held = f" in {self._options['load_in']}" if self._options["load_in"] else ""
+        self._say(f"loading {self._name}{held} ...")
+        began = time.monotonic()
         try:
-            self._target = checkpoints.load_target(self._name)
+            self._target = self._load_target()
+            where = self._target.device
+            self._say(f"{self._target.name} is on {where} ({time.monotonic() - began:.0f} s)")
             for key in self.keys:
                 try:
                     self._drafters[key] = self._load_drafter(key)
-                except (FastLLMError, ImportError) as error:  # said when it is raced
+                except (FastLLMError, ImportError) as error:  # the other lanes are raced
                     self._refused[key] = str(error)
+            for key, reason in self.missing.items():
+                self._say(texts.not_offered(key, reason))
         except FastLLMError as error:
             self._failure = error
+        except Exception as error:  # no memory, no such device: raised as a dozen unrelated kinds
+            self._failure = CheckpointError(
+                f"{self._name} could not be loaded ({type(error).__name__}: {error}). Take a "
+                "smaller target, hold it in 4bit, or name another device."
+            )
         finally:
+            if self._failure is not None:
+                self._say(f"no race can be run: {self._failure}")
             self._loaded.set()
+
+    def _load_target(self) -> Target:
+        # CUDA graphs stay off where the GPU is a borrowed one: they are bound to a process that may
+        # be gone after the race.
+        engine = "auto" if self._borrowed is None else "transformers"
+        return HubTarget.load(self._folder, engine=engine, **self._options)
 
     def _load_drafter(self, key: str) -> Drafter | None:
         if key == texts.ALONE or self._target is None:
             return None
-        return checkpoints.load_drafter(key, device=self._target.device)
+        drafter = checkpoints.load_drafter(self._sources[key], device=self._target.device)
+        require_same_vocabulary(self._target, drafter)
+        return drafter
+
+    @property
+    def _folder(self) -> str | Path:
+        return checkpoints.SHIPPED / self._name if self._name == checkpoints.TARGET else self._name
+
+    def _misfits(self) -> dict[str, str]:
+        """The drafters that cannot be raced, and why; no weights are read.
+
+        Where the target has no readable vocabulary nothing is known: loading it will say so.
+        """
+        try:
+            wanted = Vocabulary.load(self._folder).fingerprint
+        except CheckpointError:
+            return {}
+        found = {}
+        for key, source in self._sources.items():
+            if key == "lookup" or (not Path(source).exists() and source.count("/") == 1):
+                continue  # fits any, or is the Hub's and is checked when it is loaded
+            ships = source in checkpoints.shipped_drafters()
+            try:
+                config = checkpoints.read_config(checkpoints.SHIPPED / source if ships else source)
+            except CheckpointError as error:
+                found[key] = str(error)
+                continue
+            own = config.get("vocabulary") or (config.get("fastllm") or {}).get("vocabulary")
+            if own not in (None, wanted):
+                found[key] = texts.OTHER_TARGET if ships else OTHER_VOCABULARY
+        return found
 
 
 def _borrow_gpu(work: Callable[[Order], Iterator[str]], seconds: int) -> Callable[..., Any] | None:
-    """`work` on a GPU lent for a while (Hugging Face ZeroGPU); None where none are lent."""
+    """`work` on a GPU lent for a while (Hugging Face ZeroGPU); None where none are lent.
+
+    It runs in a forked worker, which is given the order and gives back text, both pickled.
+    """
     if not os.environ.get("SPACES_ZERO_GPU"):
         return None
     borrowed: Callable[..., Any] = import_module("spaces").GPU(duration=seconds + 10)(work)

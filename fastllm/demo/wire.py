@@ -3,14 +3,21 @@
 The rows of a race, one JSON object a line, only ever appended to:
 
     {"row": "start", "run", "mode": "live" | "recorded", "article", "hardware", "target",
-     "lanes": [{"key", "title"}], "greedy", "gamma", "cut", "notices"}
-    {"row": "round", "lane", "from", "to", "kind", "tokens": [TOKEN, ...], "dropped": [text, ...]}
-    {"row": "end", "lanes": [RESULT, ...], "same": [state, sentence], "verdict", "notices"}
+     "lanes": [{"key", "title"}], "greedy", "gamma", "rule", "lossy", "settings", "cut", "notices"}
+    {"row": "round", "lane", "from", "to", "kind", "ms": [draft, verify, whole],
+     "tokens": [TOKEN, ...], "dropped": [TOKEN, ...]}
+    {"row": "end", "lanes": [RESULT, ...], "same": [state, sentence], "verdict", "notices",
+     "code", "source", "traces": [...]}
 
-`from` and `to` are seconds on the lane's own clock. A TOKEN is {"s": state, "t": text} with what
-is known of it: "p" and "q" (target's and drafter's probability at temperature 1), "best" and
-"guess" (the first choices of target and drafter, [text, probability]), "end" for the end token.
-A RESULT is {"calls", "tokens", "seconds", "drafted", "accepted", "speed_up", "ended", "text"}.
+`from` and `to` are seconds on the lane's own clock. `tokens` are those of the text and the refused
+one; `dropped` are the guesses behind that. A TOKEN is {"s": state, "t": text} with "end" for the
+end token and what is known of it: "test" for a guess that was tested; "p" (the target's
+probability, as it drew) and "best" for the target's own. A TEST is {"p", "q", "u", "h",
+"ok", "o", "raw", "best", "guess"}: both probabilities, the number that judged it and the threshold
+that this had to stay below, whether it did, the overlap, both probabilities at temperature 1, and
+the first choices of target and drafter there, [text, probability] each. A RESULT is {"calls",
+"tokens", "seconds", "drafted", "accepted", "speed_up", "ended", "text"}. The traces are
+`Trace.to_json` without the source, which they share.
 
 Texts are data: the browser sets them with textContent. No row holds "<", not even in its JSON.
 """
@@ -21,11 +28,20 @@ from dataclasses import dataclass
 from typing import Any
 
 from fastllm import metrics
-from fastllm.demo import texts
+from fastllm.demo import keep, texts
+from fastllm.errors import DataError
 from fastllm.trace import Alternative, Judged, Round, Trace
 
-CHOICES = 3
+CHOICES = 5
 """How many first choices a token carries."""
+
+DIGITS = 4
+"""Behind the point of a probability: what hovering shows is rounded further."""
+
+SETTINGS = (
+    "gamma", "temperature", "top_p", "seed", "max_new_tokens", "verification", "lenience",
+)  # fmt: skip
+"""What a visitor sets, in the order of the page; a link brings it back."""
 
 CUT_WORDS = 8
 """How many words are shown on each side of a cut."""
@@ -61,6 +77,9 @@ def start_row(
         "lanes": [{"key": key, "title": texts.title_of(key)} for key in lanes],
         "greedy": trace.config.temperature == 0,
         "gamma": trace.config.gamma,
+        "rule": trace.config.verified_by,
+        "lossy": trace.config.lossy,
+        "settings": {name: getattr(trace.config, name) for name in SETTINGS},
         "cut": cut(trace.source, trace.cut_at),
         "notices": list(notices),
     }
@@ -99,21 +118,24 @@ class RoundWriter:
         for test in entry.judged:
             mentioned.update(token for token, _ in test.target_best + test.drafter_best)
         names = self.name(mentioned)
-        tokens = []
-        for place, token in enumerate(entry.drafted[: entry.accepted]):
-            judged = entry.judged[place] if place < len(entry.judged) else None
-            tokens.append(self._token("accepted", token, self.piece(token), judged, names))
-        if entry.refused is not None:
-            judged = entry.judged[entry.accepted] if len(entry.judged) > entry.accepted else None
-            named = names.get(entry.refused, "")
-            tokens.append(self._token("refused", entry.refused, named, judged, names))
+        guesses = []
+        for place, token in enumerate(entry.drafted):
+            stands = place < entry.accepted
+            guess = self._token(
+                "accepted" if stands else "refused" if place == entry.accepted else "dropped",
+                token,
+                self.piece(token) if stands else names.get(token, ""),
+            )
+            if place < len(entry.judged):
+                guess["test"] = _test(entry.judged[place], names)
+            guesses.append(guess)
+        tokens = guesses[: entry.accepted + 1]
         if entry.extra is not None and entry.extra_kind is not None:
-            extra = self._token(entry.extra_kind, entry.extra, self.piece(entry.extra), None, names)
+            extra = self._token(entry.extra_kind, entry.extra, self.piece(entry.extra))
+            if entry.extra_p is not None:
+                extra["p"] = _short(entry.extra_p)
             if entry.extra_best:
                 extra["best"] = _choices(entry.extra_best, names)
-                extra["p"] = next(
-                    (round(p, 4) for token, p in entry.extra_best if token == entry.extra), None
-                )
             tokens.append(extra)
         return {
             "row": "round",
@@ -121,23 +143,18 @@ class RoundWriter:
             "from": round(clock - entry.total_seconds, 6),
             "to": round(clock, 6),
             "kind": entry.kind,
+            "ms": [
+                round(1000 * seconds, 3)
+                for seconds in (entry.draft_seconds, entry.verify_seconds, entry.total_seconds)
+            ],
             "tokens": tokens,
-            "dropped": [names.get(token, "") for token in entry.drafted[entry.accepted + 1 :]],
+            "dropped": guesses[entry.accepted + 1 :],
         }
 
-    def _token(
-        self, state: str, token: int, text: str, judged: Judged | None, names: dict[int, str]
-    ) -> Row:
-        row: Row = {"s": state, "t": "" if token == self.end_id else text}
+    def _token(self, state: str, token: int, text: str) -> Row:
         if token == self.end_id:
-            row["end"] = True
-        if judged is not None and judged.p_unwarped is not None:
-            row["p"] = round(judged.p_unwarped, 4)
-            if judged.q_unwarped is not None:
-                row["q"] = round(judged.q_unwarped, 4)
-            row["best"] = _choices(judged.target_best, names)
-            row["guess"] = _choices(judged.drafter_best, names)
-        return row
+            return {"s": state, "t": "", "end": True}
+        return {"s": state, "t": text}
 
 
 def end_row(lanes: Sequence[str], traces: Sequence[Trace], notices: Sequence[str] = ()) -> Row:
@@ -176,9 +193,22 @@ def end_row(lanes: Sequence[str], traces: Sequence[Trace], notices: Sequence[str
             }
             for result, trace in zip(results, traces, strict=True)
         ],
-        "same": list(texts.same_text(greedy, finished, differ_at(traces))),
+        "same": list(
+            texts.same_text(
+                greedy,
+                finished,
+                differ_at(traces),
+                lossy=any(trace.config.lossy for trace in traces),
+            )
+        ),
         "verdict": texts.verdict(results) if finished else "",
         "notices": list(notices),
+        "code": keep.code(lanes, traces),
+        "source": traces[0].source if traces else "",
+        "traces": [
+            {name: value for name, value in trace.to_json().items() if name != "source"}
+            for trace in traces
+        ],
     }
 
 
@@ -226,5 +256,51 @@ def recorded_lines(
     yield line(end_row(lanes, traces))
 
 
+def traces_of(lines: str) -> tuple[list[str], list[Trace]]:
+    """The keys of the lanes and their traces, out of the rows of a race that has ended.
+
+    Raises:
+        DataError: there is no whole race in `lines`.
+    """
+    try:
+        rows = [json.loads(entry) for entry in lines.splitlines() if entry.startswith('{"row":"')]
+        end = next(row for row in rows if row["row"] == "end")
+        keys = [str(lane["key"]) for lane in rows[0]["lanes"]]
+        traces = [Trace.from_json({**tree, "source": end["source"]}) for tree in end["traces"]]
+    except (StopIteration, ValueError, KeyError, TypeError, IndexError) as error:
+        raise DataError(texts.NO_RACE) from error
+    if len(keys) != len(traces) or not traces:
+        raise DataError(texts.NO_RACE)
+    return keys, traces
+
+
+def _test(judged: Judged, names: dict[int, str]) -> Row:
+    row: Row = {
+        "p": _short(judged.p),
+        "q": _short(judged.q),
+        "u": _short(judged.uniform),
+        "h": _short(judged.threshold),
+        "ok": judged.passed,
+    }
+    if judged.overlap is not None:
+        row["o"] = _short(judged.overlap)
+    if judged.p_unwarped is not None:
+        row["raw"] = [
+            _short(judged.p_unwarped),
+            None if judged.q_unwarped is None else _short(judged.q_unwarped),
+        ]
+    if judged.target_best:
+        row["best"] = _choices(judged.target_best, names)
+    if judged.drafter_best:
+        row["guess"] = _choices(judged.drafter_best, names)
+    return row
+
+
+def _short(value: float) -> float:
+    """Rounded, and 0 or 1 in one character."""
+    short = round(value, DIGITS)
+    return int(short) if short in (0, 1) else short
+
+
 def _choices(best: Sequence[Alternative], names: dict[int, str]) -> list[list[Any]]:
-    return [[names.get(token, ""), round(p, 4)] for token, p in best[:CHOICES]]
+    return [[names.get(token, ""), _short(p)] for token, p in best[:CHOICES]]

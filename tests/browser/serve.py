@@ -29,8 +29,11 @@ from fastllm.demo.limits import read_limits  # noqa: E402
 class StoryEngine:
     """Plays what `stories` wrote."""
 
-    keys = ("alone", "lstm-before", "lstm-after", "lookup")
+    keys = (
+        "alone", "lookup", "lstm-before", "lstm-after", "cnn-before", "cnn-after",
+    )  # fmt: skip
     missing = {"ngram-after": texts.NO_CHECKPOINT}  # noqa: RUF012
+    about = {"fastllm": "0", "hardware": "2 storytellers"}  # noqa: RUF012
 
     def __init__(self, pause: float) -> None:
         self.pause = pause
@@ -47,7 +50,7 @@ class StoryEngine:
             dataclasses.replace(
                 stories.trace(
                     "" if key == "alone" else key,
-                    patterns.get(key, ()),
+                    patterns.get(key, (1, 0, 2)),
                     pieces,
                     source=order.article,
                 ),

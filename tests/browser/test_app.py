@@ -19,7 +19,7 @@ def address(serve: Callable[[Sequence[str]], str]) -> str:
 def test_a_live_race_on_a_sample(visit: Callable[..., Visit], address: str) -> None:
     seen = visit(address).open()
     page = seen.page
-    page.get_by_label("article lookup (no training)").check()
+    page.get_by_label("article lookup").check()
     page.get_by_text("Settings", exact=True).first.click()
     page.get_by_label("number input for Longest summary").fill("24")  # the page ends long races
     page.click("#fl-go")

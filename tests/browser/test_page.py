@@ -94,9 +94,10 @@ def test_live_race_replaces_the_recorded_one_and_is_replayed(
 def test_lookup_is_one_click_away(visit: Opener, story_address: str) -> None:
     seen = visit(story_address).open()
     boxes = seen.page.locator("#fl-lanes input[type=checkbox]")
-    expect(boxes).to_have_count(4)
-    assert [box.is_checked() for box in boxes.all()] == [True, True, True, False]
-    seen.page.get_by_label("article lookup (no training)").check()
+    expect(boxes).to_have_count(6)
+    checked = {box.get_attribute("name") for box in boxes.all() if box.is_checked()}
+    assert checked == {"alone", "lstm-before", "lstm-after"}
+    seen.page.get_by_label("article lookup").check()
     paste(seen, ARTICLE)
     go(seen)
     assert len(seen.calls()) == 4
@@ -255,7 +256,7 @@ def test_tokens_tell_what_is_known_of_them(visit: Opener, story_address: str) ->
     refused.click()
     expect(refused.locator(".fl-word")).to_be_visible()
     detail = page.locator(".fl-detail")
-    expect(detail).to_contain_text("target 2 %")
+    expect(detail).to_contain_text("target, p2 %")
     page.mouse.move(0, 0)  # a pointer over a token would show it again
     page.keyboard.press("ArrowRight")
     expect(detail).to_be_visible()

@@ -1,7 +1,12 @@
 """The whole way from a checkpoint folder to the page's API, on a tiny random target."""
 
 import json
+import os
+import shutil
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,16 +16,29 @@ import pytest
 from gradio_client import Client
 from gradio_client.exceptions import AppError
 
+from fastllm.checkpoints import shipped_drafters
 from fastllm.demo import articles, record, texts
 from fastllm.demo.build import build, launch_options
-from fastllm.demo.engine import LocalEngine, Order
+from fastllm.demo.engine import LENT, OTHER_VOCABULARY, LocalEngine, Order
 from fastllm.demo.limits import Limits
-from fastllm.errors import CheckpointError
+from fastllm.drafters import drafter_class
+from fastllm.errors import CheckpointError, FastLLMError, SettingsError
+from fastllm.targets.hub import HubTarget
 from fastllm.trace import DecodingConfig, Trace
 
 LIMITS = Limits(
-    article_characters=3000, max_new_tokens=24, lanes=2, gamma=6, seconds_per_run=600, queue_size=4
+    article_characters=3000,
+    max_new_tokens=24,
+    lanes=2,
+    gamma=6,
+    seconds_per_run=600,
+    queue_size=4,
+    runs_per_minute=500,
+    upload_bytes=9000,
 )
+GO = threading.Event()
+"""Is never set."""
+
 SETTINGS = (5, 0.0, 1.0, 0, 16)
 
 
@@ -56,7 +74,75 @@ def parsed(text: str) -> list[dict[str, Any]]:
 
 def test_another_target_is_raced_alone_and_with_lookup(engine: LocalEngine) -> None:
     assert engine.keys == ["alone", "lookup"]
-    assert engine.missing == dict.fromkeys(texts.EXPECTED, texts.OTHER_TARGET)
+    assert engine.missing == dict.fromkeys(shipped_drafters(), texts.OTHER_TARGET)
+
+
+def test_the_shipped_target_is_raced_with_all_that_ships() -> None:
+    engine = LocalEngine()
+    assert set(engine.keys) == {"alone", "lookup", *shipped_drafters()}
+    assert not engine.missing
+
+
+@pytest.fixture
+def drafters(tiny_target: HubTarget, tmp_path: Path) -> dict[str, str]:
+    """Folders by title: one that fits, one of another vocabulary, one damaged, one that is none."""
+    made: dict[str, str] = {}
+    for title, vocabulary in (("fits", tiny_target.vocabulary.fingerprint), ("other", "f00d")):
+        drafter = drafter_class("lstm").fresh(
+            len(tiny_target.vocabulary.tokenizer),
+            start_id=tiny_target.start_id,
+            vocabulary=vocabulary,
+            width=18,
+            hidden=18,
+            mixing=18,
+        )
+        made[title] = str(tmp_path / title)
+        drafter.save(made[title])
+    made["damaged"] = shutil.copytree(made["fits"], tmp_path / "damaged").as_posix()
+    (tmp_path / "damaged" / "model.safetensors").write_bytes(b"no weights")
+    return made | {"gone": str(tmp_path / "gone")}
+
+
+def test_drafters_of_ones_own(folder: str, drafters: dict[str, str], story: str) -> None:
+    said: list[str] = []
+    engine = LocalEngine(folder, drafters=drafters, say=said.append)
+    assert set(engine.keys) == {"alone", "lookup", "fits", "damaged"}
+    assert engine.missing["other"] == OTHER_VOCABULARY
+    assert drafters["gone"] in engine.missing["gone"]
+    engine.start()
+    order = Order(story, ("alone", "fits"), DecodingConfig(max_new_tokens=8))
+    *_, end = parsed("".join(engine.lines(order, threading.Event())))
+    assert end["same"][0] == "same"
+    assert "damaged" in engine.missing
+    with pytest.raises(CheckpointError, match="Not offered: damaged"):
+        engine.race(Order(story, ("alone", "damaged"), DecodingConfig()))
+    assert said[0] == f"loading {folder} ..."
+    assert any("tiny is on" in line for line in said)
+    assert sum("Not offered" in line for line in said) == len(engine.missing)
+
+
+def test_a_drafter_in_the_place_of_a_shipped_one(folder: str, drafters: dict[str, str]) -> None:
+    engine = LocalEngine(folder, drafters={"lstm-after": drafters["fits"]})
+    assert set(engine.keys) == {"alone", "lookup", "lstm-after"}
+
+
+def test_no_drafter_can_be_called_like_the_lane_without_one(folder: str) -> None:
+    with pytest.raises(SettingsError, match="alone"):
+        LocalEngine(folder, drafters={"alone": folder})
+
+
+def test_the_target_reads_as_much_as_it_is_told(folder: str, story: str) -> None:
+    engine = LocalEngine(folder, source_length=20, prefix="say: ", device="cpu")
+    engine.start()
+    race = engine.race(Order(story, ("alone",), DecodingConfig()))
+    assert (len(race.source_ids), race.target.prefix) == (20, "say: ")
+
+
+def test_what_the_footer_says(engine: LocalEngine, story: str) -> None:
+    list(engine.lines(Order(story, ("alone",), DecodingConfig(max_new_tokens=8)), GO))
+    assert set(engine.about) == {"fastllm", "python", "torch", "transformers", "gradio", "hardware"}
+    assert "CPU" in engine.about["hardware"]
+    assert engine.failure == ""
 
 
 def test_rows_of_a_race(engine: LocalEngine, story: str) -> None:
@@ -91,6 +177,46 @@ def test_a_missing_target_is_reported_by_every_race(tmp_path: Path, story: str) 
     engine.start()
     with pytest.raises(CheckpointError, match="none"):
         list(engine.lines(Order(story, ("alone",), DecodingConfig()), threading.Event()))
+    assert "none" in engine.failure
+    assert engine.about["hardware"]
+
+
+def test_a_device_that_is_not_there_is_reported(folder: str, story: str) -> None:
+    engine = LocalEngine(folder, device="nonsense")
+    engine.start()
+    with pytest.raises(FastLLMError, match="nonsense"):
+        list(engine.lines(Order(story, ("alone",), DecodingConfig()), threading.Event()))
+
+
+def test_who_leaves_before_their_turn_gets_nothing_and_holds_nothing(
+    folder: str, story: str
+) -> None:
+    left = threading.Event()
+    left.set()
+    order = Order(story, ("alone",), DecodingConfig(max_new_tokens=8))
+    engine = LocalEngine(folder)
+    assert list(engine.lines(order, left)) == []  # nothing is loaded yet
+    engine.start()
+    first = engine.lines(order, threading.Event())
+    next(first)  # has the device
+    assert list(engine.lines(order, left)) == []
+    first.close()
+    assert list(engine.lines(order, threading.Event()))
+
+
+def test_a_race_past_its_deadline_shows_what_it_has(
+    engine: LocalEngine, story: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order = Order(story, ("alone", "lookup"), DecodingConfig(max_new_tokens=24), seconds=30)
+    lines = engine.lines(order, GO)
+    rows = parsed("".join(next(lines) for _ in range(4)))
+    assert [row["row"] for row in rows] == ["start", "round", "round", "round"]
+    ticking = time.monotonic
+    monkeypatch.setattr(time, "monotonic", lambda: ticking() + 60)
+    *_, end = parsed("".join(lines))
+    assert end["notices"] == [texts.ended_early(30)]
+    assert sum(lane["calls"] for lane in end["lanes"]) == 3
+    assert {lane["ended"] for lane in end["lanes"]} == {"deadline"}
 
 
 def test_api_streams_rows(client: Client, story: str) -> None:
@@ -155,3 +281,132 @@ def test_record_names_a_lane_it_does_not_have(
 ) -> None:
     assert record.main(["--target", folder, "--lanes", "alone", "lstm-none"]) == 2
     assert "lstm-none" in capsys.readouterr().err
+
+
+LENDER = """
+import itertools, multiprocessing, os, pickle, sys
+
+assert "torch" not in sys.modules, "spaces has to be imported before torch"
+fork = multiprocessing.get_context("fork")
+
+def GPU(duration):
+    def decorate(task):
+        assert __import__("inspect").isgeneratorfunction(task)
+
+        def handler(*args):
+            # As the real one: arguments and what is yielded are pickled, the work is in a forked
+            # process, and of an error only gradio's own comes back with its words.
+            print("borrowed for", duration, flush=True)
+            mine, other = fork.Pipe()
+            stop = fork.Event()
+            worker = fork.Process(target=work, args=(task, pickle.dumps(args), other, stop))
+            worker.start()
+            other.close()
+            try:
+                while True:
+                    kind, value = pickle.loads(mine.recv_bytes())
+                    if kind == "end":
+                        return
+                    if kind == "error":
+                        raise value
+                    yield value
+            except GeneratorExit:
+                stop.set()
+                raise
+            finally:
+                worker.join()
+                print("worker", worker.exitcode, flush=True)
+
+        return handler
+    return decorate
+
+def work(task, args, pipe, stop):
+    import gradio as gr
+    running = task(*pickle.loads(args))
+    try:
+        for count, value in enumerate(running):
+            if stop.is_set():
+                running.close()
+                print("stopped after", count, flush=True)
+                break
+            pipe.send_bytes(pickle.dumps(("value", value)))
+    except gr.Error as error:
+        pipe.send_bytes(pickle.dumps(("error", gr.Error(error.message))))
+    except Exception as error:
+        pipe.send_bytes(pickle.dumps(("error", gr.Error(type(error).__name__))))
+    else:
+        pipe.send_bytes(pickle.dumps(("end", None)))
+"""
+"""A stand-in for the library of ZeroGPU."""
+
+BORROWER = """
+import os, sys, threading
+import app  # imports spaces, then all the rest
+import gradio as gr
+from fastllm.demo import engine as engines
+from fastllm.demo.engine import LocalEngine, Order
+from fastllm.errors import DataError, FastLLMError
+from fastllm.trace import DecodingConfig
+
+engine = LocalEngine(sys.argv[1], most_seconds=20)
+engine.start()
+print("engine", engine.race(Order("a b", ("alone",), DecodingConfig())).target.engine)
+print("about", engine.about["hardware"])
+order = Order(sys.argv[2], ("alone", "lookup"), DecodingConfig(max_new_tokens=12))
+print("PARENT", os.getpid(), flush=True)
+for text in engine.lines(order, threading.Event()):
+    print(text, end="", flush=True)
+stop = threading.Event()
+engines.SLICE_SECONDS = 0
+for _ in engine.lines(order, stop):
+    stop.set()
+order = Order(" ", ("alone",), DecodingConfig())
+try:
+    list(engine.lines(order, threading.Event()))
+except FastLLMError as error:
+    print("refused", error, flush=True)
+
+def broken(order, stop):
+    raise DataError("what was wrong")
+    yield
+
+engine._lines = broken
+try:
+    list(engine.lines(Order("a b", ("alone",), DecodingConfig()), threading.Event()))
+except gr.Error as error:
+    print("told", error.message, flush=True)
+"""
+
+
+@pytest.mark.slow
+def test_a_race_on_a_borrowed_gpu(folder: str, story: str, tmp_path: Path) -> None:
+    """In a process of its own: the lender has to be imported before torch."""
+    (tmp_path / "spaces.py").write_text(LENDER)
+    root = Path(__file__).resolve().parents[2]
+    environment = os.environ | {
+        "SPACES_ZERO_GPU": "true",
+        "OMP_NUM_THREADS": "1",  # a forked process cannot use the threads of its parent
+        "PYTHONPATH": f"{tmp_path}{os.pathsep}{root}",
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", BORROWER, folder, story],
+        env=environment,
+        cwd=root,
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    rows = [json.loads(line) for line in lines if line.startswith("{")]
+    assert [rows[0]["row"], rows[-1]["row"]] == ["start", "end"]
+    assert rows[-1]["same"][0] == "same"
+    assert f"about {LENT}" in lines
+    assert "engine transformers" in lines  # and so without CUDA graphs
+    # Three races: one to its end, one stopped, one broken. The fourth was refused before a GPU was
+    # asked for.
+    assert lines.count("borrowed for 30") == 3
+    assert lines.count("worker 0") == 3
+    assert any(line.startswith("stopped after") for line in lines)
+    assert any(line.startswith("refused the article is empty") for line in lines)
+    assert "told what was wrong" in lines

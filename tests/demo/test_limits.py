@@ -4,13 +4,17 @@ from pathlib import Path
 import pytest
 import yaml
 
-from fastllm.demo.limits import SPACEFILE, Limits, read_limits
+from fastllm.demo.limits import (
+    SPACEFILE,
+    Limits,
+    Models,
+    Visits,
+    read_limits,
+    read_models,
+    titled_drafters,
+    visitor_of,
+)
 from fastllm.errors import SettingsError
-
-
-def test_limits_are_those_of_the_spacefile() -> None:
-    assert asdict(read_limits()) == yaml.safe_load(SPACEFILE.read_text("utf-8"))["limits"]
-
 
 GOOD = {
     "article_characters": 1,
@@ -19,26 +23,130 @@ GOOD = {
     "gamma": 4,
     "seconds_per_run": 5,
     "queue_size": 6,
+    "runs_per_minute": 7,
+    "upload_bytes": 8,
 }
 
 
-def test_reads_a_file(tmp_path: Path) -> None:
-    path = tmp_path / "Spacefile"
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "Spacefile"
+
+
+def test_limits_are_those_of_the_spacefile() -> None:
+    told = yaml.safe_load(SPACEFILE.read_text("utf-8"))
+    assert asdict(read_limits(environment={})) == told["limits"]
+
+
+def test_reads_a_file(path: Path) -> None:
     path.write_text(yaml.safe_dump({"limits": GOOD}))
-    assert read_limits(path) == Limits(1, 2, 3, 4, 5, 6)
+    assert read_limits(path, {}) == Limits(1, 2, 3, 4, 5, 6, 7, 8)
 
 
 @pytest.mark.parametrize(
     "limits",
     [None, [], {}, {"lanes": 3}, *(GOOD | {"lanes": value} for value in (0, "3", True, 2.0))],
 )
-def test_refuses_what_is_no_section_of_limits(tmp_path: Path, limits: object) -> None:
-    path = tmp_path / "Spacefile"
+def test_refuses_what_is_no_section_of_limits(path: Path, limits: object) -> None:
     path.write_text(yaml.safe_dump({"limits": limits}))
     with pytest.raises(SettingsError, match=r"limits"):
+        read_limits(path, {})
+
+
+def test_names_a_missing_file(path: Path) -> None:
+    with pytest.raises(SettingsError, match="Spacefile"):
         read_limits(path)
 
 
-def test_names_a_missing_file(tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match="Spacefile"):
-        read_limits(tmp_path / "Spacefile")
+def test_the_environment_goes_before_the_file(path: Path) -> None:
+    path.write_text(yaml.safe_dump({"limits": GOOD}))
+    environment = {"FASTLLM_SECONDS_PER_RUN": "10", "FASTLLM_ELSE": "x"}
+    assert read_limits(path, environment) == Limits(1, 2, 3, 4, 10, 6, 7, 8)
+
+
+@pytest.mark.parametrize("value", ["", "0", "-1", "ten", "1.5", "²"])
+def test_names_the_variable_that_is_no_number(path: Path, value: str) -> None:
+    path.write_text(yaml.safe_dump({"limits": GOOD}))
+    with pytest.raises(SettingsError, match="FASTLLM_LANES"):
+        read_limits(path, {"FASTLLM_LANES": value})
+
+
+def test_models_left_out_are_the_shipped_ones(path: Path) -> None:
+    path.write_text(yaml.safe_dump({"serve": {"load_in": None, "drafters": []}}))
+    assert read_models(path, {}) == Models()
+
+
+def test_models_of_file_and_environment(path: Path) -> None:
+    told = {"target": "a/b", "source_length": 512, "drafters": ["runs/x/checkpoint", "y=Mine"]}
+    path.write_text(yaml.safe_dump({"serve": told}))
+    found = read_models(path, {"FASTLLM_LOAD_IN": "4bit", "FASTLLM_PREFIX": "summarize: "})
+    assert found == Models(
+        "a/b", "4bit", "summarize: ", 512, None, {"x": "runs/x/checkpoint", "Mine": "y"}
+    )
+    found = read_models(path, {"FASTLLM_DRAFTERS": "p=P, q", "FASTLLM_SOURCE_LENGTH": "64"})
+    assert (found.drafters, found.source_length) == ({"P": "p", "q": "q"}, 64)
+
+
+@pytest.mark.parametrize(
+    "serve",
+    [None, [], {"model": "x"}, {"target": 3}, {"drafters": "x", "source_length": "long"}]
+    + [{"drafters": value} for value in ({}, {"a": "b"}, [1], [""], ["=x"], ["a=T", "b=T"])],
+)
+def test_refuses_what_is_no_section_of_models(path: Path, serve: object) -> None:
+    path.write_text(yaml.safe_dump({"serve": serve}))
+    with pytest.raises(SettingsError, match=r"serve|drafter"):
+        read_models(path, {})
+
+
+def test_a_drafter_goes_by_its_folder() -> None:
+    assert titled_drafters(["./a/b/", "c/checkpoint", "checkpoint", "o/n = My T5"]) == {
+        "b": "./a/b/",
+        "c": "c/checkpoint",
+        "checkpoint": "checkpoint",
+        "My T5": "o/n",
+    }
+
+
+def test_a_visitor_who_has_begun_enough_is_told_how_long_to_wait() -> None:
+    now = 100.0
+    visits = Visits(2, lambda: now)
+    visits.begin("a")
+    now = 130.0
+    visits.begin("a")
+    now = 150.5
+    with pytest.raises(SettingsError, match=r"2 races within a minute.* Wait 10 seconds"):
+        visits.begin("a")
+    visits.begin("b")
+    now = 160.0  # the first has slid out of the window; what was refused was not counted
+    visits.begin("a")
+    with pytest.raises(SettingsError, match=r"Wait 31 seconds"):
+        visits.begin("a")
+
+
+def test_visits_are_forgotten_after_their_minute() -> None:
+    now = 0.0
+    visits = Visits(2, lambda: now)
+    for number in range(1000):
+        visits.begin(str(number))
+        now += 1.0
+    assert len(visits) <= 60
+
+
+@pytest.mark.parametrize(
+    ("host", "forwarded", "visitor"),
+    [
+        ("9.9.9.9", "1.1.1.1", "9.9.9.9"),  # nobody in between: the header is the visitor's own
+        ("10.0.0.3", "1.1.1.1", "1.1.1.1"),
+        ("10.0.0.3", "8.8.8.8, 1.1.1.1, 10.1.2.3", "1.1.1.1"),  # the first may be made up
+        ("127.0.0.1", "2606:4700::1111", "2606:4700::1111"),
+        ("127.0.0.1", "<script>, ,\0", "hash"),
+        ("127.0.0.1", None, "hash"),
+        (None, None, "hash"),
+    ],
+)
+def test_who_a_visitor_is(host: str | None, forwarded: str | None, visitor: str) -> None:
+    assert visitor_of(host, forwarded, "hash") == visitor
+
+
+def test_without_anything_all_are_one_visitor() -> None:
+    assert visitor_of(None, None, None) == "unknown"

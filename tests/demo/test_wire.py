@@ -6,8 +6,9 @@ import pytest
 import stories
 
 from fastllm.demo import texts, wire
+from fastllm.errors import DataError
 from fastllm.race import Race
-from fastllm.trace import DecodingConfig
+from fastllm.trace import DecodingConfig, Judged, Round
 from fastllm.vocabulary import Detokenizer
 
 HOSTILE = (" <script>alert(1)</script>", " ${7*6}", " {{x}}", " <img src=x onerror=alert(1)>", "")
@@ -48,11 +49,92 @@ def test_all_four_states_and_the_plain_one_occur() -> None:
 def test_a_round_carries_what_hovering_shows() -> None:
     _, *rounds, _ = rows()
     refused = next(t for row in rounds for t in row["tokens"] if t["s"] == "refused")
-    assert (refused["p"], refused["q"]) == (0.02, 0.7)
-    assert refused["best"][0][1] == 0.02
+    test = refused["test"]
+    assert test["raw"] == [0.02, 0.7]
+    assert test["best"] == [[" nobody", 0.02], [" nobody", 0.05]]
+    assert (test["p"], test["q"], test["u"], test["h"], test["o"]) == (0, 1, 0.5, 0, 0.5)
+    assert test["ok"] is False
     dropped = [row["dropped"] for row in rounds if row["dropped"]]
     assert dropped
-    assert set(dropped[0]) == {" nobody"}
+    assert {(token["s"], token["t"]) for token in dropped[0]} == {("dropped", " nobody")}
+    correction = next(t for row in rounds for t in row["tokens"] if t["s"] == "correction")
+    assert correction["p"] == 1
+    assert correction["best"][0] == [correction["t"], 0.8]
+    assert all(len(row["ms"]) == 3 for row in rounds)
+
+
+def test_under_the_block_rule_every_guess_has_its_test() -> None:
+    """A failed test before a passing one does not end the block, and its word stands."""
+    def judged(token: int, uniform: float) -> Judged:
+        return Judged(token, 0.4, 0.8, uniform, 0.5, 0.6, 0.4, 0.8)
+
+    first = stories.FIRST
+    names = {first + place: f" w{place}" for place in range(5)}
+    entry = Round(
+        kind="speculative",
+        drafted=tuple(range(first, first + 4)),
+        judged=tuple(judged(first + i, u) for i, u in enumerate((0.9, 0.1, 0.7, 0.7))),
+        accepted=2,
+        extra=first + 4,
+        extra_p=0.3,
+    )
+    writer = wire.RoundWriter(1, names.__getitem__, lambda ids: {i: names[i] for i in ids}, 1)
+    row = writer.row(entry, 1.0)
+    states = [token["s"] for token in row["tokens"]]
+    assert states == ["accepted", "accepted", "refused", "correction"]
+    assert [token["test"]["ok"] for token in row["tokens"][:3]] == [False, True, False]
+    assert [token["t"] for token in row["dropped"]] == [" w3"]
+    assert row["dropped"][0]["test"]["u"] == 0.7
+    assert "best" not in row["dropped"][0]["test"]
+
+
+def test_a_row_is_small() -> None:
+    """What hovering needs, rounded: a kilobyte or two a call of the target."""
+    keys, traces = stories.race()
+    alternatives = tuple((token, 1 / 7) for token in range(stories.FIRST, stories.FIRST + 5))
+    full = [
+        dataclasses.replace(
+            trace,
+            rounds=tuple(
+                dataclasses.replace(
+                    entry,
+                    extra_best=alternatives,
+                    judged=tuple(
+                        dataclasses.replace(
+                            test, p=1 / 3, q=1 / 7, uniform=1 / 9, overlap=2 / 3, p_unwarped=1 / 6,
+                            q_unwarped=1 / 11, target_best=alternatives, drafter_best=alternatives,
+                        )
+                        for test in entry.judged
+                    ),
+                )
+                for entry in trace.rounds
+            ),
+        )
+        for trace in traces
+    ]  # fmt: skip
+    lines = list(wire.recorded_lines("r", keys, full))[1:-1]
+    assert max(map(len, lines)) < 2500
+
+
+def test_the_traces_come_whole_with_the_end() -> None:
+    keys, traces = stories.race()
+    lines = "".join(wire.recorded_lines("r", keys, traces))
+    assert wire.traces_of(lines) == (keys, traces)
+    for broken in ("", "nonsense", lines[: len(lines) // 2], '{"row":"end"}\n', '{"row":"a\n'):
+        with pytest.raises(DataError, match="no whole race"):
+            wire.traces_of(broken)
+
+
+def test_what_was_set_stands_in_the_start() -> None:
+    start = rows(config=DecodingConfig(temperature=0.7, seed=3))[0]
+    assert (start["rule"], start["lossy"], start["greedy"]) == ("block", False, False)
+    assert start["settings"]["temperature"] == 0.7
+    assert list(start["settings"]) == list(wire.SETTINGS)
+    lossy = DecodingConfig(temperature=1.0, verification="lenient", lenience=0.5)
+    start, *_, end = rows(config=lossy)
+    assert start["lossy"]
+    assert end["same"][0] == "lossy"
+    assert "LOSSY" in end["same"][1]
 
 
 def test_clocks_include_encoding() -> None:

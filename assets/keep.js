@@ -1,0 +1,113 @@
+/* The live view, fourth part: what one takes home. Everything is made here, of what is here already: no
+   server is asked, and nothing is stored. */
+
+const keep = {
+  link: make("input", "fl-link", undefined, { type: "text", readonly: "", "aria-label": words.link }),
+  told: make("span", "fl-soft", "", { role: "status" }),
+  linkNote: make("p", "fl-soft", ""),
+  code: make("pre", "fl-code", "", { tabindex: "0", "aria-label": words.code }),
+};
+
+async function copy(text, field) {
+  try {
+    await navigator.clipboard.writeText(text);
+    keep.told.textContent = words.copied;
+  } catch {
+    field.focus(); // not allowed here: it is selected, and one key copies it
+    if (field.select) field.select();
+    else getSelection().selectAllChildren(field);
+    keep.told.textContent = words.copy_by_hand;
+  }
+}
+
+function download(name, kind, text) {
+  const link = make("a", "", undefined, { download: name });
+  link.href = URL.createObjectURL(new Blob([text], { type: kind }));
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
+}
+
+const slug = () => (race.start.article || "race").toLowerCase().replace(/[^a-z0-9]+/g, "-").replace(/^-|-$/g, "") || "race";
+
+/* The form of assets/recorded/race.json: `Trace.from_json` reads each of the traces. */
+function traceText() {
+  const { end, start } = race;
+  const traces = end.traces.map((trace) => ({ source: end.source, ...trace }));
+  return JSON.stringify({ article: start.article, lanes: start.lanes.map((lane) => lane.key), traces });
+}
+
+const codeText = () => race.end.code.replace("{article}", () => JSON.stringify(race.end.source));
+
+/* A page that plays this race by itself: this function, its style, the rows. It asks for nothing. */
+function replayText() {
+  const { start, end } = race;
+  const { traces, code, source, ...last } = end;
+  const rounds = race.lanes.flatMap((lane) => lane.rounds).sort((a, b) => a.to - b.to);
+  const rows = [
+    { ...start, mode: "recorded", notices: [] },
+    ...rounds.map(({ node, index, guessed, look, ...row }) => row),
+    last,
+  ];
+  const text = rows.map((row) => JSON.stringify(row).replace(/[<>&\u2028\u2029]/g, escaped)).join("\n");
+  const title = make("p", "", `${words.title}: ${start.article || words.replay}`).innerHTML; // as text, escaped
+  return `<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>${title}</title>
+<style>${sheet}</style>
+</head>
+<body class="fl-file">
+<div class="fl-head"><h1>${words.title}</h1><p>${words.claim}</p></div>
+<main id="fl-view"><div class="fl-race"></div></main>
+<script type="application/x-ndjson" id="fl-rows">${text}
+<\/script>
+<script>
+const dark = matchMedia("(prefers-color-scheme: dark)");
+const dress = () => document.body.classList.toggle("dark", dark.matches);
+dark.addEventListener("change", dress);
+dress();
+const view = ${view.toString()};
+view(document.getElementById("fl-view"), { value: document.getElementById("fl-rows").textContent, file: true }, () => {});
+<\/script>
+</body>
+</html>
+`;
+}
+
+const escaped = (letter) => `\\u${letter.charCodeAt(0).toString(16).padStart(4, "0")}`;
+
+/* What there is to take: nothing of a race that has not ended, and in a file no more than it is. */
+function offer() {
+  reveal(ui.keep, Boolean(race?.end?.traces?.length));
+  if (ui.keep.open) fillKeep();
+}
+
+function fillKeep() {
+  if (!race?.end?.traces) return;
+  keep.told.textContent = "";
+  keep.link.value = linkOf();
+  keep.linkNote.textContent = race.start.article ? "" : words.link_own;
+  keep.code.textContent = codeText();
+}
+
+ui.keep.append(make("summary", "", words.keep));
+{
+  const row = (...nodes) => { const line = make("div", "fl-keep-row"); line.append(...nodes); return line; };
+  ui.keep.append(
+    row(
+      button("fl-take", words.take_replay, () => download(`fastllm-${slug()}.html`, "text/html", replayText())),
+      button("fl-take", words.take_trace, () => download(`fastllm-${slug()}.json`, "application/json", traceText())),
+      keep.told,
+    ),
+    make("p", "fl-soft", words.take_note),
+    row(keep.link, button("fl-take", words.copy_link, () => { fillKeep(); copy(keep.link.value, keep.link); })),
+    keep.linkNote,
+    row(make("span", "fl-keep-title", words.code), button("fl-take", words.copy_code, () => copy(codeText(), keep.code))),
+    keep.code,
+  );
+}
+ui.keep.addEventListener("toggle", fillKeep);
+reveal(ui.keep, false);

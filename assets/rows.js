@@ -1,0 +1,103 @@
+/* The live view, last part: rows as they come, and the buttons outside. */
+
+const PAUSE_BEFORE_REPLAY = 1200;
+
+function take(row) {
+  if (row.row === "start") begin(row);
+  else if (!race) return;
+  else if (row.row === "round") addRound(row);
+  else if (row.row === "end") finish(row);
+}
+
+function finish(row) {
+  race.end = row;
+  const [state, sentence] = row.same;
+  ui.verdict.textContent = row.verdict;
+  ui.same.textContent = (state === "same" || state === "unfinished" ? "✓ " : "") + sentence;
+  ui.same.dataset.state = state;
+  for (const text of row.notices) ui.notices.append(make("p", "fl-notice", text));
+  offer();
+}
+
+let head = "";
+let read = 0;
+let scheduled = false;
+
+function update() {
+  scheduled = false;
+  const value = typeof props.value === "string" ? props.value : "";
+  const whole = value.lastIndexOf("\n") + 1;
+  if (!whole) return;
+  const first = value.slice(0, value.indexOf("\n"));
+  const fresh = first !== head;
+  if (fresh) {
+    head = first;
+    read = 0;
+    play(false);
+  } else if (whole <= read) return;
+  const ended = race && !fresh && race.end;
+  for (const text of value.slice(read, whole).split("\n")) if (text) take(JSON.parse(text));
+  read = whole;
+  describe();
+  if (race.halted) return show(total());
+  if (!race.live) {
+    suit();
+    if (restore()) return;
+    if (asked() === false) note(address.get("sample") ? words.link_waiting : words.link_without);
+    show(calm ? total() : 0);
+    if (!calm) play(true);
+    return;
+  }
+  show(total());
+  if (race.end && !ended) settle();
+}
+
+/* A live race has ended: it stays for a moment, then plays again in true proportion. */
+function settle() {
+  root.dataset.ran = String(Number(root.dataset.ran || 0) + 1);
+  suit();
+  if (restore()) return;
+  if (calm || longestClock() / Number(ui.speed.value) > LONGEST_REPLAY) return;
+  waiting = setTimeout(restart, PAUSE_BEFORE_REPLAY);
+}
+
+function schedule() {
+  if (scheduled) return;
+  scheduled = true;
+  // A hidden tab gets no frames; it is drawn when it comes back, and need not be before.
+  requestAnimationFrame(update);
+}
+
+/* The buttons outside say what they do. */
+
+const running = (on) => document.body.classList.toggle("fl-running", on);
+const note = (text) => { ui.notices.replaceChildren(make("p", "fl-notice", text)); };
+window.addEventListener("fastllm-go", () => {
+  running(true);
+  play(false);
+  ui.badge.textContent = words.waiting;
+  ui.badge.className = "fl-badge fl-live";
+  ui.about.textContent = ` ${words.waiting_for}`;
+  root.classList.add("fl-waiting");
+});
+function halt(reason) {
+  // Gradio calls a race that was stopped a failed one too, once the server has answered: too late.
+  if (!document.body.classList.contains("fl-running")) return;
+  running(false);
+  root.classList.remove("fl-waiting");
+  if (race?.live && !race.end) {
+    race.halted = true;
+    show(total());
+  }
+  if (race) describe();
+  note(reason);
+}
+window.addEventListener("fastllm-failed", () => halt(words.failed));
+window.addEventListener("fastllm-stop", () => halt(words.stopped));
+watch("value", () => {
+  schedule();
+  if (props.value.includes('{"row":"end"')) running(false);
+});
+
+if (props.value) update();
+else ui.about.textContent = words.nothing;

@@ -1,0 +1,42 @@
+"""What a visitor takes home beside the record itself: the code that runs the same race again."""
+
+from collections.abc import Sequence
+
+from fastllm import checkpoints
+from fastllm.trace import Trace, config_defaults
+
+ARTICLE = "{article}"
+"""Stands in the code where the browser puts the article, quoted: it has it already."""
+
+
+def code(lanes: Sequence[str], traces: Sequence[Trace]) -> str:
+    """A program that writes the same summaries; empty where there are none.
+
+    Args:
+        lanes: their keys.
+        traces: one of each lane.
+    """
+    if not traces:
+        return ""
+    first = traces[0]
+    defaults = config_defaults()
+    given = {name: getattr(first.config, name) for name in defaults}
+    for name in first.config.LEFT_TO_TARGET:  # the target knows its own numbers
+        del given[name]
+    if first.config.temperature == 0:  # "auto" comes to the same rule
+        del given["verification"]
+    settings = [f"{name}={value!r}" for name, value in given.items() if value != defaults[name]]
+    if first.target != checkpoints.read_card(checkpoints.TARGET).get("name"):
+        settings.insert(0, f"target={first.target!r}")
+    drafters = ", ".join(
+        repr(key) if trace.drafter else "None" for key, trace in zip(lanes, traces, strict=True)
+    )
+    call = ", ".join(["article", "drafter=drafter", *settings])
+    return f"""import fastllm
+
+article = {ARTICLE}
+
+for drafter in ({drafters},):  # None is the target alone
+    trace = fastllm.generate({call})
+    print(drafter, len(trace.rounds), "target calls:", trace.text)
+"""

@@ -1,0 +1,287 @@
+"""A corpus of hostile inputs: nothing crashes, runs as markup, or reaches another visitor."""
+
+import base64
+import gzip
+import io
+import json
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from asking import Answer, Page
+
+from fastllm.demo import articles
+from fastllm.demo.build import build, launch_options
+from fastllm.demo.engine import LocalEngine
+from fastllm.demo.limits import Limits
+from fastllm.errors import DataError
+
+# Gradio's own statistics, drawn up after every twenty runs.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:.*no_silent_downcasting", "ignore:The copy keyword is deprecated"
+)
+
+LIMITS = Limits(
+    article_characters=20_000,
+    max_new_tokens=16,
+    lanes=4,
+    gamma=6,
+    seconds_per_run=600,
+    queue_size=300,
+    runs_per_minute=10_000,
+    upload_bytes=50_000,
+)
+
+MARKUP = [
+    "<script>alert(1)</script>",
+    "</script><script>alert(1)</script>",
+    "<img src=x onerror=alert(1)>",
+    "<svg/onload=alert(1)>",
+    "<iframe srcdoc='<script>alert(1)</script>'></iframe>",
+    "<style>*{display:none}</style>",
+    "<base href=//evil.example>",
+    "<a href=javascript:alert(1)>x</a>",
+    "</textarea><b>x",
+    "<!-- --><!doctype html>",
+    "<math><mtext></p><style><img src onerror=alert(1)></style>",
+    "[x](javascript:alert(1))",
+    "![x](x onerror=alert(1))",
+    "${alert(1)}",
+    "{{constructor.constructor('alert(1)')()}}",
+    "{% raw %}{{7*7}}{% endraw %}",
+    "#{7*7} <%= 7*7 %> @(7*7)",
+    "&lt;script&gt;alert(1)&lt;/script&gt;",
+    "&#60;script&#62;",
+    '"}\n{"row":"end","lanes":[],"verdict":"<b>won</b>"}\n',
+    '\\"}\\n{\\"row\\":\\"start\\"}',
+    "\\u003cscript\\u003e",
+    "]]>\n\n--x\r\nSet-Cookie: a=b\r\n\r\n",
+    "data: {}\n\nevent: complete\n\n",
+    "'; DROP TABLE runs; --",
+    "../../../../etc/passwd",
+    "__import__('os').system('true')",
+    "%s%s%s%n %(x)s {0.__class__}",
+    "constructor __proto__ prototype toString",
+    "\x1b[2J\x1b]0;title\x07",
+    "=cmd|'/c calc'!A1",
+]
+
+LETTERS = {
+    "nul": "\0",
+    "high surrogate": "\ud800",
+    "low surrogate": "\udfff",
+    "swapped surrogates": "\udc00\ud800",
+    "bidi override": "\u202e",
+    "bidi isolate": "\u2066\u2067\u2068",
+    "bidi marks": "\u200e\u200f\u061c",
+    "zero width": "\u200b\u2060\ufeff",
+    "line separators": "\u2028\u2029",
+    "next line": "\x85",
+    "vertical tab and form feed": "\x0b\x0c",
+    "separators": "\x1c\x1d\x1e\x1f",
+    "carriage return": "\r",
+    "backspace": "\b\b\b",
+    "delete": "\x7f",
+    "noncharacters": "\ufffe\uffff\U0010ffff",
+    "private use": "\ue000\U000f0000",
+    "tags": "\U000e0001\U000e0041",
+    "variation selectors": "\ufe0f\U000e0100",
+    "combining": "e" + "\u0301" * 40,
+    "replacement": "\ufffd",
+    "interlinear": "\ufff9\ufffa\ufffb",
+    "family": "\U0001f468\u200d\U0001f469\u200d\U0001f467",
+    "ligature": "\ufdfd\ufb00",
+    "hebrew and arabic": "\u05e9\u05dc\u05d5\u05dd \u0645\u0631\u062d\u0628\u0627",
+}
+
+PACKED = io.BytesIO()
+with zipfile.ZipFile(PACKED, "w", zipfile.ZIP_DEFLATED) as _archive:
+    _archive.writestr("bomb.txt", "0" * 5_000_000)
+BOMB = PACKED.getvalue()
+"""5 MB of zeros in 5 KB."""
+
+
+def corpus(story: str) -> dict[str, dict[str, Any]]:
+    """Name -> the inputs that differ from the page's defaults."""
+    words = story.split()
+    found: dict[str, Any] = {}
+    for number, text in enumerate(MARKUP):
+        found[f"markup {number} before"] = f"{text} {story}"
+        found[f"markup {number} inside"] = " ".join([*words[:9], text, *words[9:]])
+    for name, letters in LETTERS.items():
+        found[f"{name}, once"] = f"{story[:40]}{letters}{story[40:]}"
+        found[f"{name}, everywhere"] = letters.join(words)
+    found |= {
+        "nothing": "",
+        "blanks": " \n\t" * 500,
+        "no text at all": None,
+        "a number": 7,
+        "a list": [story],
+        "an object": {"text": story},
+        "yes": True,
+        "a megabyte in one line": "x" * 1_000_000,
+        "a megabyte of words": "word " * 200_000,
+        "a megabyte of line ends": "\n" * 1_000_000,
+        "as much as is taken": ("word " * 4000)[:20_000],
+        "one letter more": ("word " * 4001)[:20_001],
+        "one long word": "x" * 19_000,
+        "many short ones": "a " * 9_000,
+        "deep brackets": "[" * 9_000 + "]" * 9_000,
+        "markup alone": "<b> " * 4_000,
+        "mojibake": ("naïve café – “quotes” " * 40).encode().decode("latin-1"),
+        "utf-16 read as latin-1": story.encode("utf-16").decode("latin-1"),
+        "a zip read as latin-1": BOMB.decode("latin-1"),
+        "gzip in base64": base64.b64encode(gzip.compress(story.encode() * 99)).decode(),
+        "a pdf": "%PDF-1.7\n%\xe2\xe3\xcf\xd3\n" + "0 obj " * 200,
+    }
+    inputs = {name: {"article": text} for name, text in found.items()}
+    for lanes in (
+        [],
+        None,
+        "alone",
+        7,
+        {},
+        ["alone"],
+        ["alone", "alone"],
+        ["alone", "<img src=x onerror=alert(1)>"],
+        ["alone", "google/flan-t5-xl"],
+        ["alone", "../../etc/passwd"],
+        ["alone", "__class__"],
+        ["alone", None],
+        ["alone", 3],
+        ["alone", ["lookup"]],
+        ["alone", {"lookup": 1}],
+        ["lookup"] * 5000,
+    ):
+        inputs[f"lanes {json.dumps(lanes)[:40]}"] = {"article": story, "lanes": lanes}
+    odd = (None, "5", "<b>5</b>", "", [], {}, True, -1, 0.5, 1e308, 2**70, "NaN", "Infinity")
+    for setting in ("gamma", "temperature", "top_p", "seed", "length"):
+        for value in odd:
+            inputs[f"{setting} {value!r}"] = {"article": story, setting: value}
+    return inputs
+
+
+@pytest.fixture(scope="module")
+def page(tiny_target: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
+    folder = tmp_path_factory.mktemp("target")
+    tiny_target.model.config.fastllm = {"name": "tiny", "source_length": 96}
+    tiny_target.model.save_pretrained(folder)
+    tiny_target.vocabulary.tokenizer.save_pretrained(folder)
+    engine = LocalEngine(str(folder))
+    engine.start()
+    served = build(engine, LIMITS, Path("nothing recorded"))
+    _, address, _ = served.launch(prevent_thread_lock=True, **launch_options())
+    yield Page(address)
+    served.close(verbose=False)
+
+
+def faults(answer: Answer, *, silent: bool = False) -> list[str]:
+    """What is wrong with an answer to anything whatever; `silent` may it be refused in no words."""
+    if answer.text is None:
+        if silent and answer.error is None:
+            return []
+        if not isinstance(answer.error, str) or not answer.error.strip():
+            return [f"refused without a word: {answer.error!r}"]
+        return ["a traceback"] if "Traceback" in answer.error else []
+    found = []
+    if not answer.text.endswith("\n"):
+        found.append("the last line is not ended")
+    if set(answer.text) & set("<>&\u2028\u2029"):
+        found.append("letters that can be taken for markup or for the end of a line")
+    answer.text.encode("utf-8")
+    kinds = [row["row"] for row in answer.rows]
+    if kinds != ["start", *["round"] * (len(kinds) - 2), "end"]:
+        found.append(f"rows {kinds}")
+    return found
+
+
+def test_nothing_crashes_and_no_line_is_broken(page: Page, story: str) -> None:
+    inputs = corpus(story)
+    assert len(inputs) >= 200
+    wrong, runs, refused = {}, set(), 0
+    for name, values in inputs.items():
+        answer = page.race(**({"length": 8, "lanes": ["alone", "lookup"]} | values))
+        # What is of another type than the component sends, Gradio refuses before we are asked.
+        odd = any(
+            not isinstance(value, list if key == "lanes" else int | float)
+            for key, value in values.items()
+            if key != "article"
+        )
+        if found := faults(answer, silent=odd):
+            wrong[name] = found
+        elif answer.text is not None:
+            runs.add(answer.rows[0]["run"])
+        else:
+            refused += 1
+    assert not wrong, "\n".join(f"{name}: {found}" for name, found in wrong.items())
+    assert len(runs) + refused == len(inputs)  # no run was anyone else's
+    assert len(runs) > 80
+    assert refused > 40
+
+
+def test_an_article_of_words_that_do_harm_is_shown_as_words(page: Page, story: str) -> None:
+    """What the page shows of an article (where it is cut) says what the article says."""
+    article = f"{story} {'<script>alert(1)</script> ${7*7} ' * 30}"
+    answer = page.race(article=article, lanes=["alone", "lookup"], length=8)
+    assert not faults(answer)
+    cut = answer.rows[0]["cut"]
+    assert "<script>alert(1)</script>" in cut["after"]
+
+
+def test_after_all_of_that_a_race_is_a_race(page: Page, story: str) -> None:
+    rows = page.race(article=story, lanes=["alone", "lookup"], length=8).rows
+    assert rows[-1]["same"][0] == "same"
+
+
+UPLOADS = {
+    "empty.txt": (b"", ""),
+    "plain.txt": (b"The mill burned.", "The mill burned."),
+    "LOUD.TXT": (b"The mill burned.", "The mill burned."),
+    "notes.md": ("caf\u00e9".encode(), "caf\u00e9"),
+    "mark.txt": (b"\xef\xbb\xbfThe mill", "The mill"),
+    "windows.txt": ("The mill".encode("utf-16"), "The mill"),
+    "big-endian.txt": (b"\xfe\xff" + "The mill".encode("utf-16-be"), "The mill"),
+    "<img src=x onerror=alert(1)>.txt": (b"The mill", "The mill"),
+    "${7*7}{{7*7}}.txt": (b"The mill", "The mill"),
+    "full.txt": (b"x" * 50_000, "x" * 50_000),
+    "latin.txt": ("caf\u00e9".encode("latin-1"), None),
+    "half.txt": (b"\xff\xfeT", None),
+    "cut.txt": ("caf\u00e9".encode()[:-1], None),
+    "surrogate.txt": (b"\xed\xa0\x80", None),
+    "large.txt": (b"x" * 50_001, None),
+    "bomb.zip": (BOMB, None),
+    "bomb.txt.gz": (gzip.compress(b"0" * 1_000_000), None),
+    "story.pdf": (b"%PDF-1.7", None),
+    "page.html": (b"<script>", None),
+    "no type": (b"The mill", None),
+    ".txt": (b"The mill", None),
+}
+
+
+@pytest.mark.parametrize("name", UPLOADS)
+def test_uploads(name: str, tmp_path: Path) -> None:
+    content, text = UPLOADS[name]
+    path = tmp_path / name
+    path.write_bytes(content)
+    if text is None:
+        with pytest.raises(DataError) as refused:
+            articles.read_file(path, LIMITS.upload_bytes)
+        assert name == ".txt" or name not in str(refused.value)
+    else:
+        assert articles.read_file(path, LIMITS.upload_bytes) == text
+
+
+def test_a_packed_file_under_a_text_name_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "story.txt"
+    path.write_bytes(BOMB)
+    with pytest.raises(DataError):
+        articles.check(articles.read_file(path, LIMITS.upload_bytes), LIMITS.article_characters)
+
+
+def test_an_upload_that_is_gone_or_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "folder.txt").mkdir()
+    for name in ("gone.txt", "folder.txt"):
+        with pytest.raises(DataError, match="did not arrive"):
+            articles.read_file(tmp_path / name, LIMITS.upload_bytes)
