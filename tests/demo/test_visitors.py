@@ -216,7 +216,7 @@ def test_more_than_may_wait_are_told_so(engine: Watched) -> None:
 
 
 def test_too_many_races_within_a_minute_are_told_to_wait(engine: Watched) -> None:
-    """A page of its own, with one race a minute for each visitor; what is refused does not count."""
+    """A page of its own, where a visitor has one race a minute; a refused one does not count."""
     clear(engine)
     small = Limits(**(vars(LIMITS) | {"runs_per_minute": 1}))
     served = build(engine, small, Path("nothing recorded"))
