@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 import stories
 
-from fastllm import api
 from fastllm.demo import keep
 from fastllm.trace import DecodingConfig
 
@@ -20,8 +19,7 @@ def run(code: str, article: str, monkeypatch: pytest.MonkeyPatch) -> list[dict[s
         calls.append({"article": article, **settings})
         return SimpleNamespace(rounds=[], text="")
 
-    monkeypatch.setattr(api, "generate", generate)
-    monkeypatch.setattr("fastllm.generate", generate, raising=False)
+    monkeypatch.setattr("fastllm.generate", generate)
     exec(code.replace(keep.ARTICLE, json.dumps(article, ensure_ascii=False)), {})
     return calls
 
