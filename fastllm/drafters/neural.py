@@ -251,7 +251,7 @@ class NeuralDrafter(Generic[Settings]):
         folder.mkdir(parents=True, exist_ok=True)
         weights = {
             name: tensor.detach().to("cpu", dtype).contiguous()
-            for name, tensor in self.model.state_dict().items()
+            for name, tensor in self._own_weights().items()
         }
         save_file(weights, folder / "model.safetensors")
         config = {
@@ -266,6 +266,11 @@ class NeuralDrafter(Generic[Settings]):
     def parameters(self) -> int:
         """How many weights the network has."""
         return sum(weight.numel() for weight in self.model.parameters())
+
+    def _own_weights(self) -> dict[str, torch.Tensor]:
+        """What a checkpoint holds, by name."""
+        weights: dict[str, torch.Tensor] = self.model.state_dict()
+        return weights
 
     @torch.inference_mode()
     def begin(self, encoding: Encoding) -> "NeuralSession":

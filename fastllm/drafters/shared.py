@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import nn
 from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
@@ -521,27 +521,15 @@ class SharedDrafter(NeuralDrafter[SharedSettings]):
             ) from error
         return cls(model.to(device or "cpu").eval(), settings, config["name"], config["vocabulary"])
 
-    def save(self, folder: str | Path, *, dtype: torch.dtype = torch.bfloat16) -> None:
-        """Writes `config.json` and its own weights, rounded to `dtype`; none of the target's."""
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        weights = {
-            name: tensor.detach().to("cpu", dtype).contiguous()
-            for name, tensor in self.model.own_weights().items()
-        }
-        save_file(weights, folder / "model.safetensors")
-        config = {
-            "family": self.FAMILY,
-            "name": self.name,
-            "vocabulary": self.vocabulary,
-            "settings": asdict(self.settings),
-        }
-        (folder / "config.json").write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
+    def _own_weights(self) -> dict[str, torch.Tensor]:
+        """None of the target's."""
+        weights: dict[str, torch.Tensor] = self.model.own_weights()
+        return weights
 
     @property
     def parameters(self) -> int:
         """How many weights are its own: the target's embedding and output are not counted."""
-        return sum(weight.numel() for weight in self.model.own_weights().values())
+        return sum(weight.numel() for weight in self._own_weights().values())
 
     def bind(self, target: HubTarget) -> None:
         """Makes it ready for its target: for training, or before the first article.
