@@ -96,14 +96,19 @@ def build(engine: Engine, limits: Limits, recorded: Path = RECORDED) -> gr.Block
                 )
             go = gr.Button(texts.GO, variant="primary", elem_id="fl-go", scale=2, min_width=150)
             halt = gr.Button(texts.STOP, elem_id="fl-stop", scale=1, min_width=90)
-        missing = " ".join(texts.not_offered(*entry) for entry in engine.missing.items())
         with gr.Column(elem_id="fl-lanes"):
             lanes = gr.CheckboxGroup(
                 [(texts.choice_of(key), key) for key in engine.keys],
                 value=_default_lanes(engine.keys),
                 label=texts.LANES_LABEL,
-                info=missing or None,
                 container=False,
+            )
+        if engine.missing:
+            gr.HTML(
+                html_template=_greyed_out(engine.missing),
+                js_on_load=None,
+                apply_default_css=False,
+                elem_id="fl-missing",
             )
         with gr.Accordion(texts.ARTICLE_FOLD, open=False, elem_id="fl-article-fold") as fold:
             article = gr.Textbox(
@@ -195,6 +200,31 @@ def build(engine: Engine, limits: Limits, recorded: Path = RECORDED) -> gr.Block
         halt.click(None, cancels=[running], js=_announce("stop"), api_visibility="private")
     page.queue(max_size=limits.queue_size, default_concurrency_limit=4)
     return page
+
+
+def _greyed_out(missing: Mapping[str, str]) -> str:
+    """The lanes that cannot be chosen, as markup: boxes that take no click, and why, once a reason.
+
+    Titles and reasons may be an operator's words, and this is a template: nothing of them may be
+    markup, or begin an expression.
+    """
+    groups: dict[str, list[str]] = {}
+    for key, reason in missing.items():
+        groups.setdefault(reason, []).append(key)
+    parts = []
+    for reason, keys in groups.items():
+        parts += [
+            f'<label aria-disabled="true"><input type="checkbox" disabled>'
+            f"{_inert(texts.choice_of(key))}</label>"
+            for key in keys
+        ]
+        parts.append(f"<p>{_inert(texts.because(reason))}</p>")
+    return f"<div>{''.join(parts)}</div>"
+
+
+def _inert(text: str) -> str:
+    """Text that neither HTML nor the language of templates reads anything into."""
+    return html.escape(text).translate({ord(sign): f"&#{ord(sign)};" for sign in "{}$`"})
 
 
 def _visitor(request: gr.Request) -> str:

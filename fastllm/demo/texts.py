@@ -305,6 +305,11 @@ def not_offered(key: str, reason: str) -> str:
     return f"Not offered: {title_of(key)} ({reason})."
 
 
+def because(reason: str) -> str:
+    """Why the lanes before it cannot be chosen."""
+    return f"Not offered: {reason}."
+
+
 def verdict(results: Sequence[Result]) -> str:
     """Who won and why, in a sentence or two. The fewest target calls win."""
     alone = next((entry for entry in results if entry.key == ALONE), None)

@@ -91,6 +91,18 @@ def test_live_race_replaces_the_recorded_one_and_is_replayed(
     seen.require_clean()
 
 
+def test_a_lane_that_cannot_be_chosen_is_greyed_out_with_the_reason(
+    visit: Opener, story_address: str
+) -> None:
+    seen = visit(story_address).open()
+    grey = seen.page.locator("#fl-missing input[type=checkbox]")
+    expect(grey).to_have_count(1)
+    expect(grey).to_be_disabled()
+    expect(seen.page.locator("#fl-missing")).to_contain_text("n-gram after")
+    expect(seen.page.locator("#fl-missing")).to_contain_text("Not offered: its checkpoint")
+    seen.require_clean()
+
+
 def test_lookup_is_one_click_away(visit: Opener, story_address: str) -> None:
     seen = visit(story_address).open()
     boxes = seen.page.locator("#fl-lanes input[type=checkbox]")
