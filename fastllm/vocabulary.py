@@ -13,6 +13,9 @@ from transformers import AutoTokenizer
 
 from fastllm.errors import CheckpointError
 
+_FEW = 8
+"""Fewer pieces than these write nothing."""
+
 
 @dataclass(frozen=True)
 class Encoded:
@@ -61,6 +64,15 @@ class Vocabulary:
     def full_stop(self) -> int:
         """The token that ends a sentence, as it stands behind a word."""
         return int(self.tokenizer("end.", add_special_tokens=False)["input_ids"][-1])
+
+    @property
+    def empty(self) -> bool:
+        """Whether it has special tokens and next to nothing else.
+
+        So is what transformers makes up for a T5 where there is no tokenizer.
+        """
+        special = set(self.tokenizer.all_special_ids)
+        return len(self.tokenizer) - len(special) < _FEW
 
     def words(self, words: Iterable[str]) -> list[int]:
         """The tokens of those words that are a single token inside a sentence, in their order."""

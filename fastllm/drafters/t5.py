@@ -310,7 +310,7 @@ class T5Drafter(NeuralDrafter[T5Settings]):
             if report["missing_keys"]:
                 raise CheckpointError(f"it lacks {', '.join(sorted(report['missing_keys'])[:3])}")
             own = getattr(config, "fastllm", None) or {}
-            fingerprint = own.get("vocabulary") or _fingerprint(folder, config.vocab_size)
+            fingerprint = own.get("vocabulary") or _fingerprint(folder)
         except Exception as error:  # transformers and safetensors raise a dozen unrelated kinds
             raise CheckpointError(
                 f"{folder} is not a whole t5 drafter ({error}). It needs config.json and "
@@ -346,10 +346,9 @@ class T5Drafter(NeuralDrafter[T5Settings]):
         network.save_pretrained(folder)
 
 
-def _fingerprint(folder: str | Path, size: int) -> str:
+def _fingerprint(folder: str | Path) -> str:
     vocabulary = Vocabulary.load(folder)
-    # Where there is no tokenizer, transformers makes one of the special tokens alone.
-    if 2 * len(vocabulary.tokenizer) < size:
+    if vocabulary.empty:
         raise CheckpointError("there is no tokenizer beside its weights")
     return vocabulary.fingerprint
 

@@ -342,8 +342,7 @@ def _vocabulary(name_or_folder: str | Path, model: Any) -> Vocabulary:
         ) from error
     pieces = len(vocabulary.tokenizer)
     rows = int(model.config.get_text_config(decoder=True).vocab_size)
-    # Where there is no tokenizer, transformers makes one of the special tokens alone.
-    if 2 * pieces < rows or pieces > rows:
+    if vocabulary.empty or pieces > rows:
         raise CheckpointError(
             f"{name_or_folder}: the tokenizer beside the weights has {pieces} tokens, the model "
             f"{rows}: it is missing, or another model's. {remedy}"
