@@ -4,12 +4,14 @@ Modules:
     limits    what one visitor may ask for, read from the Spacefile
     texts     every sentence of the interface
     articles  the sample articles, and what is refused of pasted ones
-    engine    the models, loaded once, and a race as lines of text
+    engine    the models, loaded once, and the device that all work takes turns on
+    work      what the device can be asked for; first of all a race
     wire      rounds as NDJSON rows: all that the browser gets to know
     keep      the code that a visitor takes home
     after     a race that has ended, as the numbers of its plots
     trained   how the drafters were trained, from their cards
     worker    a race in a thread, its lines collected for the browser
+    stage     what the parts of the page share
     build     the page itself
     record    the race that the first screen shows
 """

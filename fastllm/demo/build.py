@@ -3,7 +3,7 @@
 import html
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +11,11 @@ import gradio as gr
 
 from fastllm import plots
 from fastllm.demo import after, articles, texts, trained, wire
-from fastllm.demo.engine import Engine, Order
-from fastllm.demo.limits import Limits, Visits, visitor_of
-from fastllm.demo.worker import stream
-from fastllm.errors import DataError, FastLLMError, SettingsError
+from fastllm.demo.engine import Engine
+from fastllm.demo.limits import Limits
+from fastllm.demo.stage import SETTINGS, Stage, announce
+from fastllm.demo.work import Order
+from fastllm.errors import DataError
 from fastllm.trace import DecodingConfig, Trace, config_defaults
 
 ASSETS = Path(__file__).resolve().parents[2] / "assets"
@@ -28,6 +29,9 @@ FIRST_PLOTS = 2
 
 DEFAULT_LANES = (texts.ALONE, "lstm-before", "lstm-after")
 
+PARTS: tuple[Callable[[Stage], None], ...] = ()
+"""The folds below the race, in their order: each adds its components and events."""
+
 
 def build(engine: Engine, limits: Limits, recorded: Path = RECORDED) -> gr.Blocks:
     """The page, ready to be launched with `launch_options`.
@@ -40,8 +44,7 @@ def build(engine: Engine, limits: Limits, recorded: Path = RECORDED) -> gr.Block
     samples = articles.samples()
     first, opening = _opening(recorded, samples)
     defaults = config_defaults()
-    titles = {text: title for title, text in samples.items()}
-    visits = Visits(limits.runs_per_minute)
+    stage = Stage(engine, limits, samples)
 
     def race(
         article: str,
@@ -56,24 +59,19 @@ def build(engine: Engine, limits: Limits, recorded: Path = RECORDED) -> gr.Block
         request: gr.Request,
     ) -> Iterator[str]:
         """Races an article; yields the rows so far as lines of JSON, again and again."""
-        try:
-            checked = articles.check(article, limits.article_characters)
-            order = Order(
+
+        def order() -> Order:
+            checked = stage.checked(article)
+            return Order(
                 article=checked.text,
-                lanes=_lanes(lanes, engine.keys, limits.lanes),
-                config=_config(
-                    limits, gamma, temperature, top_p, seed, length, rule, lenience
-                ),
+                lanes=stage.chosen(lanes),
+                config=stage.config(gamma, temperature, top_p, seed, length, rule, lenience),
                 notices=checked.notices,
-                title=titles.get(checked.text, ""),
+                title=stage.title_of(checked.text),
                 seconds=limits.seconds_per_run,
             )
-            visits.begin(_visitor(request))  # what is refused above was no race
-            yield from stream(lambda stop: engine.lines(order, stop))
-        except FastLLMError as error:
-            # Gradio shows it as markup, and it may name what a visitor typed.
-            said = html.escape(str(error), quote=False)
-            raise gr.Error(said, duration=15, print_exception=False) from error
+
+        yield from stage.perform(request, order)
 
     page = gr.Blocks(
         title=f"{texts.TITLE}: {texts.CLAIM}",
@@ -97,7 +95,7 @@ def build(engine: Engine, limits: Limits, recorded: Path = RECORDED) -> gr.Block
             go = gr.Button(texts.GO, variant="primary", elem_id="fl-go", scale=2, min_width=150)
             halt = gr.Button(texts.STOP, elem_id="fl-stop", scale=1, min_width=90)
         with gr.Column(elem_id="fl-lanes"):
-            lanes = gr.CheckboxGroup(
+            stage.lanes = lanes = gr.CheckboxGroup(
                 [(texts.choice_of(key), key) for key in engine.keys],
                 value=_default_lanes(engine.keys),
                 label=texts.LANES_LABEL,
@@ -111,7 +109,7 @@ def build(engine: Engine, limits: Limits, recorded: Path = RECORDED) -> gr.Block
                 elem_id="fl-missing",
             )
         with gr.Accordion(texts.ARTICLE_FOLD, open=False, elem_id="fl-article-fold") as fold:
-            article = gr.Textbox(
+            stage.article = article = gr.Textbox(
                 samples.get(first, ""),
                 label=texts.ARTICLE,
                 show_label=False,
@@ -120,15 +118,16 @@ def build(engine: Engine, limits: Limits, recorded: Path = RECORDED) -> gr.Block
                 max_lines=16,
                 elem_id="fl-article",
             )
-        view = gr.HTML(
+        stage.view = view = gr.HTML(
             opening,
             html_template='<div class="fl-race"></div>',  # static: no value meets a template
             js_on_load=script(samples),
             apply_default_css=False,
             elem_id="fl-view",
         )
+        folds = gr.Column(elem_id="fl-parts")  # filled below, when all that they read is there
         with gr.Accordion(texts.SETTINGS, open=False, elem_id="fl-settings"):
-            settings = _settings(limits, defaults)
+            stage.settings = settings = _settings(limits, defaults)
         with gr.Accordion(texts.PLOTS, open=False, elem_id="fl-plots") as plots_fold:
             plots_note, figures = _plots()
         with gr.Accordion(texts.TRAINED, open=False, elem_id="fl-trained") as trained_fold:
@@ -145,6 +144,10 @@ def build(engine: Engine, limits: Limits, recorded: Path = RECORDED) -> gr.Block
             apply_default_css=False,
             elem_id="fl-privacy",
         )
+
+        with folds:
+            for add in PARTS:
+                add(stage)
 
         sample.input(
             None,
@@ -189,15 +192,15 @@ def build(engine: Engine, limits: Limits, recorded: Path = RECORDED) -> gr.Block
             race,
             [article, lanes, *settings],
             view,
-            js=_announce("go"),
+            js=announce("go"),
             show_progress="hidden",
             concurrency_id="device",
             concurrency_limit=1,
             trigger_mode="once",
             api_name="race",
         )
-        running.failure(None, js=_announce("failed"), api_visibility="private")
-        halt.click(None, cancels=[running], js=_announce("stop"), api_visibility="private")
+        running.failure(None, js=announce("failed"), api_visibility="private")
+        halt.click(None, cancels=[running], js=announce("stop"), api_visibility="private")
     page.queue(max_size=limits.queue_size, default_concurrency_limit=4)
     return page
 
@@ -225,12 +228,6 @@ def _greyed_out(missing: Mapping[str, str]) -> str:
 def _inert(text: str) -> str:
     """Text that neither HTML nor the language of templates reads anything into."""
     return html.escape(text).translate({ord(sign): f"&#{ord(sign)};" for sign in "{}$`"})
-
-
-def _visitor(request: gr.Request) -> str:
-    """Who asks, for the bound on races within a minute."""
-    host = request.client.host if request.client else None
-    return visitor_of(host, request.headers.get("x-forwarded-for"), request.session_hash)
 
 
 def _plots() -> tuple[gr.HTML, list[gr.Plot]]:
@@ -330,9 +327,6 @@ def _opening(recorded: Path, samples: dict[str, str]) -> tuple[str, str]:
     return (tree["article"] if tree["article"] in samples else first), "".join(rows)
 
 
-SETTINGS = wire.SETTINGS
-"""The fields of DecodingConfig that have a place in the fold, in its order."""
-
 RULE, LENIENCE = SETTINGS.index("verification"), SETTINGS.index("lenience")
 
 
@@ -376,51 +370,6 @@ def _settings(limits: Limits, defaults: dict[str, Any]) -> list[Any]:
         )
         lenience = slider("lenience", 0.05, texts.LENIENCE, visible=False)
     return [*numbers, rule, lenience]
-
-
-def _config(
-    limits: Limits,
-    gamma: float,
-    temperature: float,
-    top_p: float,
-    seed: float,
-    length: float,
-    rule: str,
-    lenience: float,
-) -> DecodingConfig:
-    for name, value, most in (
-        ("gamma", gamma, limits.gamma),
-        ("max_new_tokens", length, limits.max_new_tokens),
-    ):
-        if value is None or value > most:
-            raise SettingsError(f"{name}={value!r} is out of range: this page takes up to {most}.")
-    return DecodingConfig(
-        gamma=_whole(gamma),
-        temperature=temperature,
-        top_p=top_p,
-        seed=_whole(seed),
-        max_new_tokens=_whole(length),
-        verification=rule,  # type: ignore[arg-type]  # DecodingConfig refuses what it is not
-        lenience=lenience if rule == "lenient" else DecodingConfig.lenience,
-    )
-
-
-def _whole(value: float) -> Any:
-    """A slider's 5.0 as 5; anything else goes on to be refused by name."""
-    return int(value) if isinstance(value, float) and value.is_integer() else value
-
-
-def _lanes(chosen: Sequence[str], offered: Sequence[str], most: int) -> tuple[str, ...]:
-    """The chosen lanes in the order of the page."""
-    for key in chosen:
-        if key not in offered:
-            raise DataError(texts.unknown_lane(key, offered))
-    lanes = tuple(key for key in offered if key in chosen)
-    if len(lanes) < 2:
-        raise DataError(texts.NO_LANES)
-    if len(lanes) > most:
-        raise DataError(texts.too_many_lanes(most))
-    return lanes
 
 
 def _default_lanes(offered: Sequence[str]) -> list[str]:
@@ -488,10 +437,3 @@ return whenThere().then((samples) => {
   return [...article, chosen, ...known.settings.map(setting)];
 });
 """
-
-
-def _announce(what: str) -> str:
-    """Tells `assets/rows.js` what happened, and passes the inputs on."""
-    return (
-        f"(...values) => {{ window.dispatchEvent(new Event('fastllm-{what}')); return values; }}"
-    )

@@ -1,15 +1,13 @@
-"""The models of the page, loaded once, and a race as lines of text.
+"""The models of the page, loaded once, and the one device that all work takes turns on.
 
-Loading and warming up happen in the background while the page is already served; a race that comes
-too early waits. One race at a time has the device.
+Loading and warming up happen in the background while the page is already served; who comes too
+early waits. One piece of work at a time has the device.
 """
 
 import os
 import threading
 import time
-import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,14 +17,15 @@ import torch
 
 import fastllm
 from fastllm import checkpoints
-from fastllm.demo import texts, wire
+from fastllm.demo import texts
+from fastllm.demo.work import Order, Work
 from fastllm.drafters import Drafter
 from fastllm.errors import CheckpointError, FastLLMError, SettingsError
-from fastllm.race import Race, hardware, require_same_vocabulary, versions
+from fastllm.race import hardware, require_same_vocabulary, versions
 from fastllm.targets import Target
 from fastllm.targets.hub import HubTarget, best_device
-from fastllm.trace import DecodingConfig, Trace
-from fastllm.vocabulary import Detokenizer, Vocabulary
+from fastllm.trace import DecodingConfig
+from fastllm.vocabulary import Vocabulary
 
 TURN_SECONDS = 0.1
 """How often a visitor who waits for the device is asked whether they are still there."""
@@ -44,27 +43,6 @@ WARM_UP = (
 )
 
 
-@dataclass(frozen=True)
-class Order:
-    """What a visitor asked for, checked.
-
-    Attributes:
-        article: the text.
-        lanes: the keys of the lanes.
-        config: the settings.
-        notices: what the visitor should know about the article.
-        title: of a sample; empty otherwise.
-        seconds: after these the race ends where it is.
-    """
-
-    article: str
-    lanes: tuple[str, ...]
-    config: DecodingConfig
-    notices: tuple[str, ...] = ()
-    title: str = ""
-    seconds: int = 30
-
-
 class Engine(Protocol):
     """What the page asks of its models."""
 
@@ -80,8 +58,12 @@ class Engine(Protocol):
     def about(self) -> Mapping[str, str]:
         """Versions by name, and the hardware."""
 
-    def lines(self, order: Order, stop: threading.Event) -> Iterable[str]:
-        """The rows of a race, as lines."""
+    @property
+    def failure(self) -> str:
+        """Why nothing can be run; empty where all is well, or not known yet."""
+
+    def lines(self, work: Work, stop: threading.Event) -> Iterable[str]:
+        """The rows of a piece of work, as lines."""
 
 
 class LocalEngine:
@@ -98,7 +80,7 @@ class LocalEngine:
         device: where to; the best there is by default.
         drafters: more lanes than ship: title -> folder, or a T5 of the Hub. One with the title of a
             shipped drafter takes its place.
-        most_seconds: the longest race, for which a GPU is borrowed where GPUs are lent.
+        most_seconds: of the longest work, for which a GPU is borrowed where GPUs are lent.
         say: told in a line what is being loaded, and what went wrong.
 
     Attributes:
@@ -155,7 +137,7 @@ class LocalEngine:
 
     @property
     def failure(self) -> str:
-        """Why no race can be run; empty where all is well, or not known yet."""
+        """Why nothing can be run; empty where all is well, or not known yet."""
         return "" if self._failure is None else str(self._failure)
 
     @property
@@ -181,29 +163,30 @@ class LocalEngine:
         else:
             threading.Thread(target=self._prepare, name="loading", daemon=True).start()
 
-    def race(self, order: Order, stop: threading.Event | None = None) -> Race:
-        """A race that has not begun.
+    @property
+    def target(self) -> Target:
+        """The target; waits until it is loaded.
 
         Raises:
-            CheckpointError: the target, or the drafter of a lane, could not be loaded.
+            CheckpointError: it could not be loaded.
         """
         self._loaded.wait()
         if self._failure is not None or self._target is None:
             raise self._failure or CheckpointError("the target was not loaded: start the engine.")
-        for key in order.lanes:
-            if key in self._refused:
-                raise CheckpointError(texts.not_offered(key, self._refused[key]))
-        return Race(
-            self._target,
-            [self._drafters[key] for key in order.lanes],
-            order.article,
-            order.config,
-            stop=stop,
-            deadline_seconds=order.seconds,
-        )
+        return self._target
 
-    def lines(self, order: Order, stop: threading.Event) -> Iterator[str]:
-        """The rows of a race, as lines; none where it was stopped before its turn came.
+    def drafter(self, key: str) -> Drafter | None:
+        """The drafter of a lane, loaded; None of the target alone.
+
+        Raises:
+            CheckpointError: it, or the target, could not be loaded.
+        """
+        if self.target and key in self._refused:
+            raise CheckpointError(texts.not_offered(key, self._refused[key]))
+        return self._drafters[key]
+
+    def lines(self, work: Work, stop: threading.Event) -> Iterator[str]:
+        """The rows of a piece of work, as lines; none where it was stopped before its turn came.
 
         Raises:
             FastLLMError: the models could not be loaded.
@@ -216,12 +199,12 @@ class LocalEngine:
                 if stop.is_set():
                     return
             try:
-                yield from self._lines(order, stop)
+                yield from work.lines(self, stop)
             finally:
                 self._device.release()
             return
-        self.race(order)  # what is wrong with an order is found before a GPU is asked for
-        borrowed = self._borrowed(order)
+        work.check(self)  # what is wrong with it is found before a GPU is asked for
+        borrowed = self._borrowed(work)
         try:
             for lines in borrowed:
                 yield lines
@@ -230,46 +213,12 @@ class LocalEngine:
         finally:
             borrowed.close()
 
-    def _lines(self, order: Order, stop: threading.Event) -> Iterator[str]:
-        race = self.race(order, stop)
-        target = race.target
-        settings = Trace(
-            source=order.article,
-            config=race.config,
-            target=target.name,
-            drafter="",
-            vocabulary="",
-            cut_at=race.cut_at,
-            hardware=hardware(target.device),
-        )
-        yield wire.line(
-            wire.start_row(
-                uuid.uuid4().hex,
-                "live",
-                order.lanes,
-                settings,
-                article=order.title,
-                notices=order.notices,
-            )
-        )
-        vocabulary = target.vocabulary
-        writers = [
-            wire.RoundWriter(lane, Detokenizer(vocabulary).push, vocabulary.names, target.end_id)
-            for lane in range(len(order.lanes))
-        ]
-        for step in race:
-            yield wire.line(writers[step.lane].row(step.round, step.clock))
-        traces = race.traces()
-        met = any(trace.ended == "deadline" for trace in traces)
-        notices = [texts.ended_early(order.seconds)] if met else []
-        yield wire.line(wire.end_row(order.lanes, traces, notices))
-
-    def _in_slices(self, order: Order) -> Iterator[str]:
+    def _in_slices(self, work: Work) -> Iterator[str]:
         """Runs where the GPU is: what it is given and what it yields can be pickled."""
         stop = threading.Event()
         try:
             text, since = "", time.monotonic()
-            for entry in self._lines(order, stop):
+            for entry in work.lines(self, stop):
                 text += entry
                 if time.monotonic() - since >= SLICE_SECONDS:
                     yield text
@@ -287,7 +236,7 @@ class LocalEngine:
                 lanes = tuple(key for key in self.keys if key not in self._refused)
                 order = Order(WARM_UP, lanes, DecodingConfig(max_new_tokens=8))
                 try:
-                    for _ in self.race(order):
+                    for _ in order.race(self):
                         pass
                     self._say("ready")
                 except Exception as error:  # a race may still go well; the operator should know
@@ -364,12 +313,12 @@ class LocalEngine:
         return found
 
 
-def _borrow_gpu(work: Callable[[Order], Iterator[str]], seconds: int) -> Callable[..., Any] | None:
-    """`work` on a GPU lent for a while (Hugging Face ZeroGPU); None where none are lent.
+def _borrow_gpu(do: Callable[[Work], Iterator[str]], seconds: int) -> Callable[..., Any] | None:
+    """`do` on a GPU lent for a while (Hugging Face ZeroGPU); None where none are lent.
 
-    It runs in a forked worker, which is given the order and gives back text, both pickled.
+    It runs in a forked worker, which is given the work and gives back text, both pickled.
     """
     if not os.environ.get("SPACES_ZERO_GPU"):
         return None
-    borrowed: Callable[..., Any] = import_module("spaces").GPU(duration=seconds + 10)(work)
+    borrowed: Callable[..., Any] = import_module("spaces").GPU(duration=seconds + 10)(do)
     return borrowed

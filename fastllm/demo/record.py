@@ -8,7 +8,8 @@ from pathlib import Path
 
 from fastllm.demo import articles, texts
 from fastllm.demo.build import DEFAULT_LANES, RECORDED
-from fastllm.demo.engine import LocalEngine, Order
+from fastllm.demo.engine import LocalEngine
+from fastllm.demo.work import Order
 from fastllm.errors import FastLLMError
 from fastllm.metrics import target_calls
 from fastllm.trace import DecodingConfig, Trace
@@ -53,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def run(engine: LocalEngine, order: Order) -> list[Trace]:
     """One race."""
-    race = engine.race(order)
+    race = order.race(engine)
     for _ in race:
         pass
     return race.traces()

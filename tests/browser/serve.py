@@ -22,8 +22,8 @@ import stories  # noqa: E402
 
 from fastllm.demo import texts, wire  # noqa: E402
 from fastllm.demo.build import build, launch_options  # noqa: E402
-from fastllm.demo.engine import Order  # noqa: E402
 from fastllm.demo.limits import read_limits  # noqa: E402
+from fastllm.demo.work import Order  # noqa: E402
 
 
 class StoryEngine:
@@ -33,6 +33,7 @@ class StoryEngine:
         "alone", "lookup", "lstm-before", "lstm-after", "cnn-before", "cnn-after",
     )  # fmt: skip
     missing = {"ngram-after": texts.NO_CHECKPOINT}  # noqa: RUF012
+    failure = ""
     about = {"fastllm": "0", "hardware": "2 storytellers"}  # noqa: RUF012
 
     def __init__(self, pause: float) -> None:

@@ -19,8 +19,9 @@ from gradio_client.exceptions import AppError
 from fastllm.checkpoints import shipped_drafters
 from fastllm.demo import articles, record, texts
 from fastllm.demo.build import build, launch_options
-from fastllm.demo.engine import LENT, OTHER_VOCABULARY, LocalEngine, Order
+from fastllm.demo.engine import LENT, OTHER_VOCABULARY, LocalEngine
 from fastllm.demo.limits import Limits
+from fastllm.demo.work import Order
 from fastllm.drafters import drafter_class
 from fastllm.errors import CheckpointError, FastLLMError, SettingsError
 from fastllm.targets.hub import HubTarget
@@ -115,7 +116,7 @@ def test_drafters_of_ones_own(folder: str, drafters: dict[str, str], story: str)
     assert end["same"][0] == "same"
     assert "damaged" in engine.missing
     with pytest.raises(CheckpointError, match="Not offered: damaged"):
-        engine.race(Order(story, ("alone", "damaged"), DecodingConfig()))
+        Order(story, ("alone", "damaged"), DecodingConfig()).check(engine)
     assert said[0] == f"loading {folder} ..."
     assert any("tiny is on" in line for line in said)
     assert sum("Not offered" in line for line in said) == len(engine.missing)
@@ -134,7 +135,7 @@ def test_no_drafter_can_be_called_like_the_lane_without_one(folder: str) -> None
 def test_the_target_reads_as_much_as_it_is_told(folder: str, story: str) -> None:
     engine = LocalEngine(folder, source_length=20, prefix="say: ", device="cpu")
     engine.start()
-    race = engine.race(Order(story, ("alone",), DecodingConfig()))
+    race = Order(story, ("alone",), DecodingConfig()).race(engine)
     assert (len(race.source_ids), race.target.prefix) == (20, "say: ")
 
 
@@ -344,13 +345,14 @@ import os, sys, threading
 import app  # imports spaces, then all the rest
 import gradio as gr
 from fastllm.demo import engine as engines
-from fastllm.demo.engine import LocalEngine, Order
+from fastllm.demo.engine import LocalEngine
+from fastllm.demo.work import Order
 from fastllm.errors import DataError, FastLLMError
 from fastllm.trace import DecodingConfig
 
 engine = LocalEngine(sys.argv[1], most_seconds=20)
 engine.start()
-print("engine", engine.race(Order("a b", ("alone",), DecodingConfig())).target.engine)
+print("engine", engine.target.engine)
 print("about", engine.about["hardware"])
 order = Order(sys.argv[2], ("alone", "lookup"), DecodingConfig(max_new_tokens=12))
 print("PARENT", os.getpid(), flush=True)
@@ -366,13 +368,12 @@ try:
 except FastLLMError as error:
     print("refused", error, flush=True)
 
-def broken(order, stop):
-    raise DataError("what was wrong")
-    yield
+class Broken(Order):
+    def lines(self, models, stop):
+        raise DataError("what was wrong")
 
-engine._lines = broken
 try:
-    list(engine.lines(Order("a b", ("alone",), DecodingConfig()), threading.Event()))
+    list(engine.lines(Broken("a b", ("alone",), DecodingConfig()), threading.Event()))
 except gr.Error as error:
     print("told", error.message, flush=True)
 """

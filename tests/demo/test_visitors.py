@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from dataclasses import dataclass
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,9 @@ import pytest
 from asking import WAIT, Page
 
 from fastllm.demo.build import build, launch_options
-from fastllm.demo.engine import LocalEngine, Order
+from fastllm.demo.engine import LocalEngine
 from fastllm.demo.limits import Limits
+from fastllm.demo.work import Models, Order
 from fastllm.trace import DecodingConfig
 
 # Gradio's own statistics, drawn up after every twenty runs; and a port that it finds taken.
@@ -52,7 +54,7 @@ STORIES = [
 
 
 class Watched(LocalEngine):
-    """Counts the races that have the device, and says when one has let it go."""
+    """Knows how many races have the device, and says when one has let it go."""
 
     def __init__(self, folder: str) -> None:
         super().__init__(folder)
@@ -61,18 +63,37 @@ class Watched(LocalEngine):
         self.begun = threading.Semaphore(0)
         self.ended = threading.Semaphore(0)
 
-    def _lines(self, order: Order, stop: threading.Event) -> Iterator[str]:
-        self.running += 1
-        self.most = max(self.most, self.running)
+    def lines(self, work: Any, stop: threading.Event) -> Iterator[str]:
+        return super().lines(Counted(work, self), stop)
+
+
+@dataclass
+class Counted:
+    """Work that its engine counts while it has the device."""
+
+    work: Order
+    engine: Watched
+
+    @property
+    def seconds(self) -> int:
+        return self.work.seconds
+
+    def check(self, models: Models) -> None:
+        self.work.check(models)
+
+    def lines(self, models: Models, stop: threading.Event) -> Iterator[str]:
+        engine = self.engine
+        engine.running += 1
+        engine.most = max(engine.most, engine.running)
         try:
-            for line in super()._lines(order, stop):
+            for line in self.work.lines(models, stop):
                 yield line
-                self.begun.release()
-                while order.article.startswith("Endless") and not stop.is_set():
+                engine.begun.release()
+                while self.work.article.startswith("Endless") and not stop.is_set():
                     time.sleep(0.01)  # a model that takes its time over the first word
         finally:
-            self.running -= 1
-            self.ended.release()
+            engine.running -= 1
+            engine.ended.release()
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,155 @@
+"""What the parts of the page share: the models, the bounds, and what the visitor has chosen."""
+
+import html
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import gradio as gr
+
+from fastllm.demo import articles, texts, wire
+from fastllm.demo.articles import Checked
+from fastllm.demo.engine import Engine
+from fastllm.demo.limits import Limits, Visits, visitor_of
+from fastllm.demo.work import Work
+from fastllm.demo.worker import stream
+from fastllm.errors import DataError, FastLLMError, SettingsError
+from fastllm.trace import DecodingConfig
+
+SETTINGS = wire.SETTINGS
+"""The fields of DecodingConfig that have a place in the fold, in its order."""
+
+
+@dataclass
+class Stage:
+    """What a part of the page is built on.
+
+    Attributes:
+        engine: the models.
+        limits: what a visitor may ask for.
+        samples: the sample articles by title.
+        article: the box that holds the article.
+        lanes: the chosen lanes.
+        settings: the components of `SETTINGS`, in that order.
+        view: the live view; its value is the rows of a race.
+        visits: counts what each visitor begins.
+    """
+
+    engine: Engine
+    limits: Limits
+    samples: Mapping[str, str]
+    article: gr.Textbox = field(init=False)
+    lanes: gr.CheckboxGroup = field(init=False)
+    settings: list[Any] = field(init=False)
+    view: gr.HTML = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.visits = Visits(self.limits.runs_per_minute)
+
+    def checked(self, article: str) -> Checked:
+        """An article fit to race.
+
+        Raises:
+            DataError: it is not.
+        """
+        return articles.check(article, self.limits.article_characters)
+
+    def title_of(self, text: str) -> str:
+        """The title of a sample, whose text is given; empty of any other."""
+        return next((title for title, known in self.samples.items() if known == text), "")
+
+    def chosen(self, lanes: Sequence[str], fewest: int = 2) -> tuple[str, ...]:
+        """The chosen lanes in the order of the page.
+
+        Raises:
+            DataError: one is not offered, or there are too few or too many.
+        """
+        offered = self.engine.keys
+        for key in lanes:
+            if key not in offered:
+                raise DataError(texts.unknown_lane(key, offered))
+        found = tuple(key for key in offered if key in lanes)
+        if len(found) < fewest:
+            raise DataError(texts.NO_LANES)
+        if len(found) > self.limits.lanes:
+            raise DataError(texts.too_many_lanes(self.limits.lanes))
+        return found
+
+    def config(
+        self,
+        gamma: float,
+        temperature: float,
+        top_p: float,
+        seed: float,
+        length: float,
+        rule: str,
+        lenience: float,
+    ) -> DecodingConfig:
+        """The values of `settings`, checked.
+
+        Raises:
+            SettingsError: one is out of range.
+        """
+        for name, value, most in (
+            ("gamma", gamma, self.limits.gamma),
+            ("max_new_tokens", length, self.limits.max_new_tokens),
+        ):
+            if value is None or value > most:
+                raise SettingsError(
+                    f"{name}={value!r} is out of range: this page takes up to {most}."
+                )
+        return DecodingConfig(
+            gamma=_whole(gamma),
+            temperature=temperature,
+            top_p=top_p,
+            seed=_whole(seed),
+            max_new_tokens=_whole(length),
+            verification=rule,  # type: ignore[arg-type]  # DecodingConfig refuses what it is not
+            lenience=lenience if rule == "lenient" else DecodingConfig.lenience,
+        )
+
+    def perform(self, request: gr.Request, work: Callable[[], Work]) -> Iterator[str]:
+        """Does a piece of work when its turn comes; yields its rows so far, again and again.
+
+        Args:
+            request: of the visitor.
+            work: makes it out of what the visitor asked for. What it refuses is not counted.
+
+        Raises:
+            gr.Error: what was wrong, in words for the visitor.
+        """
+        with self.said():
+            ready = work()
+            self.visits.begin(_visitor(request))
+            yield from stream(lambda stop: self.engine.lines(ready, stop))
+
+    @contextmanager
+    def said(self) -> Iterator[None]:
+        """Turns errors into words that Gradio shows.
+
+        It shows them as markup, and they may name what a visitor typed.
+        """
+        try:
+            yield
+        except FastLLMError as error:
+            words = html.escape(str(error), quote=False)
+            raise gr.Error(words, duration=15, print_exception=False) from error
+
+
+def announce(what: str) -> str:
+    """JavaScript that tells the scripts in `assets` what happened, and passes the inputs on."""
+    return (
+        f"(...values) => {{ window.dispatchEvent(new Event('fastllm-{what}')); return values; }}"
+    )
+
+
+def _whole(value: float) -> Any:
+    """A slider's 5.0 as 5; anything else goes on to be refused by name."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _visitor(request: gr.Request) -> str:
+    """Who asks, for the bound on what is begun within a minute."""
+    host = request.client.host if request.client else None
+    return visitor_of(host, request.headers.get("x-forwarded-for"), request.session_hash)
