@@ -10,13 +10,13 @@ draft of k tokens, at gamma + k, the one for the target's own token.
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import torch
 
 from fastllm.drafters import DrafterSession
-from fastllm.rules import Rules
+from fastllm.rules import Rules, end_set
 from fastllm.sampling import Draft, OneHotProposal, Verdict, distribution, forbid, judge
 from fastllm.targets import TargetSession
 from fastllm.trace import Alternative, DecodingConfig, Judged, Round
@@ -30,7 +30,7 @@ def autoregress(
     config: DecodingConfig,
     *,
     start_id: int,
-    end_id: int,
+    end_id: int | Sequence[int],
     statistics: bool = True,
 ) -> Iterator[Round]:
     """Writes with the target alone: one token a call.
@@ -39,7 +39,7 @@ def autoregress(
         session: a fresh session of the target.
         config: the settings, resolved (`fastllm.targets.resolve`); `gamma` has no meaning here.
         start_id: the token that decoders of the target begin with.
-        end_id: the token that ends a text.
+        end_id: the token that ends a text, or several of which any does.
         statistics: collect what is only shown (off the clock).
 
     Yields:
@@ -54,7 +54,7 @@ def speculate(
     config: DecodingConfig,
     *,
     start_id: int,
-    end_id: int,
+    end_id: int | Sequence[int],
     statistics: bool = True,
 ) -> Iterator[Round]:
     """Writes with a drafter proposing up to `gamma` tokens a call of the target.
@@ -68,7 +68,7 @@ def speculate(
         drafter: a fresh session of the drafter for the same article.
         config: the settings, resolved (`fastllm.targets.resolve`).
         start_id: the token that decoders of the target begin with.
-        end_id: the token that ends a text.
+        end_id: the token that ends a text, or several of which any does.
         statistics: collect what is only shown (off the clock).
 
     Yields:
@@ -82,28 +82,33 @@ def _rounds(
     drafter: DrafterSession | None,
     config: DecodingConfig,
     start_id: int,
-    end_id: int,
+    end_id: int | Sequence[int],
     statistics: bool,
 ) -> Iterator[Round]:
     generator = torch.Generator().manual_seed(config.seed)
-    rules = Rules(end_id)
+    rules, ends = Rules(end_id), end_set(end_id)
     text = [start_id]
     clock = 0.0
     while True:
-        uniforms = torch.rand(2 * config.gamma + 1, generator=generator, dtype=torch.float64)
+        for_draft, for_tests = (
+            torch.rand(count, generator=generator, dtype=torch.float64)
+            for count in (config.gamma, config.gamma + 1)
+        )
         started = time.perf_counter()
         draft = _NOTHING
         # The target adds a token of its own, so a draft of what is left minus one fills the text.
         room = min(config.gamma, config.max_new_tokens - len(text))
         if drafter is not None and room > 0:
-            draft = _until_end(drafter.draft(text, room, config, uniforms[: config.gamma]), end_id)
+            draft = _until_end(drafter.draft(text, room, config, for_draft), ends)
         drafted_at = time.perf_counter()
 
         unread = text[session.length :]
-        logits = session.forward(unread + draft.tokens)[len(unread) - 1 :]
-        allowed = forbid(logits, rules.along(text, draft.tokens, config))
-        verdict = judge(allowed, draft, uniforms[config.gamma :], config)
-        ended = end_id in draft.tokens[: verdict.accepted]
+        logits = session.forward(unread + draft.tokens)
+        if len(unread) > 1:
+            logits = logits[len(unread) - 1 :]
+        banned = rules.along(text, draft.tokens, config)
+        verdict = judge(logits, draft, for_tests, config, banned)
+        ended = not ends.isdisjoint(draft.tokens[: verdict.accepted])
         added = draft.tokens[: verdict.accepted] + ([] if ended else [verdict.extra])
         session.rollback(len(text) + verdict.accepted)
         verified_at = time.perf_counter()
@@ -115,7 +120,7 @@ def _rounds(
         entry = Round(
             kind="speculative" if draft.tokens else "plain",
             drafted=tuple(draft.tokens),
-            judged=_judged(verdict, draft, uniforms[config.gamma :], config),
+            judged=_judged(verdict, draft, for_tests, config),
             accepted=verdict.accepted,
             extra=None if ended else verdict.extra,
             extra_p=None if ended else verdict.extra_p,
@@ -126,20 +131,22 @@ def _rounds(
         )
         clock += entry.total_seconds
         if statistics:
-            entry = _with_statistics(entry, logits, distribution(allowed, config), draft)
+            p = distribution(forbid(logits, banned), config)
+            entry = _with_statistics(entry, logits, p, draft)
         yield entry
-        if text[-1] == end_id or len(text) > config.max_new_tokens:
+        if text[-1] in ends or len(text) > config.max_new_tokens:
             return
 
 
-_NOTHING = Draft([], OneHotProposal(torch.zeros(0, dtype=torch.long)))
+_NOTHING = Draft([], OneHotProposal([]))
 
 
-def _until_end(draft: Draft, end_id: int) -> Draft:
+def _until_end(draft: Draft, ends: frozenset[int]) -> Draft:
     """Drops what was drafted behind an end token: it could never be used."""
-    if end_id not in draft.tokens[:-1]:
+    if ends.isdisjoint(draft.tokens[:-1]):
         return draft
-    return replace(draft, tokens=draft.tokens[: draft.tokens.index(end_id) + 1])
+    count = next(place for place, token in enumerate(draft.tokens, 1) if token in ends)
+    return replace(draft, tokens=draft.tokens[:count])
 
 
 def _judged(

@@ -25,7 +25,7 @@ from fastllm.errors import DataError
 from fastllm.race import Race, hardware, versions
 from fastllm.rules import Rules
 from fastllm.sampling import distribution, forbid
-from fastllm.targets import Encoding, Target, resolve
+from fastllm.targets import Encoding, Target, ends_of, resolve
 from fastllm.targets.hub import HubTarget, notice
 from fastllm.trace import DecodingConfig, Trace
 
@@ -369,7 +369,7 @@ def _measure(
         for gamma, name in order[first:] + order[:first]
     }
     text = [target.start_id, *alone.tokens]
-    banned = Rules(target.end_id).along(text[:1], text[1:-1], config)
+    banned = Rules(ends_of(target)).along(text[:1], text[1:-1], config)
     p = distribution(forbid(target.begin(encoding).forward(text[:-1]), banned), config)
     return ArticleNumbers(
         id=article.id,
@@ -574,7 +574,7 @@ def _mismatch(
         shared += 1
     text = [target.start_id, *wanted[:shared]]
     logits = target.begin(target.encode(source_ids)).forward(text)[-1:].float()
-    banned = Rules(target.end_id).banned(text, trace.config)
+    banned = Rules(ends_of(target)).banned(text, trace.config)
     first, second = forbid(logits, [banned])[0].topk(2).values.tolist()
     return Mismatch(article, lane, gamma, shared, first - second)
 

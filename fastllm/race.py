@@ -13,13 +13,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib import metadata
+from typing import Any
 
 import torch
 
 from fastllm.decoding import autoregress, speculate
 from fastllm.drafters import Drafter
 from fastllm.errors import DataError, SettingsError, VocabularyError
-from fastllm.targets import Target, resolve
+from fastllm.targets import Target, ends_of, resolve
 from fastllm.trace import DecodingConfig, Ending, Round, Trace
 
 
@@ -105,7 +106,7 @@ class Race:
         self.encode_seconds = encoding.seconds
         for drafter in self._drafters:
             session = self.target.begin(encoding)
-            ends = {"start_id": self.target.start_id, "end_id": self.target.end_id}
+            ends: Any = {"start_id": self.target.start_id, "end_id": ends_of(self.target)}
             if drafter is None:
                 rounds = autoregress(session, self.config, statistics=self._statistics, **ends)
                 prepared = 0.0
@@ -138,7 +139,7 @@ class Race:
 
     def _finish(self, lane: _Lane) -> None:
         last = lane.done[-1].tokens[-1]
-        lane.ended = "end_of_text" if last == self.target.end_id else "length"
+        lane.ended = "end_of_text" if last in ends_of(self.target) else "length"
 
     @staticmethod
     def _end(lanes: list[_Lane], why: Ending) -> None:

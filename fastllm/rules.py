@@ -10,6 +10,11 @@ from collections.abc import Sequence
 from fastllm.trace import DecodingConfig
 
 
+def end_set(end_id: int | Sequence[int]) -> frozenset[int]:
+    """The tokens that end a text, of one or several."""
+    return frozenset((end_id,) if isinstance(end_id, int) else end_id)
+
+
 class Rules:
     """The rules at work on one text, which may grow and go back.
 
@@ -21,13 +26,14 @@ class Rules:
     encoder-decoder.
 
     Args:
-        end_id: the token that ends a text; None where it is not known, and never barred.
+        end_id: the token that ends a text, or several of which any does; None where it is not
+            known, and never barred.
 
     Example: with no_repeat_ngram=2 and the text 0 5 6 7 5, the token 6 is barred: 5 6 was there.
     """
 
-    def __init__(self, end_id: int | None) -> None:
-        self._end = end_id
+    def __init__(self, end_id: int | Sequence[int] | None) -> None:
+        self._ends = () if end_id is None else end_set(end_id)
         self._order = 0
         self._text: list[int] = []
         self._followers: dict[tuple[int, ...], list[int]] = {}
@@ -78,8 +84,8 @@ class Rules:
         found: list[int] = []
         if config.no_repeat_ngram and len(self._text) >= self._order:
             found += self._followers.get(self._context(), ())
-        if self._end is not None and written < (config.min_new_tokens or 0):
-            found.append(self._end)
+        if written < (config.min_new_tokens or 0):
+            found += self._ends
         return found
 
     def _follow(self, text: Sequence[int], order: int) -> None:

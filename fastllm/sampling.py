@@ -3,12 +3,17 @@
 Every random decision takes its uniform number as an argument: the same numbers give the same
 decisions, and tests can enumerate all outcomes. Temperature 0 makes distributions one-hot, so
 `verify` holds for greedy decoding too; `judge` then compares the most likely tokens alone, which
-comes to the same. A verdict costs a device one synchronisation.
+comes to the same.
+
+A verdict is reached where the distributions are. On a device it is a series of tensor operations
+and one synchronisation. On a CPU each of these would cost more than its arithmetic, a few rows of a
+vocabulary: there rows are numpy's, and single numbers are Python's.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, TypeVar
+from functools import cached_property
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -29,11 +34,13 @@ def distribution(logits: torch.Tensor, config: DecodingConfig) -> torch.Tensor:
     Returns:
         Probabilities, shape (..., V), float32, each row summing to 1.
     """
-    logits = logits.float()
+    if logits.dtype != torch.float32:
+        logits = logits.float()
     if config.temperature == 0:
         best = logits.argmax(-1, keepdim=True)
         return torch.zeros_like(logits).scatter_(-1, best, 1.0)
-    logits = logits / config.temperature
+    if config.temperature != 1:  # a division by 1 is a pass over all of them for nothing
+        logits = logits / config.temperature
     if 0 < config.top_k < logits.shape[-1]:
         least = logits.topk(config.top_k, dim=-1).values[..., -1:]
         logits = logits.masked_fill(logits < least, float("-inf"))
@@ -59,17 +66,44 @@ def forbid(logits: torch.Tensor, banned: Sequence[Sequence[int]]) -> torch.Tenso
     Returns:
         The same logits, minus infinity where barred; `logits` itself where nothing is.
     """
-    size = logits.shape[-1]
-    places: list[int] = []
-    for row, tokens in enumerate(banned):
-        known = {token for token in tokens if token < size}
-        if len(known) == size:
-            known.remove(0)
-        places += [row * size + token for token in known]
+    places = _barred_places(banned, logits.shape[-1])
     if not places:
         return logits
     where = torch.tensor(places).to(logits.device, non_blocking=True)
     return logits.reshape(-1).index_fill(0, where, float("-inf")).view_as(logits)
+
+
+def _barred_places(banned: Sequence[Sequence[int]], size: int) -> list[int]:
+    """Where the barred ids are in the rows (T, V) laid end to end."""
+    places: list[int] = []
+    for row, tokens in enumerate(banned):
+        if not tokens:
+            continue
+        known = {token for token in tokens if token < size}
+        if len(known) == size:
+            known.remove(0)
+        places += [row * size + token for token in known]
+    return places
+
+
+def _ruled_distribution(
+    logits: torch.Tensor, banned: Sequence[Sequence[int]], config: DecodingConfig
+) -> torch.Tensor:
+    """`distribution` of `forbid`."""
+    places = _barred_places(banned, logits.shape[-1])
+    if not places or not _is_numpys(logits):
+        return distribution(forbid(logits, banned), config)
+    # A copy of all rows costs more than their softmax: so they are barred where they are, and put
+    # back as they were.
+    flat = logits.numpy().reshape(-1)
+    kept = [flat[place] for place in places]
+    for place in places:
+        flat[place] = -np.inf
+    try:
+        return distribution(logits, config)
+    finally:
+        for place, value in zip(places, kept, strict=True):
+            flat[place] = value
 
 
 def draw(weights: torch.Tensor, uniform: torch.Tensor | float) -> torch.Tensor:
@@ -82,6 +116,8 @@ def draw(weights: torch.Tensor, uniform: torch.Tensor | float) -> torch.Tensor:
     Returns:
         A token id, shape (), int64. A token of weight 0 is never drawn.
     """
+    if weights.device.type == "cpu":
+        return torch.tensor(_drawn(_cumulative(weights.numpy()), float(uniform)))
     cumulative = weights.cumsum(-1, dtype=torch.float64)
     whole = cumulative[-1]
     share = torch.as_tensor(uniform, dtype=torch.float64)
@@ -91,11 +127,57 @@ def draw(weights: torch.Tensor, uniform: torch.Tensor | float) -> torch.Tensor:
     return torch.searchsorted(cumulative, reached, right=True).minimum(last)
 
 
+def _cumulative(weights: np.ndarray) -> np.ndarray:
+    sums: np.ndarray = weights.cumsum(dtype=np.float64)
+    return sums
+
+
+def _drawn(cumulative: np.ndarray, uniform: float) -> int:
+    """The same as `draw`, on a CPU, from the cumulative sum of the weights (V,), float64."""
+    whole = cumulative[-1]
+    place = int(cumulative.searchsorted(uniform * whole, side="right"))
+    # A product rounded up to the whole sum stays on the last token that added to it.
+    return place if place < len(cumulative) else int(cumulative.searchsorted(whole))
+
+
+def _is_numpys(rows: torch.Tensor) -> bool:
+    """Whether numpy can work on a tensor where it lies: on a CPU, whole, in a type of its own."""
+    kinds = (torch.float32, torch.float64)
+    return rows.device.type == "cpu" and rows.dtype in kinds and rows.is_contiguous()
+
+
 @dataclass(frozen=True)
 class DenseProposal:
     """The distributions of a draft as full rows: `rows` of shape (k, V)."""
 
     rows: torch.Tensor
+
+    @cached_property
+    def _host(self) -> np.ndarray:
+        """The rows on the host."""
+        found: np.ndarray = self.rows.cpu().numpy()
+        return found
+
+    def chances(self, tokens: Sequence[int]) -> list[float]:
+        """The probability of each drafted token, on the host."""
+        return [float(self._host[place, token]) for place, token in enumerate(tokens)]
+
+    def missing(self, position: int, row: np.ndarray, share: float = 1.0) -> np.ndarray:
+        """max(share p - q, 0) at one position, shape (V,).
+
+        Args:
+            position: of q.
+            row: p, shape (V,).
+            share: at most 1.
+        """
+        scaled = row if share == 1 else row * share
+        left: np.ndarray = scaled - self._host[position]
+        np.maximum(left, 0.0, out=left)
+        return left
+
+    def surplus(self, position: int, row: np.ndarray, share: float = 1.0) -> float:
+        """The sum of `missing`, of the same arguments."""
+        return float(self.missing(position, row, share).sum())
 
     def of(self, tokens: torch.Tensor) -> torch.Tensor:
         """The probability of each drafted token, shape (k,)."""
@@ -112,9 +194,31 @@ class DenseProposal:
 
 @dataclass(frozen=True)
 class OneHotProposal:
-    """A deterministic draft: each token had probability 1, whatever the drafter's confidence."""
+    """A deterministic draft: each token had probability 1, whatever the drafter's confidence.
 
-    tokens: torch.Tensor
+    `tokens` are ids, a list or shape (k,).
+    """
+
+    tokens: torch.Tensor | Sequence[int]
+
+    @cached_property
+    def _ids(self) -> Sequence[int]:
+        """The tokens on the host."""
+        return self.tokens.tolist() if isinstance(self.tokens, torch.Tensor) else self.tokens
+
+    def chances(self, tokens: Sequence[int]) -> list[float]:
+        """Ones, one for each drafted token."""
+        return [1.0] * len(tokens)
+
+    def missing(self, position: int, row: np.ndarray, share: float = 1.0) -> np.ndarray:
+        """max(share p - q, 0) at one position, shape (V,), as `DenseProposal.missing`."""
+        left = row.copy() if share == 1 else row * share
+        left[self._ids[position]] = 0.0
+        return left
+
+    def surplus(self, position: int, row: np.ndarray, share: float = 1.0) -> float:
+        """The sum of `missing`, p summing to 1."""
+        return share * (1.0 - float(row[self._ids[position]]))
 
     def of(self, tokens: torch.Tensor) -> torch.Tensor:
         """Ones, shape (k,)."""
@@ -122,14 +226,15 @@ class OneHotProposal:
 
     def row(self, position: int, size: int) -> torch.Tensor:
         """The one-hot distribution at one position, shape (V,)."""
-        row = torch.zeros(size, device=self.tokens.device)
-        row[self.tokens[position]] = 1.0
+        row = torch.zeros(size)
+        row[self._ids[position]] = 1.0
         return row
 
     def dense(self, count: int, size: int) -> torch.Tensor:
         """The one-hot distributions at the first positions, shape (count, V)."""
-        rows = torch.zeros(count, size, device=self.tokens.device)
-        return rows.scatter_(1, self.tokens[:count, None], 1.0)
+        tokens = torch.as_tensor(self.tokens, dtype=torch.long)
+        rows = torch.zeros(count, size, device=tokens.device)
+        return rows.scatter_(1, tokens[:count, None], 1.0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,12 +263,26 @@ class SparseRow:
 
     def of(self, token: int) -> float:
         """The probability of one token."""
-        place = int(self.ids.searchsorted(token))
-        named = place < len(self.ids) and self.ids[place] == token
-        return float(self.probabilities[place]) if named else self.other
+        place = self.ids.searchsorted(token)
+        named = place < len(self.ids) and self.ids.item(place) == token
+        return float(self.probabilities.item(place)) if named else self.other
 
     def dense(self, size: int) -> torch.Tensor:
         """The full row, shape (V,), float32.
+
+        Args:
+            size: V.
+
+        Raises:
+            VocabularyError: over so many tokens the row does not sum to 1.
+        """
+        self.require(size)
+        row = np.full(size, self.other, dtype=np.float32)
+        row[self.ids] = self.probabilities
+        return torch.from_numpy(row)
+
+    def require(self, size: int) -> None:
+        """Refuses a vocabulary that the row was not made for.
 
         Args:
             size: V.
@@ -178,9 +297,17 @@ class SparseRow:
                 "made for another vocabulary size. Fit it with as many tokens as the target has "
                 "logits."
             )
-        row = np.full(size, self.other, dtype=np.float32)
-        row[self.ids] = self.probabilities
-        return torch.from_numpy(row)
+
+    def missing(self, row: np.ndarray, share: float) -> np.ndarray:
+        """max(share p - q, 0), shape (V,), with p a full row (V,)."""
+        self.require(len(row))
+        left = row * share
+        named = left[self.ids] - self.probabilities
+        if self.other:
+            left -= self.other
+            np.maximum(left, 0.0, out=left)
+        left[self.ids] = np.maximum(named, 0.0)
+        return left
 
     def without(self, banned: Sequence[int], size: int) -> "SparseRow | None":
         """The row with some tokens barred, and what is left scaled to sum to 1.
@@ -325,10 +452,25 @@ class SparseProposal:
 
     rows: list[SparseRow]
 
+    def chances(self, tokens: Sequence[int]) -> list[float]:
+        """The probability of each drafted token."""
+        return [row.of(token) for row, token in zip(self.rows, tokens, strict=False)]
+
+    def missing(self, position: int, row: np.ndarray, share: float = 1.0) -> np.ndarray:
+        """max(share p - q, 0) at one position, shape (V,), as `DenseProposal.missing`.
+
+        Raises:
+            VocabularyError: q was made for another vocabulary size.
+        """
+        return self.rows[position].missing(row, share)
+
+    def surplus(self, position: int, row: np.ndarray, share: float = 1.0) -> float:
+        """The sum of `missing`, of the same arguments."""
+        return float(self.missing(position, row, share).sum())
+
     def of(self, tokens: torch.Tensor) -> torch.Tensor:
         """The probability of each drafted token, shape (k,)."""
-        chances = [row.of(token) for row, token in zip(self.rows, tokens.tolist(), strict=False)]
-        return torch.tensor(chances, device=tokens.device)
+        return torch.tensor(self.chances(tokens.tolist()), device=tokens.device)
 
     def row(self, position: int, size: int) -> torch.Tensor:
         """The distribution at one position, shape (V,)."""
@@ -368,6 +510,7 @@ class Verdict(NamedTuple):
         p: the target's probability of each drafted token.
         q: the drafter's, likewise.
         thresholds: what the uniform of each drafted token is compared with; the test passes below.
+            Under the block rule on a CPU, those that decide nothing are computed when asked for.
         extra_p: the target's probability of `extra`.
     """
 
@@ -375,37 +518,56 @@ class Verdict(NamedTuple):
     extra: int
     p: list[float]
     q: list[float]
-    thresholds: list[float]
+    thresholds: Sequence[float]
     extra_p: float
 
 
 def judge(
-    logits: torch.Tensor, draft: Draft, uniforms: torch.Tensor, config: DecodingConfig
+    logits: torch.Tensor,
+    draft: Draft,
+    uniforms: torch.Tensor,
+    config: DecodingConfig,
+    banned: Sequence[Sequence[int]] = (),
 ) -> Verdict:
     """Decides on a draft by the target's logits, with the warp and the rule of the settings.
 
     The same as `verify` on their distributions; when greedy it reads the most likely tokens alone.
 
     Args:
-        logits: shape (k + 1, V), at each drafted position and behind them, barred by `forbid`.
+        logits: shape (k + 1, V), at each drafted position and behind them.
         draft: k drafted tokens and the distributions they were drawn from.
         uniforms: as for `verify`; when greedy they have no part in it.
         config: temperature, top_k, top_p, verification and lenience.
+        banned: the ids barred in each row, as for `forbid`.
     """
     if config.temperature > 0:
         return verify(
-            distribution(logits, config),
+            _ruled_distribution(logits, banned, config),
             draft,
             uniforms,
             config.verified_by,
             lenience=config.lenience,
             form=config.lenience_form,
         )
-    best = logits.argmax(-1).tolist()
+    best = _most_likely(logits, banned)
     p = [float(token == wanted) for token, wanted in zip(draft.tokens, best, strict=False)]
-    q = draft.q.of(torch.tensor(draft.tokens)).tolist() if draft.tokens else []
+    q = draft.q.chances(draft.tokens)
     accepted = [*p, 0.0].index(0.0)
     return Verdict(accepted, best[accepted], p, q, p, 1.0)
+
+
+def _most_likely(logits: torch.Tensor, banned: Sequence[Sequence[int]]) -> list[int]:
+    """The most likely token of each row (T, V) that is not banned there."""
+    if not _is_numpys(logits):
+        found: list[int] = forbid(logits, banned).argmax(-1).tolist()
+        return found
+    # numpy finds the largest of a row in a microsecond or two, torch on a CPU in fifteen; and few
+    # rows have a banned token there, so that barring them all beforehand would be for nothing.
+    best: list[int] = logits.numpy().argmax(-1).tolist()
+    for row, tokens in enumerate(banned):
+        if best[row] in tokens:
+            best[row] = int(forbid(logits[row : row + 1], [tokens]).argmax())
+    return best
 
 
 def verify(
@@ -444,6 +606,21 @@ def verify(
         lenience: eps of the lenient rule; 1 is the token rule.
         form: f of the lenient rule.
     """
+    here = p.device.type == "cpu"
+    return (_verify_on_host if here else _verify_on_device)(
+        p, draft, uniforms, rule, lenience, form
+    )
+
+
+def _verify_on_device(
+    p: torch.Tensor,
+    draft: Draft,
+    uniforms: torch.Tensor,
+    rule: Verification,
+    lenience: float,
+    form: LenienceForm,
+) -> Verdict:
+    """`verify` where a synchronisation costs more than arithmetic."""
     count, size = len(draft.tokens), p.shape[-1]
     uniforms = uniforms.to(p.device, non_blocking=True)
     if count == 0:
@@ -478,6 +655,92 @@ def verify(
         pairs = zip(raised_p, of_q, strict=True)
         tests = [x / y if x < y else float(x > 0) for x, y in pairs]
     return Verdict(int(where), int(token), of_p, of_q, tests, chance)
+
+
+def _verify_on_host(
+    p: torch.Tensor,
+    draft: Draft,
+    uniforms: torch.Tensor,
+    rule: Verification,
+    lenience: float,
+    form: LenienceForm,
+) -> Verdict:
+    """`verify` where a tensor operation costs more than its arithmetic."""
+    tokens, count, rows, chances = draft.tokens, len(draft.tokens), p.numpy(), uniforms.tolist()
+    of_p = [float(rows[place, token]) for place, token in enumerate(tokens)]
+    of_q = draft.q.chances(tokens)
+    accepted, share = 0, 1.0
+    tests: Sequence[float]
+    if rule == "block":
+        tests = found = _BlockTests(rows, draft.q, of_p, of_q)
+        accepted = count
+        while accepted and not found.passes(accepted, chances[accepted - 1]):
+            accepted -= 1
+        share = found.running[accepted]
+    else:
+        raised = [relaxed(x, lenience, form) for x in of_p] if rule == "lenient" else of_p
+        # u < p/q without the division: q is above 0 because the token was drawn from it.
+        while accepted < count and chances[accepted] * of_q[accepted] < raised[accepted]:
+            accepted += 1
+        tests = [x / y if x < y else float(x > 0) for x, y in zip(raised, of_q, strict=True)]
+    here = rows[accepted]
+    weights = draft.q.missing(accepted, here, share) if accepted < count else here
+    cumulative = _cumulative(weights)
+    if cumulative[-1] == 0:  # p = q up to rounding leaves nothing over: then p itself is right
+        cumulative = _cumulative(here)
+    extra = _drawn(cumulative, chances[count])
+    return Verdict(accepted, extra, of_p, of_q, tests, float(here[extra]))
+
+
+class _BlockTests(Sequence[float]):
+    """The same as `block_thresholds`, number by number, each h_i when it is first asked for.
+
+    Each costs as much as a row of p has numbers, and a verdict needs few: h_i is at most p_i, and
+    nothing is asked of the places before the last one that passes.
+
+    Args:
+        rows: the target's distributions, shape (k + 1, V).
+        q: the drafter's.
+        of_p: the target's probability of each drafted token.
+        of_q: the drafter's.
+
+    Attributes:
+        running: p_0 to p_k.
+    """
+
+    def __init__(
+        self, rows: np.ndarray, q: "Proposal", of_p: Sequence[float], of_q: Sequence[float]
+    ) -> None:
+        self._rows = rows
+        self._q = q
+        self.running = [1.0]
+        for x, y in zip(of_p, of_q, strict=True):
+            reached = self.running[-1] * x
+            self.running.append(reached / y if reached < y else float(reached > 0))
+        self._known: dict[int, float] = {}
+
+    def passes(self, place: int, uniform: float) -> bool:
+        """Whether uniform < h_i; places are counted from 1."""
+        return uniform < self.running[place] and uniform < self[place - 1]
+
+    def __len__(self) -> int:
+        return len(self.running) - 1
+
+    def __getitem__(self, index: Any) -> Any:
+        """h_{index + 1}."""
+        if isinstance(index, slice):
+            return [self[place] for place in range(*index.indices(len(self)))]
+        place = range(1, len(self) + 1)[index]
+        if place not in self._known:
+            self._known[place] = self._test(place)
+        return self._known[place]
+
+    def _test(self, place: int) -> float:
+        share = self.running[place]
+        if place == len(self) or share == 0:
+            return share
+        surplus = self._q.surplus(place, self._rows[place], share)
+        return surplus / (surplus + 1 - share) if surplus > 0 else 0.0
 
 
 def block_thresholds(

@@ -1,5 +1,6 @@
 """The two loops: greedy texts, ends, lengths, caches, seeds; against transformers and by count."""
 
+import copy
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -26,6 +27,8 @@ from fakes import (
 
 from fastllm.decoding import BEST, autoregress, speculate
 from fastllm.drafters import DrafterSession
+from fastllm.drafters.lookup import ArticleLookup
+from fastllm.race import Race
 from fastllm.rules import Rules
 from fastllm.sampling import distribution, forbid
 from fastllm.targets.hub import HubTarget
@@ -119,6 +122,26 @@ def test_the_text_stops_at_an_end_inside_an_accepted_draft(gamma: int) -> None:
             assert (last.extra, last.extra_p, last.extra_best, last.extra_kind) == (
                 (None, None, (), None)
             )
+
+
+@pytest.mark.parametrize("gamma", [1, 3, 8])
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_any_of_several_ends_ends_the_text(temperature: float, gamma: int) -> None:
+    ends = {"start_id": START, "end_id": (END, 8, 3)}
+    config = DecodingConfig(gamma=gamma, temperature=temperature)
+    for end in (END, 8, 3):
+        text = [4, 7, 4, 9, end]
+        session = FakeSession(text_rule([*text, 5, 6], SIZE))
+        alone = list(autoregress(session, config, **ends))
+        session = FakeSession(text_rule([*text, 5, 6], SIZE))
+        drafting = begin(always([*text, 5, 6]))  # it goes on behind the end
+        rounds = list(speculate(session, drafting, config, **ends))
+        assert written(rounds) == written(alone) == text
+        assert not {5, 6} & {token for entry in rounds for token in entry.drafted}
+    config = replace(config, min_new_tokens=7, no_repeat_ngram=0)
+    rounds = list(autoregress(FakeSession(text_rule([3] * 20, SIZE)), config, **ends))
+    assert not {END, 8, 3} & set(written(rounds)[:7]), "the least length bars them all"
+    assert written(rounds)[7:] == [3]
 
 
 def test_a_refused_end_does_not_end_the_text() -> None:
@@ -374,6 +397,38 @@ def test_greedy_speculation_equals_generate(
     config = DecodingConfig(gamma=gamma, max_new_tokens=40)
     rounds = list(speculate(session, begin(make(generated)), config, **IDS))
     assert written(rounds) == generated
+
+
+@pytest.mark.parametrize("least", [0, 12])
+@pytest.mark.parametrize("engine", ["static", "transformers"])
+def test_several_ends_are_those_of_generate(
+    tiny_target: HubTarget, story: str, source_ids: list[int], generated: list[int],
+    engine: str, least: int,
+) -> None:  # fmt: skip
+    """Words of the text made ends, and others for the text that comes of a least length."""
+    model = copy.deepcopy(tiny_target.model)
+    ends = [END, generated[15], generated[6], *range(100, 160)]
+    ends = list(dict.fromkeys(ends))
+    model.generation_config.eos_token_id = ends
+    model.generation_config.min_new_tokens = least
+    target = HubTarget(
+        model, tiny_target.vocabulary, name="ends", source_length=96, engine=engine
+    )
+    assert (target.end_id, target.end_ids, target.unsupported) == (END, tuple(ends), ())
+    with torch.inference_mode():
+        wanted = model.generate(
+            input_ids=torch.tensor([source_ids]), do_sample=False, num_beams=1, max_new_tokens=40
+        )[0, 1:].tolist()
+    assert wanted[-1] in ends[1:]
+    assert least < len(wanted) < 40
+    scripted = [always(generated), always(wanted), sometimes(generated), never(wanted)]
+    for gamma in (1, 4, 8):
+        config = DecodingConfig(gamma=gamma, max_new_tokens=40)
+        race = Race(target, [None, ArticleLookup(), *scripted], story, config)
+        list(race)
+        for trace in race.traces():
+            assert list(trace.tokens) == wanted, (trace.drafter, gamma)
+            assert trace.ended == "end_of_text"
 
 
 def test_a_rollback_equals_a_fresh_session(tiny_target: HubTarget, source_ids: list[int]) -> None:

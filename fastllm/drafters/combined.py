@@ -131,7 +131,7 @@ class AheadSession(NeuralSession):
             if position == k - 1 or self._stops(token, kept[-1], config):
                 break
             text.append(token)
-        q = DenseProposal(torch.stack(rows)) if rows else OneHotProposal(torch.tensor(tokens))
+        q = DenseProposal(torch.stack(rows)) if rows else OneHotProposal(tokens)
         return Draft(tokens, q, lambda position: kept[position].float().softmax(-1))
 
 

@@ -104,7 +104,7 @@ class LookupSession:
             if token in banned:
                 tokens = tokens[:place]
                 break
-        return Draft(tokens, OneHotProposal(torch.as_tensor(tokens, dtype=torch.long)))
+        return Draft(tokens, OneHotProposal(tokens))
 
     def accept(self, tokens: Sequence[int]) -> None:
         """Nothing to do: the next prefix holds these tokens."""

@@ -636,7 +636,7 @@ class NgramSession:
                 continue
             if not self._length.goes_on(token, plain[-1].of(token)):
                 break
-        q = SparseProposal(rows) if rows else OneHotProposal(torch.tensor(tokens, dtype=torch.long))
+        q = SparseProposal(rows) if rows else OneHotProposal(tokens)
         return Draft(tokens, q, lambda position: plain[position].dense(size))
 
     def accept(self, tokens: Sequence[int]) -> None:

@@ -59,9 +59,12 @@ class Target(Protocol):
         device: where it is.
         engine: what runs its decoder, in a word; traces name it.
         start_id: the token that its decoder begins with.
-        end_id: the token that ends its texts.
+        end_id: the token that ends its texts; where there are several, the first of them.
         prefix: put before every article.
         source_length: the most source tokens it reads, the end token included.
+
+    A target whose texts several tokens may end has `end_ids` beside: all of them, `end_id` the
+    first. `ends_of` reads either.
     """
 
     name: str
@@ -85,6 +88,12 @@ class Target(Protocol):
 
     def begin(self, encoding: Encoding) -> TargetSession:
         """A fresh session over an encoded article."""
+
+
+def ends_of(target: Target) -> tuple[int, ...]:
+    """The tokens that end a target's texts, any of them; `end_id` the first."""
+    ends: tuple[int, ...] = getattr(target, "end_ids", (target.end_id,))
+    return ends
 
 
 def resolve(config: DecodingConfig, target: Target) -> DecodingConfig:

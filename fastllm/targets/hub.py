@@ -40,6 +40,8 @@ class HubTarget:
 
     Attributes:
         device: where ids go in and logits come out; of a model on several devices the first.
+        end_ids: every token that ends a text, as the generation configuration lists them; `end_id`
+            is the first.
         unsupported: settings of the model's own generation configuration that `generate` of
             transformers obeys and FastLLM does not, each as "name=value". Empty for most.
 
@@ -66,8 +68,9 @@ class HubTarget:
         self.prefix = prefix
         self.source_length = source_length
         self.device = entry_device(model)
-        self.start_id = _token(model, "decoder_start_token_id", name)
-        self.end_id = _token(model, "eos_token_id", name)
+        self.start_id = _tokens(model, "decoder_start_token_id", name)[0]
+        self.end_ids = _tokens(model, "eos_token_id", name)
+        self.end_id = self.end_ids[0]
         self.unsupported = unsupported(model)
         self.engine = engine
         if engine == "auto":
@@ -379,9 +382,6 @@ def unsupported(model: Any) -> tuple[str, ...]:
         value = getattr(own, name, None)
         if value is not None and value not in neutral:
             found.append(f"{name}={_short(value)}")
-    ends = own.eos_token_id
-    if isinstance(ends, list) and len(ends) > 1:
-        found.append(f"eos_token_id={_short(ends)} (only {ends[0]} ends a text)")
     return tuple(found)
 
 
@@ -405,18 +405,19 @@ def _short(value: Any) -> str:
     return str(value)
 
 
-def _token(model: Any, setting: str, name: str) -> int:
-    """A token that the generation configuration names, or else the model's: as in `generate`.
+def _tokens(model: Any, setting: str, name: str) -> tuple[int, ...]:
+    """Tokens that the generation configuration names, or else the model's: as in `generate`.
+
+    Each once, in the order given; at least one.
 
     Raises:
         CheckpointError: neither does.
     """
     for config in (model.generation_config, model.config):
         value = getattr(config, setting, None)
-        if isinstance(value, list):
-            value = value[0] if value else None
-        if value is not None:
-            return int(value)
+        found = value if isinstance(value, list) else [] if value is None else [value]
+        if found:
+            return tuple(dict.fromkeys(int(token) for token in found))
     raise CheckpointError(
         f"{name}: neither generation_config.json nor config.json names its {setting}. Set it in "
         "one of them: the model's own documentation says which token it is."

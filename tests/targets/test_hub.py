@@ -80,7 +80,7 @@ def with_generation(target: HubTarget, **settings: Any) -> HubTarget:
         ),
         ({"sequence_bias": [[[5], -2.0]]}, ("sequence_bias=[[[5], -2.0]]",)),
         ({"num_beams": 4}, ("num_beams=4",)),
-        ({"eos_token_id": [7, 1]}, ("eos_token_id=[7, 1] (only 7 ends a text)",)),
+        ({"eos_token_id": [7, 1]}, ()),
         (
             {"num_beams": 4, "repetition_penalty": 0.9},
             ("repetition_penalty=0.9", "num_beams=4"),
@@ -100,7 +100,6 @@ def test_what_is_not_applied_is_named(
         {"repetition_penalty": 3.0},
         {"forced_bos_token_id": 9},
         {"suppress_tokens": list(range(2, 250))},
-        {"eos_token_id": [1, *range(2, 480)]},
     ],
     ids=lambda settings: next(iter(settings)),
 )
@@ -123,11 +122,11 @@ def test_loading_tells_of_what_is_not_applied(folder: Path, tmp_path: Path) -> N
     for path in folder.iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
     asked = json.loads((folder / "generation_config.json").read_text())
-    asked |= {"repetition_penalty": 1.3, "eos_token_id": [1, 5]}
+    asked |= {"repetition_penalty": 1.3, "eos_token_id": [1, 5, 1]}
     (tmp_path / "generation_config.json").write_text(json.dumps(asked))
-    with pytest.warns(FastLLMWarning, match=r"asks for repetition_penalty=1.3, eos_token"):
+    with pytest.warns(FastLLMWarning, match=r"asks for repetition_penalty=1.3, which"):
         target = load_target(tmp_path, device="cpu")
-    assert target.end_id == 1
+    assert (target.end_id, target.end_ids) == (1, (1, 5))
     assert "not the one that `generate` of transformers writes" in notice(target)
 
 
