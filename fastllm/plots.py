@@ -15,6 +15,7 @@ from plotly.offline import get_plotlyjs
 
 from fastllm import report
 from fastllm.evaluate import ALONE
+from fastllm.tables import Section, Table
 
 # Hues of Okabe and Ito, moved until they stand 3:1 against a white and a dark ground alike.
 BEFORE, AFTER, UNTRAINED, OTHER, NEUTRAL = "#c47f00", "#2f87c9", "#1a9a78", "#a96fc4", "#7b8794"
@@ -144,7 +145,7 @@ def document(
     title: str,
     preamble: Sequence[str],
     shown: Sequence[Chart],
-    sections: Sequence[report.Section],
+    sections: Sequence[Section],
 ) -> str:
     """A report as one HTML document: sentences, charts, tables.
 
@@ -586,7 +587,7 @@ def _json(figure: go.Figure) -> str:
     return str(figure.to_json()).replace("<", "\\u003c")
 
 
-def _table(table: report.Table) -> str:
+def _table(table: Table) -> str:
     head = "".join(f'<th scope="col">{html.escape(cell)}</th>' for cell in table.header)
     rows = "".join(
         f'<tr><th scope="row">{html.escape(row[0])}</th>'

@@ -6,11 +6,12 @@ against after is paired by article. `fastllm.plots` draws the same aggregates.
 
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from typing import Any
 
-from fastllm import metrics
+from fastllm import metrics, tables
 from fastllm.evaluate import ALONE, ROUGE, Evaluation, GenerateCheck, LaneNumbers, StoryGate
+from fastllm.tables import Section, Table, bracketed
 from fastllm.trace import DecodingConfig
 
 FEW = 20
@@ -20,33 +21,6 @@ Estimated = dict[str, float]
 """value, low, high."""
 
 _FAMILIES = {"cnn": "CNN", "lstm": "LSTM", "ngram": "n-gram", "t5": "T5"}
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table for people: cells are text; the first column names the row."""
-
-    title: str
-    note: str
-    header: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-
-    def markdown(self) -> str:
-        """Title, note and table."""
-        lines = [f"### {self.title}", ""]
-        if self.note:
-            lines += [self.note, ""]
-        lines += [_line(self.header), "|---" * len(self.header) + "|"]
-        return "\n".join([*lines, *map(_line, self.rows)])
-
-
-@dataclass(frozen=True)
-class Section:
-    """One temperature: what was measured there, in words and tables."""
-
-    title: str
-    sentences: tuple[str, ...]
-    tables: tuple[Table, ...]
 
 
 # Names.
@@ -135,6 +109,26 @@ def rule_sentences(setting: Mapping[str, Any]) -> list[str]:
     return lines
 
 
+def shared_settings(config: DecodingConfig) -> dict[str, Any]:
+    """The settings that all lanes and temperatures of a report have in common, by name."""
+    return {
+        key: value for key, value in asdict(config).items() if key not in ("gamma", "temperature")
+    }
+
+
+def shared_words(config: Mapping[str, Any]) -> str:
+    """What of `shared_settings` changes the text, to stand behind its length.
+
+    Example:
+        >>> shared_words({"no_repeat_ngram": 3, "min_new_tokens": 0, "top_k": 0, "top_p": 0.9})
+        ', no_repeat_ngram 3, top_p 0.9'
+    """
+    names = [name for name in ("no_repeat_ngram", "min_new_tokens", "top_k") if config.get(name)]
+    if config["top_p"] < 1:
+        names.append("top_p")
+    return "".join(f", {name} {config[name]:g}" for name in names)
+
+
 # Aggregates.
 
 
@@ -145,11 +139,7 @@ def summarise(evaluation: Evaluation) -> dict[str, Any]:
         "notice": evaluation.notice,
         "hardware": evaluation.hardware,
         "versions": evaluation.versions,
-        "config": {
-            key: value
-            for key, value in asdict(evaluation.config).items()
-            if key not in ("gamma", "temperature")
-        },
+        "config": shared_settings(evaluation.config),
         "articles": evaluation.articles,
         "asked": evaluation.asked,
         "interrupted": evaluation.interrupted,
@@ -162,12 +152,16 @@ def summarise(evaluation: Evaluation) -> dict[str, Any]:
 
 def to_json(evaluation: Evaluation) -> dict[str, Any]:
     """The summary, and every article's numbers behind it; no text of any article or summary."""
+    return summarise(evaluation) | rows_json(evaluation.rows)
+
+
+def rows_json(rows: Mapping[float, Iterable[Any]]) -> dict[str, Any]:
+    """What each article counted, by temperature, as plain JSON values."""
     return {
-        **summarise(evaluation),
         "rows": [
-            {"temperature": temperature, "articles": [row.to_json() for row in rows]}
-            for temperature, rows in evaluation.rows.items()
-        ],
+            {"temperature": temperature, "articles": [row.to_json() for row in articles]}
+            for temperature, articles in rows.items()
+        ]
     }
 
 
@@ -381,16 +375,9 @@ def heading(summary: dict[str, Any]) -> str:
 def preamble(summary: dict[str, Any]) -> list[str]:
     """What was measured on what, and what to beware of, in sentences."""
     config, count = summary["config"], summary["articles"]
-    rules = [
-        f"{name} {config[name]:g}"
-        for name in ("no_repeat_ngram", "min_new_tokens", "top_k")
-        if config.get(name)
-    ]
-    if config["top_p"] < 1:
-        rules.append(f"top_p {config['top_p']:g}")
     lines = [
         f"{count} article{'s' if count > 1 else ''}; at most {config['max_new_tokens']} tokens"
-        f"{''.join(f', {rule}' for rule in rules)}. {summary['hardware']}; Python "
+        f"{shared_words(config)}. {summary['hardware']}; Python "
         f"{summary['versions']['python']}, torch {summary['versions']['torch']}. In brackets: "
         "95 % bootstrap intervals over articles."
     ]
@@ -406,20 +393,14 @@ def preamble(summary: dict[str, Any]) -> list[str]:
 def sections(summary: dict[str, Any]) -> list[Section]:
     """One section a temperature."""
     return [
-        Section(
+        Section.of(
             capital(setting_label(setting)),
-            tuple(_sentences(summary, setting)),
-            tuple(
-                table
-                for table in (
-                    _lane_table(summary, setting),
-                    _pair_table(summary, setting),
-                    _position_table(summary, setting),
-                    _cost_table(summary, setting),
-                    _rouge_table(setting),
-                )
-                if table.rows
-            ),
+            _sentences(summary, setting),
+            _lane_table(summary, setting),
+            _pair_table(summary, setting),
+            _position_table(summary, setting),
+            _cost_table(summary, setting),
+            _rouge_table(setting),
         )
         for setting in summary["settings"]
     ]
@@ -427,18 +408,14 @@ def sections(summary: dict[str, Any]) -> list[Section]:
 
 def markdown(summary: dict[str, Any]) -> str:
     """The report as Markdown."""
-    parts = [f"# {heading(summary)}", *preamble(summary)]
-    for section in sections(summary):
-        parts += [f"## {section.title}", *section.sentences]
-        parts += [table.markdown() for table in section.tables]
-    return "\n\n".join(parts)
+    return tables.markdown(heading(summary), preamble(summary), sections(summary))
 
 
 def _sentences(summary: dict[str, Any], setting: dict[str, Any]) -> list[str]:
     text = setting["text"]
     lines = [
-        f"The target's text: {_shown(text['tokens'], 1)} tokens; {text['ended_share']:.0%} end by "
-        f"themselves; with a repeated 4-gram {_percent(text['loop_rate'])}; 4-grams repeated "
+        f"The target's text: {bracketed(text['tokens'], 1)} tokens; {text['ended_share']:.0%} end "
+        f"by themselves; with a repeated 4-gram {_percent(text['loop_rate'])}; 4-grams repeated "
         f"{_percent(text['repeated_4grams'])}, copied from the article "
         f"{_percent(text['copied_4grams'])}."
     ]
@@ -469,7 +446,7 @@ def _lane_table(summary: dict[str, Any], setting: dict[str, Any]) -> Table:
     rows = [
         (
             lane_label(ALONE),
-            _shown(alone["target_calls"], 1),
+            bracketed(alone["target_calls"], 1),
             *["1.00"] * count,
             "-",
             "-",
@@ -483,13 +460,13 @@ def _lane_table(summary: dict[str, Any], setting: dict[str, Any]) -> Table:
         rows.append(
             (
                 lane_label(name),
-                _shown(lane["target_calls"], 1),
-                *(_shown(entry["tau"]) for entry in drafter["gammas"].values()),
-                _shown(drafter["alpha"], 3),
+                bracketed(lane["target_calls"], 1),
+                *(bracketed(entry["tau"]) for entry in drafter["gammas"].values()),
+                bracketed(drafter["alpha"], 3),
                 f"{lane['accepted_of_drafted']['value']:.3f}",
                 f"{lane['seconds']['value']:.3f}",
-                _shown(lane["speed_up_decoding"]),
-                _shown(lane["speed_up_with_encoding"]),
+                bracketed(lane["speed_up_decoding"]),
+                bracketed(lane["speed_up_with_encoding"]),
             )
         )
     return Table(
@@ -521,12 +498,12 @@ def _pair_table(summary: dict[str, Any], setting: dict[str, Any]) -> Table:
                 (
                     family_label(family),
                     gamma,
-                    _shown(entry["target_calls_ratio"]),
-                    _shown(entry["target_calls_difference"], 1),
-                    _shown(entry["tau_difference"]),
-                    _shown(pair["alpha_difference"], 3),
-                    _shown(entry["accepted_of_drafted_difference"], 3),
-                    _shown(entry["seconds_ratio"]),
+                    bracketed(entry["target_calls_ratio"]),
+                    bracketed(entry["target_calls_difference"], 1),
+                    bracketed(entry["tau_difference"]),
+                    bracketed(pair["alpha_difference"], 3),
+                    bracketed(entry["accepted_of_drafted_difference"], 3),
+                    bracketed(entry["seconds_ratio"]),
                     {-1: "fewer calls", 0: "not told apart", 1: "more calls"}[found],
                 )
             )
@@ -594,10 +571,10 @@ def _cost_table(summary: dict[str, Any], setting: dict[str, Any]) -> Table:
                     gamma,
                     f"{expected['c']:.3f}",
                     f"{expected['v']:.2f}",
-                    _shown(lane["speed_up_decoding"]),
+                    bracketed(lane["speed_up_decoding"]),
                     f"{expected['speed_up_from_tau']:.2f}",
                     f"{expected['speed_up_from_alpha']:.2f}",
-                    _shown(lane["speed_up_with_encoding"]),
+                    bracketed(lane["speed_up_with_encoding"]),
                     f"{expected['speed_up_from_tau_with_encoding']:.2f}",
                 )
             )
@@ -677,17 +654,5 @@ def gate_table(gate: StoryGate) -> str:
     return "\n".join(lines)
 
 
-def _line(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
-
-
-def _shown(estimate: Estimated | None, digits: int = 2) -> str:
-    if estimate is None:
-        return "-"
-    value, low, high = (f"{estimate[key]:.{digits}f}" for key in ("value", "low", "high"))
-    return f"{value} [{low}, {high}]"
-
-
 def _percent(estimate: Estimated, sign: str = " %") -> str:
-    value, low, high = (f"{100 * estimate[key]:.1f}" for key in ("value", "low", "high"))
-    return f"{value} [{low}, {high}]{sign}"
+    return bracketed(estimate, 1, scale=100, unit=sign)

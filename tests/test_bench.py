@@ -16,6 +16,7 @@ from fastllm.__main__ import main
 from fastllm.bench import measure as measuring
 from fastllm.bench import report, simulate
 from fastllm.bench.measure import ArticleRuns, Bench, Lane, Run, measure
+from fastllm.drafters.cost import Cost, CostMeter
 from fastllm.drafters.lookup import ArticleLookup
 from fastllm.drafters.t5 import T5Drafter
 from fastllm.errors import DataError, SettingsError
@@ -236,6 +237,12 @@ def test_another_greedy_text_is_said_first() -> None:
     assert report.to_json(made, {})["rows"][0]["articles"][0]["runs"][2]["differs_at"] == 5
 
 
+def test_what_changes_the_text_stands_behind_its_length() -> None:
+    made = replace(by_hand(), config=replace(SHORT, top_k=40, top_p=0.9))
+    rules = "no_repeat_ngram 3, min_new_tokens 6, top_k 40, top_p 0.9"
+    assert f"at most 12 tokens written, {rules}. " in report.markdown(report.summarise(made))
+
+
 def test_quartiles() -> None:
     assert report.spread([4, None, 1, 2, 3, 5]) == {"median": 3, "low": 2, "high": 4}
     assert report.spread([None]) is None
@@ -249,11 +256,77 @@ def test_each_temperature_names_its_rule(done: Bench) -> None:
     config = replace(done.config, temperature=1.0, verification="lenient", lenience=0.5)
     lossy = replace(done, config=config, rows={1.0: done.rows[1.0]})
     made = report.summarise(lossy)
-    titles = [table.title for section in report.sections(made) for table in section.tables]
+    *sections, drafters = report.sections(made)
+    titles = [table.title for section in sections for table in section.tables]
     assert titles
+    assert [table.title for table in drafters.tables] == ["What a drafter costs"]
     assert all("lossy: lenient, linear, eps 0.5" in title for title in titles)
     assert "LOSSY (lenient, linear, eps 0.5)" in report.markdown(made)
     assert "Temperature 1, lossy: lenient, linear, eps 0.5" in page_of(made)
+
+
+# What a drafter costs.
+
+
+def test_each_drafter_is_measured_once_an_article_behind_its_lanes(
+    tiny_target: HubTarget, sources: list[tuple[str, list[int]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[str] = []
+
+    def noting(owner: Any, name: str) -> None:
+        real = getattr(owner, name)
+
+        def note(self: Any, *arguments: Any) -> Any:
+            seen.append(name)
+            return real(self, *arguments)
+
+        monkeypatch.setattr(owner, name, note)
+
+    noting(measuring._Track, "_run")
+    noting(CostMeter, "warm_up")
+    noting(CostMeter, "measure")
+    drafters = {"lookup": ArticleLookup(), "strict": ArticleLookup(min_match=4)}
+    made = measure(tiny_target, drafters, sources, SHORT, gammas=(2, 3), temperatures=(0,))
+    assert seen == ["_run"] * 3 + ["warm_up"] * 2 + (["_run"] * 5 + ["measure"] * 2) * 2
+    assert list(made.costs) == ["lookup", "strict"]
+    assert measure(tiny_target, {}, sources, SHORT, gammas=(2,), temperatures=(0,)).costs == {}
+
+
+def test_what_a_drafter_costs_by_hand() -> None:
+    made = replace(by_hand(), costs={"x": Cost(1234567, 89, 1234.5, 2000.0)})
+    tree = json.loads(json.dumps(report.summarise(made)["drafters"]))
+    # A one-token call takes 10 ms.
+    assert tree == [
+        {
+            "name": "x",
+            "label": "x",
+            "parameters": 1234567,
+            "bytes": 89,
+            "begin_microseconds": 1234.5,
+            "step_microseconds": 2000.0,
+            "c": pytest.approx(0.2),
+        }
+    ]
+    shown = report.markdown(report.summarise(made))
+    assert "greedy drafts of 3 tokens" in shown
+    assert "| x | 1,234,567 | 89 | 1234 | 2000.0 | 0.200 |" in shown
+    assert "What a drafter costs" not in report.markdown(report.summarise(by_hand()))
+
+
+def test_every_report_says_what_each_drafter_costs(
+    summary: dict[str, Any], done: Bench, assistant: T5Drafter
+) -> None:
+    lookup, t5 = report.to_json(done, summary)["drafters"]
+    assert (lookup["name"], lookup["parameters"], lookup["bytes"]) == ("lookup", 0, 0)
+    assert (t5["name"], t5["parameters"]) == ("t5-after", assistant.parameters)
+    assert t5["bytes"] > 2 * t5["parameters"]
+    for entry in (lookup, t5):
+        assert min(entry["begin_microseconds"], entry["step_microseconds"], entry["c"]) > 0
+    shown, page = report.markdown(summary), page_of(summary)
+    for text in ("What a drafter costs", "microseconds a drafted token"):
+        assert text in shown
+        assert f">{text}<" in page
+    assert f"| T5 after | {t5['parameters']:,} | {t5['bytes']:,} |" in shown
 
 
 # What is written.

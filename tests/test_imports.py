@@ -31,14 +31,15 @@ ALLOWED: dict[str, set[str]] = {
     "checkpoints": BASE | {"vocabulary", "targets", "targets.", "drafters", "drafters."},
     "data": BASE | {"vocabulary", "data."},
     "evaluate": READERS | {"targets."},
-    "report": {"evaluate", "metrics", "trace"},
-    "plots": {"evaluate", "report"},
+    "tables": set(),
+    "report": {"evaluate", "metrics", "tables", "trace"},
+    "plots": {"evaluate", "report", "tables"},
     "api": READERS | {"targets."},
     "precision": READERS | {"targets."},
     "upload": {"errors"},
     "deploy": {"errors", "upload"},
     "push": {"errors", "upload"},
-    "bench": READERS | {"targets.", "drafters.", "evaluate", "report", "bench."},
+    "bench": READERS | {"targets.", "drafters.", "evaluate", "report", "tables", "bench."},
     "distill": READERS | {"targets.", "drafters.", "evaluate", "distill."},
 }
 

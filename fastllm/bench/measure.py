@@ -19,12 +19,13 @@ import torch
 from fastllm.bench.baselines import ASSISTED, GENERATE, LOOKUP, generate
 from fastllm.decoding import autoregress, speculate
 from fastllm.drafters import Drafter, DrafterSession
+from fastllm.drafters.cost import Cost, CostMeter
 from fastllm.errors import DataError
 from fastllm.evaluate import ALONE, Say, agreement
 from fastllm.race import hardware, require_same_vocabulary, versions
 from fastllm.rules import Rules
 from fastllm.sampling import Draft, distribution, forbid
-from fastllm.targets import Encoding, TargetSession, resolve
+from fastllm.targets import Encoding, TargetSession, ends_of, resolve
 from fastllm.targets.hub import HubTarget
 from fastllm.trace import DecodingConfig, Round
 
@@ -131,6 +132,7 @@ class Bench:
         asked: how many articles were to be measured.
         alpha: the chance with which drafts were accepted at random; None where they were judged.
         rows: temperature -> one entry an article.
+        costs: drafter -> what it costs by itself, with the longest of the drafts.
     """
 
     target: str
@@ -145,6 +147,7 @@ class Bench:
     asked: int
     alpha: float | None
     rows: dict[float, tuple[ArticleRuns, ...]]
+    costs: dict[str, Cost] = field(default_factory=dict)
 
     @property
     def exact(self) -> bool:
@@ -170,7 +173,8 @@ def measure(
     """Runs every lane on every article, at every draft length and temperature.
 
     The order of the lanes is shuffled for each article, with a fixed seed. Each lane runs once off
-    the clock before. Interrupted (Ctrl-C), it gives the articles that are complete.
+    the clock before. Behind the lanes of an article, on none of their clocks, it is measured what
+    each drafter costs by itself. Interrupted (Ctrl-C), it gives the articles that are complete.
 
     Args:
         target: writes the texts.
@@ -202,6 +206,8 @@ def measure(
     for drafter in drafters.values():
         require_same_vocabulary(target, drafter)
     track = _Track(target, drafters, assistant, alpha)
+    if every_gamma:
+        track.meter(config, every_gamma[-1])
     lanes = tuple(
         Lane(name, gamma)
         for name in (*baselines, ALONE, *drafters)
@@ -246,6 +252,7 @@ def measure(
         asked=len(sources),
         alpha=alpha,
         rows={temperature: tuple(entries) for temperature, entries in rows.items()},
+        costs={name: meter.cost() for name, meter in track.meters.items()},
     )
 
 
@@ -264,6 +271,19 @@ class _Track:
         self._assistant = assistant
         self._alpha = alpha
         self.errors: dict[Lane, str] = {}
+        self.meters: dict[str, CostMeter] = {}
+
+    def meter(self, config: DecodingConfig, gamma: int) -> None:
+        """Asks for the cost of each drafter by itself: greedy, under the rules of `config`."""
+        rules = DecodingConfig(
+            gamma=gamma,
+            no_repeat_ngram=config.no_repeat_ngram,
+            min_new_tokens=config.min_new_tokens,
+        )
+        self.meters = {
+            name: CostMeter(drafter, rules, start_id=self._target.start_id)
+            for name, drafter in self._drafters.items()
+        }
 
     def warm_up(
         self,
@@ -278,6 +298,8 @@ class _Track:
             for lane in lanes:
                 if lane.gamma in (None, longest):
                     self._run(lane, source[1], encoding, setting)
+        for meter in self.meters.values():
+            meter.warm_up(encoding)
 
     def article(
         self,
@@ -286,10 +308,11 @@ class _Track:
         settings: Sequence[DecodingConfig],
         turn: int,
     ) -> list[ArticleRuns]:
-        """Runs every lane on one article; one entry for each of `settings`."""
+        """Runs every lane and every drafter on one article; one entry for each of `settings`."""
         name, ids = source
         encoding = self._encode(ids)
-        found = []
+        found: list[ArticleRuns] = []
+        written: list[tuple[int, ...]] = []
         for place, setting in enumerate(settings):
             entry = ArticleRuns(name, len(ids))
             texts: dict[Lane, tuple[int, ...]] = {}
@@ -303,6 +326,11 @@ class _Track:
             if self._alpha is None:
                 self._compare(entry, texts, encoding, setting)
             found.append(entry)
+            written.append(texts[Lane(ALONE, None)])
+        meters = list(self.meters.values())
+        random.Random(turn).shuffle(meters)
+        for meter in meters:
+            meter.measure(encoding, written[0])
         return found
 
     def _encode(self, ids: list[int]) -> Encoding:
@@ -362,8 +390,11 @@ class _Track:
         session: TargetSession = watched
         if self._alpha is not None:
             session = _Simulated(watched, self._alpha, setting.seed, target.device)
-        # A simulated text never ends: no token has this id.
-        ends = {"start_id": target.start_id, "end_id": target.end_id if self._alpha is None else -1}
+        # A simulated text never ends: no token does it.
+        ends: Any = {
+            "start_id": target.start_id,
+            "end_id": ends_of(target) if self._alpha is None else (),
+        }
         drafting = None
         if lane.name == ALONE:
             rounds = autoregress(session, setting, statistics=False, **ends)
@@ -407,7 +438,7 @@ class _Track:
                 if text != wanted
             }
         text = [target.start_id, *alone]
-        banned = Rules(target.end_id).along(text[:1], text[1:-1], setting)
+        banned = Rules(ends_of(target)).along(text[:1], text[1:-1], setting)
         p = distribution(forbid(target.begin(encoding).forward(text[:-1]), banned), setting)
         entry.alphas = {
             name: agreement(drafter, encoding, text, p, setting).alpha

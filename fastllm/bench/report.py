@@ -20,24 +20,27 @@ Source: Leviathan et al. 2023, theorem 3.8, arXiv:2211.17192, where v is 1.
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from fastllm import metrics
+from fastllm import metrics, tables
 from fastllm.bench.baselines import ASSISTED, GENERATE, LABELS
 from fastllm.bench.measure import BASELINES, ArticleRuns, Bench, Lane, Run
 from fastllm.evaluate import ALONE
 from fastllm.report import (
-    Section,
-    Table,
     capital,
     lane_label,
     ordered,
+    rows_json,
     rule_sentences,
     rules,
     setting_label,
+    shared_settings,
+    shared_words,
 )
+from fastllm.tables import Section, Table
 
 Spread = dict[str, float]
 """median, low and high: the median over articles, and its quartiles."""
@@ -95,11 +98,7 @@ def summarise(
         "drafter_dtype": drafter_dtype,
         "hardware": bench.hardware,
         "versions": bench.versions,
-        "config": {
-            key: value
-            for key, value in asdict(bench.config).items()
-            if key not in ("gamma", "temperature")
-        },
+        "config": shared_settings(bench.config),
         "articles": count,
         "asked": bench.asked,
         "source_tokens": spread(source),
@@ -109,19 +108,28 @@ def summarise(
         "simulated_alpha": bench.alpha,
         "peak_process_bytes": peak_process_bytes,
         "roofline": None if roofline is None else dict(roofline),
+        "drafters": _drafters(bench),
         "settings": [_setting(bench, temperature, lanes, roofline) for temperature in bench.rows],
     }
 
 
 def to_json(bench: Bench, summary: Mapping[str, Any]) -> dict[str, Any]:
     """The summary, and every article's numbers behind it; no text of any article or summary."""
-    return {
-        **summary,
-        "rows": [
-            {"temperature": temperature, "articles": [row.to_json() for row in rows]}
-            for temperature, rows in bench.rows.items()
-        ],
-    }
+    return {**summary, **rows_json(bench.rows)}
+
+
+def _drafters(bench: Bench) -> list[dict[str, Any]]:
+    """What each drafter costs by itself, in the order of tables."""
+    call = call_costs([row for rows in bench.rows.values() for row in rows])[1]
+    return [
+        {
+            "name": name,
+            "label": label(name),
+            **asdict(bench.costs[name]),
+            "c": bench.costs[name].step_microseconds / (1e6 * call),
+        }
+        for name in ordered(list(bench.costs))
+    ]
 
 
 def _setting(
@@ -322,11 +330,6 @@ def preamble(summary: Mapping[str, Any]) -> list[str]:
     """What was measured on what, and what to beware of, in sentences."""
     config, versions = summary["config"], summary["versions"]
     count, simulated = summary["articles"], summary["acceptance"] == SIMULATED
-    rules = [
-        f", {name} {config[name]:g}"
-        for name in ("no_repeat_ngram", "min_new_tokens", "top_k")
-        if config.get(name)
-    ]
     lines = []
     if simulated:
         lines.append(
@@ -338,7 +341,7 @@ def preamble(summary: Mapping[str, Any]) -> list[str]:
     lines += [
         f"{count} {'random sources' if simulated else 'article' + 's' * (count != 1)} of "
         f"{_shown(summary['source_tokens'], 0)} tokens; at most {config['max_new_tokens']} tokens "
-        f"written{''.join(rules)}. {summary['hardware']}; target in {summary['dtype']} "
+        f"written{shared_words(config)}. {summary['hardware']}; target in {summary['dtype']} "
         f"(engine: {summary['engine']}), drafters in {summary['drafter_dtype']}; Python "
         f"{versions['python']}, torch {versions['torch']}, transformers "
         f"{versions['transformers']}.",
@@ -363,34 +366,27 @@ def preamble(summary: Mapping[str, Any]) -> list[str]:
 
 
 def sections(summary: Mapping[str, Any]) -> list[Section]:
-    """One section a temperature."""
-    return [
-        Section(
+    """One section a temperature, and one on the drafters by themselves."""
+    found = [
+        Section.of(
             capital(setting_label(setting))
             + (f", {SIMULATED}" if summary["acceptance"] == SIMULATED else ""),
-            tuple(_sentences(summary, setting)),
-            tuple(
-                table
-                for table in (
-                    _best_table(setting),
-                    _round_table(summary, setting),
-                    _speed_table(setting),
-                    _call_table(setting),
-                )
-                if table.rows
-            ),
+            _sentences(summary, setting),
+            _best_table(setting),
+            _round_table(summary, setting),
+            _speed_table(setting),
+            _call_table(setting),
         )
         for setting in summary["settings"]
     ]
+    if summary["drafters"]:
+        found.append(Section.of("Drafters by themselves", (), _cost_table(summary)))
+    return found
 
 
 def markdown(summary: Mapping[str, Any]) -> str:
     """The report as Markdown."""
-    parts = [f"# {heading(summary)}", *preamble(summary)]
-    for section in sections(summary):
-        parts += [f"## {section.title}", *section.sentences]
-        parts += [table.markdown() for table in section.tables]
-    return "\n\n".join(parts)
+    return tables.markdown(heading(summary), preamble(summary), sections(summary))
 
 
 def _sentences(summary: Mapping[str, Any], setting: Mapping[str, Any]) -> list[str]:
@@ -637,6 +633,36 @@ def _call_table(setting: Mapping[str, Any]) -> Table:
     )
 
 
+def _cost_table(summary: Mapping[str, Any]) -> Table:
+    return Table(
+        "What a drafter costs",
+        "Parameters: weights of its own; of an n-gram the entries of its table. Bytes: of weights "
+        "or table on disk. Medians over the same articles, between the lanes and on none of their "
+        f"clocks: greedy drafts of {summary['gammas'][-1]} tokens along the target's text. c: a "
+        "drafted token in one-token calls of the target at batch 1. In a lane it can be more: "
+        "there the drafter shares the processor's caches with the target.",
+        (
+            "drafter",
+            "parameters",
+            "bytes",
+            "microseconds to begin",
+            "microseconds a drafted token",
+            "c",
+        ),
+        tuple(
+            (
+                entry["label"],
+                f"{entry['parameters']:,}",
+                f"{entry['bytes']:,}",
+                _number(entry["begin_microseconds"], 0),
+                _number(entry["step_microseconds"], 1),
+                _number(entry["c"], 3),
+            )
+            for entry in summary["drafters"]
+        ),
+    )
+
+
 def _name(entry: Mapping[str, Any]) -> str:
     gamma = "" if entry["gamma"] is None else f", gamma {entry['gamma']}"
     return f"{entry['label']}{gamma}"
@@ -650,11 +676,7 @@ def _number(value: float | None, digits: int = 2) -> str:
     return "-" if value is None else f"{value:.{digits}f}"
 
 
-def _shown(found: Spread | None, digits: int = 2) -> str:
-    if not found:
-        return "-"
-    median, low, high = (f"{found[key]:.{digits}f}" for key in ("median", "low", "high"))
-    return f"{median} [{low}, {high}]"
+_shown = partial(tables.bracketed, middle="median")
 
 
 def _percent(found: Spread | None) -> str:

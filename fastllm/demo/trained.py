@@ -6,6 +6,7 @@ from typing import Any
 
 from fastllm import checkpoints
 from fastllm.demo import texts
+from fastllm.drafters.cost import bytes_in
 
 CURVES = {"tau": "validation_tau", "alpha": "validation_alpha"}
 """Name of a curve -> its entry in training.jsonl."""
@@ -38,7 +39,7 @@ def dumps(lanes: Sequence[str]) -> str:
 
 def _family(keys: Sequence[str]) -> dict[str, Any]:
     cards = [checkpoints.read_card(key) for key in keys]
-    columns = [_facts(card) for card in cards]
+    columns = [_facts(key, card) for key, card in zip(keys, cards, strict=True)]
     labels = list(dict.fromkeys(label for column in columns for label in column))
     curves = [_curves(key) for key in keys]
     return {
@@ -54,8 +55,8 @@ def _family(keys: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def _facts(card: Mapping[str, Any]) -> dict[str, str]:
-    """What a card says, label -> text; what it does not say is left out."""
+def _facts(key: str, card: Mapping[str, Any]) -> dict[str, str]:
+    """What a card says, and what its folder weighs, label -> text; the unknown is left out."""
     recipe, method = card.get("recipe") or {}, card.get("method") or {}
     validation, teacher = card.get("validation") or {}, card.get("teacher_tokens") or {}
     words = texts.TRAINED_FACTS
@@ -72,6 +73,8 @@ def _facts(card: Mapping[str, Any]) -> dict[str, str]:
         words["order"]: method.get("order"),
         words["smoothing"]: method.get("smoothing"),
         words["parameters"]: card.get("parameters"),
+        words["entries"]: sum(card.get("entries") or []) or None,
+        words["bytes"]: bytes_in(checkpoints.SHIPPED / key) or None,
         words["seconds"]: card.get("seconds"),
         words["written"]: teacher.get("written"),
         words["scored"]: teacher.get("scored"),
@@ -88,6 +91,7 @@ def _target(card: Mapping[str, Any]) -> list[list[str]]:
         words["name"]: card.get("name"),
         words["architecture"]: card.get("architecture"),
         words["parameters"]: card.get("parameters"),
+        words["bytes"]: bytes_in(checkpoints.SHIPPED / checkpoints.TARGET) or None,
         words["data"]: card.get("data"),
         words["status"]: card.get("status"),
         words["limits"]: "; ".join(card.get("limits") or []),

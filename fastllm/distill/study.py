@@ -417,7 +417,11 @@ _ROW, _LEFT, _WIDE = 26, 190, 760
 
 
 def chart(summary: dict[str, Any]) -> str:
-    """The study as an SVG: tau of each row with its interval, and a small dot for each seed."""
+    """The study as an SVG: tau of each row with its interval, and a small ring for each seed.
+
+    It has a ground of its own: where a page shows it as a picture, only the browser's scheme can be
+    asked for, and the page's own may be another.
+    """
     rows = summary["rows"]
     values: list[float] = [tau for row in rows for tau in (row["tau"]["low"], row["tau"]["high"])]
     values += [tau for row in rows for tau in row["seeds"].values()]
@@ -434,13 +438,14 @@ def chart(summary: dict[str, Any]) -> str:
     ticks = [tick * step for tick in range(int(low // step) + 1, int(high // step) + 1)]
     title = f"tau by method and loss, {summary['settings']['drafter']}"
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDE} {bottom + 40}" role="img" '
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDE} {bottom + 48}" role="img" '
         f'aria-label="{html.escape(title, quote=True)}" font-family="system-ui, sans-serif" '
         'font-size="13">',
-        "<style>text{fill:#16202c}.g{stroke:#d3dae3}.q{fill:#526070}"
-        "@media(prefers-color-scheme:dark){text{fill:#e9eef4}.g{stroke:#354152}.q{fill:#a7b3c1}}"
-        "</style>",
-        f'<text x="{_LEFT}" y="16" class="q">{html.escape(title)}: tokens a call of the target'
+        "<style>.b{fill:#fff}text{fill:#16202c}.g{stroke:#d3dae3}.q{fill:#526070}"
+        "@media(prefers-color-scheme:dark){.b{fill:#16202c}text{fill:#e9eef4}.g{stroke:#354152}"
+        ".q{fill:#a7b3c1}}</style>",
+        '<rect class="b" width="100%" height="100%" rx="8"/>',
+        f'<text x="{_LEFT}" y="19" class="q">{html.escape(title)}: tokens a call of the target'
         "</text>",
     ]
     for tick in ticks:
@@ -459,7 +464,8 @@ def chart(summary: dict[str, Any]) -> str:
             f'<line x1="{across(tau["low"])}" x2="{across(tau["high"])}" y1="{y}" y2="{y}" '
             f'stroke="{colour}" stroke-width="2"/>',
             *(
-                f'<circle cx="{across(seed)}" cy="{y}" r="3" fill="none" stroke="{colour}"/>'
+                # Below the line: the dot of their mean would hide them.
+                f'<circle cx="{across(seed)}" cy="{y + 9}" r="2.5" fill="none" stroke="{colour}"/>'
                 for seed in row["seeds"].values()
                 if len(row["seeds"]) > 1
             ),

@@ -15,7 +15,14 @@ from fastllm.drafters.combined import CombinedDrafter
 from fastllm.drafters.ngram import NgramDrafter
 from fastllm.errors import SettingsError
 from fastllm.targets import Encoding
+from fastllm.targets.hub import synchronize
 from fastllm.trace import DecodingConfig
+
+STORED = (".safetensors", ".npz")
+"""How the files end that hold weights or a table."""
+
+GREEDY = DecodingConfig()
+"""Greedy, with drafts of the usual length."""
 
 
 @dataclass(frozen=True)
@@ -26,8 +33,8 @@ class Cost:
         parameters: weights of its own; of an n-gram the entries of its table.
         bytes: what its weights or its table take on disk.
         begin_microseconds: to prepare for an article; the median.
-        step_microseconds: of a draft, divided by its tokens; the median. What it reads to catch up
-            with the text is counted in.
+        step_microseconds: of a text's drafts, divided by their tokens (by 1 where there is none);
+            the median over texts. What it reads to catch up with the text is counted in.
     """
 
     parameters: int
@@ -36,44 +43,140 @@ class Cost:
     step_microseconds: float
 
 
+class CostMeter:
+    """Measures a drafter article by article, so that other work can lie between.
+
+    It drafts along a text, as in greedy speculation: what agrees with the text stands, and the
+    text's next token behind it. Where there is no text, its drafts are taken for one; and where it
+    drafts nothing then, or an end token, the article's next word.
+
+    Args:
+        drafter: any.
+        config: the draft length, and the rules that drafts keep to.
+        start_id: the token before every text.
+        length: how far a text is followed.
+
+    Raises:
+        SettingsError: the length is below 1.
+    """
+
+    def __init__(
+        self,
+        drafter: Drafter,
+        config: DecodingConfig = GREEDY,
+        *,
+        start_id: int = 0,
+        length: int = 40,
+    ) -> None:
+        if length < 1:
+            raise SettingsError(f"length={length}: give at least 1.")
+        self._drafter, self._config = drafter, config
+        self._start_id, self._length = start_id, length
+        self._begins: list[float] = []
+        self._steps: list[float] = []
+        # Before anything is measured: to count bytes it makes a copy of the weights for a moment.
+        self._parameters, self._bytes = weights_in(drafter), bytes_of(drafter)
+
+    def warm_up(self, encoding: Encoding) -> None:
+        """Measures on an article, and forgets it."""
+        self._one(encoding, None)
+
+    def measure(self, encoding: Encoding, text: Sequence[int] | None = None) -> None:
+        """Measures on an article.
+
+        Args:
+            encoding: the article.
+            text: what the target wrote of it.
+        """
+        begin, step = self._one(encoding, text)
+        self._begins.append(begin)
+        self._steps.append(step)
+
+    def cost(self) -> Cost:
+        """The medians so far.
+
+        Raises:
+            SettingsError: nothing was measured yet.
+        """
+        if not self._begins:
+            raise SettingsError("no article was measured yet: measure one first.")
+        begin, step = median(self._begins) * 1e6, median(self._steps) * 1e6
+        return Cost(self._parameters, self._bytes, begin, step)
+
+    def _one(self, encoding: Encoding, text: Sequence[int] | None) -> tuple[float, float]:
+        """Seconds to begin, and the mean of the seconds a drafted token."""
+        gamma, device = self._config.gamma, encoding.states.device
+        uniforms = torch.zeros(gamma, dtype=torch.float64)
+        synchronize(device)
+        started = time.perf_counter()
+        session = self._drafter.begin(encoding)
+        synchronize(device)
+        begin = time.perf_counter() - started
+        written, seconds, drafted = [self._start_id], 0.0, 0
+        until = self._length if text is None else min(self._length, len(text))
+        while len(written) <= until:
+            started = time.perf_counter()
+            draft = session.draft(written, gamma, self._config, uniforms)
+            seconds += time.perf_counter() - started  # a draft ends when its tokens are read
+            drafted += max(1, len(draft.tokens))
+            if text is None:
+                added = _own(draft.tokens, encoding, len(written))
+            else:
+                added = _agreed(draft.tokens, text[len(written) - 1 :])
+            written += added
+            session.accept(added)
+        return begin, seconds / max(1, drafted)
+
+
+def _own(drafted: Sequence[int], encoding: Encoding, place: int) -> list[int]:
+    """What a drafter adds to a text of its own, which does not end."""
+    added = list(drafted)
+    if encoding.end_id in added:
+        added = added[: added.index(encoding.end_id)]
+    return added or [encoding.source_ids[place % len(encoding.source_ids)]]
+
+
+def _agreed(drafted: Sequence[int], rest: Sequence[int]) -> list[int]:
+    """What a round adds to a text of which this is the rest."""
+    same = 0
+    while same < min(len(drafted), len(rest)) and drafted[same] == rest[same]:
+        same += 1
+    return list(rest[: same + 1])
+
+
 def cost_of(
     drafter: Drafter,
     encodings: Sequence[Encoding],
+    config: DecodingConfig = GREEDY,
     *,
     start_id: int = 0,
-    gamma: int = DecodingConfig.gamma,
     length: int = 40,
     repeats: int = 3,
 ) -> Cost:
-    """Measures a drafter on articles, greedily, its own drafts being taken for the text.
-
-    Where it drafts nothing, the article's next word is written instead.
+    """Measures a drafter alone, on texts of its own, as `CostMeter` does.
 
     Args:
         drafter: any.
         encodings: articles, as its target has encoded them.
+        config: the draft length, and the rules that drafts keep to.
         start_id: the token before every text.
-        gamma: tokens a draft.
         length: of each text.
         repeats: how often each article is measured, after once to warm up.
 
     Raises:
         SettingsError: there is no article, or a number is below 1.
     """
-    if not encodings or min(gamma, length, repeats) < 1:
+    if not encodings or repeats < 1:
         raise SettingsError(
-            f"{len(encodings)} articles, gamma={gamma}, length={length}, repeats={repeats}: all "
-            "must be at least 1."
+            f"{len(encodings)} articles, repeats={repeats}: both must be at least 1."
         )
-    begins: list[float] = []
-    steps: list[float] = []
-    for round_ in range(repeats + 1):
+    meter = CostMeter(drafter, config, start_id=start_id, length=length)
+    for encoding in encodings:
+        meter.warm_up(encoding)
+    for _ in range(repeats):
         for encoding in encodings:
-            begin, own = _one(drafter, encoding, start_id, gamma, length)
-            if round_:
-                begins.append(begin)
-                steps += own
-    return Cost(weights_in(drafter), bytes_of(drafter), median(begins) * 1e6, median(steps) * 1e6)
+            meter.measure(encoding)
+    return meter.cost()
 
 
 def weights_in(drafter: Drafter) -> int:
@@ -94,26 +197,10 @@ def bytes_of(drafter: Drafter) -> int:
         return 0
     with tempfile.TemporaryDirectory() as folder:
         whole.save(folder)
-        return sum(path.stat().st_size for path in Path(folder).iterdir() if path.suffix != ".json")
+        return bytes_in(folder)
 
 
-def _one(
-    drafter: Drafter, encoding: Encoding, start_id: int, gamma: int, length: int
-) -> tuple[float, list[float]]:
-    """Seconds to begin, and seconds a token of each draft."""
-    config = DecodingConfig(gamma=gamma)
-    uniforms = torch.zeros(gamma, dtype=torch.float64)
-    started = time.perf_counter()
-    session = drafter.begin(encoding)
-    begin = time.perf_counter() - started
-    text, steps = [start_id], []
-    while len(text) <= length:
-        started = time.perf_counter()
-        draft = session.draft(text, gamma, config, uniforms)
-        seconds = time.perf_counter() - started
-        steps.append(seconds / max(1, len(draft.tokens)))
-        place = len(text) % len(encoding.source_ids)
-        added = draft.tokens or [encoding.source_ids[place]]
-        text += added
-        session.accept(added)
-    return begin, steps
+def bytes_in(folder: str | Path) -> int:
+    """What the weights, or the table, in a checkpoint's folder take; 0 where there are none."""
+    files = (path for kind in STORED for path in Path(folder).glob(f"*{kind}"))
+    return sum(path.stat().st_size for path in files)

@@ -7,8 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from fastllm.__main__ import main
+from fastllm.__main__ import build_parser, main
+from fastllm.checkpoints import load_drafter, load_target
+from fastllm.data.tokens import TokenPairs
+from fastllm.distill.options import settle
 from fastllm.distill.study import GRID, Way, chart, grid, markdown, page, summarise
+from fastllm.distill.validation import Validation
+from fastllm.drafters import BOUND, NEURAL
 from fastllm.errors import SettingsError
 
 
@@ -80,6 +85,10 @@ def test_the_files_are_well_formed_and_fetch_nothing() -> None:
     circles = [node for node in picture.iter() if node.tag.endswith("circle")]
     assert len(circles) == 3 + 4, "a dot a row, a ring a seed where there are several"
     assert all(0 < float(node.attrib["cx"]) < width for node in circles)
+    middles = {float(node.attrib["cy"]) for node in circles if node.attrib["r"] == "5"}
+    rings = {float(node.attrib["cy"]) for node in circles if node.attrib["r"] != "5"}
+    assert len(rings) == 2, "beside the dots, so that no dot hides them"
+    assert not rings & middles
     at = {row["method"]: row["tau"]["value"] for row in summary["rows"]}
     dots = [float(node.attrib["cx"]) for node in circles if node.attrib.get("r") == "5"]
     assert sorted(dots, reverse=True) == dots
@@ -135,6 +144,49 @@ def test_a_study_trains_measures_and_goes_on_where_it_stopped(
     recipe.write_text(recipe.read_text() + "lambda1: 0.5\n")
     assert main(study) == 2
     assert "sets lambda1" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("family", [*NEURAL, *BOUND])
+def test_a_study_takes_every_family_that_is_trained_by_gradient(
+    family: str, tmp_path: Path
+) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(f"drafter: {family}\nbatch: 4\n")
+    for command in ("study", "train"):
+        options = build_parser().parse_args([command, "--recipe", str(recipe)])
+        settle(options)
+        assert (options.drafter, options.batch) == (family, 4)
+    recipe.write_text("drafter: ngram\n")
+    with pytest.raises(SettingsError, match="ngram"):
+        settle(build_parser().parse_args(["study", "--recipe", str(recipe)]))
+
+
+def test_a_study_of_the_family_that_is_made_from_its_target(
+    data: Path, target: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pseudo, out = tmp_path / "pseudo", tmp_path / "study"
+    common = ["--target", str(target), "--device", "cpu", "--length", "12"]
+    assert main(["pseudo", "--data", str(data), "--out", str(pseudo), *common]) == 0
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("drafter: shared\nexp_name: x\nbatch: 4\nkeep: last\n")
+    study = [
+        *("study", "--recipe", str(recipe), "--pseudo_dataset_path", str(pseudo), "--out"),
+        *(str(out), "--grid", "supervised", "--updates", "2", "--seeds", "0", *common),
+        *("--threads", "1"),
+    ]  # fmt: skip
+    assert main(study) == 0, capsys.readouterr().err
+    (row,) = json.loads((out / "study.json").read_text())["rows"]
+    card = json.loads((out / "runs" / "supervised-ce-0" / "checkpoint" / "card.json").read_text())
+    assert card["family"] == "shared"
+    # Measured by the study, and anew by hand: the same checkpoint says the same of the same texts.
+    drafter = load_drafter(out / "runs" / "supervised-ce-0" / "checkpoint", device="cpu")
+    teacher = load_target(target, device="cpu")
+    drafter.bind(teacher)
+    held_out = TokenPairs(pseudo / "validation")
+    found = Validation(teacher, held_out)(drafter.model)
+    assert row["tau"]["value"] == pytest.approx(found["validation_tau"])
+    assert row["alpha"]["value"] == pytest.approx(found["validation_alpha"])
+    assert (out / "study.md").read_text().startswith("shared, 2 updates a run")
 
 
 @pytest.mark.slow
