@@ -18,7 +18,7 @@ BENCH ?= runs/bench
 
 RUN := $(VENV)/bin/python
 FASTLLM := $(RUN) -m fastllm
-RECIPES := $(filter-out recipes/target.yaml recipes/flan-%,$(wildcard recipes/*.yaml))
+RECIPES := $(filter-out recipes/target.yaml recipes/flan-% recipes/cascade-%,$(wildcard recipes/*.yaml))
 DEMO_INSTALLED := $(VENV)/.fastllm-demo
 TEST_INSTALLED := $(VENV)/.fastllm-test
 

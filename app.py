@@ -23,7 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         limits = read_limits()
         models = chosen(options, read_models())
         # Models load in the background; where a GPU is borrowed they are there before the launch.
-        engine = LocalEngine(**asdict(models), most_seconds=limits.seconds_per_run, say=_say)
+        engine = LocalEngine(**asdict(models), say=_say)
         page = build(engine, limits)
     except FastLLMError as error:
         print(f"app.py: {error}", file=sys.stderr)

@@ -36,7 +36,7 @@ function traceText() {
   return JSON.stringify({ article: start.article, lanes: start.lanes.map((lane) => lane.key), traces });
 }
 
-const codeText = () => race.end.code.replace("{article}", () => JSON.stringify(race.end.source));
+const codeText = () => race.end.code.replace("{article}", () => JSON.stringify(race.end.source).replace(TURNS, escaped));
 
 /* A page that plays this race by itself: this function, its style, the rows. It asks for nothing. */
 function replayText() {

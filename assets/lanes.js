@@ -16,6 +16,8 @@ const USUAL_SPEED = 3; // of SPEEDS; a race too short to be followed at it is sl
 
 const say = (sentence, ...values) => values.reduce((text, value) => text.replace("{}", () => value), sentence);
 const percent = (p) => (p > 0.995 && p < 1 ? ">99 %" : p > 0 && p < 0.01 ? "<1 %" : `${Math.round(100 * p)} %`);
+// Signs that turn the direction of what follows: the words of others must not reorder those around them.
+const TURNS = /[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]/g;
 const seconds = (value) => value.toFixed(value < 10 ? 2 : 1);
 const reveal = (node, shown) => node.classList.toggle("fl-hidden", !shown);
 
@@ -26,6 +28,9 @@ function make(tag, className, text, attributes) {
   for (const [name, value] of Object.entries(attributes || {})) node.setAttribute(name, value);
   return node;
 }
+
+/* Text that is already there is not set again: it would be laid out again. */
+const write = (node, text) => { if (node.textContent !== text) node.textContent = text; };
 
 const button = (className, text, act) => {
   const node = make("button", className, text, { type: "button" });
@@ -57,7 +62,7 @@ const ui = {
   replay: make("div", "fl-replay", undefined, { role: "group", "aria-label": words.replay, title: words.keys }),
   play: make("button", "fl-play", "▶", { type: "button", "aria-label": words.play }),
   position: make("input", "fl-position", undefined, { type: "range", min: "0", max: "1000", value: "0", step: "any", "aria-label": words.position }),
-  clock: make("span", "fl-clock", ""),
+  clock: make("span", "fl-tick", ""),
   speed: select(
     "fl-speed", words.speed,
     SPEEDS.map((speed) => [String(speed), speed < 1 ? `1/${Math.round(1 / speed)}×` : `${speed}×`]),
@@ -78,7 +83,9 @@ for (const state of STATES) {
 }
 ui.legend.append(make("span", "fl-hint fl-soft", words.hint));
 ui.status.append(ui.badge, ui.about);
-ui.replay.append(ui.play, ui.position, ui.clock, ui.speed, ui.axis);
+const clockBox = make("span", "fl-clock");
+clockBox.append(ui.clock);
+ui.replay.append(ui.play, ui.position, clockBox, ui.speed, ui.axis);
 root.append(
   ui.status, ui.notices, ui.bars, ui.tabs, ui.lanes, ui.wrong, ui.cut, ui.verdict, ui.same, ui.replay, ui.legend,
   ui.keep, ui.detail,
@@ -89,7 +96,7 @@ root.append(
 let race = null;
 
 function begin(start) {
-  race = { start, end: null, at: 0, playing: false, live: start.mode === "live", tab: 0 };
+  race = { start, end: null, at: 0, playing: false, live: start.mode === "live", tab: 0, words: 0 };
   race.lanes = start.lanes.map((lane, index) => makeLane(lane, index));
   race.tab = Math.max(0, race.lanes.length - 1);
   ui.bars.replaceChildren(make("p", "fl-headline", words.headline), ...race.lanes.map((lane) => lane.row));
@@ -117,10 +124,12 @@ function makeLane(lane, index) {
   const id = `fl-lane-${index}`;
   const card = make("section", "fl-lane", undefined, { id, "aria-label": lane.title, "data-key": lane.key });
   const head = make("div", "fl-lane-head");
-  const time = make("span", "fl-time", "");
+  const time = make("span", "fl-tick", "");
+  const timeBox = make("p", "fl-time");
+  timeBox.append(time);
   const title = make("h3", "", lane.title);
   if (race.start.lossy && lane.key !== "alone") title.append(" ", make("span", "fl-lossy", words.lossy));
-  head.append(title, time);
+  head.append(title, timeBox);
   const text = make("div", "fl-text", undefined, { role: "group", "aria-label": say(words.summary_of, lane.title) });
   const foot = make("p", "fl-foot", "\u00a0");
   card.append(head, text, foot);
@@ -149,6 +158,7 @@ function addRound(row) {
     lane.first?.setAttribute("tabindex", "0");
   }
   lane.rounds.push(round);
+  race.words += row.tokens.length;
 }
 
 function makeToken(entry, round) {

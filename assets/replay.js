@@ -5,6 +5,7 @@
 
 const SHORTEST_REPLAY = 4; // seconds
 const LONGEST_REPLAY = 40; // seconds; a slower race stays as it is until somebody presses play
+const LONG_TEXT = 600; // words of all lanes; more are not laid out anew in every frame of a drag
 
 const byCall = () => ui.axis.value === "call";
 const startOf = (round) => (byCall() ? round.index : round.from);
@@ -16,7 +17,10 @@ const longestClock = () => Math.max(0, ...race.lanes.map(clockOf));
 const atEnd = () => race.at >= total() - 1e-9;
 const writing = () => race.live && !race.end && !race.halted;
 
-function show(at) {
+/* What is past and what is to come take the same room; a guess does not, and moves the words behind it.
+   So a drag through a long text shows the guesses when it pauses. */
+function show(at, dragged = false) {
+  const settled = !dragged || race.words <= LONG_TEXT;
   const whole = total();
   race.at = Math.min(Math.max(0, at), whole);
   const finished = race.at >= whole - 1e-9 && (race.end || race.halted);
@@ -33,8 +37,8 @@ function show(at) {
     for (let index = low; index < high; index += 1) {
       const round = rounds[index];
       let look = "past";
-      if (index >= shown) look = index === shown && round.guessed && startOf(round) <= race.at ? "guess" : "future";
-      else if (index === shown - 1 && !over) look = "now";
+      if (index >= shown) look = settled && index === shown && round.guessed && startOf(round) <= race.at ? "guess" : "future";
+      else if (settled && index === shown - 1 && !over) look = "now";
       if (look !== round.look) {
         round.node.className = `fl-round fl-${look}`;
         round.look = look;
@@ -42,7 +46,7 @@ function show(at) {
     }
     lane.drawn = rounds.length;
     lane.shown = shown;
-    lane.count.textContent = String(shown);
+    write(lane.count, String(shown));
     lane.fill.style.transform = `scaleX(${shown / longest})`;
     const done = (race.end || race.halted) && shown === rounds.length;
     lane.card.classList.toggle("fl-done", Boolean(done));
@@ -53,7 +57,7 @@ function show(at) {
   const [clock, spoken] = byCall()
     ? [say(words.call_clock, Math.floor(race.at + 1e-9), whole), words.position_calls]
     : [`${seconds(race.at)} / ${seconds(whole)} s`, words.position_value];
-  ui.clock.textContent = clock;
+  write(ui.clock, clock);
   ui.position.setAttribute(
     "aria-valuetext",
     byCall() ? say(spoken, Math.floor(race.at + 1e-9), whole) : say(spoken, seconds(race.at), seconds(whole)),
@@ -71,12 +75,12 @@ function writeNumbers(lane, done) {
     const ratio = result.speed_up;
     time += " · " + (ratio >= 1 ? say(words.speed_up, ratio.toFixed(1)) : say(words.slower, (1 / ratio).toFixed(1)));
   }
-  lane.time.textContent = time;
-  if (!done || !result) lane.foot.textContent = "\u00a0";
-  else if (!result.drafted) lane.foot.textContent = words.alone_calls;
+  write(lane.time, time);
+  if (!done || !result) write(lane.foot, "\u00a0");
+  else if (!result.drafted) write(lane.foot, words.alone_calls);
   else {
     const rate = (result.tokens / Math.max(1, result.calls)).toFixed(1);
-    lane.foot.textContent = `${say(words.acceptance, result.accepted, result.drafted)} · ${say(words.per_call, rate)}`;
+    write(lane.foot, `${say(words.acceptance, result.accepted, result.drafted)} · ${say(words.per_call, rate)}`);
   }
 }
 
@@ -108,6 +112,7 @@ const pace = () => Number(ui.speed.value) * (byCall() ? total() / Math.max(1e-9,
 let frame = 0;
 let before = 0;
 let waiting = 0;
+let pausing = 0;
 
 function play(on) {
   clearTimeout(waiting);
@@ -132,10 +137,11 @@ function tick(now) {
   else frame = requestAnimationFrame(tick);
 }
 
-function jump(at) {
+function jump(at, dragged = false) {
   if (!race || writing()) return;
-  play(false);
-  show(at);
+  clearTimeout(waiting);
+  if (race.playing) play(false);
+  show(at, dragged);
 }
 
 function restart() {
@@ -241,7 +247,11 @@ if (presenting) {
 }
 
 ui.play.addEventListener("click", () => { if (race && !writing()) play(!race.playing); });
-ui.position.addEventListener("input", () => jump((Number(ui.position.value) / 1000) * total()));
+ui.position.addEventListener("input", () => {
+  jump((Number(ui.position.value) / 1000) * total(), true);
+  clearTimeout(pausing);
+  pausing = setTimeout(() => { if (race && !race.playing) show(race.at); }, 150);
+});
 ui.speed.addEventListener("change", () => {
   ui.speed.dataset.chosen = "yes";
   if (race) describe();

@@ -19,9 +19,13 @@ function finish(row) {
   offer();
 }
 
+/* A row as it is shown. The last one holds the traces, which stay as they were made. */
+const plain = (text) => (text.startsWith('{"row":"end"') ? text : text.replace(TURNS, ""));
+
 let head = "";
 let read = 0;
 let scheduled = false;
+let called_off = false;
 
 function update() {
   scheduled = false;
@@ -30,13 +34,14 @@ function update() {
   if (!whole) return;
   const first = value.slice(0, value.indexOf("\n"));
   const fresh = first !== head;
+  if (called_off) return; // rows that were on their way when the race was stopped
   if (fresh) {
     head = first;
     read = 0;
     play(false);
   } else if (whole <= read) return;
   const ended = race && !fresh && race.end;
-  for (const text of value.slice(read, whole).split("\n")) if (text) take(JSON.parse(text));
+  for (const text of value.slice(read, whole).split("\n")) if (text) take(JSON.parse(plain(text)));
   read = whole;
   describe();
   if (race.halted) return show(total());
@@ -72,24 +77,41 @@ function schedule() {
 
 const running = (on) => document.body.classList.toggle("fl-running", on);
 const note = (text) => { ui.notices.replaceChildren(make("p", "fl-notice", text)); };
+
+/* Gradio knows the place in the queue, and shows it in words that are hidden here: "queue: 2/3 | 1.2s". */
+function wait() {
+  if (!root.classList.contains("fl-waiting")) return;
+  const told = document.querySelector('#fl-view [data-testid="status-tracker"]')?.textContent ?? "";
+  const [, place] = /queue: (\d+)/.exec(told) ?? [];
+  ui.about.textContent = ` ${place ? say(words.place, place) : words.waiting_for}`;
+  setTimeout(wait, 100);
+}
+
 window.addEventListener("fastllm-go", () => {
   running(true);
   play(false);
   ui.badge.textContent = words.waiting;
   ui.badge.className = "fl-badge fl-live";
-  ui.about.textContent = ` ${words.waiting_for}`;
+  called_off = false;
   root.classList.add("fl-waiting");
+  wait();
 });
 function halt(reason) {
   // Gradio calls a race that was stopped a failed one too, once the server has answered: too late.
   if (!document.body.classList.contains("fl-running")) return;
   running(false);
+  called_off = root.classList.contains("fl-waiting");
   root.classList.remove("fl-waiting");
   if (race?.live && !race.end) {
     race.halted = true;
     show(total());
   }
   if (race) describe();
+  else {
+    ui.badge.textContent = "";
+    ui.badge.className = "fl-badge";
+    ui.about.textContent = words.nothing;
+  }
   note(reason);
 }
 window.addEventListener("fastllm-failed", () => halt(words.failed));

@@ -27,8 +27,9 @@ PAGE_SUFFIXES = frozenset(
 )
 """What the page reads of assets/. Other images are taken where the README shows them."""
 
-THUMBNAIL = "assets/screenshot.png"
-"""What is shown where a link to the Space is shared."""
+THUMBNAIL = "assets/thumbnail.png"
+"""What is shown where a link to the Space is shared. The card wants its whole address, which hangs
+on the Space's name: so it stands neither in the Spacefile nor in README.md, and is added here."""
 
 ZERO_GPU = "zero-a10g"
 
@@ -93,12 +94,13 @@ def plan(
     files |= _tree(root, "fastllm", lambda path: path.suffix == ".py")
     readme = _text(root / "README.md")
     body = re.sub(r"\A---\n.*?\n---\n", "", readme, flags=re.DOTALL)
+    shown = [THUMBNAIL, *re.findall(r"assets/[\w./-]+", body)]
     files |= _tree(
         root,
         "assets",
         lambda path: (
             path.name != "training.jsonl"
-            and (path.suffix in PAGE_SUFFIXES or path.relative_to(root).as_posix() in body)
+            and (path.suffix in PAGE_SUFFIXES or path.relative_to(root).as_posix() in shown)
         ),
     )
     if THUMBNAIL in files:

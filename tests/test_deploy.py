@@ -65,6 +65,7 @@ def clone(tmp_path: Path) -> Path:
         "recipes/x.yaml": "no",
         "assets/style.css": "p {}\n",
         "assets/screenshot.png": "shown",
+        "assets/thumbnail.png": "shared",
         "assets/other.png": "no",
         "assets/.DS_Store": "no",
         "assets/checkpoints/a/model.safetensors": "weights" * 500,
@@ -101,6 +102,7 @@ def test_the_plan_holds_what_the_page_needs_and_nothing_else(clone: Path) -> Non
         "assets/checkpoints/a/model.safetensors",
         "assets/screenshot.png",
         "assets/style.css",
+        "assets/thumbnail.png",
         "fastllm/__init__.py",
         "fastllm/demo/build.py",
         "requirements.txt",
@@ -109,7 +111,7 @@ def test_the_plan_holds_what_the_page_needs_and_nothing_else(clone: Path) -> Non
 
 def test_the_card_is_the_spacefile(clone: Path) -> None:
     card, body = card_of(contents(deploy.plan(SPACE, root=clone))["README.md"])
-    assert card.pop("thumbnail").endswith(f"{SPACE}/resolve/main/assets/screenshot.png")
+    assert card.pop("thumbnail").endswith(f"{SPACE}/resolve/main/assets/thumbnail.png")
     told = yaml.safe_load((clone / "Spacefile").read_text("utf-8"))
     assert card == {key: value for key, value in told.items() if key not in deploy.SETTINGS}
     assert body.strip() == "# Mill\n\n![race](assets/screenshot.png)"
@@ -140,7 +142,7 @@ def test_what_arrives_is_the_plan_byte_for_byte(hub: FakeHub, clone: Path) -> No
     assert (space.sdk, space.hardware, space.private) == ("gradio", "cpu-basic", False)
     assert space.variables == {"OMP_NUM_THREADS": "2", "FASTLLM_LANES": "3"}
     assert len(space.commits) == 1
-    assert set(hub.large.values()) == {b"weights" * 500, b"shown"}
+    assert set(hub.large.values()) == {b"weights" * 500, b"shown", b"shared"}
 
 
 def test_a_second_deployment_removes_what_is_gone(hub: FakeHub, clone: Path) -> None:

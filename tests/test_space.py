@@ -45,7 +45,11 @@ LIMITS = {
     "seconds_per_run",
     "queue_size",
     "runs_per_minute",
+    "turns_per_minute",
     "upload_bytes",
+    "compare_articles",
+    "compare_seconds",
+    "training_seconds",
 }
 """The names by which the page reads the limits."""
 

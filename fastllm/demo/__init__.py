@@ -12,6 +12,13 @@ Modules:
     trained   how the drafters were trained, from their cards
     worker    a race in a thread, its lines collected for the browser
     stage     what the parts of the page share
+    upload    a file that a visitor opens
+    compare   the lanes over several articles
+    answers   typed answers to programs
+    guess     the visitor as a drafter
+    learn     a drafter that learns in view, then races
     build     the page itself
+    loading   what the page says while the models are loaded, or could not be
+    measure   what the page promises, measured in a real browser
     record    the race that the first screen shows
 """

@@ -1,6 +1,8 @@
-"""The sample articles, and the check of what visitors paste."""
+"""The sample articles, and the check of what visitors paste or open from a file."""
 
+import base64
 import codecs
+import json
 import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +15,10 @@ SAMPLES = Path(__file__).resolve().parents[2] / "assets" / "articles"
 FEWEST_WORDS = 30
 
 FILE_TYPES = (".txt", ".md")
-"""What may be uploaded: plain text alone. Nothing is ever unpacked."""
+"""What may be opened as an article: plain text alone. Nothing is ever unpacked."""
+
+LIST_TYPES = (*FILE_TYPES, ".jsonl")
+"""What may be opened as one article or several."""
 
 _MARKS = {
     codecs.BOM_UTF8: "utf-8-sig",
@@ -73,36 +78,119 @@ def check(text: str, most_characters: int) -> Checked:
     return Checked(text, tuple(notices))
 
 
-def read_file(path: str | Path, most_bytes: int) -> str:
-    """The text of an uploaded file, not yet checked.
+def read_file(sent: str, most_bytes: int) -> str:
+    """The text of a file that was opened in the browser, not yet checked.
 
-    Its name is not in any message: it is the visitor's, and may be anything.
+    The browser reads the file and sends its bytes, so that it never lies on a disk here. Its name
+    stays with the visitor.
+
+    Args:
+        sent: by `assets/upload.js`: a JSON object with the file's "type", such as ".txt", and its
+            "data" in base64.
+        most_bytes: larger files are refused.
 
     Raises:
         DataError: it is of another type, too large, or neither UTF-8 nor UTF-16 with a mark.
     """
-    path = Path(path)
-    if path.suffix.lower() not in FILE_TYPES:
-        raise DataError(
-            f"This page reads plain text files ({', '.join(FILE_TYPES)}). Paste the words instead."
-        )
+    return _decoded(sent, FILE_TYPES, most_bytes)[1]
+
+
+def read_articles(
+    sent: str, most_bytes: int, most_articles: int, most_characters: int
+) -> list[Checked]:
+    """The articles of a file that was opened in the browser, each checked.
+
+    Args:
+        sent: as for `read_file`; also of the type ".jsonl", a JSON object a line with the article
+            under "article", as `fastllm.data.articles` reads it.
+        most_bytes: larger files are refused.
+        most_articles: more articles are refused.
+        most_characters: longer articles are refused.
+
+    Raises:
+        DataError: the file is refused, or a line of it, which is named by its number.
+    """
+    kind, text = _decoded(sent, LIST_TYPES, most_bytes)
+    if kind != ".jsonl":
+        return [check(text, most_characters)]
+    lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
+    if len(lines) > most_articles:
+        raise DataError(texts.too_many_articles(len(lines), most_articles))
+    found = []
+    for number, line in lines:
+        try:
+            found.append(check(_article(line), most_characters))
+        except DataError as error:
+            raise DataError(texts.bad_line(number, str(error))) from error
+    if not found:
+        raise DataError(texts.NO_ARTICLES)
+    return found
+
+
+def check_all(
+    given: list[str], most_bytes: int, most_articles: int, most_characters: int
+) -> list[Checked]:
+    """Several articles that a program sent, each checked.
+
+    Args:
+        given: the texts.
+        most_bytes: of all of them together.
+        most_articles: more are refused.
+        most_characters: of each.
+
+    Raises:
+        DataError: they are refused, or one of them, which is named by its place, counted from 1.
+    """
+    if not isinstance(given, list):
+        raise DataError(texts.no_list("articles", given))
+    if not given:
+        raise DataError(texts.NO_ARTICLES)
+    if len(given) > most_articles:
+        raise DataError(texts.too_many_articles(len(given), most_articles))
+    found = []
+    for number, text in enumerate(given, 1):
+        try:
+            found.append(check(text, most_characters))
+        except DataError as error:
+            raise DataError(texts.bad_article(number, str(error))) from error
+    size = sum(len(article.text.encode("utf-8")) for article in found)
+    if size > most_bytes:
+        raise DataError(texts.too_much_text(size, most_bytes))
+    return found
+
+
+def _decoded(sent: str, types: tuple[str, ...], most_bytes: int) -> tuple[str, str]:
+    """Type and text of a file."""
+    if not sent:
+        raise DataError(texts.NO_FILE)
     try:
-        with path.open("rb") as file:
-            raw = file.read(most_bytes + 1)
-    except OSError as error:
-        raise DataError("The file did not arrive. Try again, or paste the words.") from error
+        file = json.loads(sent)
+        kind, data = str(file["type"]), str(file["data"])
+        raw = base64.b64decode(data[: 4 * (most_bytes // 3 + 1)], validate=True)
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise DataError(texts.BROKEN_FILE) from error
+    if kind not in types:
+        raise DataError(texts.wrong_type(types))
     if len(raw) > most_bytes:
-        raise DataError(
-            f"The file is larger than {most_bytes:,} bytes, the most that this page takes. "
-            "Shorten it."
-        )
+        raise DataError(texts.large_file(most_bytes))
     encoding = next((name for mark, name in _MARKS.items() if raw.startswith(mark)), "utf-8")
     try:
-        return raw.decode(encoding)
+        return kind, raw.decode(encoding)
     except UnicodeDecodeError as error:
-        raise DataError(
-            "The file is not UTF-8 text. Save it as UTF-8, or paste the words."
-        ) from error
+        raise DataError(texts.NOT_UTF8) from error
+
+
+def _article(line: str) -> str:
+    """The text of an article on a line of JSON."""
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise DataError(texts.NOT_JSON) from error
+    if not isinstance(row, dict):
+        raise DataError(texts.NOT_JSON)
+    if not isinstance(row.get("article"), str):
+        raise DataError(texts.NO_ARTICLE)
+    return str(row["article"])
 
 
 def _is_strange(letter: str) -> bool:

@@ -10,7 +10,19 @@ from typing import Any
 import gradio as gr
 
 from fastllm import plots
-from fastllm.demo import after, articles, texts, trained, wire
+from fastllm.demo import (
+    after,
+    answers,
+    articles,
+    compare,
+    guess,
+    learn,
+    loading,
+    texts,
+    trained,
+    upload,
+    wire,
+)
 from fastllm.demo.engine import Engine
 from fastllm.demo.limits import Limits
 from fastllm.demo.stage import SETTINGS, Stage, announce
@@ -29,7 +41,7 @@ FIRST_PLOTS = 2
 
 DEFAULT_LANES = (texts.ALONE, "lstm-before", "lstm-after")
 
-PARTS: tuple[Callable[[Stage], None], ...] = ()
+PARTS: tuple[Callable[[Stage], None], ...] = (guess.add, learn.add, compare.add, answers.add)
 """The folds below the race, in their order: each adds its components and events."""
 
 
@@ -73,6 +85,11 @@ def build(engine: Engine, limits: Limits, recorded: Path = RECORDED) -> gr.Block
 
         yield from stage.perform(request, order)
 
+    def read_file(sent: str) -> tuple[str, str]:
+        """A file as the article."""
+        with stage.said():
+            return articles.read_file(sent, limits.upload_bytes).strip(), texts.OWN_ARTICLE
+
     page = gr.Blocks(
         title=f"{texts.TITLE}: {texts.CLAIM}",
         analytics_enabled=False,
@@ -84,6 +101,7 @@ def build(engine: Engine, limits: Limits, recorded: Path = RECORDED) -> gr.Block
             js_on_load=None,
             apply_default_css=False,
         )
+        loading.add(stage)
         with gr.Row(elem_id="fl-controls", equal_height=True):
             with gr.Column(scale=4, min_width=220, elem_id="fl-sample"):
                 sample = gr.Dropdown(
@@ -117,6 +135,9 @@ def build(engine: Engine, limits: Limits, recorded: Path = RECORDED) -> gr.Block
                 lines=8,
                 max_lines=16,
                 elem_id="fl-article",
+            )
+            opened = upload.opener(
+                texts.UPLOAD, articles.FILE_TYPES, limits.upload_bytes, "fl-article-file"
             )
         stage.view = view = gr.HTML(
             opening,
@@ -154,6 +175,13 @@ def build(engine: Engine, limits: Limits, recorded: Path = RECORDED) -> gr.Block
             sample,
             [article, fold],
             js=_CHOOSE,
+            show_progress="hidden",
+            api_visibility="private",
+        )
+        opened.upload(
+            read_file,
+            opened,
+            [article, sample],
             show_progress="hidden",
             api_visibility="private",
         )
@@ -197,6 +225,7 @@ def build(engine: Engine, limits: Limits, recorded: Path = RECORDED) -> gr.Block
             concurrency_id="device",
             concurrency_limit=1,
             trigger_mode="once",
+            preprocess=False,  # what a program sends in a wrong form is refused in our own words
             api_name="race",
         )
         running.failure(None, js=announce("failed"), api_visibility="private")

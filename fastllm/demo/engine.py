@@ -8,6 +8,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
@@ -37,6 +38,9 @@ OTHER_VOCABULARY = "it was distilled for a target with another vocabulary"
 SLICE_SECONDS = 0.05
 """Lines are collected this long before they leave a borrowed GPU."""
 
+SPARE_SECONDS = 10
+"""A GPU is borrowed for so much longer than the work on it may take."""
+
 WARM_UP = (
     "The council met on Monday and agreed to plant trees along the river. Work will begin in "
     "spring, and the trees were given by a nursery in the next town."
@@ -62,6 +66,10 @@ class Engine(Protocol):
     def failure(self) -> str:
         """Why nothing can be run; empty where all is well, or not known yet."""
 
+    @property
+    def loading(self) -> str:
+        """What a race would wait for before its turn; empty where nothing, or where it failed."""
+
     def lines(self, work: Work, stop: threading.Event) -> Iterable[str]:
         """The rows of a piece of work, as lines."""
 
@@ -80,7 +88,6 @@ class LocalEngine:
         device: where to; the best there is by default.
         drafters: more lanes than ship: title -> folder, or a T5 of the Hub. One with the title of a
             shipped drafter takes its place.
-        most_seconds: of the longest work, for which a GPU is borrowed where GPUs are lent.
         say: told in a line what is being loaded, and what went wrong.
 
     Attributes:
@@ -99,7 +106,6 @@ class LocalEngine:
         source_length: int | None = None,
         device: str | None = None,
         drafters: Mapping[str, str] | None = None,
-        most_seconds: int = 30,
         say: Callable[[str], None] | None = None,
     ) -> None:
         self._name = target
@@ -126,9 +132,11 @@ class LocalEngine:
         self._drafters: dict[str, Drafter | None] = {}
         self._refused: dict[str, str] = {}
         self._failure: FastLLMError | None = None
+        self._doing = f"loading {target}"
+        self._since = time.monotonic()
         self._loaded = threading.Event()
         self._device = threading.Lock()
-        self._borrowed = _borrow_gpu(self._in_slices, most_seconds)
+        self._borrowed = _borrow_gpu(self._in_slices)
 
     @property
     def missing(self) -> Mapping[str, str]:
@@ -139,6 +147,11 @@ class LocalEngine:
     def failure(self) -> str:
         """Why nothing can be run; empty where all is well, or not known yet."""
         return "" if self._failure is None else str(self._failure)
+
+    @property
+    def loading(self) -> str:
+        """What a race would wait for before its turn; empty where nothing, or where it failed."""
+        return self._doing and f"{self._doing} ({time.monotonic() - self._since:.0f} s)"
 
     @property
     def about(self) -> dict[str, str]:
@@ -158,8 +171,10 @@ class LocalEngine:
 
     def start(self) -> None:
         """Loads and warms up: in the background, or at once where the GPU is a borrowed one."""
+        self._since = time.monotonic()
         if self._borrowed is not None:
             self._load()
+            self._doing = ""
         else:
             threading.Thread(target=self._prepare, name="loading", daemon=True).start()
 
@@ -199,7 +214,10 @@ class LocalEngine:
                 if stop.is_set():
                     return
             try:
-                yield from work.lines(self, stop)
+                with _between_layers(self._target, stop):
+                    yield from work.lines(self, stop)
+            except _Stopped:
+                pass
             finally:
                 self._device.release()
             return
@@ -233,6 +251,7 @@ class LocalEngine:
         with self._device:
             self._load()
             if self._failure is None:
+                self._doing = "warming up"
                 lanes = tuple(key for key in self.keys if key not in self._refused)
                 order = Order(WARM_UP, lanes, DecodingConfig(max_new_tokens=8))
                 try:
@@ -241,18 +260,21 @@ class LocalEngine:
                     self._say("ready")
                 except Exception as error:  # a race may still go well; the operator should know
                     self._say(f"the warm-up failed ({type(error).__name__}: {error})")
+        self._doing = ""
 
     def _load(self) -> None:
         if self._name == checkpoints.TARGET:  # small enough to be there before a bar is read
             import_module("transformers.utils.logging").disable_progress_bar()
         held = f" in {self._options['load_in']}" if self._options["load_in"] else ""
-        self._say(f"loading {self._name}{held} ...")
+        self._doing = f"loading {self._name}{held}"
+        self._say(f"{self._doing} ...")
         began = time.monotonic()
         try:
             self._target = self._load_target()
             where = self._target.device
             self._say(f"{self._target.name} is on {where} ({time.monotonic() - began:.0f} s)")
             for key in self.keys:
+                self._doing = f"loading {texts.title_of(key)}"
                 try:
                     self._drafters[key] = self._load_drafter(key)
                 except (FastLLMError, ImportError) as error:  # the other lanes are raced
@@ -268,6 +290,7 @@ class LocalEngine:
             )
         finally:
             if self._failure is not None:
+                self._doing = ""
                 self._say(f"no race can be run: {self._failure}")
             self._loaded.set()
 
@@ -313,12 +336,42 @@ class LocalEngine:
         return found
 
 
-def _borrow_gpu(do: Callable[[Work], Iterator[str]], seconds: int) -> Callable[..., Any] | None:
-    """`do` on a GPU lent for a while (Hugging Face ZeroGPU); None where none are lent.
+class _Stopped(Exception):
+    """Work was stopped where it does not look at `stop` itself."""
+
+
+@contextmanager
+def _between_layers(target: Target | None, stop: threading.Event) -> Iterator[None]:
+    """Has the target look at `stop` before each layer of its encoder.
+
+    Elsewhere work looks at it between two calls; but before the first words there is one call that
+    takes seconds, where a large target reads a long article on a processor.
+
+    Raises:
+        _Stopped: out of the encoder.
+    """
+
+    def look(*_: Any) -> None:
+        if stop.is_set():
+            raise _Stopped
+
+    encoder = target.model.get_encoder() if isinstance(target, HubTarget) else torch.nn.Module()
+    stacks = [part for part in encoder.children() if isinstance(part, torch.nn.ModuleList)]
+    hooks = [layer.register_forward_pre_hook(look) for layers in stacks for layer in layers]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _borrow_gpu(do: Callable[[Work], Iterator[str]]) -> Callable[..., Any] | None:
+    """`do` on a GPU lent for as long as the work may take (Hugging Face ZeroGPU); None elsewhere.
 
     It runs in a forked worker, which is given the work and gives back text, both pickled.
     """
     if not os.environ.get("SPACES_ZERO_GPU"):
         return None
-    borrowed: Callable[..., Any] = import_module("spaces").GPU(duration=seconds + 10)(do)
+    gpu = import_module("spaces").GPU
+    borrowed: Callable[..., Any] = gpu(duration=lambda work: work.seconds + SPARE_SECONDS)(do)
     return borrowed

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from fastllm import checkpoints
+from fastllm.demo import texts
 from fastllm.trace import Trace, config_defaults
 
 ARTICLE = "{article}"
@@ -11,6 +12,8 @@ ARTICLE = "{article}"
 
 def code(lanes: Sequence[str], traces: Sequence[Trace]) -> str:
     """A program that writes the same summaries; empty where there are none.
+
+    A lane whose drafter was trained in view is left out: the drafter is gone.
 
     Args:
         lanes: their keys.
@@ -29,14 +32,18 @@ def code(lanes: Sequence[str], traces: Sequence[Trace]) -> str:
     if first.target != checkpoints.read_card(checkpoints.TARGET).get("name"):
         settings.insert(0, f"target={first.target!r}")
     drafters = ", ".join(
-        repr(key) if trace.drafter else "None" for key, trace in zip(lanes, traces, strict=True)
+        repr(key) if trace.drafter else "None"
+        for key, trace in zip(lanes, traces, strict=True)
+        if not key.endswith(texts.YOURS)
     )
+    gone = [texts.title_of(key) for key in lanes if key.endswith(texts.YOURS)]
+    note = "".join(f"# Left out: {title}. Its weights were not kept.\n" for title in gone)
     call = ", ".join(["article", "drafter=drafter", *settings])
     return f"""import fastllm
 
 article = {ARTICLE}
 
-for drafter in ({drafters},):  # None is the target alone
+{note}for drafter in ({drafters},):  # None is the target alone
     trace = fastllm.generate({call})
     print(drafter, len(trace.rounds), "target calls:", trace.text)
 """

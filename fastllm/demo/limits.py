@@ -35,7 +35,11 @@ class Limits:
         seconds_per_run: after these a race ends where it is.
         queue_size: how many may wait; who comes after them is told to come back.
         runs_per_minute: how many races one visitor may begin within a minute.
-        upload_bytes: larger files are refused.
+        turns_per_minute: likewise, turns of the guessing game.
+        upload_bytes: larger files are refused, and more text in one request of a program.
+        compare_articles: the most articles of a comparison.
+        compare_seconds: of the device; after these a comparison ends with what it has.
+        training_seconds: of the drafter that learns in view; then it races.
     """
 
     article_characters: int
@@ -45,7 +49,11 @@ class Limits:
     seconds_per_run: int
     queue_size: int
     runs_per_minute: int
+    turns_per_minute: int
     upload_bytes: int
+    compare_articles: int
+    compare_seconds: int
+    training_seconds: int
 
 
 @dataclass(frozen=True)
@@ -151,21 +159,25 @@ def titled_drafters(entries: list[str]) -> dict[str, str]:
 
 
 class Visits:
-    """Counts the races that each visitor has begun within the last minute.
+    """Counts what each visitor has begun within the last minute.
 
     Args:
         most: how many one visitor may begin.
+        what: they are called.
         clock: seconds, never set back.
     """
 
-    def __init__(self, most: int, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, most: int, what: str = "races", clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._most = most
+        self._what = what
         self._clock = clock
         self._begun: dict[str, deque[float]] = {}
         self._lock = threading.Lock()
 
     def begin(self, visitor: str) -> None:
-        """Counts a race.
+        """Counts one more.
 
         Args:
             visitor: whom `visitor_of` found.
@@ -185,8 +197,8 @@ class Visits:
             if len(times) >= self._most:
                 wait = int(WINDOW_SECONDS - (now - times[0])) + 1
                 raise SettingsError(
-                    f"That was {self._most} races within a minute, as many as this page runs for "
-                    f"one visitor. Wait {wait} second{'s' if wait > 1 else ''}."
+                    f"That was {self._most} {self._what} within a minute, as many as this page "
+                    f"runs for one visitor. Wait {wait} second{'s' if wait > 1 else ''}."
                 )
             times.append(now)
 

@@ -13,7 +13,7 @@ from fastllm.demo.articles import Checked
 from fastllm.demo.engine import Engine
 from fastllm.demo.limits import Limits, Visits, visitor_of
 from fastllm.demo.work import Work
-from fastllm.demo.worker import stream
+from fastllm.demo.worker import Lines, stream
 from fastllm.errors import DataError, FastLLMError, SettingsError
 from fastllm.trace import DecodingConfig
 
@@ -66,6 +66,8 @@ class Stage:
             DataError: one is not offered, or there are too few or too many.
         """
         offered = self.engine.keys
+        if not isinstance(lanes, (list, tuple)):  # a program may send anything
+            raise DataError(texts.no_list("lanes", lanes, offered))
         for key in lanes:
             if key not in offered:
                 raise DataError(texts.unknown_lane(key, offered))
@@ -89,13 +91,19 @@ class Stage:
         """The values of `settings`, checked.
 
         Raises:
-            SettingsError: one is out of range.
+            SettingsError: one is no number where it has to be, or out of range.
         """
+        numbers = {"gamma": gamma, "temperature": temperature, "top_p": top_p, "seed": seed}
+        for name, value in {**numbers, "length": length, "lenience": lenience}.items():
+            if isinstance(value, bool) or not isinstance(value, (int, float)):
+                raise SettingsError(texts.no_number(name, value))
+        if not isinstance(rule, str):
+            raise SettingsError(texts.no_word("rule", rule, texts.RULES))
         for name, value, most in (
             ("gamma", gamma, self.limits.gamma),
             ("max_new_tokens", length, self.limits.max_new_tokens),
         ):
-            if value is None or value > most:
+            if value > most:
                 raise SettingsError(
                     f"{name}={value!r} is out of range: this page takes up to {most}."
                 )
@@ -109,20 +117,43 @@ class Stage:
             lenience=lenience if rule == "lenient" else DecodingConfig.lenience,
         )
 
-    def perform(self, request: gr.Request, work: Callable[[], Work]) -> Iterator[str]:
+    def perform(
+        self, request: gr.Request, work: Callable[[], Work], visits: Visits | None = None
+    ) -> Iterator[str]:
         """Does a piece of work when its turn comes; yields its rows so far, again and again.
 
         Args:
             request: of the visitor.
             work: makes it out of what the visitor asked for. What it refuses is not counted.
+            visits: what counts it; with the races by default.
+
+        Raises:
+            gr.Error: what was wrong, in words for the visitor.
+        """
+
+        def begin() -> Lines:
+            ready = work()
+            return lambda stop: self.engine.lines(ready, stop)
+
+        return self.follow(request, begin, visits)
+
+    def follow(
+        self, request: gr.Request, begin: Callable[[], Lines], visits: Visits | None = None
+    ) -> Iterator[str]:
+        """Like `perform`, for what asks the engine for more than one piece of work.
+
+        Args:
+            request: of the visitor.
+            begin: gives what to run. What it refuses is not counted.
+            visits: what counts it; with the races by default.
 
         Raises:
             gr.Error: what was wrong, in words for the visitor.
         """
         with self.said():
-            ready = work()
-            self.visits.begin(_visitor(request))
-            yield from stream(lambda stop: self.engine.lines(ready, stop))
+            lines = begin()
+            (self.visits if visits is None else visits).begin(_visitor(request))
+            yield from stream(lines)
 
     @contextmanager
     def said(self) -> Iterator[None]:

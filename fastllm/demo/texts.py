@@ -4,8 +4,9 @@ What depends on numbers is a function; what the browser says is in `BROWSER`, wh
 the scripts in `assets` as a constant.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 TITLE = "FastLLM"
 CLAIM = "A small model guesses, a large one checks. Same words, fewer calls."
@@ -135,6 +136,8 @@ TRAINED_FACTS = {
     "order": "order",
     "smoothing": "smoothing",
     "parameters": "parameters",
+    "entries": "entries of its table",
+    "bytes": "bytes on disk",
     "seconds": "seconds of training",
     "written": "tokens the target wrote for it",
     "scored": "tokens the target scored for it",
@@ -168,6 +171,7 @@ BROWSER = {
     "on": "on",
     "waiting": "WAITING",
     "waiting_for": "Waiting for the device. The first race may take a moment longer.",
+    "place": "Waiting for the device: number {} in the queue.",
     "slowed": "slowed {}×",
     "sped": "sped up {}×",
     "real": "real speed",
@@ -282,6 +286,8 @@ def title_of(key: str) -> str:
     """What the page calls a lane."""
     if key.startswith(LOOKUP_FIRST):
         return f"lookup + {title_of(key.removeprefix(LOOKUP_FIRST))}"
+    if key.endswith(YOURS) and key not in LANES:
+        return f"your freshly trained {_copied(key.removesuffix(YOURS))}"
     return LANES.get(key, key)
 
 
@@ -373,6 +379,18 @@ def ended_early(seconds: int) -> str:
     return f"Ended after {seconds} seconds, the limit of this page."
 
 
+
+
+def still_loading(what: str) -> str:
+    """The models are not there yet."""
+    return f"Not ready yet: {what}. A race that is begun now waits for it."
+
+
+def no_race(reason: str) -> str:
+    """The models could not be loaded."""
+    return f"No race can be run live: {reason} The recorded one can be replayed."
+
+
 NO_CHECKPOINT = "its checkpoint is not in assets/checkpoints"
 OTHER_TARGET = "it was distilled for the shipped target, and this page runs another"
 
@@ -414,6 +432,526 @@ def too_many_lanes(limit: int) -> str:
 def unknown_lane(key: str, offered: Sequence[str]) -> str:
     """A lane that this page does not have."""
     return f"There is no lane {key!r} here. Choose from {', '.join(offered)}."
+
+
+# What a program sends in the wrong form.
+
+
+def no_number(name: str, value: object) -> str:
+    """A setting that is no number."""
+    return f"{name}={quoted(value)}: give a number."
+
+
+def no_word(name: str, value: object, known: Iterable[str]) -> str:
+    """A setting that is none of its words."""
+    return f"{name}={quoted(value)}: give one of {', '.join(known)}."
+
+
+def no_list(name: str, value: object, known: Sequence[str] = ()) -> str:
+    """Something that is no list."""
+    of = f" of {', '.join(known)}" if known else " of texts"
+    return f"{name}={quoted(value)}: give a list{of}."
+
+
+def quoted(value: object) -> str:
+    """What was sent, as a program would write it; no more of it than fits a message."""
+    text = repr(value)
+    return text if len(text) <= QUOTED else f"{text[:QUOTED]}..."
+
+
+QUOTED = 60
+"""Characters of what was sent that a message repeats."""
+
+# Files, which are read in the browser and sent as they are.
+
+UPLOAD = "or open a text file"
+UPLOAD_SEVERAL = "Open a file: .jsonl or .txt"
+NO_FILE = "There is no file yet. Open one, or take the samples."
+BROKEN_FILE = "The file did not arrive. Try again, or paste the words."
+NOT_UTF8 = "The file is not UTF-8 text. Save it as UTF-8, or paste the words."
+UPLOAD_BROWSER = {"unreadable": "This file cannot be read. Try again, or paste the words."}
+"""What `assets/upload.js` says."""
+
+
+def wrong_type(types: Sequence[str]) -> str:
+    """A file of a type that is not read."""
+    return f"This page reads plain text files ({', '.join(types)}). Paste the words instead."
+
+
+def large_file(most: int) -> str:
+    """A file of too many bytes."""
+    return f"The file is larger than {most:,} bytes, the most that this page takes. Shorten it."
+
+
+def bad_line(number: int, reason: str) -> str:
+    """A line of a .jsonl file that is not taken."""
+    return f"Line {number} of the file: {reason}"
+
+
+NOT_JSON = (
+    'this is not a JSON object. Each line needs one, such as {"article": "The council voted ..."}.'
+)
+NO_ARTICLE = 'there is no text under "article".'
+NO_ARTICLES = "There is no article to compare on. Give at least one."
+
+
+def bad_article(number: int, reason: str) -> str:
+    """One of several articles that is not taken."""
+    return f"Article {number}: {reason}"
+
+
+def too_many_articles(found: int, limit: int) -> str:
+    """More articles than are compared on."""
+    return f"There are {found:,} articles; this page compares on up to {limit}. Leave some out."
+
+
+def too_much_text(found: int, limit: int) -> str:
+    """Articles that are too long together."""
+    return f"The articles have {found:,} bytes together; this page takes {limit:,}. Shorten them."
+
+
+# The comparison.
+
+COMPARE = "Compare on more articles"
+COMPARE_INTRO = (
+    "One race is one article. Here the lanes and settings chosen above run over several articles, "
+    "and a table grows with each. At the end it says what distillation saved each drafter, and how "
+    "sure that is. The target alone always runs too: the others are measured against it."
+)
+COMPARE_ON = "Articles"
+COMPARE_FILE = "a file of mine"
+COMPARE_GO = "▶ Compare"
+NO_DRAFTER = "Choose at least one lane with a drafter: there is nothing to compare otherwise."
+
+
+def article_number(number: int) -> str:
+    """What an article without a title is called."""
+    return f"article {number}"
+
+
+def sample_count(count: int) -> str:
+    """The samples as a choice."""
+    return f"the {count} samples"
+
+
+def read_articles(count: int, words: int) -> str:
+    """What a file was found to hold."""
+    return f"{count} article{'s' if count != 1 else ''}, {words:,} words. Press the button."
+
+
+def file_rule(articles: int, kilobytes: int) -> str:
+    """What a file may hold."""
+    return (
+        'A .txt is one article. A .jsonl has a JSON object a line, its text under "article": up to '
+        f"{articles} articles, {kilobytes:,} KB. It is kept in memory only, and then forgotten."
+    )
+
+
+def compared_early(seconds: int, done: int, asked: int) -> str:
+    """A comparison that met its deadline."""
+    if not done:
+        return (
+            f"Ended at a limit of this page, {seconds} seconds, before the first article was "
+            "complete. Choose fewer lanes or a shorter summary."
+        )
+    return f"Ended at a limit of this page, {seconds} seconds: {done} of {asked} articles."
+
+
+def compared_texts(
+    greedy: bool, lossy: bool, articles: int, differing: Mapping[str, int]
+) -> tuple[str, str]:
+    """What was found when the lanes' tokens were compared on every article.
+
+    Args:
+        greedy: temperature 0.
+        lossy: guesses were let through that the target would have refused.
+        articles: how many.
+        differing: title of a lane -> on how many it wrote another text than the target alone.
+
+    Returns:
+        A state, as of `same_text`, and a sentence.
+    """
+    if lossy or not greedy:
+        return same_text(greedy, True, None, lossy=lossy)
+    if differing:
+        found = ", ".join(f"{title} on {count}" for title, count in differing.items())
+        return "differ", (
+            f"Of {articles} texts a lane, some are not the target's own: {found}. When greedy they "
+            "should be: two words were equally likely up to rounding, or this is a fault."
+        )
+    on = "the article" if articles == 1 else f"all {articles} articles"
+    return "same", f"Same text in all lanes on {on} (checked)."
+
+
+def distilled(family: str, ratio: float, sure: int, fewer: int, articles: int) -> str:
+    """By how much a pair's target calls changed.
+
+    Args:
+        family: of the pair.
+        ratio: target calls a token, after over before.
+        sure: -1 where the whole interval lies below 1, 1 where above, 0 where it holds 1 or there
+            is none.
+        fewer: on how many articles there were fewer calls.
+        articles: of how many.
+    """
+    change = 100 * (ratio - 1)
+    direction = "fewer" if change < 0 else "more"
+    on = f"It needed fewer on {fewer} of {articles} article{'s' if articles != 1 else ''}."
+    if round(abs(change)) == 0:
+        return f"{family}: as many target calls after distillation as before. {on}"
+    said = f"{family}: {abs(change):.0f} % {direction} target calls after distillation. {on}"
+    return said if sure else f"{said} That can be chance: more articles would tell."
+
+
+COMPARE_BROWSER = {
+    "before": (
+        "Nothing has run yet. The samples take about as long as a few races, one after the other."
+    ),
+    "waiting": "Waiting for the device. Others race between two articles.",
+    "running": "Article {} of {}: {}",
+    "left": "about {} s left",
+    "done": "Done: {} of {} articles on {}.",
+    "stopped": "Stopped. {} of {} articles are complete; the table is about these.",
+    "failed": "The comparison did not start: see the message.",
+    "progress": "Articles done",
+    "title": "Lanes, over {} articles",
+    "title_one": "Lanes, on one article",
+    "lane": "lane",
+    "calls": "target calls",
+    "tau": "tokens a call",
+    "accepted": "guesses accepted",
+    "alpha": "alpha",
+    "seconds": "seconds",
+    "speed_up": "speed-up",
+    "times": "{}×",
+    "lanes_note": (
+        "Means over the articles. Tokens a call is tau. Alpha is the chance that a guess is "
+        "accepted, asked at every place of the target's own text. Seconds count the encoding; the "
+        "speed-up is against the target alone, in this run."
+    ),
+    "intervals_note": "In brackets: 95 % bootstrap intervals over the articles.",
+    "pairs": "After distillation against before, on the same articles",
+    "family": "drafter",
+    "ratio": "target calls, ratio",
+    "tau_change": "tokens a call, change",
+    "accepted_change": "guesses accepted, change",
+    "alpha_change": "alpha, change",
+    "seconds_ratio": "seconds, ratio",
+    "fewer": "fewer calls on",
+    "fewer_of": "{} of {}",
+    "pairs_note": "Paired by article. A ratio below 1 and a change above 0 are gains.",
+    "no_pairs": "Choose both halves of a pair, before and after, to see what distillation changed.",
+    "points": "{} points",
+    "too_few": "An interval needs at least {} articles.",
+    "few": (
+        "Fewer than {} articles: the intervals are too narrow to be believed. Open a file of more."
+    ),
+    "each": "Target calls, article by article",
+    "article": "article",
+    "cut": "the target read only its beginning",
+    "save_csv": "Each article as CSV",
+    "save_json": "All numbers as JSON",
+    "save_note": "Made in this browser. Numbers and titles only: no text of an article.",
+    "lossy": "LOSSY",
+}
+"""What `assets/compare.js` says."""
+
+
+# You be the drafter.
+
+GUESS = "You be the drafter"
+GUESS_YOU = "You"
+GUESS_ARTICLE = "The article"
+GUESS_FIELD = "Type the next words"
+GUESS_PLACEHOLDER = "one word or several, then Enter"
+GUESS_CHECK = "Check"
+GUESS_SKIP = "Skip: the target writes a word"
+GUESS_REST = "Give up: it writes the rest"
+GUESS_AGAIN = "Start over"
+GUESS_TURNS = "turns of this game"
+GUESS_END = "∎ (the end)"
+"""The end token among a drafter's guesses."""
+
+GUESS_EMPTY = "Type a word first, or skip: then the target writes one."
+GUESS_BINARY = "Your guess holds characters that no text has. Type the words themselves."
+GUESS_NO_GAME = "This game cannot be gone on with. Press “Start over”."
+GUESS_IS_OVER = "This summary is complete. Press “Start over” for a new one."
+GUESS_CHANGED = (
+    "The settings were changed, and with them the target would write another text. Press “Start "
+    "over”, or set them back."
+)
+GUESS_NO_DRAFTER = "There is no drafter on this page that could guess for you."
+
+
+def guess_intro(rivals: Sequence[str]) -> str:
+    """What the game is, before it begins."""
+    named = " and ".join(title_of(key) for key in rivals)
+    asked = "is" if len(rivals) == 1 else "are"
+    beaten = "it" if len(rivals) == 1 else "them"
+    against = f" {named} {asked} asked at the same places: can you beat {beaten}?" if rivals else ""
+    return (
+        "The target sums up this article; you guess its next words. It checks all that you typed "
+        "in one call: what it would have written too stands, the first word that it would not "
+        f"falls, and it writes its own there. Its style is part of what you guess.{against}"
+    )
+
+
+def guess_drafter(rivals: Sequence[str]) -> str:
+    """The button that lets a drafter guess."""
+    return f"Let {title_of(rivals[0])} guess" if rivals else ""
+
+
+def guess_too_long(characters: int, most: int) -> str:
+    """A guess of too many characters."""
+    return f"A guess of {characters:,} characters; this page takes {most}. Type fewer words."
+
+
+def guess_too_many(tokens: int, most: int) -> str:
+    """A guess of too many tokens."""
+    return (
+        f"Your guess comes to {tokens} word pieces; one call checks up to {most} here. Type fewer "
+        "words."
+    )
+
+
+def guess_cut(percent: int) -> str:
+    """The target does not read the whole article."""
+    return f"The target reads the first {percent} % of this article, and sums up those."
+
+
+def guess_sentence(
+    kind: str, drafter: str, judged: Sequence[Mapping[str, Any]], written: str
+) -> str:
+    """What came of a turn.
+
+    Args:
+        kind: of the turn.
+        drafter: the title of the drafter that guesses for the visitor.
+        judged: the guessed words: "t" the word, "s" its state, "p" the target's probability.
+        written: the words that the target wrote itself.
+    """
+    if kind == "skip":
+        return f"The target wrote “{written}”." if written else "The target ended the text."
+    if kind == "rest":
+        return "The target wrote the rest alone."
+    states = [word["s"] for word in judged]
+    who = f"{_capital(drafter)}: " if kind == "drafter" else ""
+    stood = states.count("accepted") + states.count("begun")
+    wrote = f"wrote “{written}”" if written else "ended the text"
+    if "refused" in states and "begun" not in states:
+        refused = judged[states.index("refused")]
+        stands = f"{stood} of {len(judged)} words stand{'s' if stood == 1 else ''}. "
+        falls = f"“{refused['t']}” falls: the target gave it {_percent(refused['p'])} and {wrote}."
+        return f"{who}{stands if stood else ''}{falls}"
+    if "begun" in states:
+        begun = judged[states.index("begun")]
+        return f"{who}“{begun['t']}” stands, but the target goes on: it {wrote}."
+    if stood < len(judged) or not judged:
+        return f"{who}there was room for no more; the target {wrote}."
+    stands = "the guess stands" if stood == 1 else f"all {stood} words stand"
+    more = f", and in the same call the target {wrote}" if written else ""
+    return f"{who}{stands}{more}." if who else f"{_capital(stands)}{more}."
+
+
+def guess_closing(
+    tokens: int, calls: int, you: tuple[int, int], rivals: Mapping[str, tuple[int, int]]
+) -> list[str]:
+    """The sentences at the end of a game; the first says who knew the target better.
+
+    Args:
+        tokens: of the text.
+        calls: of the target, for this text.
+        you: how many guesses of the visitor stood, and how many there were, in tokens.
+        rivals: likewise, drafter -> counts.
+    """
+    saved = f"The summary is complete: {tokens} tokens in {calls} calls of the target"
+    saved += f", instead of {tokens}." if calls < tokens else "."
+    if not you[1]:
+        return ["This time you let the others write.", saved]
+    rates = {key: accepted / drafted for key, (accepted, drafted) in rivals.items() if drafted}
+    mine = you[0] / you[1]
+    said = f"You {100 * mine:.0f} %"
+    said += "".join(f", {title_of(key)} {100 * rate:.0f} %" for key, rate in rates.items())
+    said += " of guesses accepted."
+    if not rates:
+        return [said, saved]
+    best = max(rates, key=rates.__getitem__)
+    if mine > rates[best]:
+        verdict = f"You are better aligned with this target than {title_of(best)}."
+    elif mine == rates[best]:
+        verdict = f"A tie: you and {title_of(best)} know this target equally well."
+    else:
+        verdict = "You know the news; the drafter knows this target."
+    return [verdict, said, saved]
+
+
+GUESS_BROWSER = {
+    "so_far": "The summary so far",
+    "nothing": "Nothing yet. How would a news agency begin?",
+    "next": "your turn",
+    "checking": "The target is reading …",
+    "failed": "That did not go: see the message. Your words are still there.",
+    "stopped": "Stopped.",
+    "yours": "Your guess, word by word",
+    "theirs": "The guess of {}, word by word",
+    "accepted": "stands",
+    "refused": "falls",
+    "begun": "stands, as the beginning of a longer word",
+    "dropped": "not judged, being behind a word that fell",
+    "instead": "the target's own word",
+    "bonus": "a word more, from the same call",
+    "best": "The target's first choices at that place",
+    "pieces": "Pieces of words, as it writes them; ▸ is the one that it wrote.",
+    "score": "Guesses accepted",
+    "share": "{} of {} pieces",
+    "per_call": "{} tokens a call",
+    "none": "not asked yet",
+    "words": "Whole words: {} of {} stood.",
+    "note": (
+        "Guesses are counted in tokens (pieces of words), as everywhere on this page, and only at "
+        "the places where you guessed: there the drafters are asked for as many tokens."
+    ),
+    "over": "The end",
+}
+"""What `assets/guess.js` says."""
+
+
+# Train 30 s, race again.
+
+YOURS = "-yours"
+"""Ends the key of a lane that was trained in view."""
+
+LEARN_NOBODY = "this page has no drafter that can be trained here: an LSTM, a CNN or a T5"
+
+
+def yours_of(key: str) -> str:
+    """The key of the copy of a drafter that was trained in view."""
+    return key.removesuffix("-before").removesuffix("-after") + YOURS
+
+
+def _copied(family: str) -> str:
+    """What the copy of a drafter is called: of what ships by its family, else by its title."""
+    return family_of(f"{family}-before") if f"{family}-before" in LANES else family
+
+
+def learn_fold(seconds: int) -> str:
+    """The title of the fold."""
+    return f"Train one yourself: {seconds} s, then race again"
+
+
+def learn_go(seconds: int) -> str:
+    """The button."""
+    return f"▶ Train {seconds} s, then race"
+
+
+def learn_intro(key: str, seconds: int, held_out: int) -> str:
+    """What one will see, before it begins.
+
+    Args:
+        key: of the drafter that is copied.
+        seconds: of the training.
+        held_out: how many samples are held out.
+    """
+    copied = f"the undistilled {family_of(key)}" if key.endswith("-before") else title_of(key)
+    return (
+        f"A copy of {copied} learns from the target for {seconds} seconds, while you watch: half "
+        "from texts that the target writes, half from its own, which the target corrects. They are "
+        f"about your article and some of the samples; {held_out} other samples are held out, to "
+        "show what it learned beyond those. Then it races on your article, above. Nothing of it is "
+        "kept."
+    )
+
+
+def practised(title: str) -> str:
+    """What is unequal in the race."""
+    return (
+        f"{_capital(title)} has practised on this very article. What it is worth on others is the "
+        "held-out alpha below."
+    )
+
+
+def learned_own(before: float, after: float, shipped: str, theirs: float | None) -> str:
+    """What came of it on the visitor's article: alpha before and after, and the shipped one's."""
+    said = f"On this article alpha went from {before:.2f} to {after:.2f}"
+    if theirs is not None:
+        said += f"; {shipped} has {theirs:.2f}"
+    if after - before < FLAT:
+        return f"{said}. That was too little time to learn even this article."
+    return f"{said}. It has practised on this very text: this is memory more than skill."
+
+
+def learned_held_out(
+    before: tuple[float, float],
+    after: tuple[float, float],
+    shipped: str,
+    theirs: tuple[float, float] | None,
+) -> str:
+    """What came of it on articles it never saw: alpha and greedy tau, before and after."""
+    there = f"; {shipped} has {theirs[0]:.2f} there" if theirs else ""
+    greedy = f"Greedy, that is {before[1]:.1f} tokens a call before and {after[1]:.1f} now"
+    greedy += f", against {theirs[1]:.1f}." if theirs else "."
+    change = after[0] - before[0]
+    if change >= FLAT:
+        return (
+            f"On the articles held out alpha went from {before[0]:.2f} to {after[0]:.2f}{there}: a "
+            f"few articles teach it how sure this target tends to be. {greedy}"
+        )
+    if change <= -FLAT:
+        return (
+            f"On the articles held out alpha fell from {before[0]:.2f} to {after[0]:.2f}{there}: "
+            f"it learned these articles at the cost of others. {greedy}"
+        )
+    return (
+        f"On the articles held out alpha stayed flat, {before[0]:.2f} then and {after[0]:.2f} now"
+        f"{there}: so short a training teaches it these articles, not news. {greedy}"
+    )
+
+
+FLAT = 0.02
+"""A smaller change of alpha is called none."""
+
+
+def no_time_to_learn(seconds: int) -> str:
+    """The target took all the time."""
+    return (
+        f"The target took all of the {seconds} seconds to write the texts to learn from: on this "
+        "machine it is too large for a short lesson. There is no race, for nothing was learned."
+    )
+
+
+LEARN_BROWSER = {
+    "before": "Nothing has been trained yet.",
+    "waiting": "Waiting for the device: one piece of work has it at a time.",
+    "writing": "First the target writes about each article: {} of {}.",
+    "learning": "Learning. Alpha is the chance that a guess is accepted.",
+    "raced": "Trained. The race is above.",
+    "taught": "The training is over.",
+    "stopped": "Stopped: no race. The copy is gone, its curves stay.",
+    "stopped_race": "Stopped during the race. The copy is gone, its curves stay.",
+    "failed": "It did not come to its end: see the message.",
+    "progress": "Seconds of the training",
+    "clock": "{} s",
+    "counts": "{} updates · {} tokens learned from",
+    "loss": "forward KL {} nats a token",
+    "own": "This article",
+    "own_note": "It learns from this one, and will race on it.",
+    "own_other": "It learns from this one and {} others, and will race on it.",
+    "held_out": "Held out: {} articles",
+    "held_out_note": "It never learns from these: {}.",
+    "from": "from {}",
+    "curve": "{}: alpha {} at first, {} after {} seconds",
+    "curve_shipped": "; {} has {}",
+    "axis": "{} s",
+    "yours": "yours",
+}
+"""What `assets/learn.js` says."""
+
+
+def _percent(p: float) -> str:
+    """A probability in words."""
+    if 0 < p < 0.01:
+        return "less than 1 %"
+    return "more than 99 %" if 0.995 < p < 1 else f"{100 * p:.0f} %"
 
 
 def _share(entry: Result) -> str:

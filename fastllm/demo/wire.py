@@ -104,13 +104,13 @@ class RoundWriter:
         lane: its index.
         piece: token id -> the text it adds; called once for each token of the text, in order.
         name: token ids -> a readable form of each, for words that did not make it into the text.
-        end_id: the token that ends the text.
+        end_ids: the tokens any of which ends the text.
     """
 
     lane: int
     piece: Callable[[int], str]
     name: Callable[[Iterable[int]], dict[int, str]]
-    end_id: int
+    end_ids: Sequence[int]
 
     def row(self, entry: Round, clock: float) -> Row:
         """The row of a round that ended at `clock`, in seconds of the lane."""
@@ -152,7 +152,7 @@ class RoundWriter:
         }
 
     def _token(self, state: str, token: int, text: str) -> Row:
-        if token == self.end_id:
+        if token in self.end_ids:
             return {"s": state, "t": "", "end": True}
         return {"s": state, "t": text}
 
@@ -239,13 +239,13 @@ def recorded_lines(
     rows = []
     for index, trace in enumerate(traces):
         pieces = iter(trace.pieces)
-        ended = trace.tokens[-1] if trace.rounds and trace.ended == "end_of_text" else -1
+        ends = trace.tokens[-1:] if trace.rounds and trace.ended == "end_of_text" else ()
         names = trace.names
         writer = RoundWriter(
             index,
             lambda _, pieces=pieces: next(pieces, ""),  # type: ignore[misc]
             lambda ids, names=names: {i: names.get(i, "") for i in ids},  # type: ignore[misc]
-            ended,
+            ends,
         )
         clock = trace.target_encode_seconds + trace.drafter_encode_seconds
         for entry in trace.rounds:
@@ -272,6 +272,51 @@ def traces_of(lines: str) -> tuple[list[str], list[Trace]]:
     if len(keys) != len(traces) or not traces:
         raise DataError(texts.NO_RACE)
     return keys, traces
+
+
+def result_of(lines: str) -> Row:
+    """A race that has ended, as a program wants it: typed, and without the look inside its words.
+
+    Args:
+        lines: its rows.
+
+    Returns:
+        {"article", "target", "hardware", "settings", "lossy", "lanes": [{"key", "title", "text",
+        "ended", "calls", "seconds", "speed_up", "drafted", "accepted", "tokens": [{"t", "s"}],
+        "refused": [{"t", "at"}]}], "same", "same_text", "verdict", "notices"}. `s` is "plain",
+        "accepted", "correction" or "bonus"; a refused guess stood before the token `at`, counted
+        from 0. `same` is None where the texts were not to be the same: when sampling.
+
+    Raises:
+        DataError: there is no whole race in `lines`.
+    """
+    rows = [json.loads(entry) for entry in lines.splitlines()]
+    if not rows or rows[-1]["row"] != "end":
+        raise DataError(texts.NO_RACE)
+    start, *rounds, end = rows
+    lanes = []
+    for index, (lane, told) in enumerate(zip(start["lanes"], end["lanes"], strict=True)):
+        tokens: list[Row] = []
+        refused: list[Row] = []
+        for token in (t for row in rounds if row["lane"] == index for t in row["tokens"]):
+            if token["s"] == "refused":
+                refused.append({"t": token["t"], "at": len(tokens)})
+            else:
+                tokens.append({"t": token["t"], "s": token["s"]})
+        numbers = {
+            name: told[name]
+            for name in ("text", "ended", "calls", "seconds", "speed_up", "drafted", "accepted")
+        }
+        lanes.append({**lane, **numbers, "tokens": tokens, "refused": refused})
+    state, sentence = end["same"]
+    return {
+        **{name: start[name] for name in ("article", "target", "hardware", "settings", "lossy")},
+        "lanes": lanes,
+        "same": {"same": True, "unfinished": True, "differ": False}.get(state),
+        "same_text": sentence,
+        "verdict": end["verdict"],
+        "notices": [*start["notices"], *end["notices"]],
+    }
 
 
 def _test(judged: Judged, names: dict[int, str]) -> Row:

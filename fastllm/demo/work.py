@@ -13,7 +13,7 @@ from typing import Protocol
 from fastllm.demo import texts, wire
 from fastllm.drafters import Drafter
 from fastllm.race import Race, hardware
-from fastllm.targets import Target
+from fastllm.targets import Target, ends_of
 from fastllm.trace import DecodingConfig, Trace
 from fastllm.vocabulary import Detokenizer
 
@@ -136,7 +136,7 @@ def race_lines(
     )
     vocabulary = target.vocabulary
     writers = [
-        wire.RoundWriter(lane, Detokenizer(vocabulary).push, vocabulary.names, target.end_id)
+        wire.RoundWriter(lane, Detokenizer(vocabulary).push, vocabulary.names, ends_of(target))
         for lane in range(len(lanes))
     ]
     for step in race:

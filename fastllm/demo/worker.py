@@ -23,6 +23,9 @@ Lines = Callable[[threading.Event], Iterable[str]]
 def stream(lines: Lines, *, pause: float = PAUSE_SECONDS) -> Iterator[str]:
     """Runs `lines(stop)` in a thread; yields all text so far, again and again.
 
+    The first text is empty, and nothing runs before the second is asked for: a visitor who leaves
+    while Gradio waits for the first text leaves a generator behind that nobody closes.
+
     Args:
         lines: called with the event that asks it to stop; gives lines.
         pause: seconds between two yields.
@@ -30,6 +33,7 @@ def stream(lines: Lines, *, pause: float = PAUSE_SECONDS) -> Iterator[str]:
     Raises:
         Exception: whatever `lines` raised, behind the text that came before it.
     """
+    yield ""
     stop = threading.Event()
     arrived: queue.SimpleQueue[str | BaseException | None] = queue.SimpleQueue()
 

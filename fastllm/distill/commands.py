@@ -46,6 +46,7 @@ from fastllm.drafters import BOUND, drafter_class
 from fastllm.drafters.neural import STARTS, NeuralDrafter
 from fastllm.drafters.ngram import NgramDrafter
 from fastllm.drafters.shared import SharedDrafter
+from fastllm.drafters.t5 import T5Drafter
 from fastllm.errors import CheckpointError, SettingsError, VocabularyError
 from fastllm.race import versions
 from fastllm.targets.hub import HubTarget
@@ -91,6 +92,8 @@ def train(options: argparse.Namespace) -> None:
         return
     if options.drafter == "ngram":
         _refuse_neural_options(options)
+    if options.drafter != "t5":
+        _refuse_options_of_t5(options)
     work = Workplace.of(options, Path(options.run or f"runs/{needed(options, 'exp_name')}"))
     try:
         if options.drafter == "ngram":
@@ -219,7 +222,7 @@ def _train_neural(options: argparse.Namespace, work: Workplace) -> None:
         about={
             "target": target.name,
             "drafter": options.drafter,
-            "start": options.start or STARTS[0],
+            **_start_of(options),
             "articles": len(material.dataset),
             "validate_every": every if held_out is not None else 0,
             **({"teacher_top_k": options.teacher_top_k} if caches else {}),
@@ -235,7 +238,7 @@ def _train_neural(options: argparse.Namespace, work: Workplace) -> None:
     card: dict[str, Any] = {
         "method": {"name": recipe.method, **asdict(recipe.resolved)},
         "recipe": recipe.written_down(),
-        "start": options.start or STARTS[0],
+        **_start_of(options),
         "parameters": drafter.parameters,
         "seconds": last["seconds"],
         "teacher_tokens": _teacher_tokens(recipe, material.written, work.folder),
@@ -305,10 +308,11 @@ def _untrained(
     options: argparse.Namespace, seed: int, name: str, target: HubTarget
 ) -> NeuralDrafter[Any]:
     """The drafter that a training starts from."""
-    family, start = drafter_class(options.drafter), options.start or STARTS[0]
+    family, start = drafter_class(options.drafter), _start_of(options)["start"]
     fingerprint = target.vocabulary.fingerprint
     width = int(target.model.config.vocab_size)
     bound = {"target": target} if options.drafter in BOUND else {}
+    sizes = {"layers": options.layers} if options.layers else {}
     if start in STARTS:
         fresh: NeuralDrafter[Any] = family.fresh(
             width,
@@ -319,9 +323,14 @@ def _untrained(
             name=name,
             vocabulary=fingerprint,
             **bound,
+            **sizes,
         )
         return fresh
-    loaded: NeuralDrafter[Any] = family.load(start)
+    # the target in memory may be quantised, and its weights are to stay as they are
+    place = target_place(options) if start == _OF_TARGET else start
+    loaded: NeuralDrafter[Any] = family.load(place)
+    if isinstance(loaded, T5Drafter) and options.layers:
+        loaded = loaded.shrunk(options.layers)
     if loaded.vocabulary != fingerprint:
         raise VocabularyError(
             f"{start} has the vocabulary {loaded.vocabulary}, the target {target.name} has "
@@ -404,6 +413,29 @@ def _refuse_neural_options(options: argparse.Namespace) -> None:
         )
 
 
+_OF_TARGET = "target"
+"""The start of a T5 with the target's own weights."""
+
+
+def _start_of(options: argparse.Namespace) -> dict[str, Any]:
+    """What the initial weights are, for the card."""
+    found = {"start": options.start or STARTS[0]}
+    return {**found, "layers": options.layers} if options.layers else found
+
+
+def _refuse_options_of_t5(options: argparse.Namespace) -> None:
+    given = {
+        "start target": options.start == _OF_TARGET,
+        "layers": options.layers is not None,
+        "as_target": options.as_target,
+    }
+    for name, asked in given.items():
+        if asked:
+            raise SettingsError(
+                f"--{name} belongs to --drafter t5 alone: leave it out for {options.drafter}."
+            )
+
+
 def _drafter_recipe(options: argparse.Namespace) -> DrafterRecipe:
     if options.loss and options.kd_loss and options.loss != options.kd_loss:
         raise SettingsError(
@@ -478,7 +510,10 @@ def _save(
     def write() -> None:
         fresh = out.with_name(out.name + ".new")
         shutil.rmtree(fresh, ignore_errors=True)
-        drafter.save(fresh)
+        if options.as_target:
+            drafter.save_as_target(fresh, target)
+        else:
+            drafter.save(fresh)
         whole = {
             "name": drafter.name,
             "family": options.drafter,
@@ -511,14 +546,14 @@ def _estimate(options: argparse.Namespace, recipe: DrafterRecipe | None) -> str:
     drafter, method = Size(0, 0, 0), METHODS["supervised"]
     if recipe is not None:
         method = recipe.resolved
-        start = options.start or STARTS[0]
+        start = _start_of(options)["start"]
         if start in STARTS:
-            network = (
-                drafter_class(options.drafter).fresh(target.vocabulary, start="ordinary").model
-            )
+            sizes = {"layers": options.layers} if options.layers else {}
+            family = drafter_class(options.drafter)
+            network = family.fresh(target.vocabulary, start="ordinary", **sizes).model
             drafter = Size.of(getattr(network, "network", network))
         elif options.drafter == "t5":
-            drafter, _ = _size_of(start)
+            drafter, _ = _size_of(place if start == _OF_TARGET else start, options.layers)
         else:
             network = drafter_class(options.drafter).load(start).model
             drafter = Size.of(network)
@@ -539,10 +574,15 @@ _EVERYTHING = 300_000
 """Articles that an estimate assumes where all are asked for: as many as CNN/DailyMail has."""
 
 
-def _size_of(name_or_folder: str) -> tuple[Size, dict[str, Any]]:
-    """The size of a T5 that is not loaded, and the "fastllm" section of its configuration."""
+def _size_of(name_or_folder: str, layers: int | None = None) -> tuple[Size, dict[str, Any]]:
+    """The size of a T5 that is not loaded, and the "fastllm" section of its configuration.
+
+    `layers` are those that would be kept of it: all by default.
+    """
     try:
         config = AutoConfig.from_pretrained(name_or_folder)
+        if layers:
+            config.num_layers = config.num_decoder_layers = layers
         with torch.device("meta"):
             model = AutoModelForSeq2SeqLM.from_config(config)
     except (OSError, ValueError) as error:

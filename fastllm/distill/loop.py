@@ -90,6 +90,26 @@ class Schedule:
         return self.learning_rate * rising * max(0.05, min(1.0, left))
 
 
+def optimizer_of(
+    model: torch.nn.Module, learning_rate: float, weight_decay: float = 0.01
+) -> torch.optim.Optimizer:
+    """AdamW as everything here is trained with: only matrices decay.
+
+    Args:
+        model: whose weights it moves.
+        learning_rate: until another is set.
+        weight_decay: of matrices.
+    """
+    return torch.optim.AdamW(
+        [
+            {"params": [p for p in model.parameters() if p.ndim > 1], "weight_decay": weight_decay},
+            {"params": [p for p in model.parameters() if p.ndim <= 1], "weight_decay": 0.0},
+        ],
+        lr=learning_rate,
+        betas=(0.9, 0.98),
+    )
+
+
 def fit(
     model: torch.nn.Module,
     loss_of: Callable[[torch.nn.Module, int], Losses],
@@ -144,14 +164,7 @@ def fit(
     main = accelerator.is_main_process
     device = accelerator.device
     model.to(device)
-    optimizer = torch.optim.AdamW(
-        [
-            {"params": [p for p in model.parameters() if p.ndim > 1], "weight_decay": weight_decay},
-            {"params": [p for p in model.parameters() if p.ndim <= 1], "weight_decay": 0.0},
-        ],
-        lr=schedule.learning_rate,
-        betas=(0.9, 0.98),
-    )
+    optimizer = optimizer_of(model, schedule.learning_rate, weight_decay)
     state = _load_last(run, model, optimizer, device) if resume else {}
     settings = json.dumps({**(config or {}), "schedule": asdict(schedule)}, indent=1, default=str)
     if state:

@@ -82,7 +82,21 @@ def train_flags(parser: argparse.ArgumentParser) -> None:
         "--student",
         metavar="START",
         help="a neural drafter's initial weights: copying (default), ordinary, or those of another "
-        "drafter of its family: a folder, or for t5 a T5 of the Hub such as google-t5/t5-small",
+        "drafter of its family: a folder, or for t5 a T5 of the Hub such as google-t5/t5-small, or "
+        "target, the target's own",
+    )
+    _flag(
+        parser,
+        "--layers",
+        type=int,
+        help="of a t5's encoder and of its decoder (default: 1); of those it starts with, the "
+        "first, the last and evenly spaced ones between stay (default: all)",
+    )
+    _flag(
+        parser,
+        "--as_target",
+        action="store_true",
+        help="write a t5 as a target: a smaller one, to be used with --target",
     )
     _flag(parser, "--ngram_n", type=int, help="order of the n-gram (default: 3)")
     _flag(parser, "--smoothing", help="interpolated or laplace")
@@ -130,7 +144,7 @@ def settle(options: argparse.Namespace) -> None:
             raise SettingsError(f"--{name} {getattr(options, name)}: give 0 or more.")
     for name in (
         *("length", "batch", "shard_size", "save_every", "log_every", "source_length"),
-        *("teacher_top_k", "jobs", "threads"),
+        *("teacher_top_k", "jobs", "threads", "layers"),
     ):
         value = getattr(options, name, None)
         if value is not None and value < 1:
@@ -169,7 +183,9 @@ def needed(options: argparse.Namespace, name: str) -> Any:
 def study_flags(parser: argparse.ArgumentParser) -> None:
     """Every option of `study`."""
     _common_flags(parser)
-    parser.add_argument("--drafter", choices=NEURAL, help="family to train (default: lstm)")
+    parser.add_argument(
+        "--drafter", choices=[*NEURAL, *BOUND], help="family to train (default: lstm)"
+    )
     _flag(parser, "--pseudo_dataset_path", help="what `pseudo` wrote")
     _flag(parser, "--out", help="folder of the study; what is finished in it is not done again")
     _flag(

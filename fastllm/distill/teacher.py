@@ -8,12 +8,21 @@ lets a resumed run continue bit for bit.
 """
 
 from collections.abc import Sequence
+from typing import Protocol
 
 import torch
 from transformers.modeling_outputs import BaseModelOutput
 
-from fastllm.data.tokens import TokenPairs, padded
+from fastllm.data.tokens import padded
+from fastllm.targets import ends_of
 from fastllm.targets.hub import HubTarget
+
+
+class Articles(Protocol):
+    """Articles by index, on disk or in memory."""
+
+    def source(self, index: int) -> list[int]:
+        """The ids of an article, end token included."""
 
 
 class Teacher:
@@ -25,7 +34,7 @@ class Teacher:
         keep: how many bytes of encodings are kept in memory at most.
     """
 
-    def __init__(self, target: HubTarget, pairs: TokenPairs, keep: int = 2 << 30) -> None:
+    def __init__(self, target: HubTarget, pairs: Articles, keep: int = 2 << 30) -> None:
         self.target = target
         self._pairs = pairs
         self._keep = keep
@@ -113,8 +122,9 @@ def write_texts(
         max_new_tokens=length,
         **options,
     )[:, 1:].tolist()
-    return [_until_end(row, target.end_id) for row in rows]
+    return [_until_end(row, ends_of(target)) for row in rows]
 
 
-def _until_end(row: list[int], end_id: int) -> list[int]:
-    return row[: row.index(end_id) + 1] if end_id in row else row
+def _until_end(row: list[int], ends: Sequence[int]) -> list[int]:
+    end = next((place for place, token in enumerate(row, 1) if token in ends), len(row))
+    return row[:end]

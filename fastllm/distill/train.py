@@ -66,6 +66,13 @@ class Method:
         """Whether there are updates on texts that the target wrote."""
         return self.lambda1 < 1 and self.lambda2 < 1
 
+    def origin(self, seed: int, step: int) -> str:
+        """Whose texts update `step` is made of: "dataset", "own" or "written"."""
+        draws = np.random.default_rng([seed, 1, step]).random(2)
+        if draws[0] < self.lambda1:
+            return "dataset"
+        return "own" if draws[1] < self.lambda2 else "written"
+
 
 _WATCHED = 4
 """Texts of a batch from which the logged alpha is computed."""
@@ -256,12 +263,6 @@ def train_drafter(
         assert target is not None
         teacher = Teacher(target, dataset)
 
-    def origin(step: int) -> str:
-        draws = np.random.default_rng([recipe.seed, 1, step]).random(2)
-        if draws[0] < method.lambda1:
-            return "dataset"
-        return "own" if draws[1] < method.lambda2 else "written"
-
     def texts_of(origin: str, indices: list[int], step: int) -> list[list[int]]:
         if origin == "own":
             source = padded([dataset.source(index) for index in indices], 0)
@@ -302,7 +303,7 @@ def train_drafter(
     def loss_of(network: torch.nn.Module, step: int) -> Losses:
         device = next(network.parameters()).device
         indices = batch_indices(dataset, recipe.batch, step, recipe.seed)[rank::count]
-        come_from = origin(step)
+        come_from = method.origin(recipe.seed, step)
         texts = [text[: recipe.length] for text in texts_of(come_from, indices, step)]
         labels = padded(texts, IGNORED).to(device)
         prefix = padded([[start_id, *text[:-1]] for text in texts], 0).to(device)

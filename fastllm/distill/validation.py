@@ -5,17 +5,18 @@ place. For a greedy decoding that is not an estimate of tau but tau itself: its 
 target's, and a draft stands exactly as long as the drafter's first choices are the target's words.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import torch
 
-from fastllm.data.tokens import IGNORED, TokenPairs, padded
-from fastllm.distill.teacher import Teacher
+from fastllm.data.tokens import IGNORED, padded
+from fastllm.distill.teacher import Articles, Teacher
 from fastllm.errors import DataError, VocabularyError
 from fastllm.rules import Rules
 from fastllm.sampling import forbid
-from fastllm.targets import resolve
+from fastllm.targets import ends_of, resolve
 from fastllm.targets.hub import HubTarget
 from fastllm.trace import DecodingConfig
 
@@ -40,6 +41,20 @@ class Counts:
     calls: int
 
 
+class Written(Articles, Protocol):
+    """Articles with what a target wrote of them; `TokenPairs` are some."""
+
+    @property
+    def meta(self) -> Mapping[str, Any]:
+        """With "vocabulary", a fingerprint, and "temperature" unless they are greedy."""
+
+    def __len__(self) -> int:
+        """How many there are."""
+
+    def target(self, index: int) -> list[int]:
+        """The ids of a text, with the end token where it ended."""
+
+
 class Validation:
     """Measures a drafter's network; draws nothing at random.
 
@@ -48,6 +63,7 @@ class Validation:
         written: held-out articles with what the target wrote greedily.
         gamma: tokens a draft.
         batch: articles at once.
+        keep_logits: keep what the target thinks of the texts: for few texts, measured often.
 
     Raises:
         DataError: there is no text, or the texts were drawn at random.
@@ -55,7 +71,13 @@ class Validation:
     """
 
     def __init__(
-        self, target: HubTarget, written: TokenPairs, *, gamma: int = GAMMA, batch: int = 16
+        self,
+        target: HubTarget,
+        written: Written,
+        *,
+        gamma: int = GAMMA,
+        batch: int = 16,
+        keep_logits: bool = False,
     ) -> None:
         if not len(written) or written.meta.get("temperature"):
             raise DataError("validation needs texts that the target wrote at temperature 0.")
@@ -67,9 +89,10 @@ class Validation:
         self.articles = len(written)
         self._written = written
         self._teacher = Teacher(target, written)
+        self._kept: dict[tuple[int, ...], torch.Tensor] | None = {} if keep_logits else None
         self._start = target.start_id
         self._config = resolve(DecodingConfig(), target)
-        self._rules = Rules(target.end_id)
+        self._rules = Rules(ends_of(target))
         # Texts of like length together: less padding.
         order = sorted(range(len(written)), key=lambda index: len(written.target(index)))
         self._batches = [order[at : at + batch] for at in range(0, len(order), batch)]
@@ -105,7 +128,7 @@ class Validation:
             prefix = padded([[self._start, *text[:-1]] for text in texts], 0).to(device)
             source = padded([self._written.source(index) for index in indices], 0).to(device)
             q_logits = model(source, prefix).float()
-            p_logits = self._teacher.logits(indices, prefix)
+            p_logits = self._target_logits(indices, prefix)
             for row, (index, text) in enumerate(zip(indices, texts, strict=True)):
                 banned = self._rules.along([self._start], text[:-1], self._config)
                 p = forbid(p_logits[row, : len(text)], banned)
@@ -117,6 +140,14 @@ class Validation:
                     len(text), float(shared.sum()), sum(agrees), greedy_calls(agrees, self.gamma)
                 )
         return [found[index] for index in range(self.articles)]
+
+    def _target_logits(self, indices: list[int], prefix: torch.Tensor) -> torch.Tensor:
+        if self._kept is None:
+            return self._teacher.logits(indices, prefix)
+        batch = tuple(indices)
+        if batch not in self._kept:
+            self._kept[batch] = self._teacher.logits(indices, prefix)
+        return self._kept[batch]
 
 
 def greedy_calls(agrees: Sequence[bool], gamma: int) -> int:

@@ -9,7 +9,7 @@ serves batches and weights that change; a single text is drafted in the target's
 
 import copy
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Self
 
@@ -22,6 +22,7 @@ from fastllm.drafters.copying_start import begin_like, start_copying, t5_config
 from fastllm.drafters.neural import NeuralDrafter, NeuralSession, OneText, Weights, weights_of
 from fastllm.errors import CheckpointError, SettingsError
 from fastllm.targets import Encoding
+from fastllm.targets.hub import HubTarget
 from fastllm.targets.static import StaticDecoder, StaticSession, unfit
 from fastllm.vocabulary import Vocabulary
 
@@ -335,15 +336,87 @@ class T5Drafter(NeuralDrafter[T5Settings]):
 
         What we know of it beside the sizes stands in `config.json` under "fastllm".
         """
-        network = copy.deepcopy(self.model.network).to("cpu", dtype)
-        config = network.config
-        config.fastllm = {"family": self.FAMILY, "name": self.name, "vocabulary": self.vocabulary}
-        network.generation_config = GenerationConfig(
+        config = self.model.network.config
+        generation = GenerationConfig(
             decoder_start_token_id=config.decoder_start_token_id,
             eos_token_id=config.eos_token_id,
             pad_token_id=config.pad_token_id,
         )
+        own = {"family": self.FAMILY, "name": self.name, "vocabulary": self.vocabulary}
+        self._write(folder, dtype, generation, own)
+
+    def save_as_target(
+        self, folder: str | Path, teacher: HubTarget, *, dtype: torch.dtype = torch.bfloat16
+    ) -> None:
+        """Writes a target's folder: a T5 distilled from a target can stand in its place.
+
+        It also loads as a drafter, being a T5 with its tokenizer.
+
+        Args:
+            folder: where to.
+            teacher: whose vocabulary, prefix, source length and generation settings it keeps.
+            dtype: what the weights are rounded to.
+        """
+        own = {
+            "name": self.name,
+            "prefix": teacher.prefix,
+            "source_length": teacher.source_length,
+        }
+        self._write(folder, dtype, copy.deepcopy(teacher.model.generation_config), own)
+        teacher.vocabulary.tokenizer.save_pretrained(folder)
+
+    def _write(
+        self,
+        folder: str | Path,
+        dtype: torch.dtype,
+        generation: GenerationConfig,
+        own: dict[str, Any],
+    ) -> None:
+        network = copy.deepcopy(self.model.network).to("cpu", dtype)
+        network.config.fastllm = own
+        network.generation_config = generation
         network.save_pretrained(folder)
+
+    def shrunk(self, layers: int) -> "T5Drafter":
+        """The same T5 with fewer layers, copied: the first, the last, and evenly spaced between.
+
+        Source: Shleifer and Rush 2020, "shrink and fine-tune", arXiv:2010.13002.
+
+        Args:
+            layers: of the encoder and of the decoder; a single one is the first.
+
+        Raises:
+            SettingsError: it has fewer layers than that.
+        """
+        network = copy.deepcopy(self.model.network)  # and not a new one: what is tied stays tied
+        config = network.config
+        has = min(config.num_layers, config.num_decoder_layers)
+        if not 1 <= layers <= has:
+            raise SettingsError(
+                f"layers={layers}: {self.name} has {config.num_layers} in its encoder and "
+                f"{config.num_decoder_layers} in its decoder; give 1 to {has}."
+            )
+        config.num_layers = config.num_decoder_layers = layers
+        for stack in (network.encoder, network.decoder):
+            kept = [stack.block[index] for index in _spread(len(stack.block), layers)]
+            stack.block = nn.ModuleList(kept)
+            stack.config.num_layers = stack.config.num_decoder_layers = layers
+            for place, block in enumerate(kept):
+                for module in block.modules():
+                    if hasattr(module, "layer_idx"):  # its place in a cache of transformers
+                        module.layer_idx = place
+        settings = replace(self.settings, layers=layers)
+        return T5Drafter(T5Model(network).eval(), settings, self.name, self.vocabulary)
+
+
+def _spread(count: int, kept: int) -> list[int]:
+    """Which of `count` layers stay: the first, the last, the others evenly between.
+
+    Example:
+        >>> _spread(12, 3)
+        [0, 6, 11]
+    """
+    return [round(place * (count - 1) / max(1, kept - 1)) for place in range(kept)]
 
 
 def _fingerprint(folder: str | Path) -> str:

@@ -31,7 +31,7 @@ import stories  # noqa: E402
 PATIENCE = 600.0
 """Seconds for a server to come up, on a machine that has other things to do."""
 
-WAIT = 300.0
+WAIT = float(os.environ.get("FASTLLM_TEST_WAIT", "300"))
 """Seconds for a page to come to a state; a page that never does so is told by this time."""
 
 SLOW = float(os.environ.get("FASTLLM_TEST_SLOW", "1"))

@@ -3,7 +3,8 @@
     python tests/browser/serve.py PORT [PAUSE] [RECORDED.json]
 
 Every lane writes the first words of the article, a round each PAUSE seconds. Of an article that
-begins with "Endless" it writes four rounds a second, for longer than any test waits.
+begins with "Endless" it writes four rounds a second, for longer than any test waits; on one that
+begins with "Endless lessons" a drafter learns for as long.
 """
 
 import dataclasses
@@ -13,6 +14,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -22,6 +24,7 @@ import stories  # noqa: E402
 
 from fastllm.demo import texts, wire  # noqa: E402
 from fastllm.demo.build import build, launch_options  # noqa: E402
+from fastllm.demo.learn import Lesson  # noqa: E402
 from fastllm.demo.limits import read_limits  # noqa: E402
 from fastllm.demo.work import Order  # noqa: E402
 
@@ -34,18 +37,29 @@ class StoryEngine:
     )  # fmt: skip
     missing = {"ngram-after": texts.NO_CHECKPOINT}  # noqa: RUF012
     failure = ""
+    loading = ""
     about = {"fastllm": "0", "hardware": "2 storytellers"}  # noqa: RUF012
 
     def __init__(self, pause: float) -> None:
         self.pause = pause
 
-    def lines(self, order: Order, stop: threading.Event) -> Iterator[str]:
+    def lines(self, work: Order | Lesson, stop: threading.Event) -> Iterator[str]:
+        if isinstance(work, Lesson):
+            yield from lesson(work, stop)
+            if stop.is_set():
+                return
+            lanes = ("alone", "lstm-before", "lstm-yours", "lstm-after")
+            work = Order(work.article, lanes, work.config, work.notices, work.title)
+        yield from self.race(work, stop)
+
+    def race(self, order: Order, stop: threading.Event) -> Iterator[str]:
         words = order.article.split()
         pieces = [*(f" {word}" for word in words[:40]), ""]
         pause = self.pause
         if words[0] == "Endless":
             pieces, pause = pieces[:-1] * 50 + pieces[-1:], 0.25
         patterns = {"lstm-before": (0, 1, 2, 0), "lstm-after": (5, 2, 3, 4, 1), "lookup": (0, 5)}
+        patterns |= {"lstm-yours": (5,)}
         cut_at = len(order.article) // 2 if len(words) > 100 else None
         traces = [
             dataclasses.replace(
@@ -70,6 +84,30 @@ class StoryEngine:
             yield line
             if row["row"] == "round":
                 time.sleep(pause)
+
+
+def lesson(work: Lesson, stop: threading.Event) -> Iterator[str]:
+    """Seven texts, then moments of half a second each, at one of which alpha is flat."""
+    held_out = list(work.held_out)
+    row = {"row": "lesson", "run": uuid.uuid4().hex, "title": texts.title_of("lstm-yours")}
+    yield wire.line(row | {"article": work.title, "held_out": held_out, "texts": 7, "seconds": 3})
+    for done in range(7):
+        yield wire.line({"row": "writing", "done": done + 1})
+    yield wire.line({"row": "written", "others": 3})
+    shipped = texts.title_of("lstm-after")
+    yield wire.line({"row": "shipped", "title": shipped, "own": [0.7, 4], "held_out": [0.75, 5]})
+    for step in count() if work.article.startswith("Endless lessons") else range(7):
+        numbers = {"seconds": step / 2, "updates": 10 * step, "tokens": 1000 * step}
+        known = {"own": [round(0.5 + min(step, 6) * 0.07, 2), 4.0], "held_out": [0.55, 3.0]}
+        loss = None if step == 0 else 1.5 / step
+        yield wire.line({"row": "moment", **numbers, "loss": loss, **known})
+        if stop.wait(0.05):
+            return
+    said = [
+        texts.learned_own(0.5, 0.92, shipped, 0.7),
+        texts.learned_held_out((0.55, 3.0), (0.55, 3.0), shipped, (0.75, 5.0)),
+    ]
+    yield wire.line({"row": "taught", "updates": 60, "said": said, "race": True})
 
 
 def main() -> None:

@@ -74,6 +74,19 @@ def test_what_a_visitor_pastes_is_never_markup(
     seen.require_clean()
 
 
+def test_nothing_pasted_turns_the_direction_of_the_page(visit: Opener, story_address: str) -> None:
+    """Neither in the lanes nor in the code, where it would read as other code than it is."""
+    seen = visit(story_address).open()
+    paste(seen, f"Turned \u202earound\u2066 and back. {ARTICLE}")
+    go(seen)
+    assert seen.words("alone").startswith("Turned around and back. The council")
+    seen.page.locator(".fl-keep summary").click()
+    code = seen.page.locator(".fl-code").inner_text()
+    assert '"Turned \\u202earound\\u2066 and back.' in code
+    assert not set(code) & set("\u202e\u2066")
+    seen.require_clean()
+
+
 def test_live_race_replaces_the_recorded_one_and_is_replayed(
     visit: Opener, story_address: str
 ) -> None:
@@ -144,6 +157,27 @@ def test_stop_ends_a_race_and_frees_the_device(visit: Opener, story_address: str
     fill(seen, ARTICLE)
     go(seen)
     seen.require_clean()
+
+
+def test_who_waits_sees_their_place_and_gets_their_turn(visit: Opener, story_address: str) -> None:
+    first, second, third = (visit(story_address).open() for _ in range(3))
+    for seen in (first, second, third):
+        paste(seen, f"Endless news. {ARTICLE}")
+    first.page.click("#fl-go")
+    first.page.wait_for_selector(".fl-badge.fl-live >> text=LIVE")
+    about = ".fl-about"
+    second.page.click("#fl-go")
+    expect(second.page.locator(about)).to_contain_text("number 1 in the queue")
+    third.page.click("#fl-go")
+    expect(third.page.locator(about)).to_contain_text("number 2 in the queue")
+    second.page.click("#fl-stop")  # leaves the queue
+    expect(second.page.locator(".fl-notice")).to_contain_text("Stopped")
+    expect(second.page.locator(".fl-badge")).to_have_text("RECORDED")
+    first.page.context.close()  # a closed tab
+    third.page.wait_for_selector(".fl-badge.fl-live >> text=LIVE")
+    third.page.click("#fl-stop")
+    expect(third.page.locator(".fl-notice")).to_contain_text("Stopped")
+    third.require_clean()
 
 
 def test_a_sample_takes_effect_without_the_server(visit: Opener, story_address: str) -> None:

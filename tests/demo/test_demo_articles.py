@@ -1,3 +1,7 @@
+import base64
+import json
+from typing import Any
+
 import pytest
 
 from fastllm.demo import articles, texts
@@ -68,3 +72,69 @@ def test_line_ends_become_those_of_the_samples(story: str) -> None:
 def test_markup_is_text_like_any_other(story: str) -> None:
     text = "<script>alert(1)</script> ${7*6} {{x}} <img src=x onerror=alert(1)> " + story
     assert articles.check(text, LIMIT) == articles.Checked(text)
+
+
+def jsonl(*lines: object) -> str:
+    """A .jsonl file as the browser sends it; what is no text is written as JSON."""
+    text = "\n".join(line if isinstance(line, str) else json.dumps(line) for line in lines)
+    return json.dumps({"type": ".jsonl", "data": base64.b64encode(text.encode()).decode()})
+
+
+def read(sent: str, most: int = 9) -> list[str]:
+    return [article.text for article in articles.read_articles(sent, 9_000, most, LIMIT)]
+
+
+def test_a_file_of_several_articles(story: str) -> None:
+    more = {"id": "<b>", "article": f"Again. {story}", "highlights": "none"}
+    assert read(jsonl({"article": story}, "", more)) == [story, f"Again. {story}"]
+
+
+def test_a_text_file_is_one_article(story: str) -> None:
+    sent = json.dumps({"type": ".txt", "data": base64.b64encode(story.encode()).decode()})
+    assert read(sent) == [story]
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("no JSON", "not a JSON object"),
+        ("[" * 5_000, "not a JSON object"),
+        ([1], "not a JSON object"),
+        ({}, 'no text under "article"'),
+        ({"article": 7}, 'no text under "article"'),
+        ({"article": " "}, "no article"),
+        ({"article": "Too short."}, "2 words"),
+        ({"article": "\0" * 99}, "does not look like text"),
+    ],
+)
+def test_a_bad_line_is_named_by_its_number(story: str, line: object, reason: str) -> None:
+    with pytest.raises(DataError, match=f"Line 3 of the file: .*{reason}"):
+        read(jsonl({"article": story}, " ", line, {"article": story}))
+
+
+def test_a_file_of_too_many_articles_too_large_or_without_any(story: str) -> None:
+    with pytest.raises(DataError, match="3 articles; this page compares on up to 2"):
+        read(jsonl(*[{"article": story}] * 3), most=2)
+    with pytest.raises(DataError, match="larger than 9,000 bytes"):
+        read(jsonl(*[{"article": story}] * 30))
+    with pytest.raises(DataError, match="no article to compare"):
+        read(jsonl("", " "))
+    with pytest.raises(DataError, match="no file yet"):
+        read("")
+
+
+def test_articles_that_a_program_sends(story: str) -> None:
+    def check(given: Any) -> list[articles.Checked]:
+        return articles.check_all(given, 2_000, 9, LIMIT)
+
+    assert check([story, f" {story}"]) == [articles.Checked(story)] * 2
+    for given, reason in (
+        (story, "articles=.The old mill .*: give a list of texts"),
+        (None, "articles=None"),
+        ([], "no article to compare"),
+        ([story, 7], "Article 2: There is no article"),
+        ([story] * 10, "10 articles"),
+        ([story] * 9, "bytes together; this page takes 2,000"),
+    ):
+        with pytest.raises(DataError, match=reason):
+            check(given)

@@ -17,7 +17,7 @@ from gradio_client import Client
 from gradio_client.exceptions import AppError
 
 from fastllm.checkpoints import shipped_drafters
-from fastllm.demo import articles, record, texts
+from fastllm.demo import articles, loading, record, texts
 from fastllm.demo.build import build, launch_options
 from fastllm.demo.engine import LENT, OTHER_VOCABULARY, LocalEngine
 from fastllm.demo.limits import Limits
@@ -35,7 +35,11 @@ LIMITS = Limits(
     seconds_per_run=600,
     queue_size=4,
     runs_per_minute=500,
+    turns_per_minute=500,
     upload_bytes=9000,
+    compare_articles=8,
+    compare_seconds=600,
+    training_seconds=3,
 )
 GO = threading.Event()
 """Is never set."""
@@ -167,6 +171,25 @@ def test_stop_ends_a_race_behind_its_round(engine: LocalEngine, story: str) -> N
     assert end["verdict"] == ""
 
 
+def test_stop_is_heard_while_the_article_is_encoded(engine: LocalEngine, story: str) -> None:
+    stop = threading.Event()
+    assert isinstance(engine.target, HubTarget)
+    first, second = engine.target.model.get_encoder().block
+    reached: list[str] = []
+    hooks = [
+        first.register_forward_pre_hook(lambda *_: stop.set()),
+        second.register_forward_pre_hook(lambda *_: reached.append("second layer")),
+    ]
+    order = Order(story, ("alone", "lookup"), DecodingConfig(max_new_tokens=24))
+    (start,) = parsed("".join(engine.lines(order, stop)))
+    assert start["row"] == "start"
+    assert not reached
+    for hook in hooks:
+        hook.remove()
+    *_, end = parsed("".join(engine.lines(order, threading.Event())))  # the device is free
+    assert end["row"] == "end"
+
+
 def test_a_race_meets_its_deadline(engine: LocalEngine, story: str) -> None:
     order = Order(story, ("alone", "lookup"), DecodingConfig(max_new_tokens=24), seconds=0)
     *_, end = parsed("".join(engine.lines(order, threading.Event())))
@@ -179,7 +202,27 @@ def test_a_missing_target_is_reported_by_every_race(tmp_path: Path, story: str) 
     with pytest.raises(CheckpointError, match="none"):
         list(engine.lines(Order(story, ("alone",), DecodingConfig()), threading.Event()))
     assert "none" in engine.failure
+    assert engine.failure in loading.said(engine)
     assert engine.about["hardware"]
+
+
+def test_the_page_says_what_is_loaded_until_it_is_there(
+    folder: str, story: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = LocalEngine(folder)
+    assert engine.loading.startswith(f"loading {folder}")
+    said = []
+    load = HubTarget.load
+
+    def look(*given: Any, **more: Any) -> HubTarget:
+        said.append(loading.said(engine))
+        return load(*given, **more)
+
+    monkeypatch.setattr(HubTarget, "load", look)
+    engine.start()
+    list(engine.lines(Order(story, ("alone",), DecodingConfig(max_new_tokens=8)), GO))
+    assert "Not ready yet: loading" in said[0]
+    assert loading.said(engine) == ""
 
 
 def test_a_device_that_is_not_there_is_reported(folder: str, story: str) -> None:
@@ -229,8 +272,9 @@ def test_api_streams_rows(client: Client, story: str) -> None:
     assert all(later.startswith(earlier) for earlier, later in zip(seen, seen[1:], strict=False))
 
 
-def test_api_offers_the_race_and_nothing_else(client: Client) -> None:
-    assert set(client.view_api(return_format="dict")["named_endpoints"]) == {"/race"}
+def test_api_offers_what_is_meant_for_programs_and_nothing_else(client: Client) -> None:
+    offered = client.view_api(return_format="dict")["named_endpoints"]
+    assert set(offered) == {"/race", "/result", "/compare"}
 
 
 def test_sampling_says_that_texts_differ_by_their_draws(client: Client, story: str) -> None:
@@ -273,7 +317,7 @@ def test_records_a_race_that_the_page_can_open(
     assert [Trace.from_json(entry).target for entry in tree["traces"]] == ["tiny", "tiny"]
     page = build(LocalEngine(folder), LIMITS, path)
     values = [block.value for block in page.blocks.values() if isinstance(block, gr.HTML)]
-    (opening,) = [value for value in values if value]
+    (opening,) = [value for value in values if value and '{"row":"start"' in value]
     assert parsed(opening)[0]["article"] == title
 
 
@@ -297,7 +341,7 @@ def GPU(duration):
         def handler(*args):
             # As the real one: arguments and what is yielded are pickled, the work is in a forked
             # process, and of an error only gradio's own comes back with its words.
-            print("borrowed for", duration, flush=True)
+            print("borrowed for", duration(*args), flush=True)
             mine, other = fork.Pipe()
             stop = fork.Event()
             worker = fork.Process(target=work, args=(task, pickle.dumps(args), other, stop))
@@ -350,7 +394,7 @@ from fastllm.demo.work import Order
 from fastllm.errors import DataError, FastLLMError
 from fastllm.trace import DecodingConfig
 
-engine = LocalEngine(sys.argv[1], most_seconds=20)
+engine = LocalEngine(sys.argv[1])
 engine.start()
 print("engine", engine.target.engine)
 print("about", engine.about["hardware"])
@@ -406,7 +450,7 @@ def test_a_race_on_a_borrowed_gpu(folder: str, story: str, tmp_path: Path) -> No
     assert "engine transformers" in lines  # and so without CUDA graphs
     # Three races: one to its end, one stopped, one broken. The fourth was refused before a GPU was
     # asked for.
-    assert lines.count("borrowed for 30") == 3
+    assert lines.count("borrowed for 40") == 3
     assert lines.count("worker 0") == 3
     assert any(line.startswith("stopped after") for line in lines)
     assert any(line.startswith("refused the article is empty") for line in lines)

@@ -31,7 +31,11 @@ LIMITS = Limits(
     seconds_per_run=600,
     queue_size=300,
     runs_per_minute=10_000,
+    turns_per_minute=10_000,
     upload_bytes=50_000,
+    compare_articles=8,
+    compare_seconds=600,
+    training_seconds=3,
 )
 
 MARKUP = [
@@ -260,28 +264,38 @@ UPLOADS = {
 }
 
 
+def sent(name: str, content: bytes) -> str:
+    """A file as the browser sends it: its type, its bytes, and nothing else of its name."""
+    data = base64.b64encode(content).decode()
+    return json.dumps({"type": Path(name).suffix.lower(), "data": data})
+
+
 @pytest.mark.parametrize("name", UPLOADS)
-def test_uploads(name: str, tmp_path: Path) -> None:
+def test_uploads(name: str) -> None:
     content, text = UPLOADS[name]
-    path = tmp_path / name
-    path.write_bytes(content)
     if text is None:
         with pytest.raises(DataError) as refused:
-            articles.read_file(path, LIMITS.upload_bytes)
+            articles.read_file(sent(name, content), LIMITS.upload_bytes)
         assert name == ".txt" or name not in str(refused.value)
     else:
-        assert articles.read_file(path, LIMITS.upload_bytes) == text
+        assert articles.read_file(sent(name, content), LIMITS.upload_bytes) == text
 
 
-def test_a_packed_file_under_a_text_name_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "story.txt"
-    path.write_bytes(BOMB)
+def test_a_packed_file_under_a_text_name_is_refused() -> None:
+    bomb = sent("story.txt", BOMB)
     with pytest.raises(DataError):
-        articles.check(articles.read_file(path, LIMITS.upload_bytes), LIMITS.article_characters)
+        articles.check(articles.read_file(bomb, LIMITS.upload_bytes), LIMITS.article_characters)
 
 
-def test_an_upload_that_is_gone_or_a_folder(tmp_path: Path) -> None:
-    (tmp_path / "folder.txt").mkdir()
-    for name in ("gone.txt", "folder.txt"):
-        with pytest.raises(DataError, match="did not arrive"):
-            articles.read_file(tmp_path / name, LIMITS.upload_bytes)
+@pytest.mark.parametrize(
+    "value",
+    [
+        None, "", "no JSON", "[]", "7", "{}", '{"type": ".txt"}', '{"type": ".txt", "data": 7}',
+        '{"type": ".txt", "data": "no base64!"}', '{"type": ".txt", "data": "AAA"}', "[" * 99_999,
+        '{"type": [".txt"], "data": ""}', '{"type": "../../x.txt", "data": ""}',
+        '{"type": ".txt", "data": null}',
+    ],
+)  # fmt: skip
+def test_an_upload_that_is_none(value: Any) -> None:
+    with pytest.raises(DataError):
+        articles.read_file(value, LIMITS.upload_bytes)

@@ -24,7 +24,11 @@ GOOD = {
     "seconds_per_run": 5,
     "queue_size": 6,
     "runs_per_minute": 7,
-    "upload_bytes": 8,
+    "turns_per_minute": 8,
+    "upload_bytes": 9,
+    "compare_articles": 10,
+    "compare_seconds": 11,
+    "training_seconds": 12,
 }
 
 
@@ -40,7 +44,7 @@ def test_limits_are_those_of_the_spacefile() -> None:
 
 def test_reads_a_file(path: Path) -> None:
     path.write_text(yaml.safe_dump({"limits": GOOD}))
-    assert read_limits(path, {}) == Limits(1, 2, 3, 4, 5, 6, 7, 8)
+    assert read_limits(path, {}) == Limits(1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12)
 
 
 @pytest.mark.parametrize(
@@ -61,7 +65,7 @@ def test_names_a_missing_file(path: Path) -> None:
 def test_the_environment_goes_before_the_file(path: Path) -> None:
     path.write_text(yaml.safe_dump({"limits": GOOD}))
     environment = {"FASTLLM_SECONDS_PER_RUN": "10", "FASTLLM_ELSE": "x"}
-    assert read_limits(path, environment) == Limits(1, 2, 3, 4, 10, 6, 7, 8)
+    assert read_limits(path, environment) == Limits(1, 2, 3, 4, 10, 6, 7, 8, 9, 10, 11, 12)
 
 
 @pytest.mark.parametrize("value", ["", "0", "-1", "ten", "1.5", "²"])
@@ -109,7 +113,7 @@ def test_a_drafter_goes_by_its_folder() -> None:
 
 def test_a_visitor_who_has_begun_enough_is_told_how_long_to_wait() -> None:
     now = 100.0
-    visits = Visits(2, lambda: now)
+    visits = Visits(2, clock=lambda: now)
     visits.begin("a")
     now = 130.0
     visits.begin("a")
@@ -125,7 +129,7 @@ def test_a_visitor_who_has_begun_enough_is_told_how_long_to_wait() -> None:
 
 def test_visits_are_forgotten_after_their_minute() -> None:
     now = 0.0
-    visits = Visits(2, lambda: now)
+    visits = Visits(2, clock=lambda: now)
     for number in range(1000):
         visits.begin(str(number))
         now += 1.0

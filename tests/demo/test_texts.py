@@ -15,6 +15,7 @@ STATES = {"accepted", "refused", "correction", "bonus", "plain"}
     [
         (build.SCRIPTS, texts.BROWSER, STATES),
         (("trained.js",), texts.TRAINED_BROWSER, {"tau", "alpha"}),
+        (("learn.js",), texts.LEARN_BROWSER, {"own", "held_out"}),
     ],
 )
 def test_every_word_is_there_and_used(

@@ -78,7 +78,7 @@ def test_under_the_block_rule_every_guess_has_its_test() -> None:
         extra=first + 4,
         extra_p=0.3,
     )
-    writer = wire.RoundWriter(1, names.__getitem__, lambda ids: {i: names[i] for i in ids}, 1)
+    writer = wire.RoundWriter(1, names.__getitem__, lambda ids: {i: names[i] for i in ids}, [1])
     row = writer.row(entry, 1.0)
     states = [token["s"] for token in row["tokens"]]
     assert states == ["accepted", "accepted", "refused", "correction"]
@@ -216,7 +216,8 @@ def test_the_verdict_is_honest() -> None:
 def test_a_live_race_writes_the_same_rows(tiny_target: Any, story: str) -> None:
     race = Race(tiny_target, [None], story, DecodingConfig(max_new_tokens=12))
     vocabulary = tiny_target.vocabulary
-    writer = wire.RoundWriter(0, Detokenizer(vocabulary).push, vocabulary.names, tiny_target.end_id)
+    ends = [tiny_target.end_id]
+    writer = wire.RoundWriter(0, Detokenizer(vocabulary).push, vocabulary.names, ends)
     live = [writer.row(step.round, step.clock) for step in race]
     (trace,) = race.traces()
     stored = [json.loads(line) for line in wire.recorded_lines("r", ["alone"], [trace])][1:-1]

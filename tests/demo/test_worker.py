@@ -39,7 +39,7 @@ def test_closing_stops_the_work() -> None:
             ended.set()
 
     running = stream(lines, pause=0.01)
-    next(running)
+    assert [next(running), next(running)][0] == ""
     running.close()
     assert ended.wait(WAIT)
 
@@ -66,3 +66,18 @@ def test_comes_back_while_nothing_arrives() -> None:
     assert next(running) == ""
     go.set()
     assert list(running)[-1] == "late\n"
+
+
+def test_nothing_runs_for_a_visitor_who_leaves_at_the_first_text() -> None:
+    """Gradio leaves a generator behind, unclosed, whose first text it did not wait for."""
+    began = threading.Event()
+
+    def lines(stop: threading.Event) -> Iterator[str]:
+        began.set()
+        yield "one\n"
+
+    running = stream(lines, pause=0.01)
+    assert next(running) == ""
+    assert not began.is_set()
+    assert list(running)[-1] == "one\n"
+    assert began.is_set()

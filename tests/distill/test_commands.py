@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 from fastllm.__main__ import main
@@ -57,6 +58,46 @@ def test_train_writes_a_drafter_that_races(
     drafter = load_drafter(out)
     race = Race(load_target(target, device="cpu"), [None, drafter], story,
                 DecodingConfig(max_new_tokens=12))  # fmt: skip
+    for _ in race:
+        pass
+    alone, with_drafter = race.traces()
+    assert with_drafter.tokens == alone.tokens
+
+
+def test_a_cascade_distils_a_smaller_target_and_then_its_drafter(
+    pseudo: Path, target: Path, data: Path, tmp_path: Path, story: str
+) -> None:
+    brief = ["--updates", "2", "--batch", "4", "--length", "16", "--device", "cpu"]
+    small = tmp_path / "small" / "checkpoint"
+    code = main(
+        ["train", "--drafter", "t5", "--start", "target", "--layers", "1", "--as_target", *brief]
+        + ["--exp_name", "small", "--distill_method", "mixed_gkd", "--learning_rate", "1e-9"]
+        + ["--target", str(target), "--pseudo_dataset_path", str(pseudo)]
+        + ["--run", str(tmp_path / "small")]
+    )
+    assert code == 0
+    card = json.loads((small / "card.json").read_text())
+    assert (card["start"], card["layers"], card["target"]) == ("target", 1, "tiny")
+    first, whole = load_target(small, device="cpu"), load_target(target, device="cpu")
+    assert (first.name, first.source_length) == ("small", 96)
+    assert first.model.config.num_layers == first.model.config.num_decoder_layers == 1
+    own, copied = (  # rounded to bfloat16, and at that learning rate nothing else
+        model.decoder.block[0].layer[-1].DenseReluDense.wo.weight
+        for model in (whole.model, first.model)
+    )
+    assert torch.equal(own.bfloat16().float(), copied)
+
+    texts = tmp_path / "pseudo"
+    common = ["--target", str(small), *brief[2:]]
+    assert main(["pseudo", *common, "--data", str(data), "--out", str(texts), "--limit", "8"]) == 0
+    assert TokenPairs(texts).meta["target"] == "small"
+    code = main(
+        ["train", "--drafter", "lstm", "--exp_name", "lstm-x", "--run", str(tmp_path / "lstm")]
+        + ["--distill_method", "mixed_gkd", "--pseudo_dataset_path", str(texts), *brief, *common]
+    )
+    assert code == 0
+    drafter = load_drafter(tmp_path / "lstm" / "checkpoint", device="cpu")
+    race = Race(first, [None, drafter], story, DecodingConfig(max_new_tokens=12))
     for _ in race:
         pass
     alone, with_drafter = race.traces()
@@ -186,6 +227,11 @@ def test_articles_already_chosen_are_not_taken_for_others(
         (["train", "--drafter", "lstm", "--pseudo_dataset_path", "none"], "holds no texts"),
         (["train", "--drafter", "lstm", "--device", "cuda:77"], "no such device"),
         (["train", "--drafter", "lstm", "--start", "none"], "not a whole lstm"),
+        (["train", "--drafter", "lstm", "--start", "target"], "--start target belongs to"),
+        (["train", "--drafter", "cnn", "--layers", "2"], "--layers belongs to --drafter t5"),
+        (["train", "--drafter", "ngram", "--as_target"], "--as_target belongs to --drafter t5"),
+        (["train", "--drafter", "t5", "--start", "target", "--layers", "3"], "give 1 to 2"),
+        (["train", "--drafter", "t5", "--layers", "0"], "at least 1"),
         (["train", "--drafter", "ngram", "--kd_loss", "fkl"], "does not belong to an n-gram"),
         (["train", "--drafter", "ngram", "--method", "mixed_gkd"], "counts texts"),
         (["train", "--drafter", "ngram", "--ngram_n", "9"], "between 1 and 4"),

@@ -5,15 +5,17 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 from transformers import (
     AutoModelForSeq2SeqLM,
     BartConfig,
     BartForConditionalGeneration,
+    GenerationConfig,
     T5Config,
     T5ForConditionalGeneration,
 )
 
-from fastllm.checkpoints import load_drafter, shipped_drafters
+from fastllm.checkpoints import load_drafter, load_target, shipped_drafters
 from fastllm.drafters.t5 import T5Drafter, T5Model, T5Settings
 from fastllm.errors import CheckpointError, SettingsError
 from fastllm.race import Race
@@ -21,10 +23,10 @@ from fastllm.targets.hub import HubTarget
 from fastllm.trace import DecodingConfig
 
 
-def _gated() -> T5ForConditionalGeneration:
+def _gated(layers: int = 2) -> T5ForConditionalGeneration:
     """As T5 v1.1 and FLAN-T5 are: gated, not scaled at the end, heads of a width of their own."""
     config = T5Config(
-        vocab_size=60, d_model=24, d_kv=10, d_ff=16, num_layers=2, num_heads=3,
+        vocab_size=60, d_model=24, d_kv=10, d_ff=16, num_layers=layers, num_heads=3,
         feed_forward_proj="gated-gelu", relative_attention_max_distance=20,
         decoder_start_token_id=0, tie_word_embeddings=False,
     )  # fmt: skip
@@ -116,6 +118,59 @@ def test_a_gated_t5_is_saved_and_loaded_whole(tmp_path: Path) -> None:
     source, prefix = torch.randint(2, 60, (1, 9)), torch.randint(2, 60, (1, 9))
     with torch.no_grad():
         assert torch.equal(loaded.model(source, prefix), T5Model(network).eval()(source, prefix))
+
+
+def test_layers_that_write_nothing_can_be_left_out() -> None:
+    network = _gated(layers=4)
+    network.lm_head.weight = nn.Parameter(torch.randn(60, 24))  # not tied, as FLAN's
+    with torch.no_grad():
+        for block in (network.encoder.block[1], network.decoder.block[1]):
+            for name, weights in block.named_parameters():
+                if name.endswith((".o.weight", ".wo.weight")):
+                    weights.zero_()
+    whole = T5Drafter(T5Model(network).eval(), T5Settings(60, 24, 3, 4, 16), "whole", "0123")
+    source, prefix = torch.randint(2, 60, (2, 9)), torch.randint(2, 60, (2, 7))
+    with torch.no_grad():
+        expected = whole.model(source, prefix)
+        fewer = whole.shrunk(3)  # the first, the third, the fourth
+        assert torch.allclose(fewer.model(source, prefix), expected, atol=1e-5)
+        assert not torch.allclose(whole.shrunk(2).model(source, prefix), expected, atol=1e-2)
+        fewer.model.network.decoder.block[0].layer[-1].DenseReluDense.wo.weight.zero_()
+        assert torch.equal(whole.model(source, prefix), expected), "its weights are its own"
+    written = whole.shrunk(3).model.network.generate(source, max_new_tokens=6, do_sample=False)
+    assert written.tolist() == network.generate(source, max_new_tokens=6, do_sample=False).tolist()
+    assert fewer.settings == T5Settings(60, 24, 3, 3, 16)
+    assert whole.shrunk(1).model.network.config.num_decoder_layers == 1
+    with pytest.raises(SettingsError, match="give 1 to 4"):
+        whole.shrunk(5)
+
+
+def test_a_t5_stands_in_for_the_target_that_it_learned_from(
+    tiny_target: HubTarget, tmp_path: Path, story: str
+) -> None:
+    settings = GenerationConfig(
+        decoder_start_token_id=0, eos_token_id=1, pad_token_id=0, no_repeat_ngram_size=3
+    )
+    model = deepcopy(tiny_target.model)
+    model.generation_config = settings
+    teacher = HubTarget(
+        model, tiny_target.vocabulary, name="teacher", prefix="news: ", source_length=40
+    )
+    T5Drafter.fresh(
+        model.config.vocab_size, start_id=teacher.start_id, width=32, feed_forward=16,
+        name="small", vocabulary=teacher.vocabulary.fingerprint,
+    ).save_as_target(tmp_path / "here", teacher)  # fmt: skip
+    small = load_target(tmp_path / "here", device="cpu")
+    assert (small.name, small.prefix, small.source_length) == ("small", "news: ", 40)
+    assert small.defaults == teacher.defaults == {"no_repeat_ngram": 3, "min_new_tokens": 0}
+    assert small.vocabulary.fingerprint == teacher.vocabulary.fingerprint
+    drafter = load_drafter(tmp_path / "here", device="cpu")  # for the teacher, too
+    lanes = Race(small, [None, drafter], story, DecodingConfig(gamma=3, max_new_tokens=12))
+    for _ in lanes:
+        pass
+    alone, drafted = lanes.traces()
+    assert drafted.tokens == alone.tokens
+    assert all(entry.accepted == len(entry.drafted) for entry in drafted.rounds)  # it is itself
 
 
 def test_what_is_no_t5_is_refused(tmp_path: Path) -> None:

@@ -1,0 +1,98 @@
+"""What a program asks of the page and gets a typed answer to: a race, and a comparison.
+
+The page itself reads growing text (the endpoint `/race`). Here the last value of an endpoint is a
+JSON object; until then it gives None, again and again, so that a program that leaves is noticed.
+"""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import gradio as gr
+from gradio.events import api
+
+from fastllm.demo import compare, texts, wire
+from fastllm.demo.articles import check_all
+from fastllm.demo.stage import Stage
+from fastllm.demo.work import Order
+from fastllm.demo.worker import Lines
+from fastllm.trace import DecodingConfig
+
+DEFAULTS = DecodingConfig()
+
+
+def add(stage: Stage) -> None:
+    """The endpoints `/result` and `/compare`; nothing that is seen.
+
+    Both take the settings of the page by the names of its endpoint `/race`; what is left out has
+    the page's default, and `lanes` those that the page has chosen at first.
+    """
+    limits = stage.limits
+    usual: list[str] = list(stage.lanes.value or [])
+
+    def result(
+        request: gr.Request,
+        article: str,
+        lanes: list[str] | None = None,
+        gamma: float = DEFAULTS.gamma,
+        temperature: float = DEFAULTS.temperature,
+        top_p: float = DEFAULTS.top_p,
+        seed: float = DEFAULTS.seed,
+        length: float = DEFAULTS.max_new_tokens,
+        rule: str = DEFAULTS.verification,
+        lenience: float = DEFAULTS.lenience,
+    ) -> Iterator[dict[str, Any] | None]:
+        """Races an article: every lane's text, token by token, and what each token was."""
+
+        def order() -> Order:
+            checked = stage.checked(article)
+            return Order(
+                article=checked.text,
+                lanes=stage.chosen(usual if lanes is None else lanes),
+                config=stage.config(gamma, temperature, top_p, seed, length, rule, lenience),
+                notices=checked.notices,
+                title=stage.title_of(checked.text),
+                seconds=limits.seconds_per_run,
+            )
+
+        text = ""
+        for so_far in stage.perform(request, order):
+            text = so_far
+            yield None
+        with stage.said():
+            yield wire.result_of(text)
+
+    def comparison(
+        request: gr.Request,
+        articles: list[str],
+        lanes: list[str] | None = None,
+        gamma: float = DEFAULTS.gamma,
+        temperature: float = DEFAULTS.temperature,
+        top_p: float = DEFAULTS.top_p,
+        seed: float = DEFAULTS.seed,
+        length: float = DEFAULTS.max_new_tokens,
+        rule: str = DEFAULTS.verification,
+        lenience: float = DEFAULTS.lenience,
+    ) -> Iterator[dict[str, Any] | None]:
+        """Compares the lanes over several articles: counts, estimates and 95 % intervals."""
+
+        def begin() -> Lines:
+            found = check_all(
+                articles,
+                limits.upload_bytes,
+                limits.compare_articles,
+                limits.article_characters,
+            )
+            given = {texts.article_number(number): each for number, each in enumerate(found, 1)}
+            config = stage.config(gamma, temperature, top_p, seed, length, rule, lenience)
+            ready = compare.plan(stage, given, usual if lanes is None else lanes, config)
+            return lambda stop: ready.lines(stage.engine, stop)
+
+        text = ""
+        for so_far in stage.follow(request, begin):
+            text = so_far
+            yield None
+        yield compare.result_of([json.loads(line) for line in text.splitlines()])
+
+    api(result, api_name="result", concurrency_id="device", concurrency_limit=1)
+    api(comparison, api_name="compare", concurrency_id=compare.DEVICE, concurrency_limit=1)

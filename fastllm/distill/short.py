@@ -1,0 +1,383 @@
+"""Distillation in seconds: on a few articles, in memory, and ended by the clock.
+
+The same signal as in `fastllm.distill.train`: some updates on the target's own texts, the others on
+the drafter's. With so few articles it is soon known by heart, so what it learned is measured on
+articles it does not learn from as well, all along.
+"""
+
+import copy
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+import torch
+
+from fastllm.data.tokens import IGNORED, padded
+from fastllm.decoding import autoregress
+from fastllm.distill.loop import optimizer_of
+from fastllm.distill.losses import forward_kl, masked_mean
+from fastllm.distill.teacher import Teacher
+from fastllm.distill.train import Method
+from fastllm.distill.validation import Validation
+from fastllm.drafters.neural import NeuralDrafter, roll_out
+from fastllm.errors import SettingsError, TrainingError
+from fastllm.targets import resolve
+from fastllm.targets.hub import HubTarget
+from fastllm.trace import DecodingConfig
+
+WRITING = 1 / 3
+"""The share of the time after which the target begins no further text."""
+
+Drafter = TypeVar("Drafter", bound=NeuralDrafter[Any])
+
+
+@dataclass(frozen=True)
+class ShortRecipe:
+    """How a drafter is trained for some seconds.
+
+    The numbers were found on two CPU cores with the LSTM that ships undistilled: so trained, alpha
+    comes close to 1 on the articles it learns from within half a minute, and alpha on others rises
+    and stays. At three times the rate, or on own texts drawn at temperature 1, the latter falls.
+
+    Attributes:
+        seconds: from the beginning, writing and measuring included.
+        learning_rate: AdamW's.
+        warmup: updates of rising rate.
+        cooldown: the share of the time, at its end, in which the rate falls.
+        own_texts: the share of updates on the drafter's own texts.
+        temperature: at which it writes them.
+        reuse: how often a batch of them is learned from, on average: writing one takes as long as
+            several updates.
+        length: the most tokens of a text.
+        measure_every: seconds between two measurements.
+        seed: of every draw.
+    """
+
+    seconds: float = 30.0
+    learning_rate: float = 3e-4
+    warmup: int = 10
+    cooldown: float = 0.4
+    own_texts: float = 0.5
+    temperature: float = 0.6
+    reuse: int = 6
+    length: int = 72
+    measure_every: float = 1.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.seconds > 0 or not self.learning_rate > 0 or self.length < 2 or self.reuse < 1:
+            raise SettingsError(
+                f"seconds={self.seconds}, learning_rate={self.learning_rate}, length={self.length},"
+                f" reuse={self.reuse}: the first two must be above 0, a text at least 2 tokens "
+                "long, and each used at least once."
+            )
+        if not (0 <= self.own_texts <= 1 and 0 < self.cooldown <= 1):
+            raise SettingsError(
+                f"own_texts={self.own_texts}, cooldown={self.cooldown}: shares are numbers from 0 "
+                "to 1, and some of the time has to be left for the cool-down."
+            )
+
+    def rate(self, step: int, passed: float) -> float:
+        """The learning rate of update `step`, when the share `passed` of the time is over."""
+        rising = min(1.0, (step + 1) / max(1, self.warmup))
+        return self.learning_rate * rising * max(0.05, min(1.0, (1 - passed) / self.cooldown))
+
+
+class Texts:
+    """Articles and texts about them, in memory: the first are learned from, the rest held out.
+
+    Args:
+        target: who wrote the texts, greedily.
+        sources: token ids of each article.
+        written: of each text, the end token included where it came.
+    """
+
+    def __init__(
+        self, target: HubTarget, sources: Sequence[list[int]], written: Sequence[list[int]]
+    ) -> None:
+        self.meta = {"vocabulary": target.vocabulary.fingerprint}
+        self._sources = list(sources)
+        self._written = list(written)
+
+    def __len__(self) -> int:
+        return len(self._written)
+
+    def source(self, index: int) -> list[int]:
+        """The ids of an article."""
+        return self._sources[index]
+
+    def target(self, index: int) -> list[int]:
+        """The ids of what the target wrote about it."""
+        return self._written[index]
+
+
+class _Batch(NamedTuple):
+    """Texts to learn from: ids (B, S), (B, T), which places are real, the target's logits."""
+
+    source: torch.Tensor
+    prefix: torch.Tensor
+    real: torch.Tensor
+    p_logits: torch.Tensor
+
+
+class Alignment(NamedTuple):
+    """How well a drafter knows a target's own texts, as `Validation` measures it.
+
+    Alpha counts whole distributions, and rises already where a drafter becomes as sure as the
+    target is; tau counts first choices alone. The two need not rise together.
+
+    Attributes:
+        alpha: the mean of sum min(p, q) along the texts, at temperature 1.
+        tau: tokens a call of the target, greedy.
+    """
+
+    alpha: float
+    tau: float
+
+
+@dataclass(frozen=True)
+class Moment:
+    """Where a training stands.
+
+    Attributes:
+        seconds: since it began.
+        updates: of the weights.
+        tokens: learned from so far, each as often as it was used.
+        loss: forward KL in nats a token, the mean since the last moment; None before any update.
+        own: on the first article.
+        held_out: on the articles that are held out, over all their tokens.
+    """
+
+    seconds: float
+    updates: int
+    tokens: int
+    loss: float | None
+    own: Alignment
+    held_out: Alignment
+
+
+@dataclass
+class ShortTraining:
+    """Trains a drafter's network for some seconds. Iterate `write`, then `learn`.
+
+    Attributes:
+        student: whose network is trained in place; see `student_of`.
+        target: the teacher.
+        sources: token ids of the articles it learns from; its progress is watched on the first.
+        held_out: of the articles it does not learn from.
+        recipe: how.
+        stop: when set, it ends as soon as it can.
+        clock: seconds, never set back.
+    """
+
+    student: NeuralDrafter[Any]
+    target: HubTarget
+    sources: Sequence[list[int]]
+    held_out: Sequence[list[int]]
+    recipe: ShortRecipe = field(default_factory=ShortRecipe)
+    stop: threading.Event = field(default_factory=threading.Event)
+    clock: Callable[[], float] = time.monotonic
+
+    def __post_init__(self) -> None:
+        if not self.sources or not self.held_out:
+            raise SettingsError(
+                f"{len(self.sources)} articles to learn from and {len(self.held_out)} held out: "
+                "give at least one of each."
+            )
+        self._began = self.clock()
+        self._written: dict[int, list[int]] = {}
+
+    @property
+    def seconds(self) -> float:
+        """Since it was made."""
+        return self.clock() - self._began
+
+    @property
+    def learned(self) -> list[int]:
+        """The articles that it learns from, by their place in `sources`; empty before `write`.
+
+        The first, and of the others as many as the target had time to write about.
+        """
+        count = len(self.sources)
+        needed = [0, *range(count, count + len(self.held_out))]
+        if not all(place in self._written for place in needed):
+            return []
+        return [place for place in range(count) if place in self._written]
+
+    @property
+    def over(self) -> bool:
+        """Whether it was stopped, or its time has passed."""
+        return self.stop.is_set() or self.seconds >= self.recipe.seconds
+
+    def write(self) -> Iterator[int]:
+        """Lets the target write about the articles; yields how many texts are there.
+
+        First those it cannot do without: of the first article, and of those held out. The others
+        follow as long as the share WRITING of the time has not passed.
+        """
+        count = len(self.sources)
+        articles = [*self.sources, *self.held_out]
+        config = resolve(DecodingConfig(max_new_tokens=self.recipe.length), self.target)
+        for place in (0, *range(count, len(articles)), *range(1, count)):
+            if 0 < place < count and self.seconds > WRITING * self.recipe.seconds:
+                return
+            tokens: list[int] = []
+            session = self.target.begin(self.target.encode(articles[place]))
+            for entry in autoregress(
+                session,
+                config,
+                start_id=self.target.start_id,
+                end_id=self.target.end_id,
+                statistics=False,
+            ):
+                tokens += entry.tokens
+                if self.over:
+                    return
+            self._written[place] = tokens
+            yield len(self._written)
+
+    def learn(self) -> Iterator[Moment]:
+        """Trains; yields a moment before the first update, about once a second, and at the end.
+
+        Raises:
+            TrainingError: a loss that is no number.
+        """
+        if not self.learned:
+            return
+        sources = [self.sources[place] for place in self.learned]
+        lesson = Texts(self.target, sources, [self._written[place] for place in self.learned])
+        teacher = Teacher(self.target, lesson)
+        given = self._batch(teacher, sources, [lesson.target(i) for i in range(len(lesson))])
+        method = Method(0.0, self.recipe.own_texts, "fkl")
+        draws = np.random.default_rng(self.recipe.seed)
+        generator = torch.Generator().manual_seed(self.recipe.seed)
+        optimizer = optimizer_of(self.student.model, self.recipe.learning_rate)
+        pool: list[_Batch] = []
+        updates = tokens = 0
+        losses: list[float] = []
+
+        def moment() -> Moment:
+            mean = float(np.mean(losses)) if losses else None
+            losses.clear()
+            return Moment(self.seconds, updates, tokens, mean, *self.measure(self.student))
+
+        yield moment()
+        measured = self.seconds
+        while not self.over:
+            batch = given
+            if method.origin(self.recipe.seed, updates) == "own":
+                # Each batch stays in the pool until `reuse` later ones have come.
+                if len(pool) < self.recipe.reuse or draws.random() < 1 / self.recipe.reuse:
+                    texts = self._own_texts(sources, generator)
+                    pool.append(self._batch(teacher, sources, texts))
+                    del pool[: -self.recipe.reuse]
+                batch = pool[int(draws.integers(len(pool)))]
+            rate = self.recipe.rate(updates, self.seconds / self.recipe.seconds)
+            losses.append(self._update(optimizer, batch, rate))
+            updates += 1
+            tokens += int(batch.real.sum())
+            if self.seconds - measured >= self.recipe.measure_every and not self.over:
+                yield moment()
+                measured = self.seconds
+        if updates:
+            yield moment()
+
+    def measure(self, drafter: NeuralDrafter[Any]) -> tuple[Alignment, Alignment]:
+        """How well a drafter knows the target's texts; to be asked where something is `learned`.
+
+        Returns:
+            On the first article, and on those held out.
+        """
+        found = [judge(drafter.model) for judge in self._judges]
+        own, held_out = (
+            Alignment(numbers["validation_alpha"], numbers["validation_tau"]) for numbers in found
+        )
+        return own, held_out
+
+    @cached_property
+    def _judges(self) -> list[Validation]:
+        count = len(self.sources)
+        apart = [self._written[count + index] for index in range(len(self.held_out))]
+        return [
+            Validation(self.target, Texts(self.target, sources, written), keep_logits=True)
+            for sources, written in (
+                (self.sources[:1], [self._written[0]]),
+                (self.held_out, apart),
+            )
+        ]
+
+    def _own_texts(
+        self, sources: Sequence[list[int]], generator: torch.Generator
+    ) -> list[list[int]]:
+        """What the student writes about articles."""
+        self.student.model.eval()
+        return roll_out(
+            self.student.model,
+            padded(sources, 0).to(self.target.device),
+            start_id=self.target.start_id,
+            end_id=self.target.end_id,
+            length=self.recipe.length,
+            temperature=self.recipe.temperature,
+            generator=generator,
+        )
+
+    def _batch(
+        self, teacher: Teacher, sources: Sequence[list[int]], texts: Sequence[list[int]]
+    ) -> _Batch:
+        """A text about each article, and what the target thinks of it."""
+        device = self.target.device
+        # Whoever decodes in this thread may have switched gradients off for all that is made here.
+        with torch.inference_mode(False):
+            prefix = padded([[self.target.start_id, *text[:-1]] for text in texts], 0).to(device)
+            return _Batch(
+                padded(sources, 0).to(device),
+                prefix,
+                padded(texts, IGNORED).to(device) != IGNORED,
+                teacher.logits(range(len(texts)), prefix),
+            )
+
+    def _update(self, optimizer: torch.optim.Optimizer, batch: _Batch, rate: float) -> float:
+        """One step of the weights; returns its loss.
+
+        Raises:
+            TrainingError: the loss is no number.
+        """
+        model = self.student.model
+        model.train()
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        with torch.inference_mode(False), torch.enable_grad():
+            q_logits = model(batch.source, batch.prefix)
+            width = min(batch.p_logits.shape[-1], q_logits.shape[-1])  # may be padded differently
+            distance = forward_kl(batch.p_logits[..., :width], q_logits[..., :width])
+            loss = masked_mean(distance, batch.real)
+            optimizer.zero_grad(set_to_none=True)
+            torch.autograd.backward(loss)
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            found = float(loss.detach())
+            if not np.isfinite(found):
+                raise TrainingError(
+                    f"the loss is {found}: these weights cannot be trained at this rate "
+                    f"({rate:.0e}). Take another drafter."
+                )
+            optimizer.step()
+        model.eval()
+        return found
+
+
+def student_of(drafter: Drafter, name: str) -> Drafter:
+    """A copy of a drafter to be trained: the drafter itself stays as it is.
+
+    Args:
+        drafter: whose weights it begins with.
+        name: what to call the copy.
+    """
+    with torch.inference_mode(False):
+        model = copy.deepcopy(drafter.model)
+        model.requires_grad_(True)
+    # Made anew, not copied: a drafter keeps its weights a second time, laid out for decoding.
+    return type(drafter)(model, drafter.settings, name, drafter.vocabulary)

@@ -1,0 +1,140 @@
+"""You be the drafter, played in a real browser with the models that ship."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+from conftest import Visit
+from playwright.sync_api import Page, expect
+
+from fastllm.checkpoints import SHIPPED, TARGET
+from fastllm.demo import articles, texts
+from fastllm.demo.engine import LocalEngine
+from fastllm.demo.work import Order
+from fastllm.trace import DecodingConfig
+
+GUESSING = "#fl-game"
+
+
+@pytest.fixture(scope="module")
+def address(serve: Callable[[Sequence[str]], str]) -> str:
+    if not (SHIPPED / TARGET / "config.json").is_file():
+        pytest.skip("no target ships yet")
+    return serve(["app.py", "--port", "PORT"])
+
+
+@pytest.fixture(scope="module")
+def summary(address: str) -> str:
+    """What the target writes of the article that the page opens with."""
+    engine = LocalEngine()
+    engine.start()
+    article = articles.check(next(iter(articles.samples().values())), 20_000).text
+    race = Order(article, ("alone",), DecodingConfig(), seconds=600).race(engine)
+    list(race)
+    return race.traces()[0].text
+
+
+def opened(seen: Visit, query: str = "") -> Page:
+    seen.open(query)
+    seen.page.locator(GUESSING).get_by_text(texts.GUESS, exact=True).click()
+    seen.page.wait_for_selector(".fl-game-caret")
+    seen.page.wait_for_selector("#fl-game-words :is(input, textarea)")
+    return seen.page
+
+
+def field(page: Page) -> Any:
+    return page.get_by_label(texts.GUESS_FIELD)
+
+
+def text_of(page: Page) -> str:
+    parts = page.locator(".fl-game-summary .fl-token").all_text_contents()
+    return "".join(parts).strip()
+
+
+def test_a_whole_game(visit: Callable[..., Visit], address: str, summary: str) -> None:
+    seen = visit(address)
+    page = opened(seen)
+    shown = page.get_by_label(texts.GUESS_ARTICLE).input_value()
+    assert shown == page.evaluate("Object.values(window.fastllmSamples)[0]")
+
+    # The keyboard alone: words that the target would write, then one that it would not.
+    words = summary.split()
+    field(page).focus()
+    page.keyboard.type(" ".join(words[:3]))
+    page.keyboard.press("Enter")
+    expect(page.locator(".fl-is-accepted")).to_have_count(3)
+    expect(page.locator(".fl-is-refused")).to_have_count(0)
+    expect(field(page)).to_have_value("")
+    expect(field(page)).to_be_focused()
+    assert summary.startswith(text_of(page))
+    assert len(text_of(page).split()) >= 4  # a word more, from the same call
+    expect(page.locator(".fl-game-player")).to_have_count(3)
+    expect(page.locator(".fl-game-player").first).to_contain_text("100 %")
+
+    page.keyboard.type("<u>zoo</u> ${x}")
+    page.keyboard.press("Enter")
+    expect(page.locator(".fl-is-refused")).to_contain_text("<u>zoo</u>")
+    expect(page.locator(".fl-is-refused .fl-correction")).not_to_be_empty()
+    expect(page.locator(".fl-is-dropped")).to_have_count(1)
+    expect(page.locator(".fl-game-status")).to_contain_text("falls")
+    expect(page.locator(".fl-game-choices li")).to_have_count(5)
+    expect(page.locator(".fl-game-choices .fl-this")).to_have_count(1)
+    expect(page.locator(GUESSING).locator("u")).to_have_count(0)
+
+    written = text_of(page)
+    page.locator(GUESSING).get_by_role("button", name="LSTM after distillation").click()
+    expect(page.locator(".fl-game-judged h4")).to_contain_text("LSTM after distillation")
+    assert text_of(page).startswith(written)
+    page.locator(GUESSING).get_by_role("button", name=texts.GUESS_REST).click()
+    expect(page.locator(".fl-game-verdict")).not_to_be_empty()
+    assert text_of(page) == summary
+    expect(field(page)).to_be_hidden()
+
+    page.keyboard.press("Enter")  # where the focus is: start over
+    expect(page.locator(".fl-game-caret")).to_have_text(texts.GUESS_BROWSER["nothing"])
+    expect(field(page)).to_be_focused()
+    assert text_of(page) == ""
+    expect(page.locator(".fl-game-player")).to_have_count(0)
+    seen.require_clean()
+
+
+def test_what_is_refused_stays_to_be_mended(visit: Callable[..., Visit], address: str) -> None:
+    page = opened(visit(address))
+    page.locator(GUESSING).get_by_role("button", name=texts.GUESS_SKIP).click()
+    expect(page.locator(".fl-game-summary .fl-token")).to_have_count(1)
+    written = text_of(page)
+    much = "a b c d e f g h i j k l m n o p q r s t"
+    field(page).fill(much)
+    field(page).press("Enter")
+    expect(page.get_by_text("word pieces; one call checks")).to_be_visible()
+    expect(field(page)).to_have_value(much)
+    expect(page.locator(".fl-game-status")).to_contain_text("Your words are still there")
+    assert text_of(page) == written
+
+
+def test_another_article_is_another_game(visit: Callable[..., Visit], address: str) -> None:
+    page = opened(visit(address))
+    page.locator(GUESSING).get_by_role("button", name=texts.GUESS_SKIP).click()
+    expect(page.locator(".fl-game-summary .fl-token")).to_have_count(1)
+    page.locator("#fl-article-fold").get_by_text(texts.ARTICLE_FOLD).click()
+    box = page.locator("#fl-article textarea")
+    expect(box).not_to_have_value("")
+    expect(page.locator(".fl-game-summary .fl-token")).to_have_count(1)  # looking changes nothing
+    page.locator("#fl-sample input").click()
+    page.locator("ul [role=option]").nth(2).click()
+    expect(page.locator(".fl-game-summary .fl-token")).to_have_count(0)
+    expect(page.get_by_label(texts.GUESS_ARTICLE)).to_have_value(box.input_value())
+
+
+def test_on_a_telephone_and_on_a_stage(visit: Callable[..., Visit], address: str) -> None:
+    page = opened(visit(address, width=390, height=844))
+    field(page).fill("incomprehensibilities, notwithstanding")
+    page.get_by_role("button", name=texts.GUESS_CHECK, exact=True).click()
+    expect(page.locator(".fl-is-refused")).to_have_count(1)
+    expect(field(page)).to_be_focused()  # the keyboard of the screen stays open
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    stage = visit(address).page
+    stage.goto(address + "?present=1")
+    stage.wait_for_selector(".fl-legend")
+    expect(stage.locator(GUESSING)).to_be_attached()
+    expect(stage.locator(GUESSING)).to_be_hidden()

@@ -1,0 +1,119 @@
+"""A drafter that learns in view: its curves, the race behind it, and the ways to stop."""
+
+from collections.abc import Callable
+
+import pytest
+from conftest import Visit
+from playwright.sync_api import Page, expect
+
+from fastllm.demo import texts
+
+ARTICLE = "The council voted to plant trees along the river, and the mayor said it was time. " * 3
+SLOW_RACE = "Endless rain fell on the village for the third day, and the river is rising. " * 4
+SLOW_LESSON = "Endless lessons were given in the old school hall, and nobody asked for them. " * 4
+
+
+def opened(seen: Visit, article: str = "") -> Page:
+    page = seen.open().page
+    if article:
+        page.get_by_text(texts.ARTICLE_FOLD).click()
+        page.locator("#fl-article textarea").fill(article)
+    page.locator("#fl-learn").get_by_text("then race again").click()
+    page.wait_for_selector("#fl-learn-go")
+    return page
+
+
+def status(page: Page, sentence: str) -> None:
+    expect(page.locator(".fl-learn-status")).to_have_text(sentence)
+
+
+def test_it_learns_in_view_and_then_races(visit: Callable[..., Visit], story_address: str) -> None:
+    seen = visit(story_address)
+    page = opened(seen, ARTICLE)
+    status(page, texts.LEARN_BROWSER["before"])
+    page.click("#fl-learn-go")
+    expect(page.locator(".fl-learn-said p")).to_have_count(2)
+    status(page, texts.LEARN_BROWSER["raced"])
+    own, held_out = page.locator(".fl-learn-figure").all()
+    expect(own.locator("svg.fl-curve")).to_have_attribute(
+        "aria-label",
+        "This article: alpha 0.50 at first, 0.92 after 3 seconds; LSTM after distillation has 0.70",
+    )
+    expect(own).to_contain_text("3 others")
+    expect(held_out).to_contain_text("Held out: 3 articles")
+    # What is flat is drawn flat, over the whole of alpha: all points are at one height.
+    path = held_out.locator("path.fl-learn-yours").first.get_attribute("d") or ""
+    heights = {point.split(" ")[1] for point in path.replace("M", "L").split("L")[1:]}
+    assert len(heights) == 1
+    expect(page.locator(".fl-learn-said")).to_contain_text("alpha stayed flat")
+    expect(page.locator(".fl-learn-numbers")).to_contain_text("60 updates · 6,000 tokens")
+
+    seen.ended()
+    keys = [lane.get_attribute("data-key") for lane in page.locator(".fl-lane").all()]
+    assert keys == ["alone", "lstm-before", "lstm-yours", "lstm-after"]
+    expect(page.locator(".fl-verdict")).to_contain_text("Your freshly trained LSTM won")
+    page.wait_for_function("() => !document.body.className.match(/fl-(learning|running)/)")
+    page.get_by_text("Plots", exact=True).click()  # drawn from the rows of the race alone
+    page.wait_for_selector("#fl-plot-clock .main-svg")
+    seen.require_clean()
+
+
+def test_stopped_while_it_learns_there_is_no_race(
+    visit: Callable[..., Visit], story_address: str
+) -> None:
+    seen = visit(story_address)
+    page = opened(seen, SLOW_LESSON)
+    before = page.locator(".fl-badge").inner_text()
+    page.click("#fl-learn-go")
+    page.wait_for_selector(".fl-learn-figure")
+    page.click("#fl-learn-stop")
+    status(page, texts.LEARN_BROWSER["stopped"])
+    expect(page.locator(".fl-learn-figure")).to_have_count(2)
+    assert page.locator(".fl-badge").inner_text() == before
+    page.locator("#fl-article textarea").fill(ARTICLE)
+    page.click("#fl-go")  # the device is free
+    page.wait_for_selector(".fl-race[data-ran]")
+    seen.ended()
+    assert page.locator(".fl-lane").count() == 3
+    status(page, texts.LEARN_BROWSER["stopped"])
+    seen.require_clean()
+
+
+@pytest.mark.parametrize("button", ["#fl-stop", "#fl-learn-stop"])
+def test_either_stop_ends_the_race(
+    visit: Callable[..., Visit], story_address: str, button: str
+) -> None:
+    seen = visit(story_address)
+    page = opened(seen, SLOW_RACE)
+    page.click("#fl-learn-go")
+    page.wait_for_selector(".fl-lane[data-key='lstm-yours'] .fl-token")
+    page.click(button)
+    status(page, texts.LEARN_BROWSER["stopped_race"])
+    expect(page.locator(".fl-notices")).to_contain_text(texts.BROWSER["stopped"])
+    page.wait_for_function("() => !document.body.className.match(/fl-(learning|running)/)")
+    page.locator("#fl-article textarea").fill(ARTICLE)
+    # Until the server has answered, Gradio takes the stopped one for a running one, and no click.
+    while page.locator(".fl-learn-status").inner_text() == texts.LEARN_BROWSER["stopped_race"]:
+        page.click("#fl-learn-go")
+        page.wait_for_timeout(100)
+    seen.ended()
+    seen.require_clean()
+
+
+def test_what_is_refused_is_said(visit: Callable[..., Visit], story_address: str) -> None:
+    page = opened(visit(story_address), "Too short.")
+    page.click("#fl-learn-go")
+    expect(page.get_by_text("The article has 2 words")).to_be_visible()
+    status(page, texts.LEARN_BROWSER["failed"])
+
+
+def test_it_fits_a_phone_and_leaves_the_stage(
+    visit: Callable[..., Visit], story_address: str
+) -> None:
+    page = opened(visit(story_address, width=390, height=844), ARTICLE)
+    page.click("#fl-learn-go")
+    expect(page.locator(".fl-learn-said p")).to_have_count(2)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    page.goto(f"{story_address}?present=1")
+    page.wait_for_selector(".fl-legend")
+    expect(page.locator("#fl-learn")).to_be_hidden()
