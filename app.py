@@ -7,6 +7,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+# Gradio's own statistics of its queue: a table of up to 10,000 runs, built anew after each of them.
+os.environ.setdefault("GRADIO_ANALYTICS_MAX_EVENTS", "100")
+os.environ.setdefault("GRADIO_ANALYTICS_CACHE_FREQUENCY", "1000000")
 if os.environ.get("SPACES_ZERO_GPU"):
     import spaces  # noqa: F401  (has to come before anything that touches CUDA)
 
