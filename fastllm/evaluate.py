@@ -362,7 +362,7 @@ def _measure(
     order = [(gamma, name) for gamma in gammas for name in drafters]
     first = turn % max(1, len(order))
     measured = {
-        (gamma, name): _lane_numbers(
+        (gamma, name): lane_numbers(
             _race(reader, {name: drafters[name]}, article.text, replace(config, gamma=gamma))[name],
             alone,
         )
@@ -375,7 +375,7 @@ def _measure(
         id=article.id,
         cut=alone.cut_at is not None,
         text=_text_numbers(article, alone, config.seed, scorer),
-        alone=_lane_numbers(alone, alone),
+        alone=lane_numbers(alone, alone),
         agreements={
             name: agreement(drafter, encoding, text, p, config)
             for name, drafter in drafters.items()
@@ -407,7 +407,13 @@ def _text_numbers(article: Article, alone: Trace, seed: int, scorer: RougeScorer
     )
 
 
-def _lane_numbers(trace: Trace, alone: Trace) -> LaneNumbers:
+def lane_numbers(trace: Trace, alone: Trace) -> LaneNumbers:
+    """A lane in numbers.
+
+    Args:
+        trace: of the lane.
+        alone: of the target alone, whose text it is compared with.
+    """
     return LaneNumbers(
         calls=metrics.target_calls(trace),
         tokens=metrics.token_count(trace),

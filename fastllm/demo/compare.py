@@ -47,6 +47,7 @@ from fastllm.evaluate import (
     LaneNumbers,
     TextNumbers,
     agreement,
+    lane_numbers,
 )
 from fastllm.race import Race, hardware, versions
 from fastllm.rules import Rules
@@ -496,24 +497,9 @@ def _numbers(
             copied_share=metrics.copied_share(words, metrics.words(article)),
             rouge={},
         ),
-        alone=_lane(alone, alone),
+        alone=lane_numbers(alone, alone),
         agreements=agreements,
-        lanes={config.gamma: {key: _lane(traces[key], alone) for key in agreements}},
-    )
-
-
-def _lane(trace: Trace, alone: Trace) -> LaneNumbers:
-    return LaneNumbers(
-        calls=metrics.target_calls(trace),
-        tokens=metrics.token_count(trace),
-        drafted=metrics.drafted(trace),
-        accepted=metrics.accepted(trace),
-        positions=tuple(metrics.judged_by_position(trace.rounds)),
-        decode_seconds=metrics.decode_seconds(trace),
-        seconds=metrics.seconds_with_encoding(trace),
-        draft_seconds=sum(entry.draft_seconds for entry in trace.rounds),
-        verify_seconds=sum(entry.verify_seconds for entry in trace.rounds),
-        same_text=trace.tokens == alone.tokens,
+        lanes={config.gamma: {key: lane_numbers(traces[key], alone) for key in agreements}},
     )
 
 
