@@ -11,6 +11,7 @@ are no T5, a model on several devices) `unfit` names; the general path of `fastl
 serves these.
 """
 
+import os
 import weakref
 from collections.abc import Callable
 from functools import partial
@@ -27,6 +28,9 @@ _ROOM = 128
 
 _ROWS = 16
 """Calls of up to so many tokens find their position biases ready, and are graphs on CUDA."""
+
+GRAPHS = not os.environ.get("SPACES_ZERO_GPU")
+"""Whether calls are captured: not where a GPU is lent (ZeroGPU), to a process that is soon gone."""
 
 _USUAL = range(1, 10)
 """How many tokens calls usually have, a draft of eight and the token before it at most. These are
@@ -254,7 +258,7 @@ class StaticSession:
         weakref.finalize(self, home.append, self._buffers).atexit = False
         if self._buffers.article is not None:
             self._buffers.hold(crossing)
-            if not self._buffers.graphs:
+            if GRAPHS and not self._buffers.graphs:
                 for seen in (_ROOM // 2, _ROOM):
                     for count in _USUAL:
                         self._graph(count, seen)
@@ -279,7 +283,7 @@ class StaticSession:
         buffers, decoder = self._buffers, self._decoder
         if total > buffers.room:
             buffers.grow(length, total)
-        if decoder.device.type == "cuda" and count <= _ROWS:
+        if GRAPHS and decoder.device.type == "cuda" and count <= _ROWS:
             logits = self._replayed(ids)
         else:
             place = _Place(
