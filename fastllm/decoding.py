@@ -4,9 +4,8 @@ Both are iterators of `Round`, one call of the target each, and know nothing abo
 token ids. The caller may stop at any round. Nothing is in flight on the device at a `yield`, and
 what is measured ends before it.
 
-A run draws its uniform numbers from a generator of its own, 2 gamma + 1 a round whatever comes of
-it: gamma for the drafter's draws, gamma for the tests of the drafts, and behind the tests of a
-draft of k tokens, at gamma + k, the one for the target's own token.
+A run draws its uniform numbers from a generator of its own, as many a round whatever comes of it
+(`uniforms`).
 """
 
 import time
@@ -77,6 +76,26 @@ def speculate(
     return _rounds(session, drafter, config, start_id, end_id, statistics)
 
 
+def uniforms(config: DecodingConfig) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """The random numbers of a run, call by call and without end.
+
+    Args:
+        config: its seed and `gamma` count.
+
+    Yields:
+        Numbers in [0, 1), float64: those of the drafter's draws, shape (gamma,); and those of the
+        tests of a draft of k tokens with the target's own draw behind them, at k, shape
+        (gamma + 1,). Without a drafter k is 0.
+    """
+    generator = torch.Generator().manual_seed(config.seed)
+    while True:
+        for_draft, for_tests = (
+            torch.rand(count, generator=generator, dtype=torch.float64)
+            for count in (config.gamma, config.gamma + 1)
+        )
+        yield for_draft, for_tests
+
+
 def _rounds(
     session: TargetSession,
     drafter: DrafterSession | None,
@@ -85,15 +104,10 @@ def _rounds(
     end_id: int | Sequence[int],
     statistics: bool,
 ) -> Iterator[Round]:
-    generator = torch.Generator().manual_seed(config.seed)
     rules, ends = Rules(end_id), end_set(end_id)
     text = [start_id]
     clock = 0.0
-    while True:
-        for_draft, for_tests = (
-            torch.rand(count, generator=generator, dtype=torch.float64)
-            for count in (config.gamma, config.gamma + 1)
-        )
+    for for_draft, for_tests in uniforms(config):
         started = time.perf_counter()
         draft = _NOTHING
         # The target adds a token of its own, so a draft of what is left minus one fills the text.

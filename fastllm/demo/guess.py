@@ -28,12 +28,14 @@ import unicodedata
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import gradio as gr
 import torch
 
+from fastllm.decoding import uniforms
 from fastllm.demo import texts, wire
 from fastllm.demo.limits import Visits
 from fastllm.demo.stage import SETTINGS, Stage, announce
@@ -357,12 +359,7 @@ class Writer:
 
 def _uniforms(config: DecodingConfig) -> list[float]:
     """A number in [0, 1) for each place of the text: those that `autoregress` draws by."""
-    generator = torch.Generator().manual_seed(config.seed)
-    rows = (
-        torch.rand(2 * config.gamma + 1, generator=generator, dtype=torch.float64)
-        for _ in range(config.max_new_tokens)
-    )
-    return [float(row[config.gamma]) for row in rows]
+    return [float(tests[0]) for _, tests in islice(uniforms(config), config.max_new_tokens)]
 
 
 def draft_of(
