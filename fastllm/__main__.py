@@ -197,7 +197,9 @@ def _add_run(commands: Any) -> None:
     parser.add_argument("article", metavar="ARTICLE", help="a text file; - reads standard input")
     parser.add_argument("--target", default="target", help="shipped target, folder or Hub model")
     parser.add_argument(
-        "--drafter", help="a shipped drafter, a folder, lookup, or none (default: lstm-after)"
+        "--drafter",
+        help="a shipped drafter, a folder, lookup, or none (default: shared-after; with "
+        "another target than the shipped one, lookup)",
     )
     parser.add_argument("--prefix", help='before the article, such as "summarize: "')
     parser.add_argument("--json", action="store_true", help="print the Trace as JSON instead")
@@ -215,7 +217,7 @@ def run(options: argparse.Namespace) -> None:
     checkpoints = import_module("fastllm.checkpoints")
     device = device_name(options.device)
     target = checkpoints.load_target(options.target, device=device, prefix=options.prefix)
-    name = options.drafter or _default_drafter(checkpoints.shipped_drafters(), options.target)
+    name = options.drafter or checkpoints.default_drafter(options.target)
     drafter = None if name == "none" else checkpoints.load_drafter(name, device=device)
     race = import_module("fastllm.race").Race(target, [drafter], text, config)
     if options.json:
@@ -251,10 +253,6 @@ def _show(race: Any) -> None:
             f"{len(trace.source)} characters."
         )
     print(terminal.counts(trace))
-
-
-def _default_drafter(shipped: Sequence[str], target: str) -> str:
-    return "lstm-after" if target == "target" and "lstm-after" in shipped else "lookup"
 
 
 # eval

@@ -16,7 +16,7 @@ from typing import Any, Literal, Protocol
 
 import torch
 
-from fastllm.checkpoints import SHIPPED, TARGET, load_drafter, load_target
+from fastllm.checkpoints import SHIPPED, TARGET, default_drafter, load_drafter, load_target
 from fastllm.drafters import Drafter
 from fastllm.errors import DataError, SettingsError
 from fastllm.race import Race
@@ -25,7 +25,7 @@ from fastllm.trace import DecodingConfig, Round, Trace
 from fastllm.vocabulary import Detokenizer
 
 AUTO = "auto"
-"""The drafter that fits: "lstm-after" for the shipped target, else "lookup", which fits any."""
+"""The drafter that fits (`fastllm.checkpoints.default_drafter`)."""
 
 Origin = Literal["accepted", "correction", "bonus", "plain"]
 
@@ -253,8 +253,7 @@ def _race(
             f"the article is a {type(article).__name__}: give one text (of several, one a call)."
         )
     if drafter == AUTO:
-        drafter = "lstm-after" if isinstance(target, str | Path) and str(target) == TARGET else None
-        drafter = drafter or "lookup"
+        drafter = default_drafter(target)
     if not isinstance(target, str | Path) and device is not None:
         _refuse_device("device", device, "target")
     if drafter_device is not None and not isinstance(drafter, str | Path):

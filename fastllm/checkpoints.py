@@ -123,6 +123,16 @@ _ENTRIES = {
 """What the `config.json` of a family's drafter must hold."""
 
 
+def default_drafter(target: Any) -> str:
+    """The drafter where none is named: of those that ship, the fastest that was trained (`bench`).
+
+    Args:
+        target: the shipped target's name, or any other target, which "lookup" fits.
+    """
+    named = isinstance(target, str | Path) and str(target) == TARGET
+    return "shared-after" if named and "shared-after" in shipped_drafters() else "lookup"
+
+
 def shipped_drafters() -> list[str]:
     """The names of the drafters that ship, in alphabetical order."""
     return sorted(

@@ -48,10 +48,7 @@ class Rules:
         Returns:
             Token ids in no order, possibly more than once.
         """
-        order = config.no_repeat_ngram or 0
-        if order:
-            self._follow(text, order)
-        return self._here(len(text) - 1, config)
+        return next(iter(self.along(text, (), config)), [])
 
     def along(
         self, text: Sequence[int], drafted: Sequence[int], config: DecodingConfig
@@ -69,23 +66,23 @@ class Rules:
         """
         if not config.no_repeat_ngram and not config.min_new_tokens:
             return []
-        found = [self.banned(text, config)]
-        for count, token in enumerate(drafted, len(text)):
-            if config.no_repeat_ngram:
-                self._add(token)
-            found.append(self._here(count, config))
-        if config.no_repeat_ngram:
-            for _ in drafted:
-                self._take_back()
-        return found
-
-    def _here(self, written: int, config: DecodingConfig) -> list[int]:
-        """What is banned behind the indexed text, which has `written` tokens and the start."""
-        found: list[int] = []
-        if config.no_repeat_ngram and len(self._text) >= self._order:
-            found += self._followers.get(self._context(), ())
-        if written < (config.min_new_tokens or 0):
-            found += self._ends
+        order = config.no_repeat_ngram or 0
+        if order:
+            self._follow(text, order)
+        early = (config.min_new_tokens or 0) - (len(text) - 1)  # places where no end may stand
+        whole = [*text, *drafted]
+        # The draft is not written into the index: what would repeat a part of it is kept here.
+        own: dict[tuple[int, ...], list[int]] = {}
+        found = []
+        for place, end in enumerate(range(len(text), len(whole) + 1)):
+            barred = [*self._ends] if place < early else []
+            if order:
+                context = tuple(whole[max(0, end - order + 1) : end])
+                barred += self._followers.get(context, ())
+                barred += own.get(context, ())
+                if end < len(whole):
+                    own.setdefault(context, []).append(whole[end])
+            found.append(barred)
         return found
 
     def _follow(self, text: Sequence[int], order: int) -> None:

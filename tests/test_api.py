@@ -259,7 +259,7 @@ def test_only_the_last_few_are_kept() -> None:
 def test_the_shipped_pair_is_the_default() -> None:
     article = sorted((ROOT / "assets" / "articles").glob("*.txt"))[0].read_text(encoding="utf-8")
     trace = fastllm.generate(article, device="cpu", max_new_tokens=24)
-    assert trace.drafter == "lstm-after"
+    assert trace.drafter == "shared-after"
     alone = fastllm.generate(article, drafter=None, device="cpu", max_new_tokens=24)
     assert trace.text == alone.text
     assert target_calls(trace) < target_calls(alone)

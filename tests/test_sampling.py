@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import pairwise, product
 
+import numpy as np
 import pytest
 import torch
 
@@ -28,11 +29,12 @@ from fastllm.sampling import (
     Verdict,
     distribution,
     draw,
+    drawn,
     forbid,
     judge,
     verify,
 )
-from fastllm.trace import DecodingConfig
+from fastllm.trace import DecodingConfig, Verification
 
 Table = Callable[[tuple[int, ...]], torch.Tensor]
 """What was written -> a distribution, shape (V,), float64."""
@@ -241,10 +243,10 @@ def test_verification_leaves_the_target_distribution(rule: str, case: str, gamma
     assert error(found, target) < 1e-12
 
 
-def on_device(rule: str) -> Verify:
+def on_device(rule: Verification) -> Verify:
     """What runs where the distributions are on a device: the same operations, on any."""
     return lambda p, draft, uniforms: sampling._verify_on_device(
-        p, draft, uniforms, rule, 1.0, "linear"  # type: ignore[arg-type]
+        p, draft, uniforms, rule, 1.0, "linear"
     )
 
 
@@ -380,7 +382,7 @@ def test_the_expected_number_accepted_is_that_of_all_outcomes(case: str) -> None
         assert sum(chance for chance, _, _ in stood) == pytest.approx(1)
         means[name] = sum(chance * verdict.accepted for chance, _, verdict in stood)
         wanted = sum(
-            chance * expected_accepted(verdict.p, verdict.q, name)  # type: ignore[arg-type]
+            chance * expected_accepted(verdict.p, verdict.q, name)
             for chance, _, verdict in stood
         )
         assert means[name] == pytest.approx(wanted, abs=1e-12)
@@ -752,6 +754,30 @@ def test_draws_from_a_large_vocabulary_follow_it() -> None:
         assert row[token] > 0
         share = float(row[:token].double().sum() / row.double().sum())
         assert share == pytest.approx(float(uniform), abs=1e-4)
+
+
+@pytest.mark.parametrize("size", [1, 255, 256, 257, 1000])
+def test_a_draw_by_strides_inverts_the_cumulative_sum(size: int) -> None:
+    row = torch.rand(size, generator=torch.Generator().manual_seed(size), dtype=torch.float64)
+    row[: size // 3] = 0
+    whole = row.cumsum(0)
+    for uniform in torch.linspace(0, LAST, 301, dtype=torch.float64).tolist():
+        assert drawn(row, uniform) == int((whole <= uniform * whole[-1]).sum())
+
+
+@pytest.mark.parametrize("other", [0.0, 0.001, 0.1])
+@pytest.mark.parametrize("share", [1e-6, 0.3, 1.0])
+def test_the_surplus_over_a_sparse_row_is_the_sum_of_what_is_missing(
+    other: float, share: float
+) -> None:
+    size, named = 10, 4
+    chances = np.array([1.0, 2.0, 3.0, 4.0]) / 10 * (1 - other * (size - named))
+    row = SparseRow([7, 0, 3, 9], chances, other)
+    for seed in range(20):
+        p = torch.rand(size, generator=torch.Generator().manual_seed(seed)) ** 8
+        target = (p / p.sum()).numpy()
+        wanted = float(row.missing(target, share).sum(dtype=np.float64))
+        assert row.surplus(target, share) == pytest.approx(wanted, rel=1e-4, abs=1e-7)
 
 
 LOGITS = torch.tensor([0.5, 0.1, 0.3, 0.1]).log()

@@ -27,7 +27,14 @@ import torch
 from fastllm.drafters import Drafter, DrafterSession
 from fastllm.drafters.lookup import ArticleLookup
 from fastllm.drafters.neural import NeuralSession
-from fastllm.sampling import DenseProposal, Draft, OneHotProposal, distribution, draw, forbid
+from fastllm.sampling import (
+    DenseProposal,
+    Draft,
+    OneHotProposal,
+    drawn,
+    most_likely,
+    ruled_distribution,
+)
 from fastllm.targets import Encoding
 from fastllm.trace import DecodingConfig
 
@@ -112,6 +119,7 @@ class AheadSession(NeuralSession):
         tokens: list[int] = []
         kept: list[torch.Tensor] = []
         rows: list[torch.Tensor] = []
+        numbers = uniforms.tolist()
         for position in range(k):
             if self._read[: len(text)] != text:
                 left = k - 1 - position
@@ -120,13 +128,11 @@ class AheadSession(NeuralSession):
             logits = self._model.logits(self._features[len(text) - 1])
             kept.append(logits)
             banned = self._rules.banned(text, config)
-            if banned:
-                logits = forbid(logits[None], [banned])[0]
             if config.temperature == 0:
-                token = int(logits.argmax())
+                token = most_likely(logits[None], [banned])[0]
             else:
-                rows.append(distribution(logits, config))
-                token = int(draw(rows[-1], uniforms[position]))
+                rows.append(ruled_distribution(logits[None], [banned], config)[0])
+                token = drawn(rows[-1], numbers[position])
             tokens.append(token)
             if position == k - 1 or self._stops(token, kept[-1], config):
                 break

@@ -20,7 +20,14 @@ from safetensors.torch import load_file, save_file
 from fastllm.drafters.length import LengthRule, confidence
 from fastllm.errors import CheckpointError, SettingsError
 from fastllm.rules import Rules
-from fastllm.sampling import DenseProposal, Draft, OneHotProposal, distribution, draw, forbid
+from fastllm.sampling import (
+    DenseProposal,
+    Draft,
+    OneHotProposal,
+    drawn,
+    most_likely,
+    ruled_distribution,
+)
 from fastllm.targets import Encoding
 from fastllm.trace import DecodingConfig
 
@@ -328,17 +335,16 @@ class NeuralSession:
         tokens: list[int] = []
         kept: list[torch.Tensor] = []
         rows: list[torch.Tensor] = []
+        numbers = uniforms.tolist()
         for position in range(k):
             logits = self._model.logits(self._features[-1])
             kept.append(logits)
             banned = self._rules.banned(self._read, config)
             if config.temperature == 0:
-                token = _best(logits, banned)
+                token = most_likely(logits[None], [banned])[0]
             else:
-                if banned:
-                    logits = forbid(logits[None], [banned])[0]
-                rows.append(distribution(logits, config))
-                token = int(draw(rows[-1], uniforms[position]))
+                rows.append(ruled_distribution(logits[None], [banned], config)[0])
+                token = drawn(rows[-1], numbers[position])
             tokens.append(token)
             if position == k - 1 or self._stops(token, kept[-1], config):
                 break
@@ -370,18 +376,6 @@ class NeuralSession:
         self._read.extend(tokens)
         self._features.extend(features)
         self._states.extend(states)
-
-
-def _best(logits: torch.Tensor, banned: Sequence[int]) -> int:
-    """The most likely token (V,) that is not banned."""
-    # numpy finds it in a few microseconds; torch takes ten times as long on one row of a CPU
-    row: Any = logits.numpy() if logits.device.type == "cpu" and logits.dtype in _NUMPY else logits
-    token = int(row.argmax())
-    return int(forbid(logits[None], [banned]).argmax()) if token in banned else token
-
-
-_NUMPY = (torch.float32, torch.float64)
-"""Types that are numpy's own."""
 
 
 @torch.inference_mode()
