@@ -6,9 +6,10 @@ evaluating it once in each cell and weighting with the cell's size gives exact p
 sampling, no noise. That a cell holds one outcome is checked at its edges.
 """
 
+import random
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from functools import cache, partial
 from itertools import pairwise, product
 
 import numpy as np
@@ -51,18 +52,18 @@ EDGE = 1e-9
 
 
 def random_table(size: int, seed: int, zeros: float = 0.0) -> Table:
-    """A random distribution behind every prefix; a share of its entries is exactly 0."""
-    known: dict[tuple[int, ...], torch.Tensor] = {}
-    generator = torch.Generator().manual_seed(seed)
+    """A random distribution behind every prefix; a share of its entries is exactly 0.
 
+    Each depends on its prefix alone, and not on what was asked for before it.
+    """
+
+    @cache
     def row(written: tuple[int, ...]) -> torch.Tensor:
-        if written not in known:
-            weights = torch.rand(size, generator=generator, dtype=torch.float64) ** 2
-            weights[torch.rand(size, generator=generator) < zeros] = 0
-            if weights.sum() == 0:
-                weights[0] = 1
-            known[written] = weights / weights.sum()
-        return known[written]
+        numbers = random.Random(f"{seed} {written}")
+        plain = [numbers.random() ** 2 for _ in range(size)]
+        kept = [0.0 if numbers.random() < zeros else weight for weight in plain]
+        weights = torch.tensor(kept if any(kept) else [1.0] + kept[1:], dtype=torch.float64)
+        return weights / weights.sum()
 
     return row
 
