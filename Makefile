@@ -1,6 +1,7 @@
 # Each target is one command from a bare clone. `make` alone lists them.
 #
 #   PYTHON   the interpreter that makes the environment (3.11 or newer)
+#   PORT     where demo serves the page; the first free one from 7860 by default
 #   VENV     where the environment lies
 #   DATA     for checkpoints: a folder with train, validation and articles as .jsonl.xz;
 #            for bench: with test
@@ -32,7 +33,7 @@ help:
 	@echo "make checkpoints DATA=FOLDER [SCALE=0.01]   train everything that ships, anew"
 
 demo: $(DEMO_INSTALLED)
-	$(RUN) app.py
+	$(RUN) app.py $(if $(PORT),--port $(PORT))
 
 test: $(TEST_INSTALLED)
 	$(RUN) -m pytest

@@ -51,7 +51,9 @@ _ELSEWHERE = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command; returns its exit code."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    options = build_parser(given).parse_args(given)
+    options, unknown = build_parser(given).parse_known_args(given)
+    if unknown:  # told by the command's own parser, whose usage names what there is
+        options.usage(f"unrecognized arguments: {' '.join(unknown)}")
     try:
         code: int | None = options.handle(options)
     except FastLLMError as error:
@@ -79,6 +81,8 @@ def build_parser(given: Sequence[str] = ()) -> argparse.ArgumentParser:
     _add_eval(commands)
     _add_bench(commands)
     _add_run(commands)
+    for command in commands.choices.values():
+        command.set_defaults(usage=command.error)
     return parser
 
 

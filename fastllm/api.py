@@ -250,7 +250,8 @@ def _race(
 ) -> Race:
     if not isinstance(article, str):
         raise DataError(
-            f"the article is a {type(article).__name__}: give one text (of several, one a call)."
+            f"the article is of type {type(article).__name__}: give one text, of several one a "
+            "call."
         )
     if drafter == AUTO:
         drafter = default_drafter(target)

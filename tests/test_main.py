@@ -167,6 +167,18 @@ def test_errors_are_a_message_and_the_code_2(
         assert "Traceback" not in caught.err
 
 
+@pytest.mark.parametrize("command", ["run", "eval", "bench", "train", "study"])
+def test_an_unknown_flag_shows_the_usage_of_its_command(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = [command, "a.txt"] if command == "run" else [command]
+    with pytest.raises(SystemExit, match="2"):
+        main([*given, "--no-such-flag"])
+    said = capsys.readouterr().err
+    assert f"usage: fastllm {command} " in said
+    assert "unrecognized arguments: --no-such-flag" in said
+
+
 def test_a_wrong_flag_ends_with_usage(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="2"):
         main(["run", "a.txt", "--gamma", "many"])

@@ -159,6 +159,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
     Raises:
         SettingsError: it is not one.
     """
+    if not path.is_file():
+        raise SettingsError(f"{path} does not exist: give a recipe, such as those in recipes/.")
     try:
         tree = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError) as error:

@@ -217,8 +217,8 @@ def test_articles_already_chosen_are_not_taken_for_others(
     [
         (["train"], "give --drafter"),
         (["train", "--drafter", "lstm", "--data", "x"], "--exp_name is missing"),
-        (["train", "--target", "none.yaml", "--data", "x"], "not a readable YAML"),
-        (["train", "--recipe", "none.yaml"], "not a readable YAML"),
+        (["train", "--target", "none.yaml", "--data", "x"], "none.yaml does not exist"),
+        (["train", "--recipe", "none.yaml"], "none.yaml does not exist"),
         (["train", "--drafter", "lstm", "--loss", "ce", "--kd_loss", "fkl"], "two names"),
         (["train", "--drafter", "lstm", "--kd_temp", "8"], "belongs to a divergence"),
         (["train", "--drafter", "lstm", "--kd_loss", "fkl", "--kd_temp", "0"], "above 0"),
