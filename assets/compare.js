@@ -3,15 +3,6 @@
    before this file. Text enters the page through textContent alone. What one takes home is made here. */
 
 const root = element.querySelector(".fl-compare");
-const say = (sentence, ...values) => values.reduce((text, value) => text.replace("{}", () => value), sentence);
-
-function make(tag, className, text, attributes) {
-  const node = document.createElement(tag);
-  if (className) node.className = className;
-  if (text !== undefined) node.textContent = text;
-  for (const [name, value] of Object.entries(attributes || {})) node.setAttribute(name, value);
-  return node;
-}
 
 const button = (text, act) => {
   const node = make("button", "fl-take", text, { type: "button" });
@@ -32,7 +23,6 @@ ui.keep.append(
   make("span", "fl-soft", words.save_note),
 );
 root.append(ui.status, ui.progress, ui.said, ui.tables, ui.keep);
-const reveal = (node, shown) => node.classList.toggle("fl-hidden", !shown);
 reveal(ui.progress, false);
 reveal(ui.keep, false);
 
@@ -59,8 +49,9 @@ function take(row) {
     ui.status.textContent = left ? `${place} (${say(words.left, Math.ceil(left))})` : place;
   } else if (row.row === "article") {
     known.articles.push(row);
-    ui.progress.value = known.articles.length;
-  } else if (row.row === "end") finish(row);
+    ui.progress.value = row.article + 1;
+  } else if (row.row === "left_out") ui.progress.value = row.article + 1;
+  else if (row.row === "end") finish(row);
 }
 
 function finish(row) {
@@ -145,7 +136,6 @@ function draw() {
   ui.tables.replaceChildren(...parts);
 }
 
-const percent = (share) => `${Math.round(100 * share)} %`;
 const signed = (value, digits) => (value > 0 ? "+" : value < 0 ? "−" : "") + Math.abs(value).toFixed(digits);
 const note = (text) => make("p", "fl-soft fl-compare-note", text);
 const warn = (text) => make("p", "fl-notice fl-compare-note", text);
@@ -185,13 +175,6 @@ function sheet(label, header, rows) {
 
 /* Take home. */
 
-function download(name, kind, text) {
-  const link = make("a", "", undefined, { download: name });
-  link.href = URL.createObjectURL(new Blob([text], { type: kind }));
-  link.click();
-  setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
-}
-
 /* Quoted, and nothing that a spreadsheet would take for a formula. */
 const field = (value) => {
   const text = typeof value === "string" && /^[=+\-@\t\r]/.test(value) ? `'${value}` : String(value ?? "");
@@ -218,45 +201,38 @@ function json() {
 
 /* Rows as they come, and the buttons outside. */
 
-let head = "";
-let read = 0;
+let stopping = false;
 
-function update() {
-  const value = typeof props.value === "string" ? props.value : "";
-  const whole = value.lastIndexOf("\n") + 1;
-  if (!whole) return;
-  const first = value.slice(0, value.indexOf("\n"));
-  if (first !== head) {
-    head = first;
-    read = 0;
-  }
-  if (whole <= read) return;
-  for (const text of value.slice(read, whole).split("\n")) if (text) take(JSON.parse(text));
-  read = whole;
+function advance() {
   draw();
   if (known.end) settle();
+  else if (stopping) ui.status.textContent = words.stopping;
 }
 
 function settle() {
   document.body.classList.remove("fl-comparing");
+  stopping = false;
   reveal(ui.keep, Boolean(known?.articles.length));
 }
 
 const listen = (what, act) => window.addEventListener(`fastllm-compare-${what}`, act);
+const running = () => document.body.classList.contains("fl-comparing");
 listen("go", () => {
   document.body.classList.add("fl-comparing");
   ui.status.textContent = words.waiting;
 });
 listen("stop", () => {
-  if (!document.body.classList.contains("fl-comparing")) return;
-  reveal(ui.progress, false);
-  ui.status.textContent = say(words.stopped, known?.articles.length ?? 0, known?.start.articles.length ?? 0);
-  settle();
+  if (!running()) return;
+  stopping = true;
+  ui.status.textContent = words.stopping;
 });
 listen("failed", () => {
+  // Gradio calls what was stopped a failure too, once the server has let go of it.
+  if (!running()) return;
   reveal(ui.progress, false);
-  ui.status.textContent = words.failed;
+  ui.status.textContent = stopping
+    ? say(words.stopped, known?.articles.length ?? 0, known?.start.articles.length ?? 0)
+    : words.failed;
   settle();
 });
-watch("value", update);
-update();
+follow(take, advance);

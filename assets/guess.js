@@ -6,17 +6,7 @@
 const board = element.querySelector(".fl-game");
 const fold = document.getElementById("fl-game");
 const field = () => fold.querySelector("#fl-game-words textarea, #fl-game-words input");
-const say = (sentence, ...values) => values.reduce((text, value) => text.replace("{}", () => value), sentence);
-const percent = (p) => (p > 0.995 && p < 1 ? ">99 %" : p > 0 && p < 0.01 ? "<1 %" : `${Math.round(100 * p)} %`);
 const SIGNS = { accepted: "✓", begun: "✓", refused: "×", dropped: "–" };
-
-function make(tag, className, text, attributes) {
-  const node = document.createElement(tag);
-  if (className) node.className = className;
-  if (text !== undefined) node.textContent = text;
-  for (const [name, value] of Object.entries(attributes || {})) node.setAttribute(name, value);
-  return node;
-}
 
 /* The text so far: made once, so that what reads it aloud hears only what changes. */
 
@@ -169,6 +159,7 @@ const busy = (on, text) => {
 
 let drawn = null;
 let again = false;
+let stopping = false;
 
 function update() {
   const value = typeof props.value === "string" ? props.value : "";
@@ -185,12 +176,20 @@ function update() {
   again = false;
 }
 
-window.addEventListener("fastllm-guess", () => busy(true, words.checking));
-window.addEventListener("fastllm-guess-failed", () => {
-  // Gradio calls a turn that was stopped a failed one too.
-  if (fold.classList.contains("fl-game-busy")) busy(false, words.failed);
+const waited = () => fold.classList.contains("fl-game-busy");
+window.addEventListener("fastllm-guess", () => {
+  stopping = false;
+  busy(true, words.checking);
 });
-window.addEventListener("fastllm-guess-stop", () => { if (fold.classList.contains("fl-game-busy")) busy(false, words.stopped); });
+window.addEventListener("fastllm-guess-stop", () => {
+  if (!waited()) return;
+  stopping = true;
+  busy(true, words.stopping);
+});
+window.addEventListener("fastllm-guess-failed", () => {
+  // Gradio calls a turn that was stopped a failed one too, once the server has let go of it.
+  if (waited()) busy(false, stopping ? words.stopped : words.failed);
+});
 window.addEventListener("fastllm-guess-again", () => {
   busy(false, "");
   again = Boolean(drawn);

@@ -5,7 +5,7 @@
 let pinned = null;
 let described = null;
 
-const figure = (p) => (p === 0 || p === 1 ? String(p) : p.toFixed(p < 0.01 ? 4 : 2));
+const figure = (p) => (p === 0 || p === 1 ? String(p) : p < 0.0001 ? "<0.0001" : p.toFixed(p < 0.01 || p > 0.995 ? 4 : 2));
 
 /* The drawn number on a line from 0 to 1, whose part below the threshold is filled. */
 function testLine(test) {

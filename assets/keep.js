@@ -20,13 +20,6 @@ async function copy(text, field) {
   }
 }
 
-function download(name, kind, text) {
-  const link = make("a", "", undefined, { download: name });
-  link.href = URL.createObjectURL(new Blob([text], { type: kind }));
-  link.click();
-  setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
-}
-
 const slug = () => (race.start.article || "race").toLowerCase().replace(/[^a-z0-9]+/g, "-").replace(/^-|-$/g, "") || "race";
 
 /* The form of assets/recorded/race.json: `Trace.from_json` reads each of the traces. */
@@ -44,7 +37,7 @@ function replayText() {
   const { traces, code, source, ...last } = end;
   const rounds = race.lanes.flatMap((lane) => lane.rounds).sort((a, b) => a.to - b.to);
   const rows = [
-    { ...start, mode: "recorded", notices: [] },
+    { ...start, mode: "recorded" },
     ...rounds.map(({ node, index, guessed, look, ...row }) => row),
     last,
   ];

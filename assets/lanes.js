@@ -1,11 +1,11 @@
 /* The live view, first part: its frame, its lanes and their words.
 
-   `build.script` joins lanes.js, replay.js, inspect.js, keep.js and rows.js into one function, which is
-   the `js_on_load` of a gr.HTML whose value is a growing NDJSON text (the rows of fastllm/demo/wire.py);
-   `element`, `props` and `watch` are Gradio's, `words` (every sentence) stands before this file. A race
-   is kept as it came; the replay lives wholly here, and the same function plays it in a file that a
-   visitor took home. Whatever a visitor or a model wrote enters the page through textContent, never as
-   markup. All layout is written once a frame and never read in between. */
+   `build.script` joins shared.js, lanes.js, replay.js, inspect.js, keep.js and rows.js into one function,
+   which is the `js_on_load` of a gr.HTML whose value is a growing NDJSON text (the rows of
+   fastllm/demo/wire.py); `element`, `props` and `watch` are Gradio's, `words` (every sentence) stands
+   before these files. A race is kept as it came; the replay lives wholly here, and the same function
+   plays it in a file that a visitor took home. Whatever a visitor or a model wrote enters the page
+   through textContent, never as markup. All layout is written once a frame and never read in between. */
 
 const root = element.querySelector(".fl-race");
 const calm = matchMedia("(prefers-reduced-motion: reduce)").matches;
@@ -14,20 +14,9 @@ const STATES = ["accepted", "refused", "correction", "bonus"];
 const SPEEDS = [1 / 64, 1 / 32, 1 / 16, 1 / 8, 1 / 4, 1 / 2, 1, 2, 4];
 const USUAL_SPEED = 3; // of SPEEDS; a race too short to be followed at it is slowed down further
 
-const say = (sentence, ...values) => values.reduce((text, value) => text.replace("{}", () => value), sentence);
-const percent = (p) => (p > 0.995 && p < 1 ? ">99 %" : p > 0 && p < 0.01 ? "<1 %" : `${Math.round(100 * p)} %`);
 // Signs that turn the direction of what follows: the words of others must not reorder those around them.
 const TURNS = /[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]/g;
 const seconds = (value) => value.toFixed(value < 10 ? 2 : 1);
-const reveal = (node, shown) => node.classList.toggle("fl-hidden", !shown);
-
-function make(tag, className, text, attributes) {
-  const node = document.createElement(tag);
-  if (className) node.className = className;
-  if (text !== undefined) node.textContent = text;
-  for (const [name, value] of Object.entries(attributes || {})) node.setAttribute(name, value);
-  return node;
-}
 
 /* Text that is already there is not set again: it would be laid out again. */
 const write = (node, text) => { if (node.textContent !== text) node.textContent = text; };
@@ -87,7 +76,7 @@ const clockBox = make("span", "fl-clock");
 clockBox.append(ui.clock);
 ui.replay.append(ui.play, ui.position, clockBox, ui.speed, ui.axis);
 root.append(
-  ui.status, ui.notices, ui.bars, ui.tabs, ui.lanes, ui.wrong, ui.cut, ui.verdict, ui.same, ui.replay, ui.legend,
+  ui.status, ui.notices, ui.bars, ui.tabs, ui.lanes, ui.verdict, ui.same, ui.replay, ui.legend, ui.wrong, ui.cut,
   ui.keep, ui.detail,
 );
 
@@ -100,7 +89,7 @@ function begin(start) {
   race.lanes = start.lanes.map((lane, index) => makeLane(lane, index));
   race.tab = Math.max(0, race.lanes.length - 1);
   ui.bars.replaceChildren(make("p", "fl-headline", words.headline), ...race.lanes.map((lane) => lane.row));
-  ui.bars.firstChild.append(make("span", "fl-soft", ` ${words.headline_note}`));
+  ui.bars.firstChild.append(make("span", "fl-soft", ` ${start.greedy ? words.headline_note : words.headline_sampled}`));
   ui.lanes.replaceChildren(...race.lanes.map((lane) => lane.card));
   ui.lanes.dataset.count = race.lanes.length;
   ui.tabs.replaceChildren(...race.lanes.map((lane) => lane.tab));

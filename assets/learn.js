@@ -3,29 +3,11 @@
    before this file. Text enters the page through textContent alone. */
 
 const root = element.querySelector(".fl-learn");
-const SVG = "http://www.w3.org/2000/svg";
 const WIDTH = 380, HEIGHT = 190, LEFT = 32, RIGHT = 46, TOP = 10, BOTTOM = 24;
 const ALPHA = 0; // the first of a pair of numbers, the other being tau
 const TICKS = [0, 0.25, 0.5, 0.75, 1]; // the whole of alpha, so that what is flat looks flat
 
-const say = (sentence, ...values) => values.reduce((text, value) => text.replace("{}", () => value), sentence);
-const reveal = (node, shown) => node.classList.toggle("fl-hidden", !shown);
 const count = (number) => number.toLocaleString("en-US");
-
-function make(tag, className, text, attributes) {
-  const node = document.createElement(tag);
-  if (className) node.className = className;
-  if (text !== undefined) node.textContent = text;
-  for (const [name, value] of Object.entries(attributes || {})) node.setAttribute(name, value);
-  return node;
-}
-
-function shape(tag, attributes, text) {
-  const node = document.createElementNS(SVG, tag);
-  for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
-  if (text !== undefined) node.textContent = text;
-  return node;
-}
 
 const ui = {
   status: make("p", "fl-learn-status", words.before, { role: "status" }),
@@ -132,34 +114,25 @@ function entry(kind, text) {
 
 /* Rows as they come. When the training is over the live view is told that its race begins. */
 
-let head = "";
-let read = 0;
 let phase = ""; // "", "training", or "racing"
+let stopping = false;
 
 function enter(next) {
   phase = next;
+  stopping = stopping && next !== "";
   document.body.classList.toggle("fl-learning", next !== "");
 }
 
-function update() {
-  const value = typeof props.value === "string" ? props.value : "";
-  const whole = value.lastIndexOf("\n") + 1;
-  if (!whole) return;
-  const first = value.slice(0, value.indexOf("\n"));
-  if (first !== head) {
-    head = first;
-    read = 0;
-  }
-  if (whole <= read) return;
-  for (const text of value.slice(read, whole).split("\n")) if (text) take(JSON.parse(text));
-  read = whole;
+function advance() {
   draw();
-  if (!known.taught || phase !== "training") return;
-  if (!known.taught.race) return enter("");
-  enter("racing");
-  window.dispatchEvent(new Event("fastllm-go"));
-  const calm = matchMedia("(prefers-reduced-motion: reduce)").matches;
-  document.querySelector("#fl-view")?.scrollIntoView({ block: "start", behavior: calm ? "auto" : "smooth" });
+  if (stopping) ui.status.textContent = words.stopping;
+  else if (known.taught && phase === "training") {
+    if (!known.taught.race) return enter("");
+    enter("racing");
+    window.dispatchEvent(new Event("fastllm-go"));
+    const calm = matchMedia("(prefers-reduced-motion: reduce)").matches;
+    document.querySelector("#fl-view")?.scrollIntoView({ block: "start", behavior: calm ? "auto" : "smooth" });
+  }
 }
 
 const listen = (what, act) => window.addEventListener(`fastllm-${what}`, act);
@@ -168,24 +141,24 @@ listen("learn-go", () => {
   ui.status.textContent = words.waiting;
 });
 listen("learn-stop", () => {
-  if (!phase) return;
-  const racing = phase === "racing";
-  enter("");
-  reveal(ui.progress, false);
-  ui.status.textContent = racing ? words.stopped_race : words.stopped;
-  if (racing) window.dispatchEvent(new Event("fastllm-stop"));
+  if (!phase || stopping) return;
+  stopping = true;
+  ui.status.textContent = words.stopping;
+  if (phase === "racing") window.dispatchEvent(new Event("fastllm-stop"));
 });
 listen("learn-failed", () => {
-  // Gradio calls what was stopped a failure too, once the server has answered: too late.
+  // Gradio calls what was stopped a failure too, once the server has let go of it.
   if (!phase) return;
   const racing = phase === "racing";
+  ui.status.textContent = !stopping ? words.failed : racing ? words.stopped_race : words.stopped;
   enter("");
   reveal(ui.progress, false);
-  ui.status.textContent = words.failed;
   if (racing) window.dispatchEvent(new Event("fastllm-failed"));
 });
-listen("learn-done", () => enter(""));
+listen("learn-done", () => {
+  if (stopping) ui.status.textContent = known.taught?.race ? words.raced : words.taught;
+  enter("");
+});
 // The other Stop, beside the live view, stops this race as well.
-listen("stop", () => { if (phase === "racing") document.querySelector("#fl-learn-stop")?.click(); });
-watch("value", update);
-update();
+listen("stop", () => { if (phase === "racing" && !stopping) document.querySelector("#fl-learn-stop")?.click(); });
+follow(take, advance);

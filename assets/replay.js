@@ -67,16 +67,20 @@ function show(at, dragged = false) {
   root.classList.toggle("fl-moving", Boolean(moving));
 }
 
+const LEVEL = 0.05; // of the logarithm of a ratio: within 5 % two lanes are as fast
+
 function writeNumbers(lane, done) {
   const clock = byCall() ? lane.rounds[lane.shown - 1]?.to ?? 0 : Math.min(race.at, clockOf(lane));
   const result = race.end?.lanes[race.lanes.indexOf(lane)];
   let time = say(words.seconds, seconds(clock));
   if (done && result?.speed_up) {
     const ratio = result.speed_up;
-    time += " · " + (ratio >= 1 ? say(words.speed_up, ratio.toFixed(1)) : say(words.slower, (1 / ratio).toFixed(1)));
+    if (Math.abs(Math.log(ratio)) < LEVEL) time += ` · ${words.level}`;
+    else time += " · " + (ratio > 1 ? say(words.speed_up, ratio.toFixed(1)) : say(words.slower, (1 / ratio).toFixed(1)));
   }
   write(lane.time, time);
-  if (!done || !result) write(lane.foot, "\u00a0");
+  if (!lane.shown && !byCall()) write(lane.foot, words.reading); // nothing is written before the encoding is done
+  else if (!done || !result) write(lane.foot, "\u00a0");
   else if (!result.drafted) write(lane.foot, words.alone_calls);
   else {
     const rate = (result.tokens / Math.max(1, result.calls)).toFixed(1);
@@ -92,7 +96,7 @@ function describe() {
   const pace = speed < 1 ? say(words.slowed, Math.round(1 / speed)) : speed > 1 ? say(words.sped, speed) : words.real;
   const place = start.hardware ? ` ${words.on} ${start.hardware}` : "";
   const title = start.article ? ` · ${start.article}` : "";
-  const manner = writing() ? words.writing : byCall() ? words.call_pace : pace;
+  const manner = stopping ? words.stopping : writing() ? words.writing : byCall() ? words.call_pace : pace;
   ui.about.textContent = `${place} · ${manner}${title}`;
 }
 
@@ -109,6 +113,7 @@ function suit() {
 /* By call, a replay takes as long as it would by time: a call is as long as the slowest lane's mean. */
 const pace = () => Number(ui.speed.value) * (byCall() ? total() / Math.max(1e-9, longestClock()) : 1);
 
+let stopping = false; // a live race that the visitor has stopped, and the server not yet
 let frame = 0;
 let before = 0;
 let waiting = 0;

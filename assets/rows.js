@@ -75,7 +75,11 @@ function schedule() {
 
 /* The buttons outside say what they do. */
 
-const running = (on) => document.body.classList.toggle("fl-running", on);
+const ongoing = () => document.body.classList.contains("fl-running");
+const running = (on) => {
+  document.body.classList.toggle("fl-running", on);
+  stopping = stopping && on;
+};
 const note = (text) => { ui.notices.replaceChildren(make("p", "fl-notice", text)); };
 
 /* Gradio knows the place in the queue, and shows it in words that are hidden here: "queue: 2/3 | 1.2s". */
@@ -92,17 +96,36 @@ window.addEventListener("fastllm-go", () => {
   play(false);
   ui.badge.textContent = words.waiting;
   ui.badge.className = "fl-badge fl-live";
-  called_off = false;
+  stopping = called_off = false;
   root.classList.add("fl-waiting");
   wait();
 });
-function halt(reason) {
-  // Gradio calls a race that was stopped a failed one too, once the server has answered: too late.
-  if (!document.body.classList.contains("fl-running")) return;
-  running(false);
+
+/* What is written stands still at once. It is over when the server has let go of it: until then Gradio
+   takes it for a race that goes on, and begins no other. */
+window.addEventListener("fastllm-stop", () => {
+  if (!ongoing() || stopping) return;
+  stopping = true;
   called_off = root.classList.contains("fl-waiting");
   root.classList.remove("fl-waiting");
-  if (race?.live && !race.end) {
+  halt();
+});
+
+/* Gradio calls what was stopped a failure too. */
+window.addEventListener("fastllm-failed", () => {
+  if (!ongoing()) return;
+  const told = [...document.querySelectorAll('.error [data-testid="toast-text"]')].pop()?.textContent.trim();
+  const reason = stopping ? words.stopped : told ? say(words.refused_start, told) : words.failed;
+  called_off ||= root.classList.contains("fl-waiting");
+  root.classList.remove("fl-waiting");
+  if (race && !stopping) show(total()); // the race before it, whole
+  running(false);
+  halt();
+  note(reason);
+});
+
+function halt() {
+  if (race?.live && !race.end && !called_off) {
     race.halted = true;
     show(total());
   }
@@ -110,12 +133,9 @@ function halt(reason) {
   else {
     ui.badge.textContent = "";
     ui.badge.className = "fl-badge";
-    ui.about.textContent = words.nothing;
+    ui.about.textContent = stopping ? words.stopping : words.nothing;
   }
-  note(reason);
 }
-window.addEventListener("fastllm-failed", () => halt(words.failed));
-window.addEventListener("fastllm-stop", () => halt(words.stopped));
 watch("value", () => {
   schedule();
   if (props.value.includes('{"row":"end"')) running(false);

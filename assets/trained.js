@@ -3,23 +3,7 @@
    through textContent. */
 
 const page = element.querySelector(".fl-cards");
-const SVG = "http://www.w3.org/2000/svg";
 const WIDTH = 340, HEIGHT = 150, LEFT = 38, RIGHT = 12, TOP = 10, BOTTOM = 24;
-
-function node(tag, className, text, attributes) {
-  const made = document.createElement(tag);
-  if (className) made.className = className;
-  if (text !== undefined) made.textContent = text;
-  for (const [name, value] of Object.entries(attributes || {})) made.setAttribute(name, value);
-  return made;
-}
-
-function shape(tag, attributes, text) {
-  const made = document.createElementNS(SVG, tag);
-  for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
-  if (text !== undefined) made.textContent = text;
-  return made;
-}
 
 function curve(title, lines, family) {
   const points = lines.flat();
@@ -44,24 +28,24 @@ function curve(title, lines, family) {
     const [step, value] = line.at(-1);
     chart.append(shape("circle", { cx: across(step), cy: up(value), r: 3.5, class: `fl-dot fl-line-${kind}` }));
   });
-  const figure = node("figure", "fl-figure");
-  figure.append(node("figcaption", "", title), chart);
+  const figure = make("figure", "fl-figure");
+  figure.append(make("figcaption", "", title), chart);
   return figure;
 }
 
 function table(header, rows) {
-  const made = node("table", "fl-facts");
+  const made = make("table", "fl-facts");
   if (header) {
-    const line = node("tr");
-    line.append(node("td"), ...header.map((title) => node("th", "", title, { scope: "col" })));
-    const top = node("thead");
+    const line = make("tr");
+    line.append(make("td"), ...header.map((title) => make("th", "", title, { scope: "col" })));
+    const top = make("thead");
     top.append(line);
     made.append(top);
   }
-  const body = node("tbody");
+  const body = make("tbody");
   for (const [label, ...values] of rows) {
-    const line = node("tr");
-    line.append(node("th", "", label, { scope: "row" }), ...values.map((value) => node("td", "", value)));
+    const line = make("tr");
+    line.append(make("th", "", label, { scope: "row" }), ...values.map((value) => make("td", "", value)));
     body.append(line);
   }
   made.append(body);
@@ -71,17 +55,17 @@ function table(header, rows) {
 function draw() {
   if (!props.value) return;
   const { target, families } = JSON.parse(props.value);
-  const parts = [node("p", "", words.intro)];
+  const parts = [make("p", "", words.intro)];
   for (const family of families) {
-    const part = node("section", "fl-family", undefined, { "aria-label": family.title });
-    part.append(node("h3", "", family.title));
-    const curves = node("div", "fl-curves");
+    const part = make("section", "fl-family", undefined, { "aria-label": family.title });
+    part.append(make("h3", "", family.title));
+    const curves = make("div", "fl-curves");
     for (const [name, lines] of Object.entries(family.curves)) curves.append(curve(words[name], lines, family));
     if (curves.childElementCount) {
-      const key = node("p", "fl-key");
+      const key = make("p", "fl-key");
       family.keys.forEach((name, index) => {
         const kind = /-(before|after)$/.exec(name)?.[1] ?? "other";
-        const entry = node("span", "fl-key-entry");
+        const entry = make("span", "fl-key-entry");
         const sample = shape("svg", { viewBox: "0 0 28 8", class: "fl-sample", "aria-hidden": "true" });
         sample.append(shape("path", { d: "M0 4L28 4", class: `fl-line fl-line-${kind}` }));
         entry.append(sample, family.lanes[index]);
@@ -89,15 +73,15 @@ function draw() {
       });
       part.append(key, curves);
     }
-    const recipe = node("details", "fl-recipe");
-    const scroll = node("div", "fl-scroll", undefined, { tabindex: "0", role: "group", "aria-label": `${family.title}: ${words.recipe}` });
+    const recipe = make("details", "fl-recipe");
+    const scroll = make("div", "fl-scroll", undefined, { tabindex: "0", role: "group", "aria-label": `${family.title}: ${words.recipe}` });
     scroll.append(table(family.lanes, family.facts));
-    recipe.append(node("summary", "", words.recipe), scroll);
+    recipe.append(make("summary", "", words.recipe), scroll);
     part.append(recipe);
     parts.push(part);
   }
-  const part = node("section", "fl-family", undefined, { "aria-label": words.target });
-  part.append(node("h3", "", words.target), table(null, target));
+  const part = make("section", "fl-family", undefined, { "aria-label": words.target });
+  part.append(make("h3", "", words.target), table(null, target));
   page.replaceChildren(...parts, part);
 }
 

@@ -310,7 +310,8 @@ def agreement(
         drafter: who is asked.
         encoding: the article.
         text: the start token, then what the target wrote.
-        p: the target's distributions of `text[1:]`, shape (len(text) - 1, V).
+        p: the target's distributions of `text[1:]`, shape (len(text) - 1, V)
+            (`distributions_along`).
         config: the settings that p was taken with; q is taken with them too.
     """
     session = drafter.begin(encoding)
@@ -330,6 +331,30 @@ def agreement(
         session.accept([text[place]])
     places = len(overlaps)
     return Agreement(sum(overlaps) / places, asked / places, tuple(agrees))
+
+
+def distributions_along(
+    target: Target, encoding: Encoding, written: Sequence[int], config: DecodingConfig
+) -> tuple[list[int], torch.Tensor]:
+    """What the target drew from at each place of a text that it wrote: one call reads it all.
+
+    The same tokens are barred at a place as while it was written (`fastllm.rules`).
+
+    Args:
+        target: who wrote it.
+        encoding: the article.
+        written: the tokens of the text, n of them, at least 1, the end token included where it
+            wrote one.
+        config: the settings, resolved (`fastllm.targets.resolve`).
+
+    Returns:
+        The text as `agreement` takes it, the start token and then `written`, n + 1 ids; and p, the
+        distributions of `written`, shape (n, V), float32, on the target's device.
+    """
+    text = [target.start_id, *written]
+    logits = target.begin(encoding).forward(text[:-1])
+    banned = Rules(ends_of(target)).along(text[:1], text[1:-1], config)
+    return text, distribution(forbid(logits, banned), config)
 
 
 class _Encoded:
@@ -368,9 +393,7 @@ def _measure(
         )
         for gamma, name in order[first:] + order[:first]
     }
-    text = [target.start_id, *alone.tokens]
-    banned = Rules(ends_of(target)).along(text[:1], text[1:-1], config)
-    p = distribution(forbid(target.begin(encoding).forward(text[:-1]), banned), config)
+    text, p = distributions_along(target, encoding, alone.tokens, config)
     return ArticleNumbers(
         id=article.id,
         cut=alone.cut_at is not None,

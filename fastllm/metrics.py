@@ -116,6 +116,8 @@ class SpeedUp:
 def speed_up(trace: Trace, plain: Trace) -> SpeedUp:
     """Compares a trace with a plain one of the same article, weights, device and engine.
 
+    Where the texts differ in length, as when sampling, both count for as many tokens.
+
     Raises:
         SettingsError: the two are not of the same article, target and hardware.
     """
@@ -125,9 +127,11 @@ def speed_up(trace: Trace, plain: Trace) -> SpeedUp:
                 f"the two traces differ in their {name}: a speed-up compares two runs of one "
                 "article on one target and one device."
             )
+    decoding = decode_seconds(trace) * _ratio(token_count(plain), token_count(trace))
+    encoding = trace.target_encode_seconds + trace.drafter_encode_seconds
     return SpeedUp(
-        _ratio(decode_seconds(plain), decode_seconds(trace)),
-        _ratio(seconds_with_encoding(plain), seconds_with_encoding(trace)),
+        _ratio(decode_seconds(plain), decoding),
+        _ratio(seconds_with_encoding(plain), encoding + decoding),
     )
 
 

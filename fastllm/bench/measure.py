@@ -21,10 +21,9 @@ from fastllm.decoding import autoregress, speculate
 from fastllm.drafters import Drafter, DrafterSession
 from fastllm.drafters.cost import Cost, CostMeter
 from fastllm.errors import DataError
-from fastllm.evaluate import ALONE, Say, agreement
+from fastllm.evaluate import ALONE, Say, agreement, distributions_along
 from fastllm.race import hardware, require_same_vocabulary, versions
-from fastllm.rules import Rules
-from fastllm.sampling import Draft, distribution, forbid
+from fastllm.sampling import Draft
 from fastllm.targets import Encoding, TargetSession, ends_of, resolve
 from fastllm.targets.hub import HubTarget
 from fastllm.trace import DecodingConfig, Round
@@ -428,7 +427,6 @@ class _Track:
         setting: DecodingConfig,
     ) -> None:
         """What is computed from the texts, on nobody's clock."""
-        target = self._target
         alone = texts[Lane(ALONE, None)]
         if setting.temperature == 0:
             wanted = texts.get(Lane(GENERATE, None), alone)
@@ -437,9 +435,7 @@ class _Track:
                 for lane, text in texts.items()
                 if text != wanted
             }
-        text = [target.start_id, *alone]
-        banned = Rules(ends_of(target)).along(text[:1], text[1:-1], setting)
-        p = distribution(forbid(target.begin(encoding).forward(text[:-1]), banned), setting)
+        text, p = distributions_along(self._target, encoding, alone, setting)
         entry.alphas = {
             name: agreement(drafter, encoding, text, p, setting).alpha
             for name, drafter in self._drafters.items()

@@ -15,9 +15,11 @@ Modules:
     upload    a file that a visitor opens
     compare   the lanes over several articles
     answers   typed answers to programs
-    guess     the visitor as a drafter
+    game      the visitor as a drafter: the rules of the game, and its turns
+    guess     the fold in which it is played
     learn     a drafter that learns in view, then races
     build     the page itself
+    head      what a shared link to it shows
     loading   what the page says while the models are loaded, or could not be
     measure   what the page promises, measured in a real browser
     record    the race that the first screen shows

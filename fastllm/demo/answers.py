@@ -13,8 +13,7 @@ from gradio.events import api
 
 from fastllm.demo import compare, texts, wire
 from fastllm.demo.articles import check_all
-from fastllm.demo.stage import Stage
-from fastllm.demo.work import Order
+from fastllm.demo.stage import DEVICE_QUEUE, Stage
 from fastllm.demo.worker import Lines
 from fastllm.trace import DecodingConfig
 
@@ -43,20 +42,10 @@ def add(stage: Stage) -> None:
         lenience: float = DEFAULTS.lenience,
     ) -> Iterator[dict[str, Any] | None]:
         """Races an article: every lane's text, token by token, and what each token was."""
-
-        def order() -> Order:
-            checked = stage.checked(article)
-            return Order(
-                article=checked.text,
-                lanes=stage.chosen(usual if lanes is None else lanes),
-                config=stage.config(gamma, temperature, top_p, seed, length, rule, lenience),
-                notices=checked.notices,
-                title=stage.title_of(checked.text),
-                seconds=limits.seconds_per_run,
-            )
-
+        values = (gamma, temperature, top_p, seed, length, rule, lenience)
+        chosen = usual if lanes is None else lanes
         text = ""
-        for so_far in stage.perform(request, order):
+        for so_far in stage.perform(request, lambda: stage.order(article, chosen, *values)):
             text = so_far
             yield None
         with stage.said():
@@ -94,5 +83,5 @@ def add(stage: Stage) -> None:
             yield None
         yield compare.result_of([json.loads(line) for line in text.splitlines()])
 
-    api(result, api_name="result", concurrency_id="device", concurrency_limit=1)
-    api(comparison, api_name="compare", concurrency_id=compare.DEVICE, concurrency_limit=1)
+    api(result, api_name="result", concurrency_id=DEVICE_QUEUE, concurrency_limit=1)
+    api(comparison, api_name="compare", concurrency_id=compare.COMPARE_QUEUE, concurrency_limit=1)

@@ -16,6 +16,7 @@ from fastllm.demo import (
     articles,
     compare,
     guess,
+    head,
     learn,
     loading,
     texts,
@@ -25,15 +26,23 @@ from fastllm.demo import (
 )
 from fastllm.demo.engine import Engine
 from fastllm.demo.limits import Limits
-from fastllm.demo.stage import SETTINGS, Stage, announce
-from fastllm.demo.work import Order
+from fastllm.demo.stage import (
+    ASSETS,
+    DEVICE_QUEUE,
+    FEWEST_LANES,
+    SETTINGS,
+    SHARED,
+    Stage,
+    announce,
+    literal,
+    scripted,
+)
 from fastllm.errors import DataError
 from fastllm.trace import DecodingConfig, Trace, config_defaults
 
-ASSETS = Path(__file__).resolve().parents[2] / "assets"
 RECORDED = ASSETS / "recorded" / "race.json"
 
-SCRIPTS = ("lanes.js", "replay.js", "inspect.js", "keep.js", "rows.js")
+SCRIPTS = (SHARED, "lanes.js", "replay.js", "inspect.js", "keep.js", "rows.js")
 """The parts of the live view, in `assets`, in their order."""
 
 FIRST_PLOTS = 2
@@ -71,19 +80,8 @@ def build(engine: Engine, limits: Limits, recorded: Path = RECORDED) -> gr.Block
         request: gr.Request,
     ) -> Iterator[str]:
         """Races an article; yields the rows so far as lines of JSON, again and again."""
-
-        def order() -> Order:
-            checked = stage.checked(article)
-            return Order(
-                article=checked.text,
-                lanes=stage.chosen(lanes),
-                config=stage.config(gamma, temperature, top_p, seed, length, rule, lenience),
-                notices=checked.notices,
-                title=stage.title_of(checked.text),
-                seconds=limits.seconds_per_run,
-            )
-
-        yield from stage.perform(request, order)
+        values = (gamma, temperature, top_p, seed, length, rule, lenience)
+        yield from stage.perform(request, lambda: stage.order(article, lanes, *values))
 
     def read_file(sent: str) -> tuple[str, str]:
         """A file as the article."""
@@ -97,7 +95,8 @@ def build(engine: Engine, limits: Limits, recorded: Path = RECORDED) -> gr.Block
     )
     with page:
         gr.HTML(
-            html_template=f'<div class="fl-head"><h1>{texts.TITLE}</h1><p>{texts.CLAIM}</p></div>',
+            html_template=f'<div class="fl-head"><h1>{texts.TITLE}</h1><p>{texts.CLAIM}</p>'
+            f'<p class="fl-roles">{texts.ROLES}</p></div>',
             js_on_load=None,
             apply_default_css=False,
         )
@@ -118,6 +117,13 @@ def build(engine: Engine, limits: Limits, recorded: Path = RECORDED) -> gr.Block
                 value=_default_lanes(engine.keys),
                 label=texts.LANES_LABEL,
                 container=False,
+            )
+            lanes_note = gr.HTML(
+                html_template=f'<p role="status">{texts.how_many_lanes(limits.lanes)}</p>',
+                js_on_load=None,
+                apply_default_css=False,
+                visible=False,
+                elem_id="fl-lanes-note",
             )
         if engine.missing:
             gr.HTML(
@@ -155,7 +161,7 @@ def build(engine: Engine, limits: Limits, recorded: Path = RECORDED) -> gr.Block
             cards = gr.HTML(
                 "",
                 html_template='<div class="fl-cards"></div>',
-                js_on_load=_trained_script(),
+                js_on_load=scripted("trained.js", texts.TRAINED_BROWSER),
                 apply_default_css=False,
             )
         gr.HTML(
@@ -175,6 +181,23 @@ def build(engine: Engine, limits: Limits, recorded: Path = RECORDED) -> gr.Block
             sample,
             [article, fold],
             js=_CHOOSE,
+            show_progress="hidden",
+            api_visibility="private",
+        )
+        article.change(
+            None,
+            article,
+            sample,
+            js=_named(texts.OWN_ARTICLE),
+            show_progress="hidden",
+            api_visibility="private",
+        )
+        lanes.input(
+            None,
+            lanes,
+            lanes_note,
+            js="(lanes) => ({ __type__: 'update', visible: "
+            f"lanes.length < {FEWEST_LANES} || lanes.length > {limits.lanes} }})",
             show_progress="hidden",
             api_visibility="private",
         )
@@ -222,7 +245,7 @@ def build(engine: Engine, limits: Limits, recorded: Path = RECORDED) -> gr.Block
             view,
             js=announce("go"),
             show_progress="hidden",
-            concurrency_id="device",
+            concurrency_id=DEVICE_QUEUE,
             concurrency_limit=1,
             trigger_mode="once",
             preprocess=False,  # what a program sends in a wrong form is refused in our own words
@@ -297,12 +320,6 @@ def _draw(lines: str) -> list[Any]:
     ]
 
 
-def _trained_script() -> str:
-    """`assets/trained.js` with its sentences before it."""
-    words = _literal(texts.TRAINED_BROWSER)
-    return f"const words = {words};\n" + (ASSETS / "trained.js").read_text(encoding="utf-8")
-
-
 def launch_options() -> dict[str, Any]:
     """What `launch` needs for this page: its style, the system's fonts, nothing from outside."""
     fonts = [gr.themes.Font(name) for name in ("system-ui", "Segoe UI", "Arial", "sans-serif")]
@@ -312,6 +329,7 @@ def launch_options() -> dict[str, Any]:
             primary_hue="blue", neutral_hue="slate", font=fonts, font_mono=mono
         ),
         "css": (ASSETS / "style.css").read_text(encoding="utf-8"),
+        "app_kwargs": {"middleware": head.middleware()},
         "footer_links": ["api"],
         "run_history": False,
         "ssr_mode": False,
@@ -332,17 +350,12 @@ def script(samples: Mapping[str, str]) -> str:
     style = (ASSETS / "style.css").read_text(encoding="utf-8")
     style = re.sub(r"\s+", " ", re.sub(r"/\*.*?\*/", "", style, flags=re.DOTALL)).strip()
     return (
-        f"window.fastllmSamples = {_literal(samples)};\n"
+        f"window.fastllmSamples = {literal(samples)};\n"
         "const view = function (element, props, watch) {\n"
-        f"const words = {_literal(texts.BROWSER)};\nconst sheet = {_literal(style)};\n"
+        f"const words = {literal(texts.BROWSER)};\nconst sheet = {literal(style)};\n"
         f"{parts}\n}};\n"
         "view(element, props, watch);\n"
     )
-
-
-def _literal(value: Any) -> str:
-    """A value as JavaScript."""
-    return wire.line(value).strip()
 
 
 def _opening(recorded: Path, samples: dict[str, str]) -> tuple[str, str]:
@@ -355,6 +368,9 @@ def _opening(recorded: Path, samples: dict[str, str]) -> tuple[str, str]:
     rows = wire.recorded_lines("recorded", tree["lanes"], traces, article=tree["article"])
     return (tree["article"] if tree["article"] in samples else first), "".join(rows)
 
+
+SETTING_WIDTH = 280
+"""Pixels below which a setting moves to the next row: its sentence stands beside its number."""
 
 RULE, LENIENCE = SETTINGS.index("verification"), SETTINGS.index("lenience")
 
@@ -378,7 +394,16 @@ def _settings(limits: Limits, defaults: dict[str, Any]) -> list[Any]:
     def slider(name: str, step: float, said: tuple[str, str], **more: Any) -> gr.Slider:
         low, high = _bounds(limits)[name]
         label, info = said
-        return gr.Slider(low, high, defaults[name], step=step, label=label, info=info, **more)
+        return gr.Slider(
+            low,
+            high,
+            defaults[name],
+            step=step,
+            label=label,
+            info=info,
+            min_width=SETTING_WIDTH,
+            **more,
+        )
 
     with gr.Row():
         numbers = [
@@ -386,7 +411,12 @@ def _settings(limits: Limits, defaults: dict[str, Any]) -> list[Any]:
             slider("temperature", 0.1, texts.TEMPERATURE),
             slider("top_p", 0.05, texts.TOP_P),
             gr.Number(
-                defaults["seed"], precision=0, minimum=0, label=texts.SEED[0], info=texts.SEED[1]
+                defaults["seed"],
+                precision=0,
+                minimum=0,
+                label=texts.SEED[0],
+                info=texts.SEED[1],
+                min_width=SETTING_WIDTH,
             ),
             slider("max_new_tokens", 1, texts.LENGTH),
         ]
@@ -418,6 +448,14 @@ before, or after a paste, which it would undo.
 """
 
 
+def _named(own: str) -> str:
+    """Has the dropdown say whose article is in the box: of a sample, or one of one's own."""
+    return (
+        "(text) => (Object.entries(window.fastllmSamples).find(([, known]) => known === text) "
+        f"?? [{literal(own)}])[0]"
+    )
+
+
 def _restore(limits: Limits, offered: Sequence[str]) -> str:
     """Sets what the address asks for (`linkOf` in assets/replay.js); leaves alone what it does not.
 
@@ -431,7 +469,7 @@ def _restore(limits: Limits, offered: Sequence[str]) -> str:
         "most": limits.lanes,
         "own": texts.OWN_ARTICLE,
     }
-    return f"(...values) => {{ const known = {_literal(known)};\n{_RESTORE} }}"
+    return f"(...values) => {{ const known = {literal(known)};\n{_RESTORE} }}"
 
 
 _RESTORE = """

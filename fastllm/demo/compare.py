@@ -10,14 +10,16 @@ The rows, one JSON object a line, only ever appended to:
      "greedy", "rule", "lossy", "settings", "fewest", "few"}
     {"row": "begun", "article"}
     {"row": "article", "article", "cut", "left", "lanes": [NUMBERS, ...], "table": TABLE}
+    {"row": "left_out", "article"}
     {"row": "end", "ended", "articles", "same": [state, sentence], "said": [sentence, ...],
      "notices"}
 
 "begun" says that an article, counted from 0, has the device; "left" is about how many seconds are
-to come. NUMBERS are the counts of one lane on one article: {"key", "calls", "tokens", "drafted",
-"accepted", "seconds", "same_text", "alpha"}. A TABLE has {"articles", "hardware", "target",
-"lanes": [...], "pairs": [...]}, its estimates {"value", "low", "high"} over the articles so far. No
-row holds a word of an article.
+to come. An article is "left_out" of all numbers where time was up before every lane had come to its
+end; the notices of the last row name those. NUMBERS are the counts of one lane on one article:
+{"key", "calls", "tokens", "drafted", "accepted", "seconds", "same_text", "alpha"}. A TABLE has
+{"articles", "hardware", "target", "lanes": [...], "pairs": [...]}, its estimates {"value", "low",
+"high"} over the articles so far. No row holds a word of an article.
 """
 
 import json
@@ -27,7 +29,6 @@ import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -36,9 +37,10 @@ from fastllm import metrics, report
 from fastllm.demo import articles, texts, upload, wire
 from fastllm.demo.articles import Checked
 from fastllm.demo.engine import Engine
-from fastllm.demo.stage import SETTINGS, Stage, announce
-from fastllm.demo.work import Models
+from fastllm.demo.stage import SETTINGS, Stage, announce, paragraph, scripted
+from fastllm.demo.work import Models, warmed_up
 from fastllm.demo.worker import Lines
+from fastllm.drafters import Drafter
 from fastllm.errors import DataError
 from fastllm.evaluate import (
     Agreement,
@@ -47,15 +49,11 @@ from fastllm.evaluate import (
     LaneNumbers,
     TextNumbers,
     agreement,
+    distributions_along,
     lane_numbers,
 )
 from fastllm.race import Race, hardware, versions
-from fastllm.rules import Rules
-from fastllm.sampling import distribution, forbid
-from fastllm.targets import ends_of
 from fastllm.trace import DecodingConfig, Trace
-
-ASSETS = Path(__file__).resolve().parents[2] / "assets"
 
 FEWEST = 5
 """Below so many articles no interval is shown: resamples of so few say next to nothing. Below
@@ -65,12 +63,8 @@ BREATH_SECONDS = 0.05
 """Between two articles, so that who waits for the device gets it: a lock goes to whoever is first
 to ask."""
 
-WARM_UP_TOKENS = 8
-"""Before an article is measured all lanes write so many tokens: after another visitor's turn, or in
-a process that has just borrowed a GPU, the first calls are slow."""
-
-DEVICE = "compare"
-"""The queue of comparisons. Not that of the races: one of them would wait for all the articles."""
+COMPARE_QUEUE = "compare"
+"""The queue of comparisons. Not that of the device: a race would wait for all the articles."""
 
 Row = dict[str, Any]
 
@@ -83,7 +77,7 @@ class Measure:
         article: the text.
         lanes: the keys of the lanes; the target alone is the first.
         config: the settings.
-        seconds: after these it ends without a number.
+        seconds: after these it is cut, and has no number.
     """
 
     article: str
@@ -93,20 +87,31 @@ class Measure:
 
     def check(self, models: Models) -> None:
         """Refuses lanes whose drafter could not be loaded."""
-        self._race(models, self.config)
+        Race(models.target, self._drafters(models), self.article, self.config)
 
     def lines(self, models: Models, stop: threading.Event) -> Iterator[str]:
-        """A row when it has the device, and one with what was measured, if it came to its end."""
+        """A row when it has the device, and one with what was measured, or that it was cut.
+
+        Where it was stopped the second is not there.
+        """
         yield wire.line({"row": "begun", "run": uuid.uuid4().hex})
         began = time.monotonic()
-        short = min(WARM_UP_TOKENS, self.config.max_new_tokens)
-        for _ in self._race(models, replace(self.config, max_new_tokens=short), stop):
-            pass
-        race = self._race(models, self.config, stop, began + self.seconds - time.monotonic())
+        race = warmed_up(
+            models.target,
+            self._drafters(models),
+            self.article,
+            self.config,
+            seconds=self.seconds,
+            stop=stop,
+            statistics=False,
+        )
         for _ in race:
             pass
         traces = dict(zip(self.lanes, race.traces(), strict=True))
-        if all(trace.ended in ("end_of_text", "length") for trace in traces.values()):
+        endings = {trace.ended for trace in traces.values()}
+        if "deadline" in endings:
+            yield wire.line({"row": "cut", "seconds": time.monotonic() - began})
+        elif "stopped" not in endings:
             numbers = _numbers(models, race, traces, self.article)
             yield wire.line(
                 {
@@ -119,22 +124,8 @@ class Measure:
                 }
             )
 
-    def _race(
-        self,
-        models: Models,
-        config: DecodingConfig,
-        stop: threading.Event | None = None,
-        seconds: float | None = None,
-    ) -> Race:
-        return Race(
-            models.target,
-            [models.drafter(key) for key in self.lanes],
-            self.article,
-            config,
-            statistics=False,
-            stop=stop,
-            deadline_seconds=self.seconds if seconds is None else seconds,
-        )
+    def _drafters(self, models: Models) -> list[Drafter | None]:
+        return [models.drafter(key) for key in self.lanes]
 
 
 @dataclass(frozen=True)
@@ -147,7 +138,7 @@ class Comparison:
         lanes: the keys of the lanes; the target alone is the first.
         config: the settings; when sampling, article i is run with the seed `config.seed` + i.
         seconds: of the device; after these it ends with what it has.
-        seconds_each: the most for one article.
+        seconds_each: the most for one article; one that takes longer is left out.
         notices: what the visitor should know about the articles.
     """
 
@@ -177,28 +168,36 @@ class Comparison:
         """
         yield wire.line(self._start())
         so_far = _SoFar(self)
-        began, used, ended, limit = time.monotonic(), 0.0, "done", self.seconds
+        began, used, ended = time.monotonic(), 0.0, "done"
         for index, piece in enumerate(self.pieces()):
-            left = min(float(self.seconds_each), self.seconds - used)
+            left = self.seconds - used
+            if left <= 0:
+                ended = "deadline"
+                break
             row: Row | None = None
-            if left > 0:
-                for text in engine.lines(replace(piece, seconds=math.ceil(left)), stop):
-                    rows = [json.loads(entry) for entry in text.splitlines()]
-                    if any(entry["row"] == "begun" for entry in rows):
-                        yield wire.line({"row": "begun", "article": index})
-                    row = next((entry for entry in rows if entry["row"] == "measured"), row)
+            given = math.ceil(min(self.seconds_each, left))
+            for text in engine.lines(replace(piece, seconds=given), stop):
+                rows = [json.loads(entry) for entry in text.splitlines()]
+                if any(entry["row"] == "begun" for entry in rows):
+                    yield wire.line({"row": "begun", "article": index})
+                row = next((entry for entry in rows if entry["row"] != "begun"), row)
             if row is None:
-                ended = "stopped" if stop.is_set() else "deadline"
-                if self.seconds - used > self.seconds_each:
-                    limit = self.seconds_each
+                ended = "stopped"
                 break
             used += row["seconds"]
-            so_far.add(row)
-            done = index + 1
-            remaining = (time.monotonic() - began) / done * (len(self.articles) - done)
-            yield wire.line(so_far.row(index, round(remaining, 1)))
+            if row["row"] == "cut":
+                so_far.leave_out(index, given)
+                yield wire.line({"row": "left_out", "article": index})
+                if used >= self.seconds:  # though it was the last
+                    ended = "deadline"
+                    break
+            else:
+                so_far.add(row)
+                passed = index + 1
+                remaining = (time.monotonic() - began) / passed * (len(self.articles) - passed)
+                yield wire.line(so_far.row(index, round(remaining, 1)))
             stop.wait(BREATH_SECONDS)
-        yield wire.line(so_far.end(ended, limit))
+        yield wire.line(so_far.end(ended))
 
     def _start(self) -> Row:
         return {
@@ -221,6 +220,7 @@ class _SoFar:
     def __init__(self, asked: Comparison) -> None:
         self._asked = asked
         self._rows: list[ArticleNumbers] = []
+        self._left_out: dict[int, list[str]] = {}
         self._last: Row = {}
         self._table: Row = {"articles": 0, "lanes": [], "pairs": []}
         self._differing: dict[str, int] = {}
@@ -245,6 +245,10 @@ class _SoFar:
         evaluation = self._evaluation()
         self._table = _table(evaluation)
         self._differing = evaluation.differing(evaluation.temperatures[0])
+
+    def leave_out(self, index: int, seconds: int) -> None:
+        """One article that was cut, and after how many seconds."""
+        self._left_out.setdefault(seconds, []).append(self._asked.titles[index])
 
     def row(self, index: int, left: float) -> Row:
         """The row of the article that was added last."""
@@ -271,12 +275,11 @@ class _SoFar:
             "table": self._table,
         }
 
-    def end(self, ended: str, limit: int) -> Row:
+    def end(self, ended: str) -> Row:
         """The last row.
 
         Args:
-            ended: "done", "stopped" or "deadline".
-            limit: in seconds; that which was met.
+            ended: "done" where every article had its turn; else "stopped" or "deadline".
         """
         asked, done = self._asked, len(self._rows)
         same: tuple[str, str] = ("", "")
@@ -286,7 +289,10 @@ class _SoFar:
             same = texts.compared_texts(greedy, asked.config.lossy, done, differing)
         notices = list(asked.notices)
         if ended == "deadline":
-            notices.append(texts.compared_early(limit, done, len(asked.articles)))
+            notices.append(texts.compared_early(asked.seconds, done, len(asked.articles)))
+        notices += [texts.left_out(*each) for each in self._left_out.items()]
+        if ended == "done" and not done:
+            notices.append(texts.NONE_COMPARED)
         return {
             "row": "end",
             "ended": ended,
@@ -325,7 +331,7 @@ def add(stage: Stage) -> None:
     limits = stage.limits
     samples, file = "samples", "file"
     with gr.Accordion(texts.COMPARE, open=False, elem_id="fl-compare"):
-        _words(texts.COMPARE_INTRO)
+        paragraph(texts.COMPARE_INTRO, "fl-soft")
         with gr.Row(elem_id="fl-compare-controls", equal_height=True):
             which = gr.Radio(
                 [(texts.sample_count(len(stage.samples)), samples), (texts.COMPARE_FILE, file)],
@@ -348,8 +354,7 @@ def add(stage: Stage) -> None:
         view = gr.HTML(
             "",
             html_template='<div class="fl-compare"></div>',  # static: no value meets a template
-            js_on_load=f"const words = {wire.line(texts.COMPARE_BROWSER).strip()};\n"
-            + (ASSETS / "compare.js").read_text(encoding="utf-8"),
+            js_on_load=scripted("compare.js", texts.COMPARE_BROWSER),
             apply_default_css=False,
         )
 
@@ -388,7 +393,7 @@ def add(stage: Stage) -> None:
         view,
         js=announce("compare-go"),
         show_progress="hidden",
-        concurrency_id=DEVICE,
+        concurrency_id=COMPARE_QUEUE,
         concurrency_limit=1,
         trigger_mode="once",
         preprocess=False,
@@ -396,12 +401,6 @@ def add(stage: Stage) -> None:
     )
     running.failure(None, js=announce("compare-failed"), api_visibility="private")
     halt.click(None, cancels=[running], js=announce("compare-stop"), api_visibility="private")
-
-
-def _words(text: str) -> None:
-    gr.HTML(
-        html_template=f'<p class="fl-soft">{text}</p>', js_on_load=None, apply_default_css=False
-    )
 
 
 def plan(
@@ -476,9 +475,7 @@ def _numbers(
     """What `fastllm.evaluate` measures of an article, of lanes that raced; no summary is known."""
     target, config, alone = race.target, race.config, traces[texts.ALONE]
     encoding = target.encode(race.source_ids)
-    text = [target.start_id, *alone.tokens]
-    banned = Rules(ends_of(target)).along(text[:1], text[1:-1], config)
-    p = distribution(forbid(target.begin(encoding).forward(text[:-1]), banned), config)
+    text, p = distributions_along(target, encoding, alone.tokens, config)
     words = metrics.words(alone.text)
     agreements = {}
     for key in traces:

@@ -19,7 +19,7 @@ import torch
 import fastllm
 from fastllm import checkpoints
 from fastllm.demo import texts
-from fastllm.demo.work import Order, Work
+from fastllm.demo.work import WARM_UP_TOKENS, Order, Work
 from fastllm.drafters import Drafter
 from fastllm.errors import CheckpointError, FastLLMError, SettingsError
 from fastllm.race import hardware, require_same_vocabulary, versions
@@ -253,7 +253,7 @@ class LocalEngine:
             if self._failure is None:
                 self._doing = "warming up"
                 lanes = tuple(key for key in self.keys if key not in self._refused)
-                order = Order(WARM_UP, lanes, DecodingConfig(max_new_tokens=8))
+                order = Order(WARM_UP, lanes, DecodingConfig(max_new_tokens=WARM_UP_TOKENS))
                 try:
                     for _ in order.race(self):
                         pass

@@ -20,38 +20,29 @@ there, of the distilled drafter that ships, where there is one, and of the copy.
 one follows.
 """
 
-import html
 import threading
-import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import gradio as gr
 
 from fastllm.demo import texts, wire
-from fastllm.demo.stage import Stage, announce
-from fastllm.demo.work import Models, race_lines
+from fastllm.demo.stage import DEVICE_QUEUE, Stage, announce, paragraph, scripted
+from fastllm.demo.work import Models, race_lines, warmed_up
 from fastllm.distill.short import Alignment, Moment, ShortRecipe, ShortTraining, student_of
 from fastllm.drafters import BOUND, NEURAL, Drafter
 from fastllm.drafters.neural import NeuralDrafter
 from fastllm.errors import SettingsError
-from fastllm.race import Race
 from fastllm.targets.hub import HubTarget
 from fastllm.trace import DecodingConfig
-
-SCRIPT = Path(__file__).resolve().parents[2] / "assets" / "learn.js"
 
 HELD_OUT = 3
 """How many samples are held out."""
 
 FIRST = "lstm-before"
 """The drafter that is copied, where there is one."""
-
-WARM_UP_TOKENS = 8
-"""All lanes write so many before the race: what they do first is slow, and on nobody's clock."""
 
 RACE_STARTS = '{"row":"start"'
 """How the first row behind the training begins."""
@@ -216,22 +207,14 @@ class Lesson:
             if lane in wanted and (lane == yours or lane in self.offered)
         ]
         drafters = [student if lane == yours else models.drafter(lane) for lane in kept]
-        began = time.monotonic()
-        short = replace(
-            self.config, max_new_tokens=min(WARM_UP_TOKENS, self.config.max_new_tokens)
+        race = warmed_up(
+            models.target,
+            drafters,
+            self.article,
+            self.config,
+            seconds=self.race_seconds,
+            stop=stop,
         )
-        for config in (short, self.config):
-            race = Race(
-                models.target,
-                drafters,
-                self.article,
-                config,
-                stop=stop,
-                deadline_seconds=max(0.0, began + self.race_seconds - time.monotonic()),
-            )
-            if config is short:
-                for _ in race:
-                    pass
         yield from race_lines(
             race,
             tuple(kept),
@@ -303,9 +286,9 @@ def add(stage: Stage) -> None:
     able = students(stage.engine.keys)
     with gr.Accordion(texts.learn_fold(seconds), open=False, elem_id="fl-learn"):
         if not able:
-            _paragraph(texts.because(texts.LEARN_NOBODY))
+            paragraph(texts.because(texts.LEARN_NOBODY), "fl-learn-intro")
             return
-        _paragraph(texts.learn_intro(able[0], seconds, HELD_OUT))
+        paragraph(texts.learn_intro(able[0], seconds, HELD_OUT), "fl-learn-intro")
         with gr.Row(elem_id="fl-learn-controls"):
             go = gr.Button(
                 texts.learn_go(seconds), elem_id="fl-learn-go", scale=0, min_width=180
@@ -314,7 +297,7 @@ def add(stage: Stage) -> None:
         view = gr.HTML(
             "",
             html_template='<div class="fl-learn"></div>',  # static: no value meets a template
-            js_on_load=script(),
+            js_on_load=scripted("learn.js", texts.LEARN_BROWSER),
             apply_default_css=False,
             elem_id="fl-learn-view",
         )
@@ -333,7 +316,7 @@ def add(stage: Stage) -> None:
         [view, stage.view],
         js=announce("learn-go"),
         show_progress="hidden",
-        concurrency_id="device",
+        concurrency_id=DEVICE_QUEUE,
         concurrency_limit=1,
         trigger_mode="once",
         preprocess=False,
@@ -342,18 +325,3 @@ def add(stage: Stage) -> None:
     running.success(None, js=announce("learn-done"), api_visibility="private")
     running.failure(None, js=announce("learn-failed"), api_visibility="private")
     halt.click(None, cancels=[running], js=announce("learn-stop"), api_visibility="private")
-
-
-def script() -> str:
-    """`assets/learn.js` with its sentences before it."""
-    words = wire.line(texts.LEARN_BROWSER).strip()
-    return f"const words = {words};\n" + SCRIPT.read_text(encoding="utf-8")
-
-
-def _paragraph(text: str) -> None:
-    """A text as it is; a drafter's title, which is an operator's, stands in it as text."""
-    gr.HTML(
-        f'<p class="fl-learn-intro">{html.escape(text)}</p>',
-        js_on_load=None,
-        apply_default_css=False,
-    )

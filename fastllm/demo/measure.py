@@ -4,8 +4,8 @@ Four promises, each a median of several visits, beside its bound:
 
 - delay: a live race of three lanes of 150 tokens, from the moment the first round left the models
   to the moment the last one stood in the browser, against the time until the models were done;
-- scrub: scripting, style and layout of one frame, while the position is drawn through a race of
-  2,000 tokens;
+- scrub: scripting, style and layout of one frame, as Chromium traces them, while the position is
+  drawn through a race of 2,000 tokens;
 - first paint, and the moment at which the recorded race moves, after the address was entered with
   nothing in the cache;
 - bytes that came over the wire until then and in the seconds after, before a plot is opened.
@@ -22,6 +22,7 @@ import sys
 import tempfile
 import threading
 import time
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
@@ -44,10 +45,26 @@ SCRUB_TOKENS = 2000
 SCRUB_FRAMES = 120
 """In how many frames the position goes from one end to the other: two seconds of them."""
 
+FRAME = "fastllm-frame"
+
+WORK = frozenset(
+    (
+        "EvaluateScript", "EventDispatch", "FireAnimationFrame", "FunctionCall", "HitTest",
+        "IntersectionObserverController::computeIntersections", "Layout", "MajorGC", "MinorGC",
+        "PrePaint", "RunMicrotasks", "TimerFire", "UpdateLayoutTree",
+    )
+)  # fmt: skip
+"""What a trace calls scripting, style and layout; painting is not among them."""
+
+TRACED_CATEGORIES = ["devtools.timeline", "blink.user_timing", "v8", "disabled-by-default-v8.gc"]
+
 AFTER_SECONDS = 2.0
 """What still comes over the wire this long after the recorded race moves is counted too."""
 
 PATIENCE_SECONDS = 300.0
+
+Event = dict[str, Any]
+"""Of a trace, in Chromium's form: a name, beginning and duration in microseconds, a thread."""
 
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
 
@@ -211,25 +228,65 @@ def _scrub(chromium: Any, address: str) -> float:
     page = context.new_page()
     page.goto(address)
     page.wait_for_selector(".fl-lane .fl-round", timeout=PATIENCE_SECONDS * 1000)
-    frames: list[float] = page.evaluate(_SCRUB, SCRUB_FRAMES)
+    wire = context.new_cdp_session(page)
+    events: list[Event] = []
+    over: list[Event] = []
+    wire.on("Tracing.dataCollected", lambda told: events.extend(told["value"]))
+    wire.on("Tracing.tracingComplete", lambda told: over.append(told))
+    categories = {"includedCategories": TRACED_CATEGORIES, "recordMode": "recordUntilFull"}
+    wire.send("Tracing.start", {"traceConfig": categories, "transferMode": "ReportEvents"})
+    page.evaluate(_SCRUB, [SCRUB_FRAMES, FRAME])
+    wire.send("Tracing.end")
+    while not over:
+        page.wait_for_timeout(50)
     context.close()
-    return statistics.median(frames)
+    return statistics.median(frames_of(events))
 
 
-_SCRUB = """async (steps) => {
+_SCRUB = """async ([steps, mark]) => {
   const bar = document.querySelector(".fl-position");
   const frame = () => new Promise((then) => requestAnimationFrame(then));
-  const took = [];
   for (let step = 0; step <= steps; step += 1) {
     await frame();
-    const began = performance.now();
+    performance.mark(mark);
     bar.value = String((1000 * step) / steps);
     bar.dispatchEvent(new Event("input", { bubbles: true }));
-    document.body.offsetHeight; // the layout that the frame would do, now
-    took.push(performance.now() - began);
   }
-  return took;
+  await frame();
+  performance.mark(mark);
 }"""
+
+
+def frames_of(events: Sequence[Event]) -> list[float]:
+    """How long each frame ran scripts and laid out, in milliseconds; what is nested counts once.
+
+    Args:
+        events: of a trace. Marks called `FRAME` stand at the beginning of each frame, the last
+            behind the last one; work that ends behind a mark is of the frame that it begins.
+    """
+    marks = sorted((event for event in events if event["name"] == FRAME), key=_began)
+    threads = {(mark["pid"], mark["tid"]) for mark in marks}
+    work = [
+        event
+        for event in events
+        if event["name"] in WORK and event.get("dur") and (event["pid"], event["tid"]) in threads
+    ]
+    took = [0.0] * max(0, len(marks) - 1)
+    behind = float("-inf")
+    for event in sorted(work, key=_began):
+        end = event["ts"] + event["dur"]
+        if end <= behind:
+            continue  # within one that has been counted
+        frame = bisect_left(marks, end, key=_began) - 1
+        if 0 <= frame < len(took):
+            took[frame] += (end - max(event["ts"], behind)) / 1000
+        behind = end
+    return took
+
+
+def _began(event: Event) -> float:
+    """Microseconds on the clock of the trace."""
+    return float(event["ts"])
 
 
 def _race(chromium: Any, address: str, engine: ClockedEngine) -> float:

@@ -4,6 +4,7 @@ import html
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -12,13 +13,24 @@ from fastllm.demo import articles, texts, wire
 from fastllm.demo.articles import Checked
 from fastllm.demo.engine import Engine
 from fastllm.demo.limits import Limits, Visits, visitor_of
-from fastllm.demo.work import Work
+from fastllm.demo.work import Order, Work
 from fastllm.demo.worker import Lines, stream
 from fastllm.errors import DataError, FastLLMError, SettingsError
 from fastllm.trace import DecodingConfig
 
+ASSETS = Path(__file__).resolve().parents[2] / "assets"
+
+SHARED = "shared.js"
+"""The script of `assets` that stands before each of the others."""
+
+DEVICE_QUEUE = "device"
+"""The queue of all that works on the device: one event at a time, whichever part it is of."""
+
 SETTINGS = wire.SETTINGS
 """The fields of DecodingConfig that have a place in the fold, in its order."""
+
+FEWEST_LANES = 2
+"""A race needs somebody to race against."""
 
 
 @dataclass
@@ -59,7 +71,7 @@ class Stage:
         """The title of a sample, whose text is given; empty of any other."""
         return next((title for title, known in self.samples.items() if known == text), "")
 
-    def chosen(self, lanes: Sequence[str], fewest: int = 2) -> tuple[str, ...]:
+    def chosen(self, lanes: Sequence[str], fewest: int = FEWEST_LANES) -> tuple[str, ...]:
         """The chosen lanes in the order of the page.
 
         Raises:
@@ -117,6 +129,28 @@ class Stage:
             lenience=lenience if rule == "lenient" else DecodingConfig.lenience,
         )
 
+    def order(self, article: str, lanes: Sequence[str], *settings: Any) -> Order:
+        """A race as a visitor, or a program, asked for it.
+
+        Args:
+            article: the text.
+            lanes: the chosen lanes.
+            settings: the values of `settings`.
+
+        Raises:
+            DataError: the article or the lanes cannot be raced.
+            SettingsError: a setting is no number where it has to be, or out of range.
+        """
+        checked = self.checked(article)
+        return Order(
+            article=checked.text,
+            lanes=self.chosen(lanes),
+            config=self.config(*settings),
+            notices=checked.notices,
+            title=self.title_of(checked.text),
+            seconds=self.limits.seconds_per_run,
+        )
+
     def perform(
         self, request: gr.Request, work: Callable[[], Work], visits: Visits | None = None
     ) -> Iterator[str]:
@@ -166,6 +200,36 @@ class Stage:
         except FastLLMError as error:
             words = html.escape(str(error), quote=False)
             raise gr.Error(words, duration=15, print_exception=False) from error
+
+
+def literal(value: Any) -> str:
+    """A value as JavaScript; no text in it can end the script that it stands in."""
+    return wire.line(value).strip()
+
+
+def scripted(name: str, words: Mapping[str, str], **constants: Any) -> str:
+    """A script of `assets`, as a component's `js_on_load`, behind what it is given and `SHARED`.
+
+    Args:
+        name: of its file.
+        words: every sentence that it says; its constant `words`.
+        constants: more of them, by name.
+    """
+    given = {"words": words, **constants}
+    lines = "".join(f"const {each} = {literal(value)};\n" for each, value in given.items())
+    return lines + "".join((ASSETS / file).read_text(encoding="utf-8") for file in (SHARED, name))
+
+
+def paragraph(text: str, kind: str) -> None:
+    """Adds a paragraph to the page.
+
+    Args:
+        text: shown as it is: a title in it may be an operator's own, and is no markup.
+        kind: the class that the style sheet knows it by.
+    """
+    gr.HTML(
+        f'<p class="{kind}">{html.escape(text)}</p>', js_on_load=None, apply_default_css=False
+    )
 
 
 def announce(what: str) -> str:

@@ -6,10 +6,16 @@ the scripts in `assets` as a constant.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
 
 TITLE = "FastLLM"
 CLAIM = "A small model guesses, a large one checks. Same words, fewer calls."
+ROLES = (
+    "The large one is the target, the small one a drafter. Distillation trains the drafter to "
+    "guess what the target writes."
+)
+THUMBNAIL = "Three lanes have written the same summary, with fewer and fewer calls of the target."
 
 ALONE = "alone"
 """The key of the lane without a drafter."""
@@ -141,7 +147,7 @@ TRAINED_FACTS = {
     "seconds": "seconds of training",
     "written": "tokens the target wrote for it",
     "scored": "tokens the target scored for it",
-    "alpha": "alpha on held-out articles",
+    "alpha": "alpha on held-out articles (temperature 1)",
     "tau": "tokens a call on held-out articles (greedy)",
     "name": "name",
     "architecture": "architecture",
@@ -158,7 +164,7 @@ TRAINED_BROWSER = {
         "texts and probabilities (after)."
     ),
     "tau": "Tokens a call of the target, on held-out articles while it learned",
-    "alpha": "Alpha, the chance that a guess is accepted, on the same articles",
+    "alpha": "Alpha at temperature 1, the chance that a guess is accepted, on the same articles",
     "updates": "updates",
     "recipe": "Recipe and numbers",
     "target": "The target that all of them guess for",
@@ -176,13 +182,18 @@ BROWSER = {
     "sped": "sped up {}×",
     "real": "real speed",
     "writing": "as it happens",
+    "stopping": "Stopping …",
     "stopped": "Stopped. What was written stays, and can be replayed.",
     "failed": "The race did not start: see the message.",
+    "refused_start": "The race did not start. {}",
     "headline": "Target calls",
     "headline_note": "fewer is better",
+    "headline_sampled": "the texts differ in length: compare tokens a call",
     "seconds": "{} s",
     "speed_up": "{}× as fast",
     "slower": "{}× the time",
+    "level": "as fast as alone",
+    "reading": "reading the article …",
     "per_call": "{} tokens a call",
     "lanes": "Lanes",
     "summary_of": "Summary written by {}",
@@ -193,7 +204,7 @@ BROWSER = {
     "correction": "the target's fix",
     "bonus": "extra word from the target",
     "plain": "written by the target",
-    "dropped": "guessed behind a refused word, never judged",
+    "dropped": "guessed behind a refused word, dropped with it",
     "end": "end of the text",
     "play": "Play",
     "pause": "Pause",
@@ -206,7 +217,7 @@ BROWSER = {
     "acceptance": "{} of {} guesses accepted",
     "expand": "show or hide the refused word",
     "keys": "Space plays, arrows step call by call, Home and End jump, R plays it again.",
-    "cut": "Long article: the target reads the first {} %, up to here:",
+    "cut": "The target reads the first {} % of this article, up to here:",
     "instead": "The target's first choices",
     "guesses": "The drafter's first choices",
     "nothing_kept": "No probabilities were kept for this word.",
@@ -280,6 +291,23 @@ class Result:
     drafted: int
     accepted: int
     seconds: float
+    drafting: float
+    """Seconds of these that its drafter took, the reading of the article included."""
+
+    @property
+    def per_call(self) -> Fraction:
+        """Tokens a call of the target."""
+        return Fraction(self.tokens, max(1, self.calls))
+
+    @property
+    def pace(self) -> float:
+        """Seconds a token."""
+        return self.seconds / max(1, self.tokens)
+
+    @property
+    def share(self) -> float:
+        """Of the guesses, accepted."""
+        return self.accepted / max(1, self.drafted)
 
 
 def title_of(key: str) -> str:
@@ -317,30 +345,59 @@ def because(reason: str) -> str:
 
 
 def verdict(results: Sequence[Result]) -> str:
-    """Who won and why, in a sentence or two. The fewest target calls win."""
+    """Who won and why, in a sentence or two.
+
+    The most tokens a target call win: where all wrote the same text, that is the fewest calls.
+    """
     alone = next((entry for entry in results if entry.key == ALONE), None)
     drafting = [entry for entry in results if entry.key != ALONE]
     if not drafting:
         return "Nobody guessed: the target wrote every word itself, one call for each."
-    fewest = min(entry.calls for entry in drafting)
-    if alone and fewest >= alone.calls:
-        return f"No drafter saved a call this time: the target alone needed {alone.calls}."
-    best = [entry for entry in drafting if entry.calls == fewest]
+    as_long = len({entry.tokens for entry in results}) == 1
+    most = max(entry.per_call for entry in drafting)
+    if alone and most <= alone.per_call:
+        if as_long:
+            return f"No drafter saved a call this time: the target alone needed {alone.calls}."
+        return "No drafter saved a call this time: each got one token a call, as without one."
+    best = [entry for entry in drafting if entry.per_call == most]
+    others = [entry for entry in drafting if entry not in best]
     names = " and ".join(_capital(entry.title) for entry in best)
-    said = f"{names} won: {fewest} target calls"
-    if alone:
-        said += f" instead of {alone.calls}"
-    why = f"because {_share(best[0])} of its guesses were accepted"
+    if as_long:
+        said = f"{names} won: {best[0].calls} target calls"
+        said += f" instead of {alone.calls}" if alone else ""
+    else:
+        said = f"{names} won: {float(most):.1f} tokens a target call"
+        said += " instead of 1" if alone else ""
     if len(best) > 1:
-        why = f"a tie, with {' and '.join(_share(entry) for entry in best)} of guesses accepted"
-    others = [f"{entry.title}: {_share(entry)}" for entry in drafting if entry not in best]
-    said += f", {why}" + (f" ({', '.join(others)})." if others else ".")
-    fastest = min(results, key=lambda entry: entry.seconds)
-    if fastest not in best:
-        said += (
-            f" In seconds {fastest.title} was first on this machine: guessing takes time as well."
-        )
-    return said
+        said += f", a tie, with {' and '.join(_share(entry) for entry in best)} of guesses accepted"
+    else:
+        said += f", because {_share(best[0])} of its guesses were accepted"
+        if any(entry.share > best[0].share for entry in others):
+            said += " and it made more of them"
+    also = ", ".join(f"{entry.title}: {_share(entry)}" for entry in others)
+    return said + (f" ({also})." if also else ".") + _in_seconds(results, best)
+
+
+def _in_seconds(results: Sequence[Result], best: Sequence[Result]) -> str:
+    """What the clock says, where it names another winner; seconds a token, as texts may differ."""
+    fastest, winner = (min(some, key=lambda entry: entry.pace) for some in (results, best))
+    if fastest in best:
+        return ""
+    behind = winner.pace - fastest.pace
+    if behind < LEVEL * winner.pace:
+        return f" In seconds {fastest.title} was level with the winner."
+    guessing = winner.drafting / winner.tokens - fastest.drafting / fastest.tokens
+    if 2 * guessing >= behind:  # most of the difference
+        return f" In seconds {fastest.title} was first here: guessing takes time as well."
+    return (
+        f" In seconds {fastest.title} was first this time, though not by guessing faster: the "
+        "seconds of one race vary. Run it again."
+    )
+
+
+LEVEL = 0.1
+"""Two lanes whose seconds differ by a smaller share are level: one lane's own seconds differ by as
+much from race to race."""
 
 
 def same_text(
@@ -361,8 +418,8 @@ def same_text(
         )
     if not greedy:
         return "sampled", (
-            "Sampling: each lane draws its own words, so the texts differ, but every lane follows "
-            "the target's own probabilities."
+            "Sampling: each lane draws its own words, so the texts differ in length too (compare "
+            "tokens a call), but every lane follows the target's own probabilities."
         )
     if differ_at is not None:
         return "differ", (
@@ -411,7 +468,8 @@ BUSY = "Too many races are waiting. Try again in a minute."
 
 def too_short(words: int, needed: int) -> str:
     """An article of too few words."""
-    return f"The article has {words} words. Paste at least {needed}: there is nothing to shorten."
+    counted = "1 word" if words == 1 else f"{words} words"
+    return f"The article has {counted}. Paste at least {needed}: there is nothing to shorten."
 
 
 def too_long(characters: int, limit: int) -> str:
@@ -427,6 +485,11 @@ def cleaned(count: int) -> str:
 def too_many_lanes(limit: int) -> str:
     """More lanes than the page races."""
     return f"Choose at most {limit} lanes."
+
+
+def how_many_lanes(limit: int) -> str:
+    """Why the race would be refused, told while lanes are chosen."""
+    return f"A race takes 2 to {limit} lanes."
 
 
 def unknown_lane(key: str, offered: Sequence[str]) -> str:
@@ -557,6 +620,24 @@ def compared_early(seconds: int, done: int, asked: int) -> str:
     return f"Ended at a limit of this page, {seconds} seconds: {done} of {asked} articles."
 
 
+def left_out(seconds: int, titles: Sequence[str]) -> str:
+    """Articles of a comparison that were cut, and are in none of its numbers.
+
+    Args:
+        seconds: after which each was cut.
+        titles: of the articles.
+    """
+    was = "It was" if len(titles) == 1 else "Each was"
+    after = f"{seconds} second{'s' if seconds != 1 else ''}"
+    return (
+        f"Left out of all numbers: {', '.join(titles)}. {was} cut after {after}, before every lane "
+        "had come to its end."
+    )
+
+
+NONE_COMPARED = "No article was complete. Choose fewer lanes or a shorter summary."
+
+
 def compared_texts(
     greedy: bool, lossy: bool, articles: int, differing: Mapping[str, int]
 ) -> tuple[str, str]:
@@ -611,6 +692,7 @@ COMPARE_BROWSER = {
     "running": "Article {} of {}: {}",
     "left": "about {} s left",
     "done": "Done: {} of {} articles on {}.",
+    "stopping": "Stopping …",
     "stopped": "Stopped. {} of {} articles are complete; the table is about these.",
     "failed": "The comparison did not start: see the message.",
     "progress": "Articles done",
@@ -626,8 +708,8 @@ COMPARE_BROWSER = {
     "times": "{}×",
     "lanes_note": (
         "Means over the articles. Tokens a call is tau. Alpha is the chance that a guess is "
-        "accepted, asked at every place of the target's own text. Seconds count the encoding; the "
-        "speed-up is against the target alone, in this run."
+        "accepted, asked at every place of the target's own text, with the settings of the page. "
+        "Seconds count the encoding; the speed-up is against the target alone, in this run."
     ),
     "intervals_note": "In brackets: 95 % bootstrap intervals over the articles.",
     "pairs": "After distillation against before, on the same articles",
@@ -791,6 +873,7 @@ GUESS_BROWSER = {
     "next": "your turn",
     "checking": "The target is reading …",
     "failed": "That did not go: see the message. Your words are still there.",
+    "stopping": "Stopping …",
     "stopped": "Stopped.",
     "yours": "Your guess, word by word",
     "theirs": "The guess of {}, word by word",
@@ -865,14 +948,14 @@ def learn_intro(key: str, seconds: int, held_out: int) -> str:
 def practised(title: str) -> str:
     """What is unequal in the race."""
     return (
-        f"{_capital(title)} has practised on this very article. What it is worth on others is the "
-        "held-out alpha below."
+        f"{_capital(title)} has practised on this very article. What it is worth on others is what "
+        "the held-out alpha of its training says."
     )
 
 
 def learned_own(before: float, after: float, shipped: str, theirs: float | None) -> str:
     """What came of it on the visitor's article: alpha before and after, and the shipped one's."""
-    said = f"On this article alpha went from {before:.2f} to {after:.2f}"
+    said = f"On this article alpha (at temperature 1) went from {before:.2f} to {after:.2f}"
     if theirs is not None:
         said += f"; {shipped} has {theirs:.2f}"
     if after - before < FLAT:
@@ -893,16 +976,16 @@ def learned_held_out(
     change = after[0] - before[0]
     if change >= FLAT:
         return (
-            f"On the articles held out alpha went from {before[0]:.2f} to {after[0]:.2f}{there}: a "
+            f"On the articles held out it went from {before[0]:.2f} to {after[0]:.2f}{there}: a "
             f"few articles teach it how sure this target tends to be. {greedy}"
         )
     if change <= -FLAT:
         return (
-            f"On the articles held out alpha fell from {before[0]:.2f} to {after[0]:.2f}{there}: "
+            f"On the articles held out it fell from {before[0]:.2f} to {after[0]:.2f}{there}: "
             f"it learned these articles at the cost of others. {greedy}"
         )
     return (
-        f"On the articles held out alpha stayed flat, {before[0]:.2f} then and {after[0]:.2f} now"
+        f"On the articles held out it stayed flat, {before[0]:.2f} then and {after[0]:.2f} now"
         f"{there}: so short a training teaches it these articles, not news. {greedy}"
     )
 
@@ -923,9 +1006,10 @@ LEARN_BROWSER = {
     "before": "Nothing has been trained yet.",
     "waiting": "Waiting for the device: one piece of work has it at a time.",
     "writing": "First the target writes about each article: {} of {}.",
-    "learning": "Learning. Alpha is the chance that a guess is accepted.",
+    "learning": "Learning. Alpha is the chance that a guess is accepted, here at temperature 1.",
     "raced": "Trained. The race is above.",
     "taught": "The training is over.",
+    "stopping": "Stopping …",
     "stopped": "Stopped: no race. The copy is gone, its curves stay.",
     "stopped_race": "Stopped during the race. The copy is gone, its curves stay.",
     "failed": "It did not come to its end: see the message.",

@@ -4,13 +4,11 @@ Gradio's own upload would write it to one, and would have to take larger files f
 """
 
 import html
-from pathlib import Path
 
 import gradio as gr
 
-from fastllm.demo import texts, wire
-
-ASSETS = Path(__file__).resolve().parents[2] / "assets"
+from fastllm.demo import texts
+from fastllm.demo.stage import scripted
 
 
 def opener(label: str, types: tuple[str, ...], most_bytes: int, elem_id: str) -> gr.HTML:
@@ -24,14 +22,12 @@ def opener(label: str, types: tuple[str, ...], most_bytes: int, elem_id: str) ->
         most_bytes: no more than one byte beyond is sent.
         elem_id: in the page.
     """
-    constants = f"const words = {wire.line(texts.UPLOAD_BROWSER).strip()};\n"
-    constants += f"const most = {most_bytes};\n"
     return gr.HTML(
         "",
         html_template=f'<label class="fl-upload"><input type="file" accept="{",".join(types)}">'
         f"<span>{html.escape(label)}</span></label>"
         '<span class="fl-upload-told" role="status"></span>',
-        js_on_load=constants + (ASSETS / "upload.js").read_text(encoding="utf-8"),
+        js_on_load=scripted("upload.js", texts.UPLOAD_BROWSER, most=most_bytes),
         apply_default_css=False,
         elem_id=elem_id,
     )

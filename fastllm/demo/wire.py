@@ -38,6 +38,9 @@ CHOICES = 5
 DIGITS = 4
 """Behind the point of a probability: what hovering shows is rounded further."""
 
+ALMOST = 1 - 10**-DIGITS
+"""What rounds to 1 and is less."""
+
 SETTINGS = (
     "gamma", "temperature", "top_p", "seed", "max_new_tokens", "verification", "lenience",
 )  # fmt: skip
@@ -169,6 +172,7 @@ def end_row(lanes: Sequence[str], traces: Sequence[Trace], notices: Sequence[str
             metrics.drafted(trace),
             metrics.accepted(trace),
             metrics.seconds_with_encoding(trace),
+            trace.drafter_encode_seconds + sum(entry.draft_seconds for entry in trace.rounds),
         )
         for key, trace in zip(lanes, traces, strict=True)
     ]
@@ -342,9 +346,11 @@ def _test(judged: Judged, names: dict[int, str]) -> Row:
 
 
 def _short(value: float) -> float:
-    """Rounded, and 0 or 1 in one character."""
+    """Rounded, and 0 or 1 in one character; what is neither does not become one of them."""
     short = round(value, DIGITS)
-    return int(short) if short in (0, 1) else short
+    if short in (0, 1):
+        return int(value) if value in (0, 1) else float(f"{value:.2g}") if short == 0 else ALMOST
+    return short
 
 
 def _choices(best: Sequence[Alternative], names: dict[int, str]) -> list[list[Any]]:

@@ -5,9 +5,10 @@ in this process, or in a forked one that has borrowed a GPU, to which it is sent
 """
 
 import threading
+import time
 import uuid
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from fastllm.demo import texts, wire
@@ -16,6 +17,9 @@ from fastllm.race import Race, hardware
 from fastllm.targets import Target, ends_of
 from fastllm.trace import DecodingConfig, Trace
 from fastllm.vocabulary import Detokenizer
+
+WARM_UP_TOKENS = 8
+"""How many tokens each lane writes before it is timed."""
 
 
 class Models(Protocol):
@@ -100,6 +104,52 @@ class Order:
         """The rows of the race."""
         race = self.race(models, stop)
         return race_lines(race, self.lanes, self.seconds, notices=self.notices, title=self.title)
+
+
+def warmed_up(
+    target: Target,
+    drafters: Sequence[Drafter | None],
+    article: str,
+    config: DecodingConfig,
+    *,
+    seconds: float,
+    stop: threading.Event,
+    statistics: bool = True,
+) -> Race:
+    """A race that has not begun, of lanes that have each written a few tokens off their clocks.
+
+    The first calls are slow behind another visitor's turn, of a drafter that nobody has asked yet,
+    and in a process that has just borrowed a GPU.
+
+    Args:
+        target: the model whose text all lanes write.
+        drafters: one a lane; None is the target alone.
+        article: the text.
+        config: the settings of the race.
+        seconds: after these the race ends where it is, the few tokens before it included.
+        stop: when set, either ends behind the round in progress.
+        statistics: collect what is only shown.
+
+    Raises:
+        FastLLMError: as of `Race`.
+    """
+    began = time.monotonic()
+
+    def race(settings: DecodingConfig) -> Race:
+        left = max(0.0, began + seconds - time.monotonic())
+        return Race(
+            target,
+            drafters,
+            article,
+            settings,
+            statistics=statistics,
+            stop=stop,
+            deadline_seconds=left,
+        )
+
+    for _ in race(replace(config, max_new_tokens=min(WARM_UP_TOKENS, config.max_new_tokens))):
+        pass
+    return race(config)
 
 
 def race_lines(

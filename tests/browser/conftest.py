@@ -5,6 +5,9 @@ remember those that pass, and give up only after minutes. To try that, `FASTLLM_
 every page run eight times slower than the machine can (Chromium throttles its own thread):
 
     FASTLLM_TEST_SLOW=8 python -m pytest tests/browser
+
+How long they wait before they give up is `FASTLLM_TEST_WAIT`, in seconds: five minutes, so that a
+busy machine fails nothing. Where a test does fail, `FASTLLM_TEST_WAIT=30` has it fail soon.
 """
 
 import json
@@ -23,6 +26,8 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
+from fastllm.checkpoints import SHIPPED, TARGET
+
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests" / "demo"))
 
@@ -32,7 +37,7 @@ PATIENCE = 600.0
 """Seconds for a server to come up, on a machine that has other things to do."""
 
 WAIT = float(os.environ.get("FASTLLM_TEST_WAIT", "300"))
-"""Seconds for a page to come to a state; a page that never does so is told by this time."""
+"""Seconds for a page to come to a state: one that has not by then is taken never to do so."""
 
 SLOW = float(os.environ.get("FASTLLM_TEST_SLOW", "1"))
 """How many times slower than the machine a page is to run."""
@@ -124,6 +129,17 @@ class Visit:
     def calls(self) -> list[int]:
         return [int(text) for text in self.page.locator(".fl-count").all_inner_texts()]
 
+    def taken_home(self, folder: Path) -> Page:
+        """The replay that a visitor takes home, opened; the fold of it is still closed."""
+        self.page.locator(".fl-keep summary").click()
+        with self.page.expect_download() as download:
+            self.page.get_by_role("button", name="Replay as one HTML file").click()
+        download.value.save_as(folder / "replay.html")
+        home = self.page.context.new_page()
+        home.goto((folder / "replay.html").as_uri())
+        home.wait_for_selector(".fl-lane")
+        return home
+
     def require_clean(self) -> None:
         """Nothing went wrong, and nothing was asked of anyone else."""
         outside = [url for url in self.requested if not url.startswith((self.address, "data:"))]
@@ -153,6 +169,13 @@ def visit(browser: Browser) -> Iterator[Callable[..., Visit]]:
     yield open_page
     for context in contexts:
         context.close()
+
+
+def ended(visit: Callable[..., Visit], address: str, query: str = "", **more: Any) -> Visit:
+    """A page without motion: its recorded race stands at its end at once."""
+    seen = visit(address, reduced_motion="reduce", **more).open(query)
+    seen.ended()
+    return seen
 
 
 @pytest.fixture(scope="session")
@@ -212,4 +235,11 @@ def story_address(
     path = tmp_path_factory.mktemp("recorded") / "race.json"
     tree = {"article": "<i>x</i>", "lanes": keys, "traces": [t.to_json() for t in traces]}
     path.write_text(json.dumps(tree), encoding="utf-8")
-    return serve(["tests/browser/serve.py", "PORT", "0.02", str(path)])
+    return serve(["tests/browser/serve.py", "PORT", "0.005", str(path)])
+
+
+@pytest.fixture(scope="session")
+def app_address(serve: Callable[[Sequence[str]], str]) -> str:
+    """`python app.py` as it ships, with the checkpoints that ship."""
+    assert (SHIPPED / TARGET / "config.json").is_file(), "no target ships"
+    return serve(["app.py", "--port", "PORT"])

@@ -49,7 +49,8 @@ class StoryEngine:
             if stop.is_set():
                 return
             lanes = ("alone", "lstm-before", "lstm-yours", "lstm-after")
-            work = Order(work.article, lanes, work.config, work.notices, work.title)
+            notices = (texts.practised(texts.title_of("lstm-yours")), *work.notices)
+            work = Order(work.article, lanes, work.config, notices, work.title)
         yield from self.race(work, stop)
 
     def race(self, order: Order, stop: threading.Event) -> Iterator[str]:
@@ -114,7 +115,8 @@ def main() -> None:
     port, *more = sys.argv[1:]
     pause = float(more[0]) if more else 0.01
     recorded = Path(more[1]) if len(more) > 1 else ROOT / "no" / "such.json"
-    page = build(StoryEngine(pause), read_limits(), recorded)
+    limits = dataclasses.replace(read_limits(), runs_per_minute=10_000)
+    page = build(StoryEngine(pause), limits, recorded)
     page.launch(server_port=int(port), prevent_thread_lock=True, **launch_options())
     print("serving", flush=True)
     page.block_thread()

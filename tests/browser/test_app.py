@@ -1,23 +1,13 @@
 """`python app.py` as it ships, with the checkpoints that ship."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
-import pytest
 from conftest import Visit
 from playwright.sync_api import expect
 
-from fastllm.checkpoints import SHIPPED, TARGET
 
-
-@pytest.fixture(scope="module")
-def address(serve: Callable[[Sequence[str]], str]) -> str:
-    if not (SHIPPED / TARGET / "config.json").is_file():
-        pytest.skip("no target ships yet")
-    return serve(["app.py", "--port", "PORT"])
-
-
-def test_a_live_race_on_a_sample(visit: Callable[..., Visit], address: str) -> None:
-    seen = visit(address).open()
+def test_a_live_race_on_a_sample(visit: Callable[..., Visit], app_address: str) -> None:
+    seen = visit(app_address).open()
     page = seen.page
     page.get_by_label("article lookup").check()
     page.get_by_text("Settings", exact=True).first.click()
@@ -41,8 +31,10 @@ def test_a_live_race_on_a_sample(visit: Callable[..., Visit], address: str) -> N
     seen.require_clean()
 
 
-def test_a_sample_can_be_read_before_it_is_raced(visit: Callable[..., Visit], address: str) -> None:
-    page = visit(address).open().page
+def test_a_sample_can_be_read_before_it_is_raced(
+    visit: Callable[..., Visit], app_address: str
+) -> None:
+    page = visit(app_address).open().page
     page.get_by_text("Read or change the article").click()
     box = page.locator("#fl-article textarea")
     before = box.input_value()
@@ -53,9 +45,9 @@ def test_a_sample_can_be_read_before_it_is_raced(visit: Callable[..., Visit], ad
 
 
 def test_the_recorded_race_is_slow_enough_to_follow(
-    visit: Callable[..., Visit], address: str
+    visit: Callable[..., Visit], app_address: str
 ) -> None:
-    page = visit(address).open().page
+    page = visit(app_address).open().page
     expect(page.locator(".fl-about")).to_contain_text("slowed")
     seconds = float(page.locator(".fl-clock").inner_text().split("/")[1].split()[0])
     assert 3.5 < seconds / float(page.locator(".fl-speed").input_value()) < 15

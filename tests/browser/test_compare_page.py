@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from conftest import Visit
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import FilePayload, Locator, Page, expect
 
 from fastllm.drafters import drafter_class
 
@@ -60,8 +60,8 @@ def status(page: Page) -> Locator:
 
 
 def opened(page: Page, box: str, name: str, content: str) -> None:
-    file = {"name": name, "mimeType": "text/plain", "buffer": content.encode()}
-    page.locator(f"{box} input[type=file]").set_input_files(file)  # type: ignore[arg-type]
+    file = FilePayload(name=name, mimeType="text/plain", buffer=content.encode())
+    page.locator(f"{box} input[type=file]").set_input_files(file)
 
 
 def downloaded(page: Page, button: str) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Visit
+from conftest import Visit, ended
 from playwright.sync_api import Browser, Locator, Page, expect
 
 from fastllm.trace import Trace
@@ -22,13 +22,6 @@ DARKEN = """async () => {
 """Gradio's boxes fade from one theme to the other: half-way through, nothing has contrast."""
 
 LINK = re.compile(r"at=lstm-after%3A2\b")
-
-
-def ended(visit: Opener, address: str, query: str = "", **more: Any) -> Visit:
-    """A page whose recorded race stands at its end at once."""
-    seen = visit(address, reduced_motion="reduce", **more).open(query)
-    seen.ended()
-    return seen
 
 
 def lane(page: Page, key: str) -> Locator:

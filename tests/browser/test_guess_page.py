@@ -1,37 +1,24 @@
 """You be the drafter, played in a real browser with the models that ship."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
+import asking
 import pytest
 from conftest import Visit
 from playwright.sync_api import Page, expect
 
-from fastllm.checkpoints import SHIPPED, TARGET
-from fastllm.demo import articles, texts
-from fastllm.demo.engine import LocalEngine
-from fastllm.demo.work import Order
-from fastllm.trace import DecodingConfig
+from fastllm.demo import articles, texts, wire
 
 GUESSING = "#fl-game"
 
 
 @pytest.fixture(scope="module")
-def address(serve: Callable[[Sequence[str]], str]) -> str:
-    if not (SHIPPED / TARGET / "config.json").is_file():
-        pytest.skip("no target ships yet")
-    return serve(["app.py", "--port", "PORT"])
-
-
-@pytest.fixture(scope="module")
-def summary(address: str) -> str:
+def summary(app_address: str) -> str:
     """What the target writes of the article that the page opens with."""
-    engine = LocalEngine()
-    engine.start()
-    article = articles.check(next(iter(articles.samples().values())), 20_000).text
-    race = Order(article, ("alone",), DecodingConfig(), seconds=600).race(engine)
-    list(race)
-    return race.traces()[0].text
+    article = next(iter(articles.samples().values()))
+    raced = asking.Page(app_address).race(article=article, lanes=["alone", "lookup"])
+    return wire.traces_of(raced.text or "")[1][0].text
 
 
 def opened(seen: Visit, query: str = "") -> Page:
@@ -51,8 +38,8 @@ def text_of(page: Page) -> str:
     return "".join(parts).strip()
 
 
-def test_a_whole_game(visit: Callable[..., Visit], address: str, summary: str) -> None:
-    seen = visit(address)
+def test_a_whole_game(visit: Callable[..., Visit], app_address: str, summary: str) -> None:
+    seen = visit(app_address)
     page = opened(seen)
     shown = page.get_by_label(texts.GUESS_ARTICLE).input_value()
     assert shown == page.evaluate("Object.values(window.fastllmSamples)[0]")
@@ -98,8 +85,8 @@ def test_a_whole_game(visit: Callable[..., Visit], address: str, summary: str) -
     seen.require_clean()
 
 
-def test_what_is_refused_stays_to_be_mended(visit: Callable[..., Visit], address: str) -> None:
-    page = opened(visit(address))
+def test_what_is_refused_stays_to_be_mended(visit: Callable[..., Visit], app_address: str) -> None:
+    page = opened(visit(app_address))
     page.locator(GUESSING).get_by_role("button", name=texts.GUESS_SKIP).click()
     expect(page.locator(".fl-game-summary .fl-token")).to_have_count(1)
     written = text_of(page)
@@ -112,8 +99,8 @@ def test_what_is_refused_stays_to_be_mended(visit: Callable[..., Visit], address
     assert text_of(page) == written
 
 
-def test_another_article_is_another_game(visit: Callable[..., Visit], address: str) -> None:
-    page = opened(visit(address))
+def test_another_article_is_another_game(visit: Callable[..., Visit], app_address: str) -> None:
+    page = opened(visit(app_address))
     page.locator(GUESSING).get_by_role("button", name=texts.GUESS_SKIP).click()
     expect(page.locator(".fl-game-summary .fl-token")).to_have_count(1)
     page.locator("#fl-article-fold").get_by_text(texts.ARTICLE_FOLD).click()
@@ -126,15 +113,15 @@ def test_another_article_is_another_game(visit: Callable[..., Visit], address: s
     expect(page.get_by_label(texts.GUESS_ARTICLE)).to_have_value(box.input_value())
 
 
-def test_on_a_telephone_and_on_a_stage(visit: Callable[..., Visit], address: str) -> None:
-    page = opened(visit(address, width=390, height=844))
+def test_on_a_telephone_and_on_a_stage(visit: Callable[..., Visit], app_address: str) -> None:
+    page = opened(visit(app_address, width=390, height=844))
     field(page).fill("incomprehensibilities, notwithstanding")
     page.get_by_role("button", name=texts.GUESS_CHECK, exact=True).click()
     expect(page.locator(".fl-is-refused")).to_have_count(1)
     expect(field(page)).to_be_focused()  # the keyboard of the screen stays open
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
-    stage = visit(address).page
-    stage.goto(address + "?present=1")
+    stage = visit(app_address).page
+    stage.goto(app_address + "?present=1")
     stage.wait_for_selector(".fl-legend")
     expect(stage.locator(GUESSING)).to_be_attached()
     expect(stage.locator(GUESSING)).to_be_hidden()

@@ -1,10 +1,10 @@
 """A drafter that learns in view: its curves, the race behind it, and the ways to stop."""
 
 from collections.abc import Callable
+from pathlib import Path
 
-import pytest
 from conftest import Visit
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from fastllm.demo import texts
 
@@ -27,8 +27,10 @@ def status(page: Page, sentence: str) -> None:
     expect(page.locator(".fl-learn-status")).to_have_text(sentence)
 
 
-def test_it_learns_in_view_and_then_races(visit: Callable[..., Visit], story_address: str) -> None:
-    seen = visit(story_address)
+def test_it_learns_in_view_and_then_races(
+    visit: Callable[..., Visit], story_address: str, tmp_path: Path
+) -> None:
+    seen = visit(story_address, reduced_motion="reduce")
     page = opened(seen, ARTICLE)
     status(page, texts.LEARN_BROWSER["before"])
     page.click("#fl-learn-go")
@@ -45,13 +47,18 @@ def test_it_learns_in_view_and_then_races(visit: Callable[..., Visit], story_add
     path = held_out.locator("path.fl-learn-yours").first.get_attribute("d") or ""
     heights = {point.split(" ")[1] for point in path.replace("M", "L").split("L")[1:]}
     assert len(heights) == 1
-    expect(page.locator(".fl-learn-said")).to_contain_text("alpha stayed flat")
+    expect(page.locator(".fl-learn-said")).to_contain_text("stayed flat")
     expect(page.locator(".fl-learn-numbers")).to_contain_text("60 updates · 6,000 tokens")
 
     seen.ended()
     keys = [lane.get_attribute("data-key") for lane in page.locator(".fl-lane").all()]
     assert keys == ["alone", "lstm-before", "lstm-yours", "lstm-after"]
     expect(page.locator(".fl-verdict")).to_contain_text("Your freshly trained LSTM won")
+    practised = texts.practised(texts.title_of("lstm-yours"))
+    expect(page.locator(".fl-notice")).to_have_text(practised)
+    home = seen.taken_home(tmp_path)
+    expect(home.locator(".fl-notice")).to_have_text(practised)
+    home.close()
     page.wait_for_function("() => !document.body.className.match(/fl-(learning|running)/)")
     page.get_by_text("Plots", exact=True).click()  # drawn from the rows of the race alone
     page.wait_for_selector("#fl-plot-clock .main-svg")
@@ -61,7 +68,7 @@ def test_it_learns_in_view_and_then_races(visit: Callable[..., Visit], story_add
 def test_stopped_while_it_learns_there_is_no_race(
     visit: Callable[..., Visit], story_address: str
 ) -> None:
-    seen = visit(story_address)
+    seen = visit(story_address, reduced_motion="reduce")
     page = opened(seen, SLOW_LESSON)
     before = page.locator(".fl-badge").inner_text()
     page.click("#fl-learn-go")
@@ -79,23 +86,42 @@ def test_stopped_while_it_learns_there_is_no_race(
     seen.require_clean()
 
 
-@pytest.mark.parametrize("button", ["#fl-stop", "#fl-learn-stop"])
-def test_either_stop_ends_the_race(
-    visit: Callable[..., Visit], story_address: str, button: str
+def test_stopped_before_the_server_has_answered_it_does_not_learn(
+    visit: Callable[..., Visit], story_address: str
 ) -> None:
-    seen = visit(story_address)
-    page = opened(seen, SLOW_RACE)
-    page.click("#fl-learn-go")
-    page.wait_for_selector(".fl-lane[data-key='lstm-yours'] .fl-token")
-    page.click(button)
-    status(page, texts.LEARN_BROWSER["stopped_race"])
-    expect(page.locator(".fl-notices")).to_contain_text(texts.BROWSER["stopped"])
-    page.wait_for_function("() => !document.body.className.match(/fl-(learning|running)/)")
-    page.locator("#fl-article textarea").fill(ARTICLE)
-    # Until the server has answered, Gradio takes the stopped one for a running one, and no click.
-    while page.locator(".fl-learn-status").inner_text() == texts.LEARN_BROWSER["stopped_race"]:
+    seen = visit(story_address, reduced_motion="reduce")
+    page = opened(seen, SLOW_LESSON)
+    held: list[Route] = []
+    page.route("**/queue/join*", lambda route: held.append(route))  # noqa: PLW0108
+    with page.expect_request("**/queue/join*"):
         page.click("#fl-learn-go")
-        page.wait_for_timeout(100)
+    page.click("#fl-learn-stop")
+    status(page, texts.LEARN_BROWSER["stopping"])
+    for route in held:
+        route.continue_()
+    page.unroute("**/queue/join*")
+    status(page, texts.LEARN_BROWSER["stopped"])
+    page.locator("#fl-article textarea").fill(ARTICLE)
+    page.click("#fl-learn-go")  # the device is free, and the new lesson is not stopped
+    status(page, texts.LEARN_BROWSER["raced"])
+    seen.require_clean()
+
+
+def test_either_stop_ends_the_race(visit: Callable[..., Visit], story_address: str) -> None:
+    seen = visit(story_address, reduced_motion="reduce")
+    page = opened(seen, SLOW_RACE)
+    for button in ("#fl-stop", "#fl-learn-stop"):
+        page.click("#fl-learn-go")
+        page.wait_for_selector(
+            ".fl-learning.fl-running .fl-race:not(.fl-waiting) [data-key='lstm-yours'] .fl-token"
+        )
+        page.click(button)
+        status(page, texts.LEARN_BROWSER["stopped_race"])
+        expect(page.locator(".fl-notices")).to_contain_text(texts.BROWSER["stopped"])
+        page.wait_for_function("() => !document.body.className.match(/fl-(learning|running)/)")
+    page.locator("#fl-article textarea").fill(ARTICLE)
+    page.click("#fl-learn-go")
+    status(page, texts.LEARN_BROWSER["raced"])
     seen.ended()
     seen.require_clean()
 

@@ -1,10 +1,13 @@
 """The page in a real browser, with an engine made of stories: no model is needed."""
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import pytest
-from conftest import Visit
-from playwright.sync_api import expect
+from conftest import Visit, ended
+from playwright.sync_api import Route, expect
+
+from fastllm.demo import texts
 
 Opener = Callable[..., Visit]
 
@@ -31,12 +34,11 @@ def test_recorded_race_plays_without_a_click(visit: Opener, story_address: str) 
 
 
 def test_four_states_are_present_and_labelled(visit: Opener, story_address: str) -> None:
-    seen = visit(story_address).open()
-    seen.ended()
-    legend = seen.page.locator(".fl-legend")
+    page = ended(visit, story_address).page
+    legend = page.locator(".fl-legend")
     decorations = set()
     for state in ("accepted", "refused", "correction", "bonus"):
-        assert seen.page.locator(f".fl-lane .fl-{state}").count() > 0
+        assert page.locator(f".fl-lane .fl-{state}").count() > 0
         word = legend.locator(f".fl-{state} .fl-word")
         expect(word).to_be_visible()
         decorations.add(
@@ -52,8 +54,7 @@ def test_four_states_are_present_and_labelled(visit: Opener, story_address: str)
 def test_what_a_model_wrote_is_never_markup(
     visit: Opener, story_address: str, hostile: Sequence[str]
 ) -> None:
-    seen = visit(story_address).open()
-    seen.ended()
+    seen = ended(visit, story_address)
     for lane in ("alone", "lstm-before", "lstm-after"):
         assert seen.words(lane).startswith("".join(hostile).strip())
     assert seen.page.locator(".fl-race script, .fl-race img, .fl-race b, .fl-race i").count() == 0
@@ -63,23 +64,15 @@ def test_what_a_model_wrote_is_never_markup(
     seen.require_clean()
 
 
-def test_what_a_visitor_pastes_is_never_markup(
+def test_what_a_visitor_pastes_is_never_markup_and_turns_no_direction(
     visit: Opener, story_address: str, hostile: Sequence[str]
 ) -> None:
-    seen = visit(story_address).open()
-    paste(seen, "".join(hostile) + " " + ARTICLE)
-    go(seen)
-    assert seen.words("alone").startswith("".join(hostile).strip())
-    assert seen.page.evaluate("window.harmed") is None
-    seen.require_clean()
-
-
-def test_nothing_pasted_turns_the_direction_of_the_page(visit: Opener, story_address: str) -> None:
     """Neither in the lanes nor in the code, where it would read as other code than it is."""
-    seen = visit(story_address).open()
-    paste(seen, f"Turned \u202earound\u2066 and back. {ARTICLE}")
+    seen = ended(visit, story_address)
+    paste(seen, f"Turned \u202earound\u2066 and back.{''.join(hostile)} {ARTICLE}")
     go(seen)
-    assert seen.words("alone").startswith("Turned around and back. The council")
+    assert seen.words("alone").startswith(f"Turned around and back.{''.join(hostile)}")
+    assert seen.page.evaluate("window.harmed") is None
     seen.page.locator(".fl-keep summary").click()
     code = seen.page.locator(".fl-code").inner_text()
     assert '"Turned \\u202earound\\u2066 and back.' in code
@@ -95,9 +88,10 @@ def test_live_race_replaces_the_recorded_one_and_is_replayed(
     seen.remember("replayed", "document.querySelector('.fl-race[data-ran] .fl-same.fl-later')")
     go(seen)
     expect(seen.page.locator(".fl-badge")).to_have_text("LIVE")
-    texts = {seen.words(lane) for lane in ("alone", "lstm-before", "lstm-after")}
-    assert len(texts) == 1
+    assert len({seen.words(lane) for lane in ("alone", "lstm-before", "lstm-after")}) == 1
     seen.remembered("replayed")  # it begins by itself, and takes only seconds
+    seen.page.focus(".fl-position")
+    seen.page.keyboard.press("End")
     seen.ended()
     lanes = seen.page.locator(".fl-lane").all()
     assert seen.calls() == [lane.locator(".fl-round").count() for lane in lanes]
@@ -117,7 +111,7 @@ def test_a_lane_that_cannot_be_chosen_is_greyed_out_with_the_reason(
 
 
 def test_lookup_is_one_click_away(visit: Opener, story_address: str) -> None:
-    seen = visit(story_address).open()
+    seen = visit(story_address, reduced_motion="reduce").open()
     boxes = seen.page.locator("#fl-lanes input[type=checkbox]")
     expect(boxes).to_have_count(6)
     checked = {box.get_attribute("name") for box in boxes.all() if box.is_checked()}
@@ -136,26 +130,35 @@ def test_stop_ends_a_race_and_frees_the_device(visit: Opener, story_address: str
     seen.page.wait_for_function(
         "[...document.querySelectorAll('.fl-count')].some(e => Number(e.textContent) > 2)"
     )
-    # Gradio reports a cancelled race as failed, when the server has let go of it.
-    seen.page.evaluate(
-        "addEventListener('fastllm-failed', () => { window.remembered = { freed: true }; })"
-    )
     seen.page.click("#fl-stop")
-    seen.remembered("freed")
     expect(seen.page.locator(".fl-notice")).to_contain_text("Stopped")
-    # What was under way may still arrive; four rounds a second would leave no such pause.
-    seen.page.wait_for_function(
-        """async () => {
-            const shown = () => document.querySelector('.fl-lanes').textContent;
-            const before = shown();
-            await new Promise((then) => setTimeout(then, 1500));
-            return shown() === before;
-        }"""
-    )
     assert 0 < sum(seen.calls())
     # One race at a time: the next can only run because this one has left the device.
     fill(seen, ARTICLE)
     go(seen)
+    seen.require_clean()
+
+
+def test_stop_before_the_server_has_answered_is_not_lost(
+    visit: Opener, story_address: str
+) -> None:
+    seen = visit(story_address).open()
+    page = seen.page
+    paste(seen, f"Endless news. {ARTICLE}")
+    held: list[Route] = []
+    page.route("**/queue/join*", lambda route: held.append(route))  # noqa: PLW0108
+    with page.expect_request("**/queue/join*"):
+        page.click("#fl-go")
+    page.click("#fl-stop")
+    expect(page.locator(".fl-about")).to_contain_text(texts.BROWSER["stopping"])
+    for route in held:  # other parts of the page may have asked as well
+        route.continue_()
+    page.unroute("**/queue/join*")
+    expect(page.locator(".fl-notice")).to_contain_text(texts.BROWSER["stopped"])
+    expect(page.locator(".fl-badge")).to_have_text("RECORDED")
+    expect(page.locator(".fl-about")).not_to_contain_text(texts.BROWSER["stopping"])
+    fill(seen, ARTICLE)
+    go(seen)  # the device is free
     seen.require_clean()
 
 
@@ -235,39 +238,61 @@ def test_what_is_typed_at_the_first_moment_is_kept(visit: Opener, story_address:
     assert seen.words("alone").startswith("The council said on Monday")
 
 
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
+def test_the_page_says_whose_article_it_is_and_how_many_lanes_race(
+    visit: Opener, story_address: str
+) -> None:
+    seen = visit(story_address).open()
+    page = seen.page
+    chosen = page.locator("#fl-sample input")
+    sample = chosen.input_value()
+    page.get_by_text(FOLD).click()
+    article = page.locator("#fl-article textarea").input_value()
+    fill(seen, ARTICLE)
+    expect(chosen).to_have_value(texts.OWN_ARTICLE)
+    fill(seen, article)
+    expect(chosen).to_have_value(sample)
+    while page.locator("#fl-lanes input:checked").count() > 1:
+        page.locator("#fl-lanes input:checked").last.uncheck()
+    expect(page.locator("#fl-lanes-note")).to_contain_text("A race takes 2 to")
+    page.locator("#fl-lanes input:not(:checked)").first.check()
+    expect(page.locator("#fl-lanes-note")).to_have_count(0)
+    seen.require_clean()
+
+
+def test_unfit_articles_get_a_message(visit: Opener, story_address: str) -> None:
+    seen = visit(story_address).open()
+    seen.page.get_by_text(FOLD).click()
+    toasts = "[...document.querySelectorAll('.toast-body')]"
+    for text, message in (
         ("", "no article"),
         ("Too short.", "2 words"),
         ("word " * 9000, "takes 20,000"),
         ("\x01\x02\x03\x04\x05\x06 " * 40, "does not look like text"),
-    ],
-)
-def test_unfit_articles_get_a_message(
-    visit: Opener, story_address: str, text: str, message: str
+    ):
+        fill(seen, text)
+        seen.remember(
+            message,
+            f"{toasts}.some(e => e.checkVisibility() && e.innerText.includes({message!r}))",
+        )
+        seen.page.click("#fl-go")
+        seen.remembered(message)  # it fades after a while
+        expect(seen.page.locator(".fl-notice")).to_contain_text(message)
+        expect(seen.page.locator(".fl-badge")).to_have_text("RECORDED")
+
+
+def test_other_languages_get_a_notice_here_and_at_home(
+    visit: Opener, story_address: str, tmp_path: Path
 ) -> None:
-    seen = visit(story_address).open()
-    paste(seen, text)
-    toasts = "[...document.querySelectorAll('.toast-body')]"
-    seen.remember(
-        "told", f"{toasts}.some(e => e.checkVisibility() && e.innerText.includes({message!r}))"
-    )
-    seen.page.click("#fl-go")
-    seen.remembered("told")  # it fades after a while
-    expect(seen.page.locator(".fl-badge")).to_have_text("RECORDED")
-
-
-def test_other_languages_get_a_notice(visit: Opener, story_address: str) -> None:
-    seen = visit(story_address).open()
-    paste(seen, "Der Rat der Stadt hat am Montag beschlossen, am Fluss Baeume zu pflanzen. " * 4)
+    seen = ended(visit, story_address)
+    paste(seen, "Der Rat der Stadt hat am Montag beschlossen, am Fluss Baeume zu pflanzen. " * 9)
     go(seen)
-    expect(seen.page.locator(".fl-notice")).to_contain_text("does not look like English")
+    for page in (seen.page, seen.taken_home(tmp_path)):
+        expect(page.locator(".fl-notice")).to_contain_text("does not look like English")
+        expect(page.locator(".fl-cut")).to_contain_text("The target reads the first")
 
 
 def test_keyboard_and_scrubbing(visit: Opener, story_address: str) -> None:
-    seen = visit(story_address).open()
-    seen.ended()
+    seen = ended(visit, story_address)
     calls = seen.calls()
     page = seen.page
     page.focus(".fl-position")
@@ -294,8 +319,7 @@ def test_keyboard_and_scrubbing(visit: Opener, story_address: str) -> None:
 
 
 def test_tokens_tell_what_is_known_of_them(visit: Opener, story_address: str) -> None:
-    seen = visit(story_address).open()
-    seen.ended()
+    seen = ended(visit, story_address)
     page = seen.page
     refused = page.locator('.fl-lane[data-key="lstm-before"] .fl-refused').nth(1)
     expect(refused.locator(".fl-word")).to_be_hidden()
@@ -313,25 +337,23 @@ def test_tokens_tell_what_is_known_of_them(visit: Opener, story_address: str) ->
     expect(detail).to_be_visible()
 
 
-@pytest.mark.parametrize("width", [1440, 820, 390])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_fits_every_screen(visit: Opener, story_address: str, width: int, scheme: str) -> None:
-    seen = visit(story_address, width=width, color_scheme=scheme).open()
-    seen.ended()
+def test_fits_every_screen(visit: Opener, story_address: str, scheme: str) -> None:
+    seen = ended(visit, story_address, color_scheme=scheme)
     page = seen.page
-    assert page.evaluate("document.documentElement.scrollWidth") <= width
     tabs = page.locator(".fl-tab")
-    shown = [lane for lane in page.locator(".fl-lane").all() if lane.is_visible()]
-    assert len(shown) == (1 if width == 390 else 3)
-    for lane in shown:
-        assert lane.evaluate("e => e.scrollHeight <= e.clientHeight + 1"), "a lane scrolls"
-    if width == 390:
-        tabs.first.click()
-        expect(page.locator('.fl-lane[data-key="alone"]')).to_be_visible()
-        page.keyboard.press("ArrowRight")
-        expect(page.locator('.fl-lane[data-key="lstm-before"]')).to_be_visible()
-    else:
-        expect(tabs.first).to_be_hidden()
+    for width in (1440, 820, 390):
+        page.set_viewport_size({"width": width, "height": 900})
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        shown = [lane for lane in page.locator(".fl-lane").all() if lane.is_visible()]
+        assert len(shown) == (1 if width == 390 else 3)
+        for lane in shown:
+            assert lane.evaluate("e => e.scrollHeight <= e.clientHeight + 1"), "a lane scrolls"
+        assert tabs.first.is_visible() == (width == 390)
+    tabs.first.click()
+    expect(page.locator('.fl-lane[data-key="alone"]')).to_be_visible()
+    page.keyboard.press("ArrowRight")
+    expect(page.locator('.fl-lane[data-key="lstm-before"]')).to_be_visible()
     dark = page.evaluate("document.body.classList.contains('dark')")
     assert dark == (scheme == "dark")
 

@@ -123,7 +123,9 @@ def test_a_comparison(client: Client, story: str) -> None:
     assert last == found
 
 
-GOOD = {"lanes": ["lookup", "alone"], "gamma": 5, "temperature": 0.0, "top_p": 1.0, "seed": 0}
+GOOD: dict[str, Any] = {
+    "lanes": ["lookup", "alone"], "gamma": 5, "temperature": 0.0, "top_p": 1.0, "seed": 0,
+}  # fmt: skip
 WRONG: list[tuple[dict[str, Any], str]] = [
     ({"gamma": "x"}, "gamma='x': give a number"),
     ({"gamma": "5"}, "gamma='5': give a number"),
@@ -167,8 +169,8 @@ def test_a_setting_of_a_wrong_form_is_named(
 
     def checked() -> None:
         with stage.said():
-            stage.config(*settings)  # type: ignore[arg-type]
-            stage.chosen(lanes)  # type: ignore[arg-type]
+            stage.config(*settings)
+            stage.chosen(lanes)
 
     with pytest.raises(gr.Error, match=reason):
         checked()

@@ -5,18 +5,19 @@ import json
 import pickle
 import re
 import threading
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from fastllm import report
 from fastllm.data.articles import Article
-from fastllm.demo import build, compare, texts
+from fastllm.demo import compare, texts
 from fastllm.demo.articles import Checked
 from fastllm.demo.compare import Comparison, Measure
 from fastllm.demo.engine import LocalEngine
 from fastllm.demo.limits import read_limits
-from fastllm.demo.stage import Stage
+from fastllm.demo.stage import ASSETS, Stage
 from fastllm.demo.work import Order
 from fastllm.drafters import drafter_class
 from fastllm.errors import CheckpointError, DataError
@@ -76,9 +77,9 @@ def test_it_measures_what_the_evaluation_measures(
     stories = stories[::2]
     config = DecodingConfig(max_new_tokens=16, gamma=4, temperature=temperature, seed=3)
     found = rows(asked(stories, config), engine)
-    drafters = {key: engine.drafter(key) for key in LANES[1:]}
+    drafters: dict[str, Any] = {key: engine.drafter(key) for key in LANES[1:]}
     articles = [Article(str(index), text) for index, text in enumerate(stories)]
-    expected = evaluate(engine.target, drafters, articles, config)  # type: ignore[arg-type]
+    expected = evaluate(engine.target, drafters, articles, config)
     measured = [row for row in found if row["row"] == "article"]
     assert [row["article"] for row in measured] == list(range(len(stories)))
     for row, entry in zip(measured, expected.rows[temperature], strict=True):
@@ -190,7 +191,7 @@ def test_stop_is_heard_inside_an_article(engine: LocalEngine, stories: list[str]
 def test_the_device_is_had_for_so_many_seconds(
     engine: LocalEngine, stories: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert rows(asked(stories, seconds_each=0), engine)[-1] == {
+    assert rows(asked(stories, seconds=0), engine)[-1] == {
         "row": "end",
         "ended": "deadline",
         "articles": 0,
@@ -213,6 +214,86 @@ def test_the_device_is_had_for_so_many_seconds(
     assert given == [60, 60, 20]
     assert (end["ended"], end["articles"]) == ("deadline", 3)
     assert end["notices"] == [texts.compared_early(100, 3, 6)]
+
+
+@pytest.fixture
+def slow(monkeypatch: pytest.MonkeyPatch) -> set[str]:
+    """Articles that are really cut, as one is that takes longer than it may."""
+    too_long: set[str] = set()
+    whole = Measure.lines
+
+    def lines(self: Measure, *rest: Any) -> Any:
+        return whole(replace(self, seconds=0) if self.article in too_long else self, *rest)
+
+    monkeypatch.setattr(Measure, "lines", lines)
+    return too_long
+
+
+def test_an_article_that_is_cut_is_left_out_and_named(
+    engine: LocalEngine, stories: list[str], slow: set[str]
+) -> None:
+    """All else is as if it had not been given."""
+    slow.update(stories[1:3])
+    found = rows(asked(stories[:4], seconds_each=30), engine)
+    kinds = [(row["row"], row.get("article")) for row in found[1:-1]]
+    assert kinds == [
+        ("begun", 0), ("article", 0), ("begun", 1), ("left_out", 1),
+        ("begun", 2), ("left_out", 2), ("begun", 3), ("article", 3),
+    ]  # fmt: skip
+    end = found[-1]
+    assert (end["ended"], end["articles"]) == ("done", 2)
+    assert end["notices"] == [texts.left_out(30, ["article 2", "article 3"])]
+    assert "article 2, article 3. Each was cut after 30 seconds" in end["notices"][0]
+    others = rows(asked([stories[0], stories[3]]), engine)
+    assert calls(found[-2]) == calls(others[-2])
+    assert end["same"] == others[-1]["same"]
+    result = compare.result_of(found)
+    assert (result["asked"], result["table"]["articles"]) == (4, 2)
+    assert [entry["title"] for entry in result["articles"]] == ["article 1", "article 4"]
+    assert result["notices"] == end["notices"]
+
+
+def calls(row: dict[str, Any]) -> list[Any]:
+    return [lane["calls"] for lane in row["table"]["lanes"]]
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_the_article_in_which_time_is_up_is_named(
+    engine: LocalEngine, stories: list[str], slow: set[str], monkeypatch: Any, first: int
+) -> None:
+    """What was known before stays; the last article of all is no exception."""
+    slow.add(stories[2])
+    whole = Measure.lines
+
+    def counted(self: Measure, *rest: Any) -> Any:
+        """The cut article took all the time that it had."""
+        for line in whole(self, *rest):
+            row = json.loads(line)
+            more = {"seconds": float(self.seconds)} if row["row"] == "cut" else {}
+            yield json.dumps(row | more) + "\n"
+
+    monkeypatch.setattr(Measure, "lines", counted)
+    found = rows(asked(stories[first : 3 if first else 6], seconds=20, seconds_each=30), engine)
+    *_, table, begun, left_out, end = found
+    assert (begun["row"], left_out["row"]) == ("begun", "left_out")
+    assert table["table"]["articles"] == end["articles"] == 2 - first
+    assert end["ended"] == "deadline"
+    early, named = end["notices"]
+    assert early == texts.compared_early(20, 2 - first, len(found[0]["articles"]))
+    assert f"article {3 - first}. It was cut after" in named
+    assert end["said"]
+
+
+def test_where_every_article_is_cut_it_says_what_to_do(
+    engine: LocalEngine, stories: list[str], slow: set[str]
+) -> None:
+    slow.update(stories)
+    found = rows(asked(stories[:2], seconds_each=30), engine)
+    assert [row["row"] for row in found[1:-1]] == ["begun", "left_out"] * 2
+    assert found[-1]["notices"] == [
+        texts.left_out(30, ["article 1", "article 2"]), texts.NONE_COMPARED,
+    ]  # fmt: skip
+    assert compare.result_of(found)["table"] is None
 
 
 def test_a_piece_can_be_sent_to_another_process(engine: LocalEngine, stories: list[str]) -> None:
@@ -260,5 +341,5 @@ def test_what_is_compared(engine: LocalEngine, story: str) -> None:
     [("compare.js", texts.COMPARE_BROWSER), ("upload.js", texts.UPLOAD_BROWSER)],
 )
 def test_every_word_is_there_and_used(name: str, words: dict[str, str]) -> None:
-    script = (build.ASSETS / name).read_text("utf-8")
+    script = (ASSETS / name).read_text("utf-8")
     assert set(re.findall(r"\bwords\.(\w+)", script)) == set(words)

@@ -46,7 +46,7 @@ def test_a_pair_stands_together(shipped: Path) -> None:
     assert facts["parameters"] == ["1,914,209"] * 2
     assert facts["bytes on disk"] == ["3,830,210"] * 2
     assert facts["learning rate"] == ["0.001"] * 2
-    assert facts["alpha on held-out articles"] == ["0.7312"] * 2
+    assert facts["alpha on held-out articles (temperature 1)"] == ["0.7312"] * 2
     assert "loss" not in facts
     assert ngram["facts"] == [
         ["order", "3"], ["entries of its table", "111,896"], ["bytes on disk", "1,234"],

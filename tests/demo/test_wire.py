@@ -202,15 +202,54 @@ def test_the_verdict_names_winner_and_reason() -> None:
     assert "LSTM before distillation: " in said
 
 
+def test_what_is_neither_0_nor_1_does_not_become_one_of_them() -> None:
+    given = [0.0, 1.0, 3.4e-7, 0.99999, 0.12341]
+    assert [wire._short(value) for value in given] == [0, 1, 3.4e-7, 0.9999, 0.1234]
+
+
 def test_the_verdict_is_honest() -> None:
-    def result(key: str, calls: int, seconds: float, accepted: int = 5) -> texts.Result:
-        return texts.Result(key, texts.title_of(key), calls, 40, 10, accepted, seconds)
+    def result(
+        key: str,
+        calls: int,
+        seconds: float,
+        accepted: int = 5,
+        *,
+        tokens: int = 40,
+        drafted: int = 10,
+        drafting: float = 0.0,
+    ) -> texts.Result:
+        title = texts.title_of(key)
+        return texts.Result(key, title, calls, tokens, drafted, accepted, seconds, drafting)
 
     alone = result("alone", 40, 1.0)
     assert "No drafter saved a call" in texts.verdict([alone, result("lookup", 40, 1.1, 0)])
-    assert "In seconds target alone was first" in texts.verdict([alone, result("lookup", 30, 1.2)])
     assert "tie" in texts.verdict([alone, result("lookup", 30, 0.5), result("lstm-after", 30, 0.5)])
     assert "Nobody guessed" in texts.verdict([alone])
+
+    dear = result("lstm-after", 20, 1.5, drafting=0.6)
+    assert texts.verdict([alone, dear]).endswith("guessing takes time as well.")
+    slow = texts.verdict([alone, result("lstm-after", 20, 1.5, drafting=0.1)])
+    assert "In seconds target alone was first this time, though not by guessing faster" in slow
+    near = texts.verdict([alone, result("lstm-after", 20, 1.05, drafting=0.6)])
+    assert near.endswith("In seconds target alone was level with the winner.")
+    assert "In seconds" not in texts.verdict([alone, result("lstm-after", 20, 0.9)])
+
+    few = result("lookup", 30, 0.5, 9)
+    more = result("lstm-after", 20, 0.4, 25, drafted=40)
+    assert "62 % of its guesses were accepted and it made more" in texts.verdict([alone, few, more])
+
+
+def test_texts_of_different_length_are_compared_a_token() -> None:
+    alone = texts.Result("alone", "alone", 50, 50, 0, 0, 1.0, 0.0)
+    before = texts.Result("lstm-before", "before", 18, 43, 80, 25, 0.4, 0.1)
+    after = texts.Result("lstm-after", "after", 21, 59, 97, 38, 0.5, 0.1)
+    said = texts.verdict([alone, before, after])
+    assert said == (
+        "After won: 2.8 tokens a target call instead of 1, because 39 % of its guesses were "
+        "accepted (before: 31 %)."
+    )
+    nothing = texts.Result("lstm-after", "after", 59, 59, 97, 0, 0.5, 0.1)
+    assert "each got one token a call" in texts.verdict([alone, nothing])
 
 
 def test_a_live_race_writes_the_same_rows(tiny_target: Any, story: str) -> None:
