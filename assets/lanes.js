@@ -41,7 +41,7 @@ const ui = {
   badge: make("span", "fl-badge"),
   about: make("span", "fl-about", ""),
   notices: make("div", "fl-notices", undefined, { role: "status" }),
-  bars: make("div", "fl-bars", undefined, { role: "group", "aria-label": words.headline }),
+  bars: make("div", "fl-bars", undefined, { role: "group" }),
   tabs: make("div", "fl-tabs", undefined, { role: "tablist", "aria-label": words.lanes }),
   lanes: make("div", "fl-lanes"),
   wrong: make("p", "fl-wrong", words.wrong),
@@ -88,8 +88,10 @@ function begin(start) {
   race = { start, end: null, at: 0, playing: false, live: start.mode === "live", tab: 0, words: 0 };
   race.lanes = start.lanes.map((lane, index) => makeLane(lane, index));
   race.tab = Math.max(0, race.lanes.length - 1);
-  ui.bars.replaceChildren(make("p", "fl-headline", words.headline), ...race.lanes.map((lane) => lane.row));
-  ui.bars.firstChild.append(make("span", "fl-soft", ` ${start.greedy ? words.headline_note : words.headline_sampled}`));
+  const headline = start.greedy ? words.headline : words.headline_rate;
+  ui.bars.setAttribute("aria-label", headline);
+  ui.bars.replaceChildren(make("p", "fl-headline", headline), ...race.lanes.map((lane) => lane.row));
+  ui.bars.firstChild.append(make("span", "fl-soft", ` ${start.greedy ? words.headline_note : words.headline_rate_note}`));
   ui.lanes.replaceChildren(...race.lanes.map((lane) => lane.card));
   ui.lanes.dataset.count = race.lanes.length;
   ui.tabs.replaceChildren(...race.lanes.map((lane) => lane.tab));
@@ -146,6 +148,7 @@ function addRound(row) {
     lane.first = lane.text.querySelector(".fl-token");
     lane.first?.setAttribute("tabindex", "0");
   }
+  round.written = (lane.rounds.at(-1)?.written ?? 0) + row.tokens.filter((entry) => entry.s !== "refused").length;
   lane.rounds.push(round);
   race.words += row.tokens.length;
 }

@@ -46,8 +46,10 @@ function show(at, dragged = false) {
     }
     lane.drawn = rounds.length;
     lane.shown = shown;
-    write(lane.count, String(shown));
-    lane.fill.style.transform = `scaleX(${shown / longest})`;
+    // Texts that were drawn differ in length: there the bar is what a call gave, of what it can give.
+    const rate = shown ? rounds[shown - 1].written / shown : 0;
+    write(lane.count, race.start.greedy ? String(shown) : rate.toFixed(1));
+    lane.fill.style.transform = `scaleX(${race.start.greedy ? shown / longest : rate / (race.start.gamma + 1)})`;
     const done = (race.end || race.halted) && shown === rounds.length;
     lane.card.classList.toggle("fl-done", Boolean(done));
     lane.row.classList.toggle("fl-done", Boolean(done));

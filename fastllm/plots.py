@@ -842,7 +842,13 @@ def _of_a_race(figure: go.Figure) -> go.Figure:
     return figure.update_layout(
         template=None,  # the page's own, light or dark
         showlegend=True,
-        legend={"orientation": "h", "yref": "container", "y": 0, "yanchor": "bottom"},
+        legend={
+            "orientation": "h",
+            "yref": "container",
+            "y": 0,
+            "yanchor": "bottom",
+            "traceorder": "normal",
+        },
         margin_b=110,
         paper_bgcolor="rgba(0,0,0,0)",
         plot_bgcolor="rgba(0,0,0,0)",

@@ -124,7 +124,8 @@ PLOT_TEXTS = {
     "speed_up": (
         "Predicted against measured",
         "Predicted from alpha, gamma and the costs of this run, as if every guess had the same "
-        "chance; a measured bar above it means that hits came in runs.",
+        "chance; a measured bar above it means that hits came in runs, below it "
+        "that they were spread out.",
     ),
 }
 """Name of a plot -> its title, and how to read it."""
@@ -188,7 +189,8 @@ BROWSER = {
     "refused_start": "The race did not start. {}",
     "headline": "Target calls",
     "headline_note": "fewer is better",
-    "headline_sampled": "the texts differ in length: compare tokens a call",
+    "headline_rate": "Tokens a target call",
+    "headline_rate_note": "more is better; drawn texts differ in length, so calls do not compare",
     "seconds": "{} s",
     "speed_up": "{}× as fast",
     "slower": "{}× the time",
@@ -418,8 +420,8 @@ def same_text(
         )
     if not greedy:
         return "sampled", (
-            "Sampling: each lane draws its own words, so the texts differ in length too (compare "
-            "tokens a call), but every lane follows the target's own probabilities."
+            "Sampling: each lane draws its own words, so the texts differ, but every lane follows "
+            "the target's own probabilities."
         )
     if differ_at is not None:
         return "differ", (

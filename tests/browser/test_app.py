@@ -5,6 +5,8 @@ from collections.abc import Callable
 from conftest import Visit
 from playwright.sync_api import expect
 
+from fastllm.demo import texts
+
 
 def test_a_live_race_on_a_sample(visit: Callable[..., Visit], app_address: str) -> None:
     seen = visit(app_address).open()
@@ -28,6 +30,23 @@ def test_a_live_race_on_a_sample(visit: Callable[..., Visit], app_address: str) 
         # The replay has begun, and what it shows is on its way: the rounds are all there.
         calls = [lane.locator(".fl-round").count() for lane in page.locator(".fl-lane").all()]
         assert 0 < min(calls) <= max(calls) <= 24
+    seen.require_clean()
+
+
+def test_drawn_texts_are_compared_a_call(visit: Callable[..., Visit], app_address: str) -> None:
+    lanes = "lanes=alone,lookup,lstm-after&temperature=1&max_new_tokens=24"
+    seen = visit(app_address, reduced_motion="reduce").open(f"?{lanes}&sample=Autumn+storm")
+    page = seen.page
+    page.click("#fl-go")
+    page.wait_for_selector(".fl-badge.fl-live >> text=LIVE")
+    page.wait_for_selector(".fl-race[data-ran]")
+    expect(page.locator(".fl-headline")).to_contain_text(texts.BROWSER["headline_rate"])
+    expect(page.locator(".fl-count").first).to_have_text("1.0")
+    expect(page.locator(".fl-same")).to_contain_text("Sampling")
+    if not page.get_by_text("Ended after").count():
+        feet = page.locator(".fl-lane .fl-foot").all_inner_texts()[1:]
+        rates = page.locator(".fl-count").all_inner_texts()[1:]
+        assert all(f"{rate} tokens a call" in foot for foot, rate in zip(feet, rates, strict=True))
     seen.require_clean()
 
 
