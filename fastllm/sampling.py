@@ -12,7 +12,7 @@ vocabulary: there rows are numpy's, and single numbers are Python's.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import cache, cached_property
+from functools import cached_property
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -141,37 +141,23 @@ def drawn(weights: torch.Tensor, uniform: float) -> int:
     """The token that `draw` finds, of the same arguments, on the host."""
     if weights.device.type != "cpu":
         return int(draw(weights, uniform))
-    return _drawn(weights.numpy(), uniform) or 0  # None is of weights that cannot be drawn from
+    return _drawn(_cumulative(weights), uniform)
 
 
-_STRIDE = 256
-"""Weights that are summed before any of them is looked at. A cumulative sum waits for each of its
-own results, a sum does not: one of all weights takes five times as long as those of the strides and
-that of a single stride (8,192 weights)."""
+def _cumulative(weights: torch.Tensor) -> np.ndarray:
+    """The cumulative sum of weights (V,) on a CPU, float64."""
+    # torch adds quicker than numpy where it matters: behind a call of the target, whose weights
+    # have filled the caches.
+    sums: np.ndarray = weights.cumsum(-1, dtype=torch.float64).numpy()
+    return sums
 
 
-@cache
-def _strides(size: int) -> np.ndarray:
-    return np.arange(0, size, _STRIDE)
-
-
-def _drawn(weights: np.ndarray, uniform: float) -> int | None:
-    """The same as `draw`, on a CPU, of weights (V,); None where all of them are 0."""
-    sums = np.add.reduceat(weights, _strides(len(weights)), dtype=np.float64).cumsum()
-    if sums[-1] == 0:
-        return None
-    reached = uniform * sums[-1]
-    stride = _first_above(sums, reached)
-    first = stride * _STRIDE
-    inner = weights[first : first + _STRIDE].cumsum(dtype=np.float64)
-    return first + _first_above(inner, reached - sums[stride - 1] if stride else reached)
-
-
-def _first_above(cumulative: np.ndarray, reached: float) -> int:
-    """The first place that is above a number."""
-    place = int(cumulative.searchsorted(reached, side="right"))
-    # A product rounded up to the whole sum stays on the last place that added to it.
-    return place if place < len(cumulative) else int(cumulative.searchsorted(cumulative[-1]))
+def _drawn(cumulative: np.ndarray, uniform: float) -> int:
+    """The same as `draw`, on a CPU, from the cumulative sum of the weights (V,), float64."""
+    whole = cumulative[-1]
+    place = int(cumulative.searchsorted(uniform * whole, side="right"))
+    # A product rounded up to the whole sum stays on the last token that added to it.
+    return place if place < len(cumulative) else int(cumulative.searchsorted(whole))
 
 
 def _is_numpys(rows: torch.Tensor) -> bool:
@@ -739,10 +725,11 @@ def _verify_on_host(
             accepted += 1
         tests = [x / y if x < y else float(x > 0) for x, y in zip(raised, of_q, strict=True)]
     here = rows[accepted]
-    weights = draft.q.missing(accepted, here, share) if accepted < count else here
-    extra = _drawn(weights, chances[count])
-    if extra is None:  # p = q up to rounding leaves nothing over: then p itself is right
-        extra = drawn(p[accepted], chances[count])
+    if accepted < count:
+        cumulative = _cumulative(torch.from_numpy(draft.q.missing(accepted, here, share)))
+    if accepted == count or cumulative[-1] == 0:  # p = q up to rounding leaves nothing over
+        cumulative = _cumulative(p[accepted])
+    extra = _drawn(cumulative, chances[count])
     return Verdict(accepted, extra, of_p, of_q, tests, float(here[extra]))
 
 

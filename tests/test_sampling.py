@@ -757,13 +757,14 @@ def test_draws_from_a_large_vocabulary_follow_it() -> None:
         assert share == pytest.approx(float(uniform), abs=1e-4)
 
 
-@pytest.mark.parametrize("size", [1, 255, 256, 257, 1000])
-def test_a_draw_by_strides_inverts_the_cumulative_sum(size: int) -> None:
+@pytest.mark.parametrize("size", [1, 2, 1000])
+def test_a_draw_on_the_host_is_the_same(size: int) -> None:
     row = torch.rand(size, generator=torch.Generator().manual_seed(size), dtype=torch.float64)
     row[: size // 3] = 0
     whole = row.cumsum(0)
     for uniform in torch.linspace(0, LAST, 301, dtype=torch.float64).tolist():
         assert drawn(row, uniform) == int((whole <= uniform * whole[-1]).sum())
+        assert drawn(row, uniform) == int(draw(row, uniform))
 
 
 @pytest.mark.parametrize("other", [0.0, 0.001, 0.1])
