@@ -38,7 +38,7 @@ function replayText() {
   const rounds = race.lanes.flatMap((lane) => lane.rounds).sort((a, b) => a.to - b.to);
   const rows = [
     { ...start, mode: "recorded" },
-    ...rounds.map(({ node, index, guessed, look, ...row }) => row),
+    ...rounds.map(({ node, index, guessed, look, written, ...row }) => row),
     last,
   ];
   const text = rows.map((row) => JSON.stringify(row).replace(/[<>&\u2028\u2029]/g, escaped)).join("\n");

@@ -79,6 +79,7 @@ function writeNumbers(lane, done) {
     const ratio = result.speed_up;
     if (Math.abs(Math.log(ratio)) < LEVEL) time += ` · ${words.level}`;
     else time += " · " + (ratio > 1 ? say(words.speed_up, ratio.toFixed(1)) : say(words.slower, (1 / ratio).toFixed(1)));
+    if (!race.start.greedy) time += ` ${words.per_token}`;
   }
   write(lane.time, time);
   if (!lane.shown && !byCall()) write(lane.foot, words.reading); // nothing is written before the encoding is done

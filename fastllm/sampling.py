@@ -754,6 +754,8 @@ class _BlockTests(Sequence[float]):
     ) -> None:
         self._rows = rows
         self._q = q
+        self._of_p = of_p
+        self._of_q = of_q
         self.running = [1.0]
         for x, y in zip(of_p, of_q, strict=True):
             reached = self.running[-1] * x
@@ -780,6 +782,8 @@ class _BlockTests(Sequence[float]):
         share = self.running[place]
         if place == len(self) or share == 0:
             return share
+        if share == 1 and self._of_p[place] != self._of_q[place]:
+            return 1.0  # s / s: where p is not q, it is above q somewhere
         surplus = self._q.surplus(place, self._rows[place], share)
         return surplus / (surplus + 1 - share) if surplus > 0 else 0.0
 

@@ -195,6 +195,7 @@ BROWSER = {
     "speed_up": "{}× as fast",
     "slower": "{}× the time",
     "level": "as fast as alone",
+    "per_token": "per token",
     "reading": "reading the article …",
     "per_call": "{} tokens a call",
     "lanes": "Lanes",
