@@ -80,7 +80,7 @@ def uniforms(config: DecodingConfig) -> Iterator[tuple[torch.Tensor, torch.Tenso
     """The random numbers of a run, call by call and without end.
 
     Args:
-        config: its seed and `gamma` count.
+        config: of it, `seed` and `gamma`.
 
     Yields:
         Numbers in [0, 1), float64: those of the drafter's draws, shape (gamma,); and those of the

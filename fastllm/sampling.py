@@ -11,7 +11,7 @@ vocabulary: there rows are numpy's, and single numbers are Python's.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple, TypeVar
 
@@ -272,8 +272,6 @@ class SparseRow:
     ids: np.ndarray
     probabilities: np.ndarray
     other: float
-    _fits: int | None = field(default=None, init=False, repr=False)
-    """The vocabulary size that it was last found to be made for."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.ids, np.ndarray):
@@ -312,8 +310,6 @@ class SparseRow:
         Raises:
             VocabularyError: over so many tokens the row does not sum to 1.
         """
-        if size == self._fits:
-            return
         total = float(self.probabilities.sum()) + (size - len(self.ids)) * self.other
         if abs(total - 1) > 1e-6 or (len(self.ids) and self.ids[-1] >= size):
             raise VocabularyError(
@@ -321,7 +317,6 @@ class SparseRow:
                 "made for another vocabulary size. Fit it with as many tokens as the target has "
                 "logits."
             )
-        object.__setattr__(self, "_fits", size)
 
     def missing(self, row: np.ndarray, share: float) -> np.ndarray:
         """max(share p - q, 0), shape (V,), with p a full row (V,)."""
@@ -333,17 +328,6 @@ class SparseRow:
             np.maximum(left, 0.0, out=left)
         left[self.ids] = np.maximum(named, 0.0)
         return left
-
-    def surplus(self, row: np.ndarray, share: float) -> float:
-        """The sum of `missing`, of the same arguments."""
-        self.require(len(row))
-        named = row[self.ids]
-        left = np.maximum(named * share - self.probabilities, 0.0).sum()
-        # max(share p - other, 0) of all tokens in two passes, less what the named ones put into it.
-        level = row.dtype.type(self.other / share)  # rounded first: what is not above it cancels
-        above = np.maximum(row, level).sum(dtype=np.float64)
-        above -= np.maximum(named, level).sum(dtype=np.float64)
-        return float(left + share * (above - float(level) * (len(row) - len(named))))
 
     def without(self, banned: Sequence[int], size: int) -> "SparseRow | None":
         """The row with some tokens barred, and what is left scaled to sum to 1.
@@ -501,8 +485,8 @@ class SparseProposal:
         return self.rows[position].missing(row, share)
 
     def surplus(self, position: int, row: np.ndarray, share: float = 1.0) -> float:
-        """The sum of `missing`, of the same arguments; `share` above 0."""
-        return self.rows[position].surplus(row, share)
+        """The sum of `missing`, of the same arguments."""
+        return float(self.missing(position, row, share).sum())
 
     def of(self, tokens: torch.Tensor) -> torch.Tensor:
         """The probability of each drafted token, shape (k,)."""

@@ -1,5 +1,7 @@
 """Fixtures: a tiny vocabulary and a tiny random T5, made anew for each run of the tests."""
 
+import copy
+
 import pytest
 import torch
 from transformers import GenerationConfig, T5ForConditionalGeneration
@@ -65,3 +67,14 @@ def tiny_target(vocabulary: Vocabulary) -> HubTarget:
         decoder_start_token_id=0, eos_token_id=1, pad_token_id=0
     )
     return HubTarget(model.eval(), vocabulary, name="tiny", source_length=96)
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tiny_target: HubTarget, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The tiny target as a folder that a page can be told of: its name and source length in it."""
+    folder = tmp_path_factory.mktemp("tiny")
+    model = copy.deepcopy(tiny_target.model)
+    model.config.fastllm = {"name": "tiny", "source_length": 96}
+    model.save_pretrained(folder)
+    tiny_target.vocabulary.tokenizer.save_pretrained(folder)
+    return str(folder)

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import cache, partial
 from itertools import pairwise, product
 
-import numpy as np
 import pytest
 import torch
 
@@ -765,21 +764,6 @@ def test_a_draw_on_the_host_is_the_same(size: int) -> None:
     for uniform in torch.linspace(0, LAST, 301, dtype=torch.float64).tolist():
         assert drawn(row, uniform) == int((whole <= uniform * whole[-1]).sum())
         assert drawn(row, uniform) == int(draw(row, uniform))
-
-
-@pytest.mark.parametrize("other", [0.0, 0.001, 0.1])
-@pytest.mark.parametrize("share", [1e-6, 0.3, 1.0])
-def test_the_surplus_over_a_sparse_row_is_the_sum_of_what_is_missing(
-    other: float, share: float
-) -> None:
-    size, named = 10, 4
-    chances = np.array([1.0, 2.0, 3.0, 4.0]) / 10 * (1 - other * (size - named))
-    row = SparseRow([7, 0, 3, 9], chances, other)
-    for seed in range(20):
-        p = torch.rand(size, generator=torch.Generator().manual_seed(seed)) ** 8
-        target = (p / p.sum()).numpy()
-        wanted = float(row.missing(target, share).sum(dtype=np.float64))
-        assert row.surplus(target, share) == pytest.approx(wanted, rel=1e-4, abs=1e-7)
 
 
 LOGITS = torch.tensor([0.5, 0.1, 0.3, 0.1]).log()

@@ -31,7 +31,7 @@ from fastllm.checkpoints import SHIPPED, TARGET
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests" / "demo"))
 
-import stories  # noqa: E402
+import stories  # noqa: E402  (found on the path that is set above)
 
 PATIENCE = 600.0
 """Seconds for a server to come up, on a machine that has other things to do."""

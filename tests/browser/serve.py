@@ -20,8 +20,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "demo")]
 
-import stories  # noqa: E402
+import stories  # noqa: E402  (found on the path that is set above)
 
+# noqa of these too: the package is found on that path, since this file is run as a program.
 from fastllm.demo import texts, wire  # noqa: E402
 from fastllm.demo.build import build, launch_options  # noqa: E402
 from fastllm.demo.learn import Lesson  # noqa: E402

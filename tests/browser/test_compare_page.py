@@ -24,12 +24,10 @@ Opener = Callable[..., Visit]
 def address(
     serve: Callable[[Sequence[str]], str],
     tiny_target: Any,
+    tiny_folder: str,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> str:
-    folder = tmp_path_factory.mktemp("tiny")
-    tiny_target.model.config.fastllm = {"name": "tiny", "source_length": 96}
-    tiny_target.model.save_pretrained(folder / "target")
-    tiny_target.vocabulary.tokenizer.save_pretrained(folder / "target")
+    folder = tmp_path_factory.mktemp("drafters")
     drafter = drafter_class("lstm").fresh(
         len(tiny_target.vocabulary.tokenizer),
         start_id=tiny_target.start_id,
@@ -42,7 +40,7 @@ def address(
     for name in ("tiny-before", "tiny-after"):
         drafter.save(folder / name)
         drafters += ["--drafter", str(folder / name)]
-    return serve(["app.py", "--port", "PORT", "--target", str(folder / "target"), *drafters])
+    return serve(["app.py", "--port", "PORT", "--target", tiny_folder, *drafters])
 
 
 def fold(visit: Opener, address: str, **more: Any) -> Visit:

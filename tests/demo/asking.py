@@ -3,11 +3,16 @@
 import json
 import urllib.request
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from http.client import HTTPConnection
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
+
+from fastllm.demo.build import build, launch_options
+from fastllm.demo.engine import Engine
+from fastllm.demo.limits import Limits
 
 WAIT = 60.0
 """Seconds after which a page that says nothing is taken to hang."""
@@ -24,6 +29,17 @@ class Answer:
     def rows(self) -> list[dict[str, Any]]:
         """The rows of the text."""
         return [json.loads(line) for line in (self.text or "").split("\n")[:-1]]
+
+
+@contextmanager
+def serving(engine: Engine, limits: Limits) -> Iterator[str]:
+    """The address of a page without a recorded race, served meanwhile."""
+    page = build(engine, limits, Path("nothing recorded"))
+    _, address, _ = page.launch(prevent_thread_lock=True, **launch_options())
+    try:
+        yield address
+    finally:
+        page.close(verbose=False)
 
 
 class Page:

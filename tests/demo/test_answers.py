@@ -3,16 +3,15 @@
 import json
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
 import pytest
+from asking import serving
 from gradio_client import Client
 from gradio_client.exceptions import AppError
 
 from fastllm.demo import texts, wire
-from fastllm.demo.build import build, launch_options
 from fastllm.demo.engine import LocalEngine
 from fastllm.demo.limits import read_limits
 from fastllm.demo.stage import Stage
@@ -40,24 +39,18 @@ SHORT = {"lanes": ["alone", "lookup"], "length": 12}
 
 
 @pytest.fixture(scope="module")
-def engine(tiny_target: Any, tmp_path_factory: pytest.TempPathFactory) -> LocalEngine:
-    folder = tmp_path_factory.mktemp("target")
-    tiny_target.model.config.fastllm = {"name": "tiny", "source_length": 96}
-    tiny_target.model.save_pretrained(folder)
-    tiny_target.vocabulary.tokenizer.save_pretrained(folder)
-    engine = LocalEngine(str(folder))
+def engine(tiny_folder: str) -> LocalEngine:
+    engine = LocalEngine(tiny_folder)
     engine.start()
     return engine
 
 
 @pytest.fixture(scope="module")
 def client(engine: LocalEngine) -> Iterator[Client]:
-    page = build(engine, LIMITS, Path("nothing recorded"))
-    _, address, _ = page.launch(prevent_thread_lock=True, **launch_options())
-    client = Client(address, verbose=False, download_files=False, httpx_kwargs={"timeout": 600})
-    yield client
-    client.close()
-    page.close(verbose=False)
+    with serving(engine, LIMITS) as address:
+        client = Client(address, verbose=False, download_files=False, httpx_kwargs={"timeout": 600})
+        yield client
+        client.close()
 
 
 def test_a_race_token_by_token(client: Client, story: str) -> None:

@@ -30,11 +30,9 @@ GREEDY = DecodingConfig(max_new_tokens=16, gamma=4)
 
 
 @pytest.fixture(scope="module")
-def engine(tiny_target: Any, tmp_path_factory: pytest.TempPathFactory) -> LocalEngine:
-    folder = tmp_path_factory.mktemp("target")
-    tiny_target.model.config.fastllm = {"name": "tiny", "source_length": 96}
-    tiny_target.model.save_pretrained(folder)
-    tiny_target.vocabulary.tokenizer.save_pretrained(folder)
+def engine(
+    tiny_target: Any, tiny_folder: str, tmp_path_factory: pytest.TempPathFactory
+) -> LocalEngine:
     drafters = {}
     for title in LANES[2:]:
         drafter = drafter_class("lstm").fresh(
@@ -47,7 +45,7 @@ def engine(tiny_target: Any, tmp_path_factory: pytest.TempPathFactory) -> LocalE
         )
         drafters[title] = str(tmp_path_factory.mktemp(title))
         drafter.save(drafters[title])
-    engine = LocalEngine(str(folder), drafters=drafters)
+    engine = LocalEngine(tiny_folder, drafters=drafters)
     engine.start()
     return engine
 

@@ -13,12 +13,13 @@ from typing import Any
 
 import gradio as gr
 import pytest
+from asking import serving
 from gradio_client import Client
 from gradio_client.exceptions import AppError
 
 from fastllm.checkpoints import shipped_drafters
 from fastllm.demo import articles, loading, record, texts
-from fastllm.demo.build import build, launch_options
+from fastllm.demo.build import build
 from fastllm.demo.engine import LENT, OTHER_VOCABULARY, LocalEngine
 from fastllm.demo.limits import Limits
 from fastllm.demo.work import Order
@@ -48,29 +49,18 @@ SETTINGS = (5, 0.0, 1.0, 0, 16)
 
 
 @pytest.fixture(scope="module")
-def folder(tiny_target: Any, tmp_path_factory: pytest.TempPathFactory) -> str:
-    path = tmp_path_factory.mktemp("target")
-    tiny_target.model.config.fastllm = {"name": "tiny", "source_length": 96}
-    tiny_target.model.save_pretrained(path)
-    tiny_target.vocabulary.tokenizer.save_pretrained(path)
-    return str(path)
-
-
-@pytest.fixture(scope="module")
-def engine(folder: str) -> LocalEngine:
-    engine = LocalEngine(folder)
+def engine(tiny_folder: str) -> LocalEngine:
+    engine = LocalEngine(tiny_folder)
     engine.start()
     return engine
 
 
 @pytest.fixture(scope="module")
 def client(engine: LocalEngine) -> Iterator[Client]:
-    page = build(engine, LIMITS, Path("nothing recorded"))
-    _, address, _ = page.launch(prevent_thread_lock=True, **launch_options())
-    client = Client(address, verbose=False, download_files=False, httpx_kwargs={"timeout": 600})
-    yield client
-    client.close()
-    page.close(verbose=False)
+    with serving(engine, LIMITS) as address:
+        client = Client(address, verbose=False, download_files=False, httpx_kwargs={"timeout": 600})
+        yield client
+        client.close()
 
 
 def parsed(text: str) -> list[dict[str, Any]]:
@@ -108,9 +98,9 @@ def drafters(tiny_target: HubTarget, tmp_path: Path) -> dict[str, str]:
     return made | {"gone": str(tmp_path / "gone")}
 
 
-def test_drafters_of_ones_own(folder: str, drafters: dict[str, str], story: str) -> None:
+def test_drafters_of_ones_own(tiny_folder: str, drafters: dict[str, str], story: str) -> None:
     said: list[str] = []
-    engine = LocalEngine(folder, drafters=drafters, say=said.append)
+    engine = LocalEngine(tiny_folder, drafters=drafters, say=said.append)
     assert set(engine.keys) == {"alone", "lookup", "fits", "damaged"}
     assert engine.missing["other"] == OTHER_VOCABULARY
     assert drafters["gone"] in engine.missing["gone"]
@@ -121,23 +111,25 @@ def test_drafters_of_ones_own(folder: str, drafters: dict[str, str], story: str)
     assert "damaged" in engine.missing
     with pytest.raises(CheckpointError, match="Not offered: damaged"):
         Order(story, ("alone", "damaged"), DecodingConfig()).check(engine)
-    assert said[0] == f"loading {folder} ..."
+    assert said[0] == f"loading {tiny_folder} ..."
     assert any("tiny is on" in line for line in said)
     assert sum("Not offered" in line for line in said) == len(engine.missing)
 
 
-def test_a_drafter_in_the_place_of_a_shipped_one(folder: str, drafters: dict[str, str]) -> None:
-    engine = LocalEngine(folder, drafters={"lstm-after": drafters["fits"]})
+def test_a_drafter_in_the_place_of_a_shipped_one(
+    tiny_folder: str, drafters: dict[str, str]
+) -> None:
+    engine = LocalEngine(tiny_folder, drafters={"lstm-after": drafters["fits"]})
     assert set(engine.keys) == {"alone", "lookup", "lstm-after"}
 
 
-def test_no_drafter_can_be_called_like_the_lane_without_one(folder: str) -> None:
+def test_no_drafter_can_be_called_like_the_lane_without_one(tiny_folder: str) -> None:
     with pytest.raises(SettingsError, match="alone"):
-        LocalEngine(folder, drafters={"alone": folder})
+        LocalEngine(tiny_folder, drafters={"alone": tiny_folder})
 
 
-def test_the_target_reads_as_much_as_it_is_told(folder: str, story: str) -> None:
-    engine = LocalEngine(folder, source_length=20, prefix="say: ", device="cpu")
+def test_the_target_reads_as_much_as_it_is_told(tiny_folder: str, story: str) -> None:
+    engine = LocalEngine(tiny_folder, source_length=20, prefix="say: ", device="cpu")
     engine.start()
     race = Order(story, ("alone",), DecodingConfig()).race(engine)
     assert (len(race.source_ids), race.target.prefix) == (20, "say: ")
@@ -207,10 +199,10 @@ def test_a_missing_target_is_reported_by_every_race(tmp_path: Path, story: str) 
 
 
 def test_the_page_says_what_is_loaded_until_it_is_there(
-    folder: str, story: str, monkeypatch: pytest.MonkeyPatch
+    tiny_folder: str, story: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    engine = LocalEngine(folder)
-    assert engine.loading.startswith(f"loading {folder}")
+    engine = LocalEngine(tiny_folder)
+    assert engine.loading.startswith(f"loading {tiny_folder}")
     said = []
     load = HubTarget.load
 
@@ -225,20 +217,20 @@ def test_the_page_says_what_is_loaded_until_it_is_there(
     assert loading.said(engine) == ""
 
 
-def test_a_device_that_is_not_there_is_reported(folder: str, story: str) -> None:
-    engine = LocalEngine(folder, device="nonsense")
+def test_a_device_that_is_not_there_is_reported(tiny_folder: str, story: str) -> None:
+    engine = LocalEngine(tiny_folder, device="nonsense")
     engine.start()
     with pytest.raises(FastLLMError, match="nonsense"):
         list(engine.lines(Order(story, ("alone",), DecodingConfig()), threading.Event()))
 
 
 def test_who_leaves_before_their_turn_gets_nothing_and_holds_nothing(
-    folder: str, story: str
+    tiny_folder: str, story: str
 ) -> None:
     left = threading.Event()
     left.set()
     order = Order(story, ("alone",), DecodingConfig(max_new_tokens=8))
-    engine = LocalEngine(folder)
+    engine = LocalEngine(tiny_folder)
     assert list(engine.lines(order, left)) == []  # nothing is loaded yet
     engine.start()
     first = engine.lines(order, threading.Event())
@@ -305,26 +297,26 @@ def test_api_refuses_with_a_reason(
 
 
 def test_records_a_race_that_the_page_can_open(
-    folder: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tiny_folder: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "deep" / "race.json"
     title = list(articles.samples())[1]
-    options = ["--target", folder, "--runs", "1", "--to", str(path), "--article", title]
+    options = ["--target", tiny_folder, "--runs", "1", "--to", str(path), "--article", title]
     assert record.main(options) == 0
     assert "target alone" in capsys.readouterr().out
     tree = json.loads(path.read_text("utf-8"))
     assert tree["lanes"] == ["alone", "lookup"]
     assert [Trace.from_json(entry).target for entry in tree["traces"]] == ["tiny", "tiny"]
-    page = build(LocalEngine(folder), LIMITS, path)
+    page = build(LocalEngine(tiny_folder), LIMITS, path)
     values = [block.value for block in page.blocks.values() if isinstance(block, gr.HTML)]
     (opening,) = [value for value in values if value and '{"row":"start"' in value]
     assert parsed(opening)[0]["article"] == title
 
 
 def test_record_names_a_lane_it_does_not_have(
-    folder: str, capsys: pytest.CaptureFixture[str]
+    tiny_folder: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert record.main(["--target", folder, "--lanes", "alone", "lstm-none"]) == 2
+    assert record.main(["--target", tiny_folder, "--lanes", "alone", "lstm-none"]) == 2
     assert "lstm-none" in capsys.readouterr().err
 
 
@@ -424,7 +416,7 @@ except gr.Error as error:
 
 
 @pytest.mark.slow
-def test_a_race_on_a_borrowed_gpu(folder: str, story: str, tmp_path: Path) -> None:
+def test_a_race_on_a_borrowed_gpu(tiny_folder: str, story: str, tmp_path: Path) -> None:
     """In a process of its own: the lender has to be imported before torch."""
     (tmp_path / "spaces.py").write_text(LENDER)
     root = Path(__file__).resolve().parents[2]
@@ -434,7 +426,7 @@ def test_a_race_on_a_borrowed_gpu(folder: str, story: str, tmp_path: Path) -> No
         "PYTHONPATH": f"{tmp_path}{os.pathsep}{root}",
     }
     done = subprocess.run(
-        [sys.executable, "-c", BORROWER, folder, story],
+        [sys.executable, "-c", BORROWER, tiny_folder, story],
         env=environment,
         cwd=root,
         capture_output=True,

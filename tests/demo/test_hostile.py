@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from asking import Answer, Page
+from asking import Answer, Page, serving
 
 from fastllm.demo import articles
-from fastllm.demo.build import build, launch_options
 from fastllm.demo.engine import LocalEngine
 from fastllm.demo.limits import Limits
 from fastllm.errors import DataError
@@ -168,17 +167,11 @@ def corpus(story: str) -> dict[str, dict[str, Any]]:
 
 
 @pytest.fixture(scope="module")
-def page(tiny_target: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
-    folder = tmp_path_factory.mktemp("target")
-    tiny_target.model.config.fastllm = {"name": "tiny", "source_length": 96}
-    tiny_target.model.save_pretrained(folder)
-    tiny_target.vocabulary.tokenizer.save_pretrained(folder)
-    engine = LocalEngine(str(folder))
+def page(tiny_folder: str) -> Iterator[Page]:
+    engine = LocalEngine(tiny_folder)
     engine.start()
-    served = build(engine, LIMITS, Path("nothing recorded"))
-    _, address, _ = served.launch(prevent_thread_lock=True, **launch_options())
-    yield Page(address)
-    served.close(verbose=False)
+    with serving(engine, LIMITS) as address:
+        yield Page(address)
 
 
 def faults(answer: Answer, *, silent: bool = False) -> list[str]:

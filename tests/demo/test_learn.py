@@ -35,12 +35,11 @@ GO = threading.Event()
 
 
 @pytest.fixture(scope="module")
-def engine(tiny_target: HubTarget, tmp_path_factory: pytest.TempPathFactory) -> LocalEngine:
+def engine(
+    tiny_target: HubTarget, tiny_folder: str, tmp_path_factory: pytest.TempPathFactory
+) -> LocalEngine:
     """A tiny target, an LSTM before and one after distillation."""
     folder = tmp_path_factory.mktemp("models")
-    tiny_target.model.config.fastllm = {"name": "tiny", "source_length": 96}
-    tiny_target.model.save_pretrained(folder / "target")
-    tiny_target.vocabulary.tokenizer.save_pretrained(folder / "target")
     drafters = {}
     for seed, title in enumerate(("lstm-before", "lstm-after")):
         drafter = LstmDrafter.fresh(
@@ -54,7 +53,7 @@ def engine(tiny_target: HubTarget, tmp_path_factory: pytest.TempPathFactory) -> 
         )
         drafters[title] = str(folder / title)
         drafter.save(folder / title)
-    engine = LocalEngine(str(folder / "target"), drafters=drafters)
+    engine = LocalEngine(tiny_folder, drafters=drafters)
     engine.start()
     return engine
 

@@ -15,9 +15,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from asking import WAIT, Page
+from asking import WAIT, Page, serving
 
-from fastllm.demo.build import build, launch_options
 from fastllm.demo.engine import LocalEngine
 from fastllm.demo.limits import Limits
 from fastllm.demo.work import Models, Order
@@ -105,22 +104,16 @@ class Counted:
 
 
 @pytest.fixture(scope="module")
-def engine(tiny_target: Any, tmp_path_factory: pytest.TempPathFactory) -> Watched:
-    folder = tmp_path_factory.mktemp("target")
-    tiny_target.model.config.fastllm = {"name": "tiny", "source_length": 96}
-    tiny_target.model.save_pretrained(folder)
-    tiny_target.vocabulary.tokenizer.save_pretrained(folder)
-    engine = Watched(str(folder))
+def engine(tiny_folder: str) -> Watched:
+    engine = Watched(tiny_folder)
     engine.start()
     return engine
 
 
 @pytest.fixture(scope="module")
 def page(engine: Watched) -> Iterator[Page]:
-    served = build(engine, LIMITS, Path("nothing recorded"))
-    _, address, _ = served.launch(prevent_thread_lock=True, **launch_options())
-    yield Page(address)
-    served.close(verbose=False)
+    with serving(engine, LIMITS) as address:
+        yield Page(address)
 
 
 def written(rows: list[dict[str, Any]]) -> list[Any]:
@@ -255,40 +248,36 @@ def test_more_than_may_wait_are_told_so(engine: Watched) -> None:
     """A page of its own, with room for one."""
     clear(engine)
     small = Limits(**(vars(LIMITS) | {"queue_size": 1}))
-    served = build(engine, small, Path("nothing recorded"))
-    _, address, _ = served.launch(prevent_thread_lock=True, **launch_options())
-    page = Page(address)
-    first = page.visit(uuid.uuid4().hex, article=ENDLESS, lanes=["alone", "lookup"])
-    assert engine.begun.acquire(timeout=WAIT)
-    waiting = page.visit(uuid.uuid4().hex, article=STORIES[0], lanes=["alone", "lookup"])
-    with pytest.raises(urllib.error.HTTPError) as refused:
-        page.visit(uuid.uuid4().hex, article=STORIES[1], lanes=["alone", "lookup"])
-    with refused.value as answer:
-        assert answer.code == 503
-        assert "queue is full" in answer.read().decode().lower()
-    for tab in (first, waiting):
-        tab.close()
-    assert engine.ended.acquire(timeout=WAIT)
-    served.close(verbose=False)
+    with serving(engine, small) as address:
+        page = Page(address)
+        first = page.visit(uuid.uuid4().hex, article=ENDLESS, lanes=["alone", "lookup"])
+        assert engine.begun.acquire(timeout=WAIT)
+        waiting = page.visit(uuid.uuid4().hex, article=STORIES[0], lanes=["alone", "lookup"])
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            page.visit(uuid.uuid4().hex, article=STORIES[1], lanes=["alone", "lookup"])
+        with refused.value as answer:
+            assert answer.code == 503
+            assert "queue is full" in answer.read().decode().lower()
+        for tab in (first, waiting):
+            tab.close()
+        assert engine.ended.acquire(timeout=WAIT)
 
 
 def test_too_many_races_within_a_minute_are_told_to_wait(engine: Watched) -> None:
     """A page of its own, where a visitor has one race a minute; a refused one does not count."""
     clear(engine)
     small = Limits(**(vars(LIMITS) | {"runs_per_minute": 1}))
-    served = build(engine, small, Path("nothing recorded"))
-    _, address, _ = served.launch(prevent_thread_lock=True, **launch_options())
-    page = Page(address)
-    session = uuid.uuid4().hex
-    for article, fine in ((" ", False), (STORIES[0], True), (STORIES[1], False)):
-        tab = page.visit(session, article=article, lanes=["alone", "lookup"], length=8)
-        feed = messages(tab)
-        end = next(told for told in feed if told["msg"] == "process_completed")
-        assert end["success"] is fine
-        feed.close()
-        tab.close()
-    assert "1 races within a minute" in end["output"]["error"]
-    served.close(verbose=False)
+    with serving(engine, small) as address:
+        page = Page(address)
+        session = uuid.uuid4().hex
+        for article, fine in ((" ", False), (STORIES[0], True), (STORIES[1], False)):
+            tab = page.visit(session, article=article, lanes=["alone", "lookup"], length=8)
+            feed = messages(tab)
+            end = next(told for told in feed if told["msg"] == "process_completed")
+            assert end["success"] is fine
+            feed.close()
+            tab.close()
+        assert "1 races within a minute" in end["output"]["error"]
 
 
 def resident() -> int:

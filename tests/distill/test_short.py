@@ -1,3 +1,5 @@
+"""Distillation in seconds: it learns its articles, ends in time, and leaves the rest alone."""
+
 import threading
 from collections.abc import Callable
 from typing import Any
