@@ -5,9 +5,10 @@ decisions, and tests can enumerate all outcomes. Temperature 0 makes distributio
 `verify` holds for greedy decoding too; `judge` then compares the most likely tokens alone, which
 comes to the same.
 
-A verdict is reached where the distributions are. On a device it is a series of tensor operations
-and one synchronisation. On a CPU each of these would cost more than its arithmetic, a few rows of a
-vocabulary: there rows are numpy's, and single numbers are Python's.
+A verdict is reached where the distributions are. On CUDA it is a series of tensor operations and
+one synchronisation. On a CPU each of these would cost more than its arithmetic, a few rows of a
+vocabulary: there rows are numpy's, and single numbers are Python's. Apple's GPU knows no float64, so
+its rows come to the host.
 """
 
 from collections.abc import Callable, Sequence
@@ -126,8 +127,8 @@ def draw(weights: torch.Tensor, uniform: torch.Tensor | float) -> torch.Tensor:
     Returns:
         A token id, shape (), int64. A token of weight 0 is never drawn.
     """
-    if weights.device.type == "cpu":
-        return torch.tensor(drawn(weights, float(uniform)))
+    if not _computes_doubles(weights.device):
+        return torch.tensor(drawn(weights, float(uniform)), device=weights.device)
     cumulative = weights.cumsum(-1, dtype=torch.float64)
     whole = cumulative[-1]
     share = torch.as_tensor(uniform, dtype=torch.float64)
@@ -139,9 +140,14 @@ def draw(weights: torch.Tensor, uniform: torch.Tensor | float) -> torch.Tensor:
 
 def drawn(weights: torch.Tensor, uniform: float) -> int:
     """The token that `draw` finds, of the same arguments, on the host."""
-    if weights.device.type != "cpu":
+    if _computes_doubles(weights.device):
         return int(draw(weights, uniform))
-    return _drawn(_cumulative(weights), uniform)
+    return _drawn(_cumulative(weights.cpu()), uniform)
+
+
+def _computes_doubles(device: torch.device) -> bool:
+    """Whether a device is one apart from the host, and has float64: Apple's has none."""
+    return device.type == "cuda"
 
 
 def _cumulative(weights: torch.Tensor) -> np.ndarray:
@@ -631,10 +637,9 @@ def verify(
         lenience: eps of the lenient rule; 1 is the token rule.
         form: f of the lenient rule.
     """
-    here = p.device.type == "cpu"
-    return (_verify_on_host if here else _verify_on_device)(
-        p, draft, uniforms, rule, lenience, form
-    )
+    if _computes_doubles(p.device):
+        return _verify_on_device(p, draft, uniforms, rule, lenience, form)
+    return _verify_on_host(p.cpu(), draft, uniforms, rule, lenience, form)
 
 
 def _verify_on_device(

@@ -43,15 +43,15 @@ def processes(device: str | None = None) -> Accelerator:
     """The device, and the processes that `accelerate launch` started, if it did.
 
     Args:
-        device: "cpu", or "cuda:1"; the best there is by default. Several processes share out the
-            GPUs themselves.
+        device: "cpu", "mps" or "cuda:1"; CUDA by default where there is one, else the CPU. Several
+            processes share out the GPUs themselves.
     """
     if device and device.startswith("cuda:"):
         torch.cuda.set_device(device)
     if torch.cuda.is_available():
         torch.set_float32_matmul_precision("high")  # TF32: weights and sums stay fp32
     return Accelerator(
-        cpu=device == "cpu" or not (torch.cuda.is_available() or torch.backends.mps.is_available()),
+        cpu=device == "cpu" or not (torch.cuda.is_available() or device == "mps"),
         kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)],
     )
 

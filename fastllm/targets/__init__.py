@@ -57,7 +57,6 @@ class Target(Protocol):
         name: what to call it.
         vocabulary: its tokenizer.
         device: where it is.
-        engine: what runs its decoder, in a word; traces name it.
         start_id: the token that its decoder begins with.
         end_id: the token that ends its texts; where there are several, the first of them.
         prefix: put before every article.
@@ -70,11 +69,14 @@ class Target(Protocol):
     name: str
     vocabulary: Vocabulary
     device: torch.device
-    engine: str
     start_id: int
     end_id: int
     prefix: str
     source_length: int
+
+    @property
+    def engine(self) -> str:
+        """What runs its decoder, in a word or a few; traces name it."""
 
     @property
     def defaults(self) -> Mapping[str, int]:

@@ -72,11 +72,18 @@ class HubTarget:
         self.end_ids = _tokens(model, "eos_token_id", name)
         self.end_id = self.end_ids[0]
         self.unsupported = unsupported(model)
-        self.engine = engine
         if engine == "auto":
-            self.engine = "transformers" if unfit(model) else "static"
+            engine = "transformers" if unfit(model) else "static"
         elif engine == "static":
             require_fit(model)
+        self._engine = engine
+
+    @property
+    def engine(self) -> str:
+        """What runs the decoder: a name of ENGINES, and what it had to do without."""
+        made = self.__dict__.get("_static")  # not made in order to ask
+        failure = "" if made is None else made.graphs_failure
+        return f"{self._engine} without CUDA graphs ({failure})" if failure else self._engine
 
     @cached_property
     def _static(self) -> StaticDecoder:
@@ -166,7 +173,7 @@ class HubTarget:
     @torch.inference_mode()
     def encode(self, source_ids: list[int]) -> Encoding:
         """Runs the encoder once, and what the decoder makes of the article once."""
-        static = self._static if self.engine == "static" else None  # made on nobody's clock
+        static = self._static if self._engine == "static" else None  # made on nobody's clock
         started = time.perf_counter()
         ids = torch.tensor([source_ids], device=self.device)
         states = self.model.get_encoder()(input_ids=ids).last_hidden_state.to(self.device)
@@ -181,7 +188,7 @@ class HubTarget:
 
     def begin(self, encoding: Encoding) -> TargetSession:
         """A fresh session over an encoded article."""
-        if self.engine == "transformers":
+        if self._engine == "transformers":
             return HubSession(self.model, encoding)
         memory = encoding.memory
         return self._static.begin(
@@ -433,12 +440,12 @@ def entry_device(model: Any) -> torch.device:
 
 
 def best_device() -> torch.device:
-    """CUDA where there is one, else Apple's MPS, else the CPU."""
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    if torch.backends.mps.is_available():
-        return torch.device("mps")
-    return torch.device("cpu")
+    """CUDA where there is one, else the CPU.
+
+    Apple's MPS is taken by name alone: the static engine does not run there, and small models are
+    what it is for.
+    """
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def usable_device(device: str | torch.device | None) -> torch.device:

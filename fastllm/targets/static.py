@@ -4,7 +4,8 @@
 on these than on arithmetic. Here the same weights are fused (query, key and value; the two halves
 of a gate), the article's keys and values are computed once, position biases lie ready in a table,
 and any number of new tokens costs one call. Going back is setting a length. On CUDA, calls of a
-few tokens are captured as graphs, bound to buffers that a pool lends to one session at a time.
+few tokens are graphs (`fastllm.targets.graphs`), bound to buffers that a pool lends to one session
+at a time.
 
 The encoder stays that of transformers. What cannot be decoded here (quantised weights, models that
 are no T5, a model on several devices) `unfit` names; the general path of `fastllm.targets.hub`
@@ -22,9 +23,16 @@ from torch.nn import functional
 from transformers import T5ForConditionalGeneration
 
 from fastllm.errors import SettingsError
+from fastllm.targets.graphs import Capturing, Graphs
 
 _ROOM = 128
 """Tokens that a session has room for at first; it doubles as needed."""
+
+_ROOM_ON_CUDA = 256
+"""The same there, where more room costs the graphs: the longest text that is usually asked for."""
+
+_USUAL_ROOM = (64, 128)
+"""How many places the graphs attend to that are made ahead; a longer text makes its own."""
 
 _ROWS = 16
 """Calls of up to so many tokens find their position biases ready, and are graphs on CUDA."""
@@ -161,7 +169,14 @@ class StaticDecoder:
         self._biases = torch.cat([nearest_last.flip(-1), barred], -1)
         self._tables: dict[int, torch.Tensor] = {}
         self._pool: dict[int, list[_Buffers]] = {}
-        self._graph_memory: Any = None
+        self._capturing = (
+            Capturing(self.device) if GRAPHS and self.device.type == "cuda" else None
+        )
+
+    @property
+    def graphs_failure(self) -> str:
+        """Why CUDA graphs were given up; empty where they are used, or were never to be."""
+        return self._capturing.failure if self._capturing is not None else ""
 
     @torch.inference_mode()
     def remember(self, states: torch.Tensor) -> Crossing:
@@ -178,13 +193,13 @@ class StaticDecoder:
     def _lend(self, crossing: Crossing) -> tuple["_Buffers", list["_Buffers"]]:
         """Buffers for a session, and the list to which they are to go back."""
         # Graphs read an article from a place of their own, of a few sizes.
-        sources = _power(crossing.keys.shape[3]) if self.device.type == "cuda" else 0
+        sources = 0 if self._capturing is None else _power(crossing.keys.shape[3])
         free = self._pool.setdefault(sources, [])
         try:
             return free.pop(), free
         except IndexError:
             shape = (len(self._layers), 2, self._heads, self._width)
-            return _Buffers(shape, self.dtype, self.device, sources), free
+            return _Buffers(shape, self.dtype, self.device, sources, self._capturing), free
 
     def _bias(self, room: int, length: int, count: int) -> torch.Tensor:
         """Biases of `count` tokens behind `length` towards all up to themselves.
@@ -204,7 +219,7 @@ class StaticDecoder:
     def _far(self, back: torch.Tensor) -> torch.Tensor:
         """The biases towards tokens `back` places back, (T, S) to (1, heads, T, S)."""
         ahead = self._biases.shape[1] - 1
-        return self._biases[:, torch.where(back < 0, ahead, back.clamp(max=ahead - 1))][None]
+        return self._biases[:, back.clamp(max=ahead - 1).masked_fill(back < 0, ahead)][None]
 
     def _run(self, ids: torch.Tensor, place: "_Place") -> torch.Tensor:
         """One call: the logits (T, V) behind the tokens `ids` (T,)."""
@@ -258,10 +273,10 @@ class StaticSession:
         weakref.finalize(self, home.append, self._buffers).atexit = False
         if self._buffers.article is not None:
             self._buffers.hold(crossing)
-            if GRAPHS and not self._buffers.graphs:
-                for seen in (_ROOM // 2, _ROOM):
+            if self._buffers.graphs is not None:
+                for seen in _USUAL_ROOM:
                     for count in _USUAL:
-                        self._graph(count, seen)
+                        self._buffers.graphs.prepare((count, seen), self._call(count, seen))
 
     @property
     def length(self) -> int:
@@ -283,8 +298,10 @@ class StaticSession:
         buffers, decoder = self._buffers, self._decoder
         if total > buffers.room:
             buffers.grow(length, total)
-        if GRAPHS and decoder.device.type == "cuda" and count <= _ROWS:
-            logits = self._replayed(ids)
+        if buffers.graphs is not None and not decoder.graphs_failure and count <= _ROWS:
+            seen = min(_power(total), buffers.room)
+            buffers.entry[: count + 1].copy_(torch.tensor([length, *ids]), non_blocking=True)
+            logits = buffers.graphs.replay((count, seen), self._call(count, seen))
         else:
             place = _Place(
                 buffers.writer(length, count),
@@ -297,50 +314,29 @@ class StaticSession:
         self._length = total
         return logits
 
-    def _replayed(self, ids: list[int]) -> torch.Tensor:
-        """The same from a CUDA graph, captured when its shape comes for the first time."""
-        buffers, count = self._buffers, len(ids)
-        seen = min(_power(self._length + count), buffers.room)
-        buffers.entry[: count + 1].copy_(torch.tensor([self._length, *ids]), non_blocking=True)
-        graph, logits = self._graph(count, seen)
-        graph.replay()
-        # Another graph may use the same memory: what is handed out is a copy.
-        return logits.clone()
+    def _call(self, count: int, seen: int) -> Callable[[], torch.Tensor]:
+        """A call of `count` tokens that attends to the first `seen` places, for a graph.
 
-    def _graph(self, count: int, seen: int) -> tuple[Any, torch.Tensor]:
-        """The graph of a call of `count` tokens that attends to the first `seen` places."""
+        Where it stands and what it reads lies on the device, in the buffers' `entry`.
+        """
         buffers, decoder = self._buffers, self._decoder
-        if (count, seen) in buffers.graphs:
-            return buffers.graphs[count, seen]
-        ids = buffers.entry[1 : count + 1]
-        keys, values = buffers.read(seen)
-        ahead = torch.arange(count, device=decoder.device)
-        columns = torch.arange(seen, device=decoder.device)
 
         def call() -> torch.Tensor:
-            places = buffers.entry[0] + ahead
-            bias = decoder._far(places[:, None] - columns)
+            ids = buffers.entry[1 : count + 1]
+            places = buffers.entry[0] + torch.arange(count, device=decoder.device)
+            columns = torch.arange(seen, device=decoder.device)
             article = buffers.article
             assert article is not None, "buffers on CUDA hold an article"
-            write = buffers.placed_writer(places)
-            return decoder._run(
-                ids, _Place(write, keys, values, bias, article, buffers.article_mask)
+            place = _Place(
+                buffers.placed_writer(places),
+                *buffers.read(seen),
+                decoder._far(places[:, None] - columns),
+                article,
+                buffers.article_mask,
             )
+            return decoder._run(ids, place)
 
-        if decoder._graph_memory is None:
-            decoder._graph_memory = torch.cuda.graph_pool_handle()
-        stream: Any = torch.cuda.Stream(decoder.device)  # type: ignore[no-untyped-call]
-        stream.wait_stream(torch.cuda.current_stream(decoder.device))
-        with torch.cuda.stream(stream):
-            call()  # libraries choose kernels and take workspaces before anything is captured
-        torch.cuda.current_stream(decoder.device).wait_stream(stream)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(
-            graph, pool=decoder._graph_memory, stream=stream, capture_error_mode="thread_local"
-        ):
-            logits = call()
-        buffers.graphs[count, seen] = graph, logits
-        return graph, logits
+        return call
 
 
 class _Place(NamedTuple):
@@ -371,6 +367,10 @@ class _Buffers:
         dtype: of the numbers.
         device: where.
         sources: room for an article; 0 where sessions keep their own.
+        capturing: of the decoder; None where nothing is captured.
+
+    Attributes:
+        graphs: of calls over these buffers; None where nothing is captured.
     """
 
     def __init__(
@@ -379,11 +379,14 @@ class _Buffers:
         dtype: torch.dtype,
         device: torch.device,
         sources: int,
+        capturing: Capturing | None,
     ) -> None:
         layers, _, heads, width = shape
         options: Any = {"dtype": dtype, "device": device}
+        room = _ROOM_ON_CUDA if sources else _ROOM
         # Zeros, not what lay in memory: a graph also reads places that it then weighs with 0.
-        self._cache = torch.zeros(layers, _ROOM, 2, heads, width, **options)
+        self._cache = torch.zeros(layers, room, 2, heads, width, **options)
+        self._capturing = capturing
         self.article: Crossing | None = None
         if sources:
             held = torch.zeros(2, layers, 1, heads, sources, width, **options)
@@ -408,7 +411,8 @@ class _Buffers:
         self._arrange()
 
     def _arrange(self) -> None:
-        self.graphs: dict[tuple[int, int], tuple[Any, torch.Tensor]] = {}  # bound to the old place
+        # those there were are bound to the old place
+        self.graphs = None if self._capturing is None else Graphs(self._capturing)
         self._rows = self._cache.flatten(2)
         self._heads = self._cache.permute(2, 0, 3, 1, 4)[:, :, None]
 
@@ -435,6 +439,7 @@ class _Buffers:
             mine[:, :, :, :count] = given
         self.article_mask.fill_(float("-inf"))
         self.article_mask[..., :count] = 0
+        self.entry.zero_()  # a place that is in the room, for calls that are only captured
 
 
 class _Matrix(Protocol):

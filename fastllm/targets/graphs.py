@@ -1,0 +1,132 @@
+"""Calls captured as CUDA graphs, each proven against the call that it was captured from.
+
+A graph replays kernels on the memory that they had when it was captured, without a word from
+Python. Where capturing fails, or a graph gives other numbers than the call itself, none is used
+from then on: decoding goes on call by call, slower and as exact. Source of what a capture needs:
+the CUDA semantics notes of PyTorch, "CUDA Graphs".
+"""
+
+import threading
+import warnings
+from collections.abc import Callable, Hashable
+from typing import Any
+
+import torch
+
+from fastllm.errors import FastLLMWarning
+
+_DIFFERENCE = 0.02
+"""How far a graph's numbers may be from the call's, by their range: bfloat16 in kernels that
+another workspace allows stays below it, a wrong address does not."""
+
+_ONE_AT_A_TIME = threading.Lock()
+"""Captures of several threads would end up in each other's stream."""
+
+
+class Capturing:
+    """What the graphs of one decoder have in common.
+
+    Args:
+        device: a CUDA device.
+
+    Attributes:
+        failure: why no graph is used any more; empty while they are.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.failure = ""
+        self._device = device
+        # One stream for all: memory is shared only among captures on the same one, and libraries
+        # keep a workspace for each.
+        self._stream: Any = None
+
+    def stream(self) -> Any:
+        """Where calls are captured."""
+        if self._stream is None:
+            self._stream = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
+        return self._stream
+
+    def fail(self, failure: str) -> None:
+        """Ends the use of graphs, and says why."""
+        self.failure = failure
+        warnings.warn(
+            f"CUDA graphs are left out, decoding goes on without them: {failure}",
+            FastLLMWarning,
+            stacklevel=2,
+        )
+
+
+class Graphs:
+    """The graphs over one set of buffers. They share memory of their own.
+
+    Args:
+        capturing: what they have in common with those of other buffers.
+    """
+
+    def __init__(self, capturing: Capturing) -> None:
+        self._capturing = capturing
+        self._known: dict[Hashable, tuple[Any, torch.Tensor]] = {}
+        # Never used again when these graphs are gone: torch refuses a pool that was once let go.
+        self._pool: Any = None
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def replay(self, key: Hashable, call: Callable[[], torch.Tensor]) -> torch.Tensor:
+        """What a call gives, from its graph, captured if the key is new.
+
+        Args:
+            key: tells calls apart.
+            call: reads and writes nothing but memory that stays. Done twice it comes to the same.
+
+        Returns:
+            A tensor that is the caller's own.
+        """
+        found = self.prepare(key, call)
+        if found is None:
+            return call()
+        graph, result = found
+        graph.replay()
+        # Another graph may use the same memory: what is handed out is a copy.
+        return result.clone()
+
+    def prepare(
+        self, key: Hashable, call: Callable[[], torch.Tensor]
+    ) -> tuple[Any, torch.Tensor] | None:
+        """The graph of a call and where its result will lie; None where graphs are not used."""
+        if self._capturing.failure:
+            return None
+        if key not in self._known:
+            try:
+                with _ONE_AT_A_TIME:
+                    graph, result, difference = self._captured(call)
+            except RuntimeError as error:
+                self._capturing.fail(f"{type(error).__name__}: {str(error).splitlines()[0]}")
+                return None
+            if not difference <= _DIFFERENCE:  # not a number is no agreement
+                self._capturing.fail(
+                    f"a graph's numbers differ from the call's by {difference:.2g} of their range"
+                )
+                return None
+            self._known[key] = graph, result
+        return self._known[key]
+
+    def _captured(self, call: Callable[[], torch.Tensor]) -> tuple[Any, torch.Tensor, float]:
+        """The graph, where its result lies, and how far this is from what the call gives."""
+        stream = self._capturing.stream()
+        current = torch.cuda.current_stream(self._capturing._device)
+        stream.wait_stream(current)
+        with torch.cuda.stream(stream):
+            # Libraries choose kernels and take workspaces before anything is captured.
+            expected = call()
+        current.wait_stream(stream)
+        if self._pool is None:
+            self._pool = torch.cuda.graph_pool_handle()
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(
+            graph, pool=self._pool, stream=stream, capture_error_mode="thread_local"
+        ):
+            result = call()
+        graph.replay()
+        span = expected.max() - expected.min()
+        return graph, result, float((result - expected).abs().max() / span)
