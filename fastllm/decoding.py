@@ -76,16 +76,16 @@ def speculate(
     return _rounds(session, drafter, config, start_id, end_id, statistics)
 
 
-def uniforms(config: DecodingConfig) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+def uniforms(config: DecodingConfig) -> Iterator[tuple[torch.Tensor, list[float]]]:
     """The random numbers of a run, call by call and without end.
 
     Args:
         config: of it, `seed` and `gamma`.
 
     Yields:
-        Numbers in [0, 1), float64: those of the drafter's draws, shape (gamma,); and those of the
-        tests of a draft of k tokens with the target's own draw behind them, at k, shape
-        (gamma + 1,). Without a drafter k is 0.
+        Numbers in [0, 1), float64: those of the drafter's draws, shape (gamma,); and gamma + 1 of
+        the tests of a draft of k tokens, with the target's own draw behind them, at k. Without a
+        drafter k is 0.
     """
     generator = torch.Generator().manual_seed(config.seed)
     while True:
@@ -93,7 +93,7 @@ def uniforms(config: DecodingConfig) -> Iterator[tuple[torch.Tensor, torch.Tenso
             torch.rand(count, generator=generator, dtype=torch.float64)
             for count in (config.gamma, config.gamma + 1)
         )
-        yield for_draft, for_tests
+        yield for_draft, for_tests.tolist()
 
 
 def _rounds(
@@ -116,11 +116,14 @@ def _rounds(
             draft = _until_end(drafter.draft(text, room, config, for_draft), ends)
         drafted_at = time.perf_counter()
 
+        # What needs no logits is done before the call: behind it a CPU's caches are full of
+        # weights, and each step costs several times as much.
+        banned = rules.along(text, draft.tokens, config)
+        draft.prepare()
         unread = text[session.length :]
         logits = session.forward(unread + draft.tokens)
         if len(unread) > 1:
             logits = logits[len(unread) - 1 :]
-        banned = rules.along(text, draft.tokens, config)
         verdict = judge(logits, draft, for_tests, config, banned)
         ended = not ends.isdisjoint(draft.tokens[: verdict.accepted])
         added = draft.tokens[: verdict.accepted] + ([] if ended else [verdict.extra])
@@ -164,11 +167,11 @@ def _until_end(draft: Draft, ends: frozenset[int]) -> Draft:
 
 
 def _judged(
-    verdict: Verdict, draft: Draft, uniforms: torch.Tensor, config: DecodingConfig
+    verdict: Verdict, draft: Draft, uniforms: Sequence[float], config: DecodingConfig
 ) -> tuple[Judged, ...]:
     """An entry for each test: all under the block rule, else up to the first refusal."""
     tested = len(draft.tokens) if config.verified_by == "block" else verdict.accepted + 1
-    columns = draft.tokens[:tested], verdict.p, verdict.q, uniforms.tolist(), verdict.thresholds
+    columns = draft.tokens[:tested], verdict.p, verdict.q, uniforms, verdict.thresholds
     return tuple(Judged(*test) for test in zip(*columns, strict=False))
 
 

@@ -7,8 +7,8 @@ comes to the same.
 
 A verdict is reached where the distributions are. On CUDA it is a series of tensor operations and
 one synchronisation. On a CPU each of these would cost more than its arithmetic, a few rows of a
-vocabulary: there rows are numpy's, and single numbers are Python's. Apple's GPU knows no float64, so
-its rows come to the host.
+vocabulary: there rows are numpy's, and single numbers are Python's. Apple's GPU knows no float64: its
+rows come to the host.
 """
 
 from collections.abc import Callable, Sequence
@@ -23,6 +23,9 @@ from fastllm.errors import VocabularyError
 from fastllm.trace import DecodingConfig, LenienceForm, Verification
 
 Chance = TypeVar("Chance", float, torch.Tensor)
+
+Uniforms = Sequence[float] | torch.Tensor
+"""Numbers in [0, 1): floats, or float64 of shape (n,)."""
 
 
 def distribution(logits: torch.Tensor, config: DecodingConfig) -> torch.Tensor:
@@ -526,6 +529,16 @@ class Draft:
     q: Proposal
     unwarped: Callable[[int], torch.Tensor] | None = None
 
+    @cached_property
+    def chances(self) -> list[float]:
+        """The drafter's probability of each drafted token, on the host."""
+        return self.q.chances(self.tokens)
+
+    def prepare(self) -> None:
+        """Finds `chances` before they are asked for, unless this means to wait for a device."""
+        if not (isinstance(self.q, DenseProposal) and _computes_doubles(self.q.rows.device)):
+            _ = self.chances
+
 
 class Verdict(NamedTuple):
     """The outcome of `judge` or `verify`, plain Python values.
@@ -551,7 +564,7 @@ class Verdict(NamedTuple):
 def judge(
     logits: torch.Tensor,
     draft: Draft,
-    uniforms: torch.Tensor,
+    uniforms: Uniforms,
     config: DecodingConfig,
     banned: Sequence[Sequence[int]] = (),
 ) -> Verdict:
@@ -577,7 +590,7 @@ def judge(
         )
     best = most_likely(logits, banned)
     p = [float(token == wanted) for token, wanted in zip(draft.tokens, best, strict=False)]
-    q = draft.q.chances(draft.tokens)
+    q = draft.chances
     accepted = [*p, 0.0].index(0.0)
     return Verdict(accepted, best[accepted], p, q, p, 1.0)
 
@@ -604,7 +617,7 @@ def most_likely(logits: torch.Tensor, banned: Sequence[Sequence[int]]) -> list[i
 def verify(
     p: torch.Tensor,
     draft: Draft,
-    uniforms: torch.Tensor,
+    uniforms: Uniforms,
     rule: Verification = "token",
     *,
     lenience: float = 1.0,
@@ -645,16 +658,16 @@ def verify(
 def _verify_on_device(
     p: torch.Tensor,
     draft: Draft,
-    uniforms: torch.Tensor,
+    uniforms: Uniforms,
     rule: Verification,
     lenience: float,
     form: LenienceForm,
 ) -> Verdict:
     """`verify` where a synchronisation costs more than arithmetic."""
     count, size = len(draft.tokens), p.shape[-1]
-    uniforms = uniforms.to(p.device, non_blocking=True)
+    numbers = torch.as_tensor(uniforms, dtype=torch.float64).to(p.device, non_blocking=True)
     if count == 0:
-        extra = draw(p[0], uniforms[0])
+        extra = draw(p[0], numbers[0])
         token, chance = _on_host(extra[None], p[0].gather(0, extra[None]))
         return Verdict(0, int(token), [], [], [], chance)
     tokens = torch.tensor(draft.tokens).to(p.device, non_blocking=True)[:, None]
@@ -664,11 +677,11 @@ def _verify_on_device(
     if rule == "block":
         running, thresholds = block_thresholds(p, rows, chance_p, chance_q)
         places = torch.arange(1, count + 1, device=p.device)
-        accepted = ((uniforms[:count] < thresholds) * places).max()
+        accepted = ((numbers[:count] < thresholds) * places).max()
     else:
         raised = relaxed(chance_p, lenience, form) if rule == "lenient" else chance_p
         # u < p/q without the division: q is above 0 because the token was drawn from it.
-        accepted = (uniforms[:count] * chance_q < raised).long().cumprod(0).sum()
+        accepted = (numbers[:count] * chance_q < raised).long().cumprod(0).sum()
     # Selected on the device: an index that Python knew would cost a synchronisation.
     at = accepted[None]
     here = p.index_select(0, at)[0]
@@ -676,7 +689,7 @@ def _verify_on_device(
     weight = here if running is None else here * running.index_select(0, at).to(p.dtype)
     residual = (weight - drafted).clamp_(min=0)
     # p = q up to rounding leaves nothing over: then p itself is the right distribution.
-    extra = draw(torch.where(residual.sum() > 0, residual, here), uniforms[count])[None]
+    extra = draw(torch.where(residual.sum() > 0, residual, here), numbers[count])[None]
     found = _on_host(at, extra, here.gather(0, extra), chance_p, chance_q, thresholds)
     (where, token, chance), found = found[:3], found[3:]
     of_p, of_q, tests = found[:count], found[count : 2 * count], found[2 * count :]
@@ -690,27 +703,29 @@ def _verify_on_device(
 def _verify_on_host(
     p: torch.Tensor,
     draft: Draft,
-    uniforms: torch.Tensor,
+    uniforms: Uniforms,
     rule: Verification,
     lenience: float,
     form: LenienceForm,
 ) -> Verdict:
     """`verify` where a tensor operation costs more than its arithmetic."""
-    tokens, count, rows, chances = draft.tokens, len(draft.tokens), p.numpy(), uniforms.tolist()
+    if isinstance(uniforms, torch.Tensor):
+        uniforms = uniforms.tolist()
+    tokens, count, rows = draft.tokens, len(draft.tokens), p.numpy()
     of_p = [float(rows[place, token]) for place, token in enumerate(tokens)]
-    of_q = draft.q.chances(tokens)
+    of_q = draft.chances
     accepted, share = 0, 1.0
     tests: Sequence[float]
     if rule == "block":
         tests = found = _BlockTests(rows, draft.q, of_p, of_q)
         accepted = count
-        while accepted and not found.passes(accepted, chances[accepted - 1]):
+        while accepted and not found.passes(accepted, uniforms[accepted - 1]):
             accepted -= 1
         share = found.running[accepted]
     else:
         raised = [relaxed(x, lenience, form) for x in of_p] if rule == "lenient" else of_p
         # u < p/q without the division: q is above 0 because the token was drawn from it.
-        while accepted < count and chances[accepted] * of_q[accepted] < raised[accepted]:
+        while accepted < count and uniforms[accepted] * of_q[accepted] < raised[accepted]:
             accepted += 1
         tests = [x / y if x < y else float(x > 0) for x, y in zip(raised, of_q, strict=True)]
     here = rows[accepted]
@@ -718,7 +733,7 @@ def _verify_on_host(
         cumulative = _cumulative(torch.from_numpy(draft.q.missing(accepted, here, share)))
     if accepted == count or cumulative[-1] == 0:  # p = q up to rounding leaves nothing over
         cumulative = _cumulative(p[accepted])
-    extra = _drawn(cumulative, chances[count])
+    extra = _drawn(cumulative, uniforms[count])
     return Verdict(accepted, extra, of_p, of_q, tests, float(here[extra]))
 
 

@@ -74,7 +74,8 @@ class Rules(TorchFunctionMode):
         elif here:
             here = self._allowed(name, args, tensors)
         elif name not in PARSE:
-            assert not any(isinstance(one, torch.device) and self._is_ours(one) for one in args), name
+            devices = [one for one in args if isinstance(one, torch.device)]
+            assert not any(map(self._is_ours, devices)), f"{name}: a device by position"
         found = func(*args, **kwargs)
         return self._marked(found, tensors) if here else found
 
@@ -236,8 +237,8 @@ def pretended(kind: str) -> Iterator[Rules]:
             for name, value in of_cuda.items():
                 stack.enter_context(mock.patch.object(torch.cuda, name, value))
         else:
-            stack.enter_context(mock.patch("torch.backends.mps.is_available", lambda: True))
-            stack.enter_context(mock.patch("torch.mps.synchronize", lambda: None))
+            stack.enter_context(mock.patch("torch.backends.mps.is_available", return_value=True))
+            stack.enter_context(mock.patch("torch.mps.synchronize"))
         stack.callback(torch.__future__.set_overwrite_module_params_on_conversion, conversion)
         torch.__future__.set_overwrite_module_params_on_conversion(True)  # not in place
         stack.enter_context(torch.backends.cudnn.flags(enabled=False))
