@@ -7,8 +7,8 @@ comes to the same.
 
 A verdict is reached where the distributions are. On CUDA it is a series of tensor operations and
 one synchronisation. On a CPU each of these would cost more than its arithmetic, a few rows of a
-vocabulary: there rows are numpy's, and single numbers are Python's. Apple's GPU knows no float64: its
-rows come to the host.
+vocabulary: there rows are numpy's, and single numbers are Python's. Apple's GPU knows no float64:
+its rows come to the host.
 """
 
 from collections.abc import Callable, Sequence
