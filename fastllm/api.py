@@ -253,6 +253,13 @@ def _race(
             f"the article is of type {type(article).__name__}: give one text, of several one a "
             "call."
         )
+    for name, given, needed in (("target", target, "encode"), ("drafter", drafter, "begin")):
+        known = isinstance(given, str | Path) or hasattr(given, needed)
+        if not known and (name, given) != ("drafter", None):
+            raise SettingsError(
+                f"{name}={given!r}: give a name, a folder, or what load_{name} gives"
+                + (", or None for the target alone." if name == "drafter" else ".")
+            )
     if drafter == AUTO:
         drafter = default_drafter(target)
     if not isinstance(target, str | Path) and device is not None:
@@ -289,6 +296,11 @@ def _refuse_device(name: str, device: Any, what: str) -> None:
 
 
 def _config(config: DecodingConfig | None, settings: dict[str, Any]) -> DecodingConfig:
+    if config is not None and not isinstance(config, DecodingConfig):
+        raise SettingsError(
+            f"config is of type {type(config).__name__}: give a DecodingConfig, or its settings by "
+            "name, as in gamma=3."
+        )
     known = [entry.name for entry in fields(DecodingConfig)]
     unknown = sorted(set(settings) - set(known))
     if unknown:

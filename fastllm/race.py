@@ -58,7 +58,7 @@ class Race:
         deadline_seconds: wall-clock seconds after which it ends likewise; None for no limit.
 
     Raises:
-        DataError: the article is empty.
+        DataError: the article is empty, or holds half of a surrogate pair.
         SettingsError: there is no lane, or the target's own rules are out of range.
         VocabularyError: a drafter was made for another vocabulary.
 

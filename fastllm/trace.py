@@ -320,6 +320,21 @@ class Trace:
         return json.dumps(self.to_json(), ensure_ascii=False)
 
     @classmethod
+    def loads(cls, text: str) -> "Trace":
+        """Rebuilds a Trace from `dumps`, or from what `fastllm run --json` prints.
+
+        Raises:
+            DataError: it is no JSON, or as for `from_json`.
+        """
+        try:
+            tree = json.loads(text)
+        except ValueError as error:
+            raise DataError(f"not a trace ({error}): record it again.") from error
+        if not isinstance(tree, dict):
+            raise DataError("not a trace, but other JSON: record it again.")
+        return cls.from_json(tree)
+
+    @classmethod
     def from_json(cls, tree: dict[str, Any]) -> "Trace":
         """Rebuilds a Trace from `to_json` (or from its JSON text, parsed).
 

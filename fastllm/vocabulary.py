@@ -11,7 +11,7 @@ from typing import Any
 
 from transformers import AutoTokenizer
 
-from fastllm.errors import CheckpointError
+from fastllm.errors import CheckpointError, DataError
 
 _FEW = 8
 """Fewer pieces than these write nothing."""
@@ -88,7 +88,17 @@ class Vocabulary:
             text: the article.
             limit: the most ids, the end token included.
             prefix: put before the article; it is not counted in `cut_at`.
+
+        Raises:
+            DataError: it holds half of a surrogate pair, which is no character.
         """
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise DataError(
+                f"character {error.start} of the article is half of a surrogate pair (\\ud800 to "
+                "\\udfff), which is no character: decode the file anew, or leave it out."
+            ) from error
         encoded = self.tokenizer(
             prefix + text, truncation=True, max_length=limit, return_offsets_mapping=True
         )

@@ -276,6 +276,14 @@ def test_what_does_not_fit_is_refused(folder: Path, story: str, tiny_target: Hub
         fastllm.generate(story, tiny_target, "lookup", device="cpu")
     with pytest.raises(SettingsError, match="load_drafter"):
         fastllm.generate(story, tiny_target, None, drafter_device="cpu")
+    with pytest.raises(DataError, match="character 4 of the article is half of a surrogate pair"):
+        fastllm.generate("Rain\ud800 fell.", tiny_target, None)
+    with pytest.raises(SettingsError, match="config is of type dict: give a DecodingConfig"):
+        fastllm.generate(story, tiny_target, None, config={"gamma": 3})  # type: ignore[arg-type]
+    with pytest.raises(SettingsError, match="target=None: give a name, a folder, or what load_t"):
+        fastllm.generate(story, None, None)  # type: ignore[arg-type]
+    with pytest.raises(SettingsError, match="drafter=True: .* or None for the target alone"):
+        fastllm.generate(story, tiny_target, True)  # type: ignore[arg-type]
     with pytest.raises(SettingsError, match="'gpu' is no name of a device"):
         fastllm.generate(story, folder, device="gpu")
     with pytest.raises(SettingsError, match="device='cuda:99': there is no such device here"):

@@ -31,7 +31,7 @@ def recorded(**settings: float) -> list[Trace]:
 def test_a_trace_survives_json(settings: dict[str, float]) -> None:
     for trace in recorded(max_new_tokens=12, **settings):
         again = Trace.from_json(json.loads(trace.dumps()))
-        assert again == trace
+        assert again == Trace.loads(trace.dumps()) == trace
         assert again.tokens == trace.tokens
         assert isinstance(again.rounds[0].judged, tuple)
         assert all(isinstance(token, int) for token in again.names)
@@ -113,6 +113,12 @@ def test_settings_that_do_not_go_together_are_refused(
 def test_a_test_passes_below_its_threshold() -> None:
     assert Judged(4, 0.1, 0.2, uniform=0.49, threshold=0.5).passed
     assert not Judged(4, 0.1, 0.2, uniform=0.5, threshold=0.5).passed
+
+
+@pytest.mark.parametrize("text", ["", "{", "[1]", '{"schema_version": 1}'])
+def test_what_is_no_trace_is_refused(text: str) -> None:
+    with pytest.raises(DataError, match="record it again"):
+        Trace.loads(text)
 
 
 def test_a_trace_of_another_schema_is_refused() -> None:

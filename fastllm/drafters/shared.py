@@ -157,6 +157,7 @@ class TargetEncoder:
         self._encoder = encoder
         self._keep = keep
         self._kept = 0
+        self._dtype = torch.float32
         self._states: dict[tuple[int, ...], torch.Tensor] = {}
 
     @torch.no_grad()
@@ -170,12 +171,16 @@ class TargetEncoder:
         fresh = self._encode(missing, input_ids.device)
         rows = [fresh[ids] if ids in fresh else self._states[ids] for ids in articles]
         self._store(fresh)
-        block = pad_sequence([row.float() for row in rows], batch_first=True)
+        block = pad_sequence([row.to(self._dtype) for row in rows], batch_first=True)
         behind = input_ids.shape[1] - block.shape[1]
         return BaseModelOutput(functional.pad(block, (0, 0, 0, behind)))
 
     def hold(self, source_ids: Sequence[int], states: torch.Tensor) -> None:
-        """Takes the states (S, d) of one article over from elsewhere, and forgets the others."""
+        """Takes the states (S, d) of one article over from elsewhere, and forgets the others.
+
+        What it gives is in their type from then on; before, it is float32.
+        """
+        self._dtype = states.dtype
         self._states = {tuple(source_ids): states}
         self._kept = states.nbytes
 
@@ -562,6 +567,9 @@ class SharedDrafter(NeuralDrafter[SharedSettings]):
             self._require(embedding)
             with torch.inference_mode(False):  # what is made there could not be changed later
                 self.model.to(embedding.device, embedding.dtype)
+                if embedding.dtype == torch.float16:  # as transformers loads it: `wo` overflows
+                    for block in self.model.t5.decoder.block:
+                        block.layer[-1].DenseReluDense.wo.float()
                 self.model.share(embedding, encoding.features.get("output", embedding))
         if not self.model.shares:
             raise CheckpointError(
@@ -570,6 +578,8 @@ class SharedDrafter(NeuralDrafter[SharedSettings]):
                 "call `bind` with the target first."
             )
         model, source = self.model, torch.tensor([encoding.source_ids], device=states.device)
+        # In float16 transformers leaves some weights of an encoder in float32: so are its states.
+        states = states.to(model.t5.shared.weight.dtype)
         layers = self._layers()
         if layers is None:
             model.t5.encoder.hold(encoding.source_ids, states[0])
@@ -584,6 +594,8 @@ class SharedDrafter(NeuralDrafter[SharedSettings]):
 
     def _require(self, embedding: torch.Tensor) -> None:
         """Refuses the embedding of another target than its own."""
+        if embedding.dtype == torch.float16:
+            return  # rounded otherwise than bfloat16, it tells nothing
         found = fingerprint(embedding)
         if self.settings.target and found != self.settings.target:
             raise CheckpointError(

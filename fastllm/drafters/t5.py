@@ -245,7 +245,9 @@ class T5Model(nn.Module):
             inner = act(functional.linear(normed, layer.enter))
             if layer.gate is not None:
                 inner = inner * functional.linear(normed, layer.gate)
-            flow = flow + functional.linear(inner, layer.leave)
+            # in float16 the last matrix of a layer may be float32
+            inner = functional.linear(inner.to(layer.leave.dtype), layer.leave)
+            flow = flow + inner.to(flow.dtype)
         cache.filled = total
         features = functional.rms_norm(flow, size, network.decoder.final_layer_norm.weight, epsilon)
         return features, [T5State(cache, state.length + place + 1) for place in range(count)]
@@ -311,7 +313,7 @@ class T5Drafter(NeuralDrafter[T5Settings]):
             if report["missing_keys"]:
                 raise CheckpointError(f"it lacks {', '.join(sorted(report['missing_keys'])[:3])}")
             own = getattr(config, "fastllm", None) or {}
-            fingerprint = own.get("vocabulary") or _fingerprint(folder)
+            fingerprint = own.get("vocabulary") or _fingerprint(folder, config.vocab_size)
         except Exception as error:  # transformers and safetensors raise a dozen unrelated kinds
             raise CheckpointError(
                 f"{folder} is not a whole t5 drafter ({error}). It needs config.json and "
@@ -419,10 +421,13 @@ def _spread(count: int, kept: int) -> list[int]:
     return [round(place * (count - 1) / max(1, kept - 1)) for place in range(kept)]
 
 
-def _fingerprint(folder: str | Path) -> str:
+def _fingerprint(folder: str | Path, rows: int) -> str:
     vocabulary = Vocabulary.load(folder)
     if vocabulary.empty:
         raise CheckpointError("there is no tokenizer beside its weights")
+    pieces = len(vocabulary.tokenizer)
+    if pieces > rows:
+        raise CheckpointError(f"its tokenizer has {pieces} pieces, its embedding {rows} rows")
     return vocabulary.fingerprint
 
 

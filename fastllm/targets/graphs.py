@@ -9,11 +9,15 @@ the CUDA semantics notes of PyTorch, "CUDA Graphs".
 import threading
 import warnings
 from collections.abc import Callable, Hashable
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
 
 from fastllm.errors import FastLLMWarning
+
+Call = Callable[[], torch.Tensor]
+Otherwise = Callable[[], AbstractContextManager[None]]
 
 _DIFFERENCE = 0.02
 """How far a graph's numbers may be from the call's, by their range: bfloat16 in kernels that
@@ -72,17 +76,19 @@ class Graphs:
     def __len__(self) -> int:
         return len(self._known)
 
-    def replay(self, key: Hashable, call: Callable[[], torch.Tensor]) -> torch.Tensor:
+    def replay(self, key: Hashable, call: Call, otherwise: Otherwise) -> torch.Tensor:
         """What a call gives, from its graph, captured if the key is new.
 
         Args:
             key: tells calls apart.
             call: reads and writes nothing but memory that stays. Done twice it comes to the same.
+            otherwise: a context in which it is captured: there it would read other numbers, so
+                that a graph in which something froze gives itself away.
 
         Returns:
             A tensor that is the caller's own.
         """
-        found = self.prepare(key, call)
+        found = self.prepare(key, call, otherwise)
         if found is None:
             return call()
         graph, result = found
@@ -91,15 +97,18 @@ class Graphs:
         return result.clone()
 
     def prepare(
-        self, key: Hashable, call: Callable[[], torch.Tensor]
+        self, key: Hashable, call: Call, otherwise: Otherwise
     ) -> tuple[Any, torch.Tensor] | None:
-        """The graph of a call and where its result will lie; None where graphs are not used."""
+        """The graph of a call and where its result will lie; None where graphs are not used.
+
+        The arguments are those of `replay`.
+        """
         if self._capturing.failure:
             return None
         if key not in self._known:
             try:
                 with _ONE_AT_A_TIME:
-                    graph, result, difference = self._captured(call)
+                    graph, result, difference = self._captured(call, otherwise)
             except RuntimeError as error:
                 self._capturing.fail(f"{type(error).__name__}: {str(error).splitlines()[0]}")
                 return None
@@ -111,7 +120,7 @@ class Graphs:
             self._known[key] = graph, result
         return self._known[key]
 
-    def _captured(self, call: Callable[[], torch.Tensor]) -> tuple[Any, torch.Tensor, float]:
+    def _captured(self, call: Call, otherwise: Otherwise) -> tuple[Any, torch.Tensor, float]:
         """The graph, where its result lies, and how far this is from what the call gives."""
         stream = self._capturing.stream()
         current = torch.cuda.current_stream(self._capturing._device)
@@ -123,10 +132,14 @@ class Graphs:
         if self._pool is None:
             self._pool = torch.cuda.graph_pool_handle()
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(
-            graph, pool=self._pool, stream=stream, capture_error_mode="thread_local"
+        with (
+            otherwise(),
+            torch.cuda.graph(
+                graph, pool=self._pool, stream=stream, capture_error_mode="thread_local"
+            ),
         ):
             result = call()
         graph.replay()
+        expected = expected.float()
         span = expected.max() - expected.min()
-        return graph, result, float((result - expected).abs().max() / span)
+        return graph, result, float((result.float() - expected).abs().max() / span)

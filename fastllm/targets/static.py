@@ -14,7 +14,8 @@ serves these.
 
 import os
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, NamedTuple, Protocol
 
@@ -276,7 +277,9 @@ class StaticSession:
             if self._buffers.graphs is not None:
                 for seen in _USUAL_ROOM:
                     for count in _USUAL:
-                        self._buffers.graphs.prepare((count, seen), self._call(count, seen))
+                        self._buffers.graphs.prepare(
+                            (count, seen), self._call(count, seen), self._other_numbers
+                        )
 
     @property
     def length(self) -> int:
@@ -301,7 +304,9 @@ class StaticSession:
         if buffers.graphs is not None and not decoder.graphs_failure and count <= _ROWS:
             seen = min(_power(total), buffers.room)
             buffers.entry[: count + 1].copy_(torch.tensor([length, *ids]), non_blocking=True)
-            logits = buffers.graphs.replay((count, seen), self._call(count, seen))
+            logits = buffers.graphs.replay(
+                (count, seen), self._call(count, seen), self._other_numbers
+            )
         else:
             place = _Place(
                 buffers.writer(length, count),
@@ -337,6 +342,19 @@ class StaticSession:
             return decoder._run(ids, place)
 
         return call
+
+    @contextmanager
+    def _other_numbers(self) -> Iterator[None]:
+        """Other tokens in the buffers' `entry`, and another place if there is one."""
+        buffers = self._buffers
+        kept = buffers.entry.clone()
+        buffers.entry[1:].add_(1).remainder_(len(self._decoder.embedding))
+        if self._length + _ROWS < buffers.room:
+            buffers.entry[0] += 1
+        try:
+            yield
+        finally:
+            buffers.entry.copy_(kept)
 
 
 class _Place(NamedTuple):

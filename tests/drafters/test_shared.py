@@ -240,17 +240,30 @@ def test_every_lane_writes_what_the_target_writes(
     assert drafted.tokens == alone.tokens
 
 
+@pytest.mark.parametrize("name", ["bf16", "fp16"])
+@pytest.mark.parametrize("static", [True, False])
 def test_it_takes_the_type_of_its_target(
-    tiny_target: HubTarget, source_ids: list[int], tmp_path: Path
+    name: str,
+    static: bool,
+    tiny_target: HubTarget,
+    source_ids: list[int],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    _fresh(tiny_target).save(tmp_path)
-    model = copy.deepcopy(tiny_target.model).to(torch.bfloat16)
-    rounded = HubTarget(model, tiny_target.vocabulary, name="bf16", source_length=96)
-    drafter = load_drafter(tmp_path, device="cpu")
+    tiny_target.model.save_pretrained(tmp_path / "target")
+    tiny_target.vocabulary.tokenizer.save_pretrained(tmp_path / "target")
+    rounded = HubTarget.load(tmp_path / "target", device="cpu", load_in=name, source_length=96)
+    _fresh(tiny_target).save(tmp_path / "drafter")
+    drafter = load_drafter(tmp_path / "drafter", device="cpu")
+    assert isinstance(drafter, SharedDrafter)
+    if not static:
+        monkeypatch.setattr(drafter, "_layers", lambda: None)
     session = drafter.begin(_offering(rounded, source_ids))
     draft = session.draft([0, 7], 3, SAMPLING, _uniforms(3))
     assert (draft.q.row(2, 600).sum() - 1).abs() < 1e-5
-    assert {weight.dtype for weight in drafter.model.parameters()} == {torch.bfloat16}
+    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}[name]
+    assert drafter.model.t5.shared.weight.dtype == dtype
+    assert (drafter._layers() is not None) == static
 
 
 def test_articles_are_encoded_once_and_kept_within_bounds() -> None:

@@ -96,6 +96,12 @@ def test_any_t5_with_the_targets_vocabulary_drafts(
     with pytest.raises(CheckpointError, match="no tokenizer"):
         load_drafter(folder)
     tiny_target.vocabulary.tokenizer.save_pretrained(folder)
+    smaller = deepcopy(model)
+    smaller.resize_token_embeddings(100)
+    smaller.save_pretrained(tmp_path / "smaller")
+    tiny_target.vocabulary.tokenizer.save_pretrained(tmp_path / "smaller")
+    with pytest.raises(CheckpointError, match="pieces, its embedding 100 rows"):
+        load_drafter(tmp_path / "smaller")
     drafter = load_drafter(folder)
     assert isinstance(drafter, T5Drafter)
     assert drafter.name == "other-t5"

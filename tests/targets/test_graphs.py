@@ -130,6 +130,18 @@ def test_captures_share_a_stream_and_dropped_graphs_their_memory_with_nobody(cud
     assert pools.call_count == 2
 
 
+def test_where_no_more_can_be_captured_decoding_goes_on(cuda: Rules) -> None:
+    model = made()
+    encoding = article(model)
+    session = session_of(StaticDecoder(model), encoding)
+    reference = HubSession(model, encoding)
+    assert furthest(reference, session, CALLS[:4]) < BOUND
+    with mock.patch.object(torch.cuda, "graph", side_effect=RuntimeError("out of memory")):
+        with pytest.warns(FastLLMWarning, match="without them: RuntimeError: out of memory$"):
+            assert furthest(reference, session, [(13, 4)]) < BOUND
+        assert furthest(reference, session, LONG) < BOUND
+
+
 def test_where_nothing_can_be_captured_decoding_goes_on(cuda: Rules) -> None:
     model = made()
     encoding = article(model)
@@ -141,11 +153,16 @@ def test_where_nothing_can_be_captured_decoding_goes_on(cuda: Rules) -> None:
     assert decoder.graphs_failure == "RuntimeError: out of luck"
 
 
-def test_a_graph_that_gives_other_numbers_is_not_used(cuda: Rules) -> None:
+@pytest.mark.parametrize(
+    "replay",
+    [lambda graph: graph.steps[-1][-1].zero_(), lambda graph: None],
+    ids=["wrong", "frozen"],
+)
+def test_a_graph_that_gives_other_numbers_is_not_used(cuda: Rules, replay: Any) -> None:
     model = made()
     encoding = article(model)
     decoder = StaticDecoder(model)
-    with mock.patch.object(Graph, "replay", lambda graph: graph.steps[-1][-1].zero_()):
+    with mock.patch.object(Graph, "replay", replay):
         with pytest.warns(FastLLMWarning, match="a graph's numbers differ from the call's by"):
             session = session_of(decoder, encoding)
         assert furthest(HubSession(model, encoding), session, CALLS) < BOUND
