@@ -13,6 +13,7 @@ from transformers import T5Config
 from transformers import T5ForConditionalGeneration as T5
 
 import fastllm
+from fastllm.api import forget
 from fastllm.checkpoints import load_drafter, load_target
 from fastllm.decoding import speculate
 from fastllm.errors import FastLLMWarning
@@ -38,6 +39,12 @@ DRAFTERS = ("lookup", "ngram-after", "lstm-after", "cnn-after", "t5-after", "sha
 def cuda() -> Iterator[Rules]:
     with pretended("cuda") as rules:
         yield rules
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _models_on_no_device_are_let_go() -> Iterator[None]:
+    yield
+    forget()
 
 
 def made(**settings: Any) -> T5:
