@@ -110,7 +110,8 @@ class Graphs:
                 with _ONE_AT_A_TIME:
                     graph, result, difference = self._captured(call, otherwise)
             except RuntimeError as error:
-                self._capturing.fail(f"{type(error).__name__}: {str(error).splitlines()[0]}")
+                reason, _, _ = str(error).partition("\n")
+                self._capturing.fail(f"{type(error).__name__}: {reason}")
                 return None
             if not difference <= _DIFFERENCE:  # not a number is no agreement
                 self._capturing.fail(
