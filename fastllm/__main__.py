@@ -1,22 +1,26 @@
 """The command line: `python -m fastllm COMMAND`; without arguments it lists the commands.
 
 A command is a function that takes its parsed arguments; what it needs is imported when it is
-called, so that `--help` answers at once. Errors raised on purpose end it with a message on stderr
-and the exit code 2.
+called, so that `--help` answers at once. Errors raised on purpose, and files that cannot be read or
+written, end it with a message on stderr and the exit code 2.
 """
 
 import argparse
 import json
 import os
 import sys
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from fastllm.errors import FastLLMError, SettingsError
 from fastllm.trace import DecodingConfig, config_defaults
+
+Number = TypeVar("Number", int, float)
 
 SAMPLES = Path(__file__).resolve().parent.parent / "assets" / "articles"
 """The sample articles that the story gate reads."""
@@ -47,24 +51,59 @@ _ELSEWHERE = {
 }
 """Modules that add commands of their own, loaded only where one of these may be asked for."""
 
+_RESUMED = _ELSEWHERE["fastllm.distill.commands"]
+"""Commands that go on where they were interrupted."""
+
+_REPORTING = ("eval", "bench", "precision")
+"""Commands that measure for long and then write `--out` or `--json`."""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command; returns its exit code."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    options, unknown = build_parser(given).parse_known_args(given)
-    if unknown:  # told by the command's own parser, whose usage names what there is
-        options.usage(f"unrecognized arguments: {' '.join(unknown)}")
+    if not given:
+        build_parser().print_help(sys.stderr)
+        return 2
+    command = given[0]
     try:
+        options, unknown = build_parser(given).parse_known_args(given)
+        if unknown:  # told by the command's own parser, whose usage names what there is
+            options.usage(f"unrecognized arguments: {' '.join(unknown)}")
+        if command in _REPORTING:
+            _require_writable(getattr(options, "out", None), getattr(options, "json", None))
         code: int | None = options.handle(options)
+        _flush()
     except FastLLMError as error:
-        print(f"fastllm {options.command}: {error}", file=sys.stderr)
+        print(f"fastllm {command}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
+        more = "; the same command goes on from what it has saved" if command in _RESUMED else ""
+        print(f"fastllm {command}: interrupted{more}", file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader of our output has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         return 141
+    except OSError as error:
+        place = "a file, or standard output," if error.filename is None else error.filename
+        reason = error.strerror or error
+        print(f"fastllm {command}: {place} cannot be read or written ({reason})", file=sys.stderr)
+        try:
+            _flush()
+        except OSError:
+            _drop_output()
+        return 2
     return code or 0
+
+
+def _flush() -> None:
+    if sys.stdout is not None:  # closed by who started us
+        sys.stdout.flush()
+
+
+def _drop_output() -> None:
+    """Keeps what could not be written from being tried again when the interpreter ends."""
+    with suppress(OSError):  # no file of the system
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def build_parser(given: Sequence[str] = ()) -> argparse.ArgumentParser:
@@ -221,7 +260,9 @@ def run(options: argparse.Namespace) -> None:
     checkpoints = import_module("fastllm.checkpoints")
     device = device_name(options.device)
     target = checkpoints.load_target(options.target, device=device, prefix=options.prefix)
-    name = options.drafter or checkpoints.default_drafter(options.target)
+    name = options.drafter
+    if name is None:
+        name = checkpoints.default_drafter(options.target)
     drafter = None if name == "none" else checkpoints.load_drafter(name, device=device)
     race = import_module("fastllm.race").Race(target, [drafter], text, config)
     if options.json:
@@ -238,16 +279,18 @@ def _show(race: Any) -> None:
     vocabulary = race.target.vocabulary
     detokenizer = import_module("fastllm.vocabulary").Detokenizer(vocabulary)
     colour = terminal.wants_colour(sys.stdout)
-    for step in race:
-        refused = [] if step.round.refused is None else [step.round.refused]
-        names = vocabulary.names(refused)
-        print(
-            terminal.render_round(step.round, detokenizer.push, names, colour=colour),
-            end="",
-            flush=True,
-        )
+    try:
+        for step in race:
+            refused = [] if step.round.refused is None else [step.round.refused]
+            names = vocabulary.names(refused)
+            print(
+                terminal.render_round(step.round, detokenizer.push, names, colour=colour),
+                end="",
+                flush=True,
+            )
+    finally:  # what is said next, of an interruption too, begins on a line of its own
+        print("\n")
     trace = race.traces()[0]
-    print("\n")
     if trace.drafter:
         print(terminal.legend(colour=colour) + "\n")
         print("Text: " + terminal.printable(trace.text) + "\n")
@@ -303,7 +346,8 @@ def _add_eval(commands: Any) -> None:
     parser.add_argument(
         "--gate",
         action="store_true",
-        help="report the story gate on the sample articles alone, without --data",
+        help="demand the story gate, greedy on the sample articles: the exit code is 1 where it "
+        "fails, and a pair that is not among the drafters is refused; may stand without --data",
     )
     parser.add_argument(
         "--pair",
@@ -335,26 +379,35 @@ def _add_eval(commands: Any) -> None:
 
 
 def evaluate(options: argparse.Namespace) -> int:
-    """Measures drafters; 1 where greedy texts differ from the target's own, 130 if interrupted."""
+    """Measures drafters; 130 if interrupted.
+
+    1 where greedy texts differ from the target's own, or the story gate was demanded and fails.
+    """
     gammas = sorted({gamma for group in options.gammas or () for gamma in group})
     temperatures = sorted({value for group in options.temperatures or () for value in group})
     config = decoding_configs(options, gammas, temperatures or [DecodingConfig.temperature])
     if len(gammas) == 1:
         config = replace(config, gamma=gammas[0])
-    if options.limit < 1:
-        raise SettingsError(f"--limit {options.limit}: give at least 1 article.")
-    if options.data is None and (options.check_generate or not options.gate):
-        raise SettingsError("--data is missing: give a file of articles, or --gate alone.")
-    _require_writable(options.out, options.json)
+    _require_eval(options, gammas, temperatures)
     evaluation, report = (import_module(f"fastllm.{name}") for name in ("evaluate", "report"))
     chosen = [] if options.data is None else evaluation.choose_articles(options.data, options.limit)
     target, drafters = _load(options)
+    pair = [f"{options.pair}-{end}" for end in ("before", "after")]
+    if options.gate and not set(pair) <= set(drafters):
+        raise SettingsError(
+            f"--gate compares {' with '.join(pair)}: the drafters are "
+            f"{', '.join(drafters) or 'none'}. Name a pair among them with --pair, or load one "
+            "with --drafters or --ckpt_path."
+        )
     if options.check_generate:
         check = evaluation.check_generate(
             target, drafters, chosen, config, gammas or list(range(1, 9)), say=_say
         )
-        _report(options, {"generate": check.to_json()}, report.generate_table(check))
-        return 0 if check.passed else 1
+        table = report.generate_table(check)
+        if check.interrupted:
+            table += f"\n\nInterrupted: {check.asked} articles were to be compared."
+        _report(options, {"generate": check.to_json()}, table)
+        return 130 if check.interrupted else 0 if check.passed else 1
     tree: dict[str, Any] = {}
     shown: list[str] = []
     code = 0
@@ -369,24 +422,74 @@ def evaluate(options: argparse.Namespace) -> int:
         if result.interrupted:
             return 130
         code = 0 if result.same_text else 1
-    gate = _story_gate(evaluation, target, drafters, config, options.pair)
-    if gate is None:
-        shown.append(f"## Story gate: not measured, for want of {options.pair}-before and -after")
+    samples = sorted(SAMPLES.glob("*.txt"))
+    gate = None
+    if not samples or not set(pair) <= set(drafters):
+        want = f"{options.pair}-before and -after" if samples else "the sample articles"
+        shown.append(f"## Story gate: not measured, for want of {want}")
     else:
+        gate = _story_gate(evaluation, target, drafters, config, pair, samples)
         shown.append(report.gate_table(gate))
     print(("\n" if chosen else "") + shown[-1])
     tree["story_gate"] = None if gate is None else gate.to_json()
     _write(options, tree, "\n\n".join(shown))  # again, with the gate
-    return code
+    return 1 if options.gate and not (gate and gate.passed) else code
 
 
-def _require_writable(out: str | None, file: str | None = None) -> None:
-    """Makes the folder of a report, so that what cannot be written is known at once."""
+def _require_eval(
+    options: argparse.Namespace, gammas: Sequence[int], temperatures: Sequence[float]
+) -> None:
+    """Refuses what would fail later, or not be heeded.
+
+    Raises:
+        SettingsError: what is missing, out of range, or excludes another option.
+    """
+    if options.limit < 1:
+        raise SettingsError(f"--limit {options.limit}: give at least 1 article.")
+    if options.data is None and (options.check_generate or not options.gate):
+        raise SettingsError("--data is missing: give a file of articles, or --gate alone.")
+    if options.gate and options.check_generate:
+        raise SettingsError("--check-generate measures nothing else: give --gate in another run.")
+    sampled = [f"{temperature:g}" for temperature in temperatures if temperature]
+    greedy = "--check-generate" if options.check_generate else "--gate without --data"
+    if sampled and (options.check_generate or options.data is None):
+        raise SettingsError(
+            f"{greedy} is greedy, so that --temperature {' '.join(sampled)} has no meaning: leave "
+            "it out."
+        )
+    if options.data is None and len(gammas) > 1:
+        raise SettingsError(
+            f"--gate without --data takes one draft length, not {len(gammas)}: give one --gamma."
+        )
+    if options.gate and not any(SAMPLES.glob("*.txt")):
+        raise SettingsError(
+            f"--gate reads the sample articles, and {SAMPLES} holds none: they come with the "
+            "repository, not with the package. Run this from a clone."
+        )
+
+
+def _require_writable(out: str | None, file: str | None) -> None:
+    """Refuses places for a report where nothing can be written, before the work and not behind it.
+
+    Args:
+        out: a folder, which need not exist.
+        file: likewise, a file.
+
+    Raises:
+        SettingsError: names the place.
+    """
     folders = [Path(out)] if out else []
-    folders += [Path(file).parent] if file else []
+    if file and Path(file).is_dir():
+        raise SettingsError(f"--json {file}: this is a folder. Name a file in it.")
+    if file and not Path(file).exists():
+        folders.append(Path(file).parent)
+    elif file and not os.access(file, os.W_OK):  # not opened: that is an event at a named pipe
+        raise SettingsError(f"--json {file}: it cannot be written. Name a file of your own.")
     for folder in folders:
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            there = next(place for place in (folder, *folder.parents) if place.exists())
+            with tempfile.TemporaryFile(dir=there):
+                pass
         except OSError as error:
             raise SettingsError(
                 f"{folder}: no report can be written there ({error.strerror}). Name a folder of "
@@ -413,7 +516,20 @@ def _write(
         files |= {out / "report.json": numbers, out / "report.md": markdown + "\n"}
         files |= {out / "report.html": page} if page else {}
     for path, text in files.items():
+        _put(path, text)
+
+
+def _put(path: Path, text: str) -> None:
+    """Writes a file of a report.
+
+    Raises:
+        OSError: with the file's name, which the system leaves out where a disk is full.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def _load(options: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
@@ -464,18 +580,16 @@ def lane_names(
 
 
 def _story_gate(
-    evaluation: Any, target: Any, drafters: dict[str, Any], config: DecodingConfig, pair: str
+    evaluation: Any,
+    target: Any,
+    drafters: dict[str, Any],
+    config: DecodingConfig,
+    pair: Sequence[str],
+    samples: Sequence[Path],
 ) -> Any:
-    """The gate of a pair; None where one of the two was not loaded."""
-    before, after = f"{pair}-before", f"{pair}-after"
-    if before not in drafters or after not in drafters:
-        return None
     articles = import_module("fastllm.data.articles")
-    samples = [
-        articles.Article(id=path.stem, text=articles.read_text(path))
-        for path in sorted(SAMPLES.glob("*.txt"))
-    ]
-    return evaluation.story_gate(target, drafters, before, after, samples, config)
+    read = [articles.Article(id=path.stem, text=articles.read_text(path)) for path in samples]
+    return evaluation.story_gate(target, drafters, *pair, read, config)
 
 
 # bench
@@ -596,7 +710,6 @@ def bench(options: argparse.Namespace) -> int:
     temperatures = sorted({value for group in options.temperatures for value in group})
     config = decoding_configs(options, gammas, temperatures)
     _require_bench(options)
-    _require_writable(options.out)
     load = _bench_random if options.target_shape else _bench_articles
     arguments, more = load(options)
     if options.baselines and not options.target_shape:
@@ -618,7 +731,7 @@ def bench(options: argparse.Namespace) -> int:
         )
         tree = json.dumps(report.to_json(done, summary), indent=1)
         for suffix, content in (("json", tree + "\n"), ("md", text + "\n"), ("html", page)):
-            (Path(options.out) / f"bench.{suffix}").write_text(content, encoding="utf-8")
+            _put(Path(options.out) / f"bench.{suffix}", content)
         _say(f"the report is in {options.out}")
     if summary["articles"] < summary["asked"]:
         return 130
@@ -743,11 +856,22 @@ def _peak_memory() -> int | None:
 
 
 def _whole_numbers(text: str) -> list[int]:
-    return [int(number) for number in text.split(",") if number]
+    return _listed(text, int, "a whole number")
 
 
 def _numbers(text: str) -> list[float]:
-    return [float(number) for number in text.split(",") if number]
+    return _listed(text, float, "a number")
+
+
+def _listed(text: str, kind: Callable[[str], Number], what: str) -> list[Number]:
+    """The numbers of an argument, between commas."""
+    try:
+        numbers = [kind(number) for number in text.split(",") if number]
+    except ValueError:
+        numbers = []
+    if not numbers:
+        raise argparse.ArgumentTypeError(f"{text!r} is not {what}, nor several between commas")
+    return numbers
 
 
 def _say(line: str) -> None:

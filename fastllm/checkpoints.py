@@ -51,12 +51,17 @@ def load_target(
         engine: a name of `fastllm.targets.hub.ENGINES`.
 
     Raises:
-        CheckpointError: there is no usable encoder-decoder.
+        CheckpointError: there is no usable encoder-decoder, or what ships is not here.
         SettingsError: `load_in` or `engine` is none that we have, the engine does not fit, or both
             `device` and `device_map` are given.
     """
     shipped = SHIPPED / str(name_or_folder)  # a drafter's name too, so that it is refused as one
     folder = shipped if (shipped / "config.json").is_file() else name_or_folder
+    if str(folder) == TARGET and not Path(TARGET).exists():
+        raise CheckpointError(
+            f"{shipped} is missing: the shipped checkpoints come with the repository, not with the "
+            "package. Run this from a clone, or give a target's folder or OWNER/NAME on the Hub."
+        )
     return HubTarget.load(
         folder, device=device, load_in=load_in, device_map=device_map, prefix=prefix, engine=engine
     )
@@ -79,11 +84,22 @@ def load_drafter(
         SettingsError: there is no such device.
     """
     name = str(name_or_folder)
+    if not name:
+        raise CheckpointError(
+            f"the drafter's name is empty: give {', '.join(['lookup', *shipped_drafters()])}, or a "
+            "drafter's folder."
+        )
     if name == "lookup":
         lookup: Drafter = drafter_class("lookup")()  # the one family with nothing to load
         return lookup
     if name.startswith(PREFIX):
-        return CombinedDrafter(load_drafter(name.removeprefix(PREFIX), device=device))
+        other = name.removeprefix(PREFIX)
+        if other in ("", "none") or f"{other}+".startswith(PREFIX):
+            raise CheckpointError(
+                f"{name}: what follows {PREFIX} is the drafter that is asked where the article "
+                f"does not help, as in {PREFIX}lstm-after. The lookup alone is called lookup."
+            )
+        return CombinedDrafter(load_drafter(other, device=device))
     device = usable_device(device)
     shipped = SHIPPED / name
     folder = shipped if (shipped / "config.json").is_file() else Path(name_or_folder)
@@ -172,12 +188,20 @@ def read_card(name_or_folder: str | Path) -> dict[str, Any]:
 
 
 def replace_folder(fresh: Path, folder: Path) -> None:
-    """Puts a freshly written folder in the place of an old one; one of the two is always whole."""
+    """Puts a freshly written folder in the place of an old one; one of the two is always whole.
+
+    The old one is lost: whoever calls this knows what it is. For a moment it is called as `fresh`
+    is, with ".previous" for ".new".
+
+    Args:
+        fresh: NAME.new, beside `folder`.
+        folder: need not exist.
+    """
     for path in fresh.rglob("*"):
         if path.is_file():
             with path.open("rb") as file:
                 os.fsync(file.fileno())
-    old = folder.with_name(folder.name + ".previous")
+    old = fresh.with_suffix(".previous")
     shutil.rmtree(old, ignore_errors=True)
     if folder.exists():
         folder.rename(old)

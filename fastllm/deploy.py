@@ -83,11 +83,13 @@ def plan(
         root: a clone of this repository.
 
     Raises:
-        SettingsError: `space` is no such name, the Spacefile cannot be used, or a file is missing.
+        SettingsError: `space` is no such name, the Hub has no such hardware, the Spacefile cannot
+            be used, or a file is missing.
     """
     upload.require_repository(space)
     told = _read(root / "Spacefile")
-    hardware = hardware or told["suggested_hardware"]
+    hardware = told["suggested_hardware"] if hardware is None else hardware
+    _require_hardware(hardware)
     card = {key: value for key, value in told.items() if key not in SETTINGS}
     card["suggested_hardware"] = hardware
     files: dict[str, Path | bytes] = {name: root / name for name in SINGLE}
@@ -224,6 +226,16 @@ def variables_of(entries: list[str]) -> dict[str, str]:
             raise SettingsError(f"--variable {entry!r}: give NAME=VALUE, the name in capitals.")
         found[name] = value
     return found
+
+
+def _require_hardware(name: str) -> None:
+    hub = import_module("huggingface_hub")
+    known = dict.fromkeys([*(entry.value for entry in hub.SpaceHardware), ZERO_GPU])
+    if name not in known:
+        raise SettingsError(
+            f"hardware {name!r}: huggingface_hub {hub.__version__} knows {', '.join(known)}. Give "
+            "one of these, or a newer huggingface_hub if the Hub has this one too."
+        )
 
 
 def _read(path: Path) -> dict[str, Any]:

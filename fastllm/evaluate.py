@@ -501,10 +501,19 @@ class Mismatch:
 
 @dataclass
 class GenerateCheck:
-    """How many greedy texts equal those of transformers, token for token."""
+    """How many greedy texts equal those of transformers, token for token.
+
+    Attributes:
+        gammas: the draft lengths.
+        articles: how many were compared.
+        asked: how many were to be compared; fewer were if it was interrupted.
+        equal: lane -> draft length -> on how many articles the texts were equal.
+        mismatches: one entry for each other text.
+    """
 
     gammas: tuple[int, ...]
     articles: int
+    asked: int
     equal: dict[str, dict[int, int]] = field(default_factory=dict)
     mismatches: list[Mismatch] = field(default_factory=list)
 
@@ -513,9 +522,14 @@ class GenerateCheck:
         """Every text of every lane and gamma was equal."""
         return not self.mismatches
 
+    @property
+    def interrupted(self) -> bool:
+        """Whether some articles were left out."""
+        return self.articles < self.asked
+
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
-        return {**asdict(self), "passed": self.passed}
+        return {**asdict(self), "interrupted": self.interrupted, "passed": self.passed}
 
 
 def check_generate(
@@ -529,6 +543,8 @@ def check_generate(
 ) -> GenerateCheck:
     """Compares greedy decoding with `generate(do_sample=False)`, token for token.
 
+    Interrupted (Ctrl-C), it gives what it has: the articles that are complete.
+
     Args:
         target: a model of transformers.
         drafters: by name; the target alone is always compared too.
@@ -536,28 +552,51 @@ def check_generate(
         config: the settings; temperature is taken as 0, gamma from `gammas`.
         gammas: draft lengths.
         say: receives a progress line now and then.
+
+    Raises:
+        KeyboardInterrupt: interrupted before the first article was complete.
     """
-    check = GenerateCheck(tuple(gammas), len(articles))
+    equal = {name: dict.fromkeys(gammas, 0) for name in (ALONE, *drafters)}
+    check = GenerateCheck(tuple(gammas), 0, len(articles), equal)
     greedy = resolve(config, target).greedy()
-    for index, article in enumerate(articles):
-        ids = target.vocabulary.encode(article.text, target.source_length, target.prefix).ids
-        wanted = generate(target, ids, greedy)
-        alone = _race(target, {ALONE: None}, article.text, greedy)  # it knows no gamma
-        for gamma in gammas:
-            traces = {}
-            if drafters:
-                traces = _race(target, drafters, article.text, replace(greedy, gamma=gamma))
-            for name, trace in (alone | traces).items():
-                counts = check.equal.setdefault(name, dict.fromkeys(gammas, 0))
-                if trace.tokens == wanted:
-                    counts[gamma] += 1
-                else:
-                    check.mismatches.append(
-                        _mismatch(target, ids, article.id, name, gamma, wanted, trace)
-                    )
-        if (index + 1) % 5 == 0 or index + 1 == len(articles):
-            say(f"compared with generate: {index + 1}/{len(articles)} articles")
+    try:
+        for article in articles:
+            same, others = _compare(target, drafters, article, greedy, gammas)
+            for name, gamma in same:
+                equal[name][gamma] += 1
+            check.mismatches += others
+            check.articles += 1
+            if check.articles % 5 == 0 or not check.interrupted:
+                say(f"compared with generate: {check.articles}/{check.asked} articles")
+    except KeyboardInterrupt:
+        if check.articles == 0:
+            raise
+        say(f"interrupted: {check.articles} of {check.asked} articles are complete")
     return check
+
+
+def _compare(
+    target: HubTarget,
+    drafters: Mapping[str, Drafter],
+    article: Article,
+    greedy: DecodingConfig,
+    gammas: Sequence[int],
+) -> tuple[list[tuple[str, int]], list[Mismatch]]:
+    """Which lanes, at which draft lengths, write generate's text, and how the others do not."""
+    ids = target.vocabulary.encode(article.text, target.source_length, target.prefix).ids
+    wanted = generate(target, ids, greedy)
+    alone = _race(target, {ALONE: None}, article.text, greedy)  # it knows no gamma
+    same, others = [], []
+    for gamma in gammas:
+        traces = {}
+        if drafters:
+            traces = _race(target, drafters, article.text, replace(greedy, gamma=gamma))
+        for name, trace in (alone | traces).items():
+            if trace.tokens == wanted:
+                same.append((name, gamma))
+            else:
+                others.append(_mismatch(target, ids, article.id, name, gamma, wanted, trace))
+    return same, others
 
 
 @torch.inference_mode()

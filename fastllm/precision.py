@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from transformers.utils.logging import disable_progress_bar
 
 from fastllm.checkpoints import load_target
 from fastllm.data.articles import Article, read_articles, read_text
@@ -344,14 +345,18 @@ def run(options: argparse.Namespace) -> None:
     config = DecodingConfig(**{name: getattr(options, name) for name in SETTINGS})
     if options.limit < 1:
         raise SettingsError(f"--limit {options.limit}: give at least 1 article.")
-    if options.json and not Path(options.json).parent.is_dir():
-        raise SettingsError(f"--json {options.json}: there is no such folder. Name one that is.")
     if options.data:
         chosen = list(islice(read_articles(options.data), options.limit))
     else:
         chosen = [
             Article(id=path.stem, text=read_text(path)) for path in sorted(SAMPLES.glob("*.txt"))
         ][: options.limit]
+    if not chosen:
+        raise DataError(
+            f"{options.data or SAMPLES} holds no articles: give a file of some with --data. (The "
+            "samples come with the repository, not with the package.)"
+        )
+    disable_progress_bar()
     targets = {
         name: load_target(
             options.target, device=options.device, load_in=name, prefix=options.prefix
@@ -364,5 +369,6 @@ def run(options: argparse.Namespace) -> None:
     )
     print(table(report))
     if options.json:
-        text = json.dumps(report.to_json(), indent=1) + "\n"
-        Path(options.json).write_text(text, encoding="utf-8")
+        file = Path(options.json)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(report.to_json(), indent=1) + "\n", encoding="utf-8")

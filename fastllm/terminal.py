@@ -38,11 +38,14 @@ _LEGEND: dict[State, str] = {
 _RESET = "\x1b[0m"
 
 
-def wants_colour(stream: TextIO) -> bool:
-    """Whether a stream is a terminal that may be coloured. Source: https://no-color.org."""
-    return (
-        stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
-    )
+def wants_colour(stream: TextIO | None) -> bool:
+    """Whether a stream, None if it is closed, is a terminal that may be coloured.
+
+    Source: https://no-color.org.
+    """
+    if stream is None or not stream.isatty():
+        return False
+    return not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
 def styled(text: str, state: State, *, colour: bool) -> str:
@@ -103,16 +106,21 @@ def counts(trace: Trace) -> str:
     """The numbers of a run, in a sentence or two."""
     tokens, calls = metrics.token_count(trace), metrics.target_calls(trace)
     seconds = metrics.seconds_with_encoding(trace)
+    work = f"{_number(tokens, 'token')} in {_number(calls, 'target call')}"
     if not trace.drafter:
-        return f"{tokens} tokens in {calls} target calls, without a drafter; {seconds:.2f} s."
+        return f"{work}, without a drafter; {seconds:.2f} s."
     drafted = metrics.drafted(trace)
     length = trace.config.length_label
     return (
-        f"{tokens} tokens in {calls} target calls with {trace.drafter} ({metrics.tau(trace):.2f} "
-        f"tokens a call); the target alone needs {tokens}. {metrics.accepted(trace)} of {drafted} "
-        f"drafted tokens accepted; {seconds:.2f} s. {_capital(trace.config.rule_label)}."
+        f"{work} with {trace.drafter} ({metrics.tau(trace):.2f} tokens a call); the target alone "
+        f"needs {tokens}. {metrics.accepted(trace)} of {_number(drafted, 'drafted token')} "
+        f"accepted; {seconds:.2f} s. {_capital(trace.config.rule_label)}."
         + (f" Draft length: {length}." if length else "")
     )
+
+
+def _number(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def _capital(words: str) -> str:

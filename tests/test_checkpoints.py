@@ -9,6 +9,7 @@ import pytest
 import torch
 from transformers import T5ForConditionalGeneration
 
+from fastllm import checkpoints
 from fastllm.checkpoints import SHIPPED, load_drafter, load_target, shipped_drafters
 from fastllm.drafters import drafter_class
 from fastllm.drafters.copying_start import t5_config
@@ -261,6 +262,29 @@ def test_a_shipped_drafter_is_no_target_and_the_other_way_round() -> None:
     for name in shipped_drafters():
         with pytest.raises(CheckpointError, match=r"holds a drafter .family \w+., not a target"):
             load_target(name, device="cpu")
+
+
+def test_a_package_without_its_checkpoints_says_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkpoints, "SHIPPED", tmp_path / "assets" / "checkpoints")
+    monkeypatch.chdir(tmp_path)
+    for name in ("target", Path("target")):
+        with pytest.raises(CheckpointError, match="come with the repository.*Run this from a cl"):
+            load_target(name, device="cpu")
+
+
+@pytest.mark.parametrize("name", ["lookup+lookup", "lookup+none", "lookup+", "lookup+lookup+x"])
+def test_a_lookup_goes_before_another_drafter(name: str) -> None:
+    with pytest.raises(CheckpointError, match="as in lookup.lstm-after. The lookup alone is"):
+        load_drafter(name)
+
+
+def test_an_empty_name_is_no_drafter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    NgramDrafter(Counts.none(2, 40), vocabulary="0123").save(tmp_path)
+    monkeypatch.chdir(tmp_path)  # a drafter's folder: "" must not mean it
+    with pytest.raises(CheckpointError, match="the drafter's name is empty: give lookup, "):
+        load_drafter("")
 
 
 def test_a_device_that_is_not_there_is_refused(whole_target: Path) -> None:

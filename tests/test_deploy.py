@@ -225,6 +225,12 @@ def test_a_name_that_is_none(name: str, clone: Path) -> None:
         deploy.plan(name, root=clone)
 
 
+@pytest.mark.parametrize("name", ["nope", "", "T4-small"])
+def test_hardware_that_the_hub_does_not_have(name: str, clone: Path) -> None:
+    with pytest.raises(SettingsError, match=rf"hardware '{name}': .* knows cpu-basic, .*t4-small"):
+        deploy.plan(SPACE, hardware=name, root=clone)
+
+
 @pytest.mark.parametrize("missing", ["app.py", "LICENSE", "README.md", "Spacefile"])
 def test_a_folder_that_is_no_clone(missing: str, clone: Path) -> None:
     (clone / missing).unlink()

@@ -266,6 +266,37 @@ def test_greedy_texts_equal_generate(tiny_target: HubTarget, story: str) -> None
     assert "PASS" in report.generate_table(check)
 
 
+def test_an_interrupted_comparison_keeps_the_whole_articles(
+    tiny_target: HubTarget, story: str
+) -> None:
+    class Late:
+        """Interrupted at the second article, when the first draft length was compared."""
+
+        name = "late"
+        vocabulary = ""
+        begins = 0
+
+        def begin(self, encoding: Encoding) -> object:
+            self.begins += 1
+            if self.begins == 4:
+                raise KeyboardInterrupt
+            return drafter_class("lookup")().begin(encoding)
+
+    articles = [Article(str(start), story[start:]) for start in (0, 90, 200)]
+    config = DecodingConfig(max_new_tokens=8)
+    heard: list[str] = []
+    check = evaluate.check_generate(
+        tiny_target, {"late": Late()}, articles, config, [1, 3], say=heard.append
+    )
+    assert (check.articles, check.asked, check.interrupted) == (1, 3, True)
+    assert check.equal == {name: {1: 1, 3: 1} for name in ("alone", "late")}
+    assert heard == ["interrupted: 1 of 3 articles are complete"]
+    late = Late()
+    late.begins = 3
+    with pytest.raises(KeyboardInterrupt):
+        evaluate.check_generate(tiny_target, {"late": late}, articles, config, [1])
+
+
 def test_a_text_that_is_not_generates_is_reported(
     tiny_target: HubTarget, story: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,8 @@ from typing import Any
 import pytest
 from fakes import FakeTarget, always, text_rule
 
-from fastllm import evaluate, terminal
+from fastllm import __main__ as commands
+from fastllm import checkpoints, evaluate, terminal
 from fastllm.__main__ import (
     _load,
     build_parser,
@@ -185,6 +187,115 @@ def test_a_wrong_flag_ends_with_usage(capsys: pytest.CaptureFixture[str]) -> Non
     assert "usage: fastllm run" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("text", ["x", "3,x", "", ","])
+def test_a_wrong_list_of_numbers_is_told_in_words(
+    text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for flag, what in (("--gamma", "a whole number"), ("--temperature", "a number")):
+        with pytest.raises(SystemExit, match="2"):
+            main(["eval", flag, text])
+        said = capsys.readouterr().err
+        assert f"{text!r} is not {what}, nor several between commas" in said
+
+
+def test_without_arguments_the_commands_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 2
+    shown = capsys.readouterr()
+    for command in ("run", "eval", "bench", "train", "precision", "deploy", "push"):
+        assert re.search(rf"(?m)^    {command}\b", shown.err)
+    assert not shown.out
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("", "the drafter's name is empty: give lookup"),
+        ("lookup+lookup", "The lookup alone is called lookup"),
+        ("lookup+none", "The lookup alone is called lookup"),
+        ("lookup+", "The lookup alone is called lookup"),
+    ],
+)
+def test_a_drafter_that_is_none(
+    name: str, words: str, folder: str, article: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["run", article, "--target", folder, "--drafter", name, *SHORT]) == 2
+    assert words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["run", "eval", "bench", "train", "pseudo", "study"])
+def test_an_interruption_is_told(
+    command: str,
+    article: str,
+    evaluation: list[str],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def interrupted(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(checkpoints, "load_target", interrupted)
+    given = {"run": ["run", article], "eval": evaluation, "bench": ["bench", *evaluation[1:]]}
+    more = ""
+    if command not in given:
+        monkeypatch.setattr(f"fastllm.distill.commands.{command}", interrupted)
+        more = "; the same command goes on from what it has saved"
+    assert main(given.get(command, [command])) == 130
+    assert capsys.readouterr().err == f"fastllm {command}: interrupted{more}\n"
+
+
+FULL = Path("/dev/full")
+
+
+@pytest.mark.skipif(not FULL.exists(), reason="this system has no device that is always full")
+def test_what_cannot_be_written_is_one_line(
+    folder: str,
+    article: str,
+    evaluation: list[str],
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert main([*evaluation, "--drafters", "none", "--limit", "1", "--json", str(FULL)]) == 2
+    said = capfd.readouterr().err.splitlines()[-1]
+    assert said == f"fastllm eval: {FULL} cannot be read or written (No space left on device)"
+    run = ["run", article, "--target", folder, "--drafter", "none", "--device", "cpu", *SHORT]
+    for more in ([], ["--json"]):
+        with FULL.open("w") as full, monkeypatch.context() as patch:
+            patch.setattr("sys.stdout", full)
+            assert main([*run, *more]) == 2
+        assert capfd.readouterr().err == (
+            "fastllm run: a file, or standard output, cannot be read or written "
+            "(No space left on device)\n"
+        )
+
+
+@pytest.mark.parametrize("command", ["eval", "bench", "precision"])
+def test_a_place_that_cannot_be_written_is_refused_before_the_work(
+    command: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    flag = {"eval": "--out", "bench": "--out", "precision": "--json"}[command]
+    place = tmp_path / "new" / "place"
+    monkeypatch.setattr(checkpoints, "load_target", lambda *_, **__: pytest.fail("work"))
+    monkeypatch.setattr("fastllm.precision.load_target", lambda *_, **__: pytest.fail("work"))
+
+    def read_only(**_: Any) -> Any:  # root may write everywhere but on such a file system
+        raise OSError(30, "Read-only file system")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("tempfile.TemporaryFile", read_only)
+        assert main([command, flag, str(place)]) == 2
+    said = capsys.readouterr().err
+    assert "no report can be written there (Read-only file system)" in said
+    if command != "bench":
+        assert main([command, "--json", str(tmp_path)]) == 2
+        assert f"--json {tmp_path}: this is a folder" in capsys.readouterr().err
+    assert main([command, flag, str(place), "--limit", "0"]) == 2
+    assert "--limit 0" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir()), "what is refused leaves nothing behind"
+
+
 @pytest.fixture
 def evaluation(folder: str, story: str, tmp_path: Path) -> list[str]:
     """The command that measures lookup on three short articles."""
@@ -228,6 +339,95 @@ def test_eval_compares_with_generate(
     tree = json.loads((tmp_path / "out" / "report.json").read_text())
     assert tree["generate"]["equal"]["lookup"] == {"3": 1}
     assert not (tmp_path / "out" / "report.html").exists()
+
+
+def test_an_interrupted_comparison_tells_what_it_has(
+    evaluation: list[str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    write, begun = evaluate.generate, []
+
+    def impatient(*arguments: Any) -> Any:
+        begun.append(1)
+        if len(begun) == 3:
+            raise KeyboardInterrupt
+        return write(*arguments)
+
+    monkeypatch.setattr(evaluate, "generate", impatient)
+    more = ["--drafters", "none", "--check-generate", "--gamma", "2", "--out", str(tmp_path)]
+    assert main([*evaluation, *more]) == 130
+    caught = capsys.readouterr()
+    assert "interrupted: 2 of 3 articles are complete" in caught.err
+    assert "of 2 articles: PASS" in caught.out
+    assert "Interrupted: 3 articles were to be compared." in caught.out
+    tree = json.loads((tmp_path / "report.json").read_text())["generate"]
+    assert (tree["articles"], tree["asked"], tree["interrupted"]) == (2, 3, True)
+
+
+@pytest.fixture
+def gate(folder: str, tmp_path: Path, story: str, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The story gate of a pair, mine, whose two drafters are the same: it has to fail."""
+    for name in ("mine-before", "mine-after"):
+        drafter = NgramDrafter.fit([[5, 6, 7, 1]], order=2, vocabulary_size=600, name=name)
+        drafter.save(tmp_path / name)
+    samples = tmp_path / "samples"
+    samples.mkdir()
+    (samples / "mill.txt").write_text(story)
+    monkeypatch.setattr(commands, "SAMPLES", samples)
+    paths = [word for name in ("before", "after")
+             for word in ("--ckpt_path", str(tmp_path / f"mine-{name}"))]  # fmt: skip
+    return ["eval", "--target", folder, "--device", "cpu", "--pair", "mine", *paths, *SHORT]
+
+
+def test_a_gate_that_fails_is_an_exit_code_where_it_was_demanded(
+    gate: list[str], evaluation: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*gate, "--gate"]) == 1
+    assert "Story gate, mine-before -> mine-after: FAIL" in capsys.readouterr().out
+    data = evaluation[evaluation.index("--data") + 1]
+    assert main([*gate, "--data", data, "--limit", "1"]) == 0
+    assert "Story gate, mine-before -> mine-after: FAIL" in capsys.readouterr().out
+
+
+def test_a_gate_that_passes_is_the_code_0(
+    gate: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(evaluate.StoryGate, "MOST_CALLS", 1.0)
+    monkeypatch.setattr(evaluate.StoryGate, "needed", 0)
+    assert main([*gate, "--gate"]) == 0
+    assert "mine-after: PASS" in capsys.readouterr().out
+
+
+def test_a_gate_that_cannot_be_measured_is_refused(
+    gate: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for more, message in [
+        (["--pair", "nope"], "compares nope-before with nope-after: the drafters are lookup, mine"),
+        (["--temperature", "0", "1"], "--gate without --data is greedy, so that --temperature 1"),
+        (["--gamma", "2", "3"], "takes one draft length, not 2"),
+        (["--data", "x", "--check-generate"], "--check-generate measures nothing else"),
+    ]:
+        assert main([*gate, "--gate", *more]) == 2
+        assert message in capsys.readouterr().err
+    assert main(["eval", "--check-generate", "--data", "x", "--temperature", "0.7"]) == 2
+    assert "--check-generate is greedy, so that --temperature 0.7" in capsys.readouterr().err
+    monkeypatch.setattr(commands, "SAMPLES", Path("nowhere"))
+    assert main([*gate, "--gate"]) == 2
+    assert "Run this from a clone" in capsys.readouterr().err
+
+
+def test_without_the_samples_a_report_has_no_gate(
+    gate: list[str],
+    evaluation: list[str],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(commands, "SAMPLES", Path("nowhere"))
+    data = evaluation[evaluation.index("--data") + 1]
+    assert main([*gate, "--data", data, "--limit", "1"]) == 0
+    assert "not measured, for want of the sample articles" in capsys.readouterr().out
 
 
 def test_a_lossy_rule_is_named_everywhere(
@@ -355,6 +555,7 @@ def test_colour_is_for_terminals_that_want_it(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("TERM", "xterm")
     assert terminal.wants_colour(Terminal())
     assert not terminal.wants_colour(io.StringIO())
+    assert not terminal.wants_colour(None), "closed by who started us"
     monkeypatch.setenv("NO_COLOR", "1")
     assert not terminal.wants_colour(Terminal())
 
@@ -370,5 +571,5 @@ def test_counts_of_a_run() -> None:
     list(race)
     alone, drafted = map(terminal.counts, race.traces())
     assert alone.startswith("5 tokens in 5 target calls, without a drafter")
-    assert drafted.startswith("5 tokens in 1 target calls with always (5.00 tokens a call)")
+    assert drafted.startswith("5 tokens in 1 target call with always (5.00 tokens a call)")
     assert "the target alone needs 5. 5 of 5 drafted tokens accepted" in drafted

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from fakes import END, FIRST, FakeTarget, FakeVocabulary
+from transformers.utils.logging import enable_progress_bar
 
 from fastllm import precision
 from fastllm.data.articles import Article
@@ -180,7 +181,8 @@ def test_the_command(
     data = tmp_path / "articles.jsonl"
     lines = [{"id": name, "article": story, "highlights": ""} for name in ("a", "b", "c")]
     data.write_text("\n".join(map(json.dumps, lines)))
-    out = tmp_path / "numbers.json"
+    out = tmp_path / "new" / "numbers.json"
+    enable_progress_bar()
     options = parsed(
         "--target", str(folder), "--in", "bf16", "fp16", "--data", str(data), "--limit", "2",
         "--max-new-tokens", "6", "--device", "cpu", "--json", str(out),
@@ -188,24 +190,28 @@ def test_the_command(
     options.handle(options)
     shown = capsys.readouterr()
     assert "| bf16 | static |" in shown.out
-    assert "2/2 articles" in shown.err
+    assert shown.err == "2/2 articles\n", "and no bars"
     numbers = json.loads(out.read_text())
     assert {name: len(rows) for name, rows in numbers["rows"].items()} == {"bf16": 2, "fp16": 2}
     assert numbers["config"]["max_new_tokens"] == 6
     assert set(numbers["same_share"]) == {"bf16", "fp16"}
 
 
-def test_the_command_refuses(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_refuses(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     defaults = parsed()
     assert (defaults.precisions, defaults.max_new_tokens) == (["bf16"], 96)
     for arguments, words in (
         (["--limit", "0"], "give at least 1"),
         (["--max-new-tokens", "0"], "max_new_tokens=0 is out of range"),
-        (["--json", "nowhere/at/all.json"], "there is no such folder"),
     ):
         options = parsed(*arguments)
         with pytest.raises(SettingsError, match=words):
             options.handle(options)
+    monkeypatch.setattr(precision, "SAMPLES", Path("nowhere"))
+    with pytest.raises(DataError, match="nowhere holds no articles: give a file of some"):
+        defaults.handle(defaults)
     with pytest.raises(SystemExit):
         parsed("--in", "fp32")
     assert "invalid choice: 'fp32'" in capsys.readouterr().err

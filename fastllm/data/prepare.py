@@ -18,6 +18,9 @@ In the style of a news ticker, from sentences that quote nobody: the first sente
 central of the others; and the extractive summary.
 """
 
+BARE = "article"
+"""No text at all: articles for another to write about."""
+
 UNSUPERVISED = ("central", "brief-lead")
 """The kinds that need no reference summary."""
 
@@ -46,7 +49,7 @@ def prepare_pairs(
         articles: read once, in order.
         vocabulary: the target's.
         folder: where the pairs are written.
-        kind: one of KINDS.
+        kind: one of KINDS, or BARE.
         source_length: the most source tokens, the end token included.
         text_length: the most tokens of a text, likewise.
         prefix: put before every article.
@@ -58,7 +61,7 @@ def prepare_pairs(
         SettingsError: there is no such kind.
         DataError: no article gave a pair.
     """
-    if kind not in KINDS:
+    if kind not in (*KINDS, BARE):
         raise SettingsError(f"kind={kind!r}: give one of {', '.join(KINDS)}.")
 
     shorten = kind.startswith("brief-")
@@ -69,6 +72,9 @@ def prepare_pairs(
             for article in block:
                 encoded = vocabulary.encode(article.text, source_length, prefix)
                 if len(encoded.ids) < _SHORTEST_SOURCE:
+                    continue
+                if kind == BARE:
+                    yield article.id, encoded.ids, ()
                     continue
                 visible = article.text[: encoded.cut_at]
                 if kind == "central":
@@ -100,7 +106,7 @@ def prepare_pairs(
     if not count:
         raise DataError(
             f"no article gave a {kind} pair: articles need a few sentences"
-            + (' and "highlights".' if kind not in UNSUPERVISED else ".")
+            + ("." if kind in (*UNSUPERVISED, BARE) else ' and "highlights" that they support.')
         )
     return count
 

@@ -33,6 +33,7 @@ import torch
 from accelerate import Accelerator
 
 from fastllm.data.tokens import TokenPairs, padded
+from fastllm.distill.folders import differences, read_settings
 from fastllm.distill.loop import in_words, processes
 from fastllm.distill.pseudo import held_in, weights_fingerprint
 from fastllm.distill.teacher import Teacher
@@ -227,23 +228,32 @@ def write_cache(
     mine = shards[accelerator.process_index :: accelerator.num_processes]
     todo = [(name, members) for name, members in mine if not (folder / name).exists()]
     started = time.perf_counter()
-    for number, (name, members) in enumerate(todo, 1):
-        rows = _judge(teacher, texts, members, target.start_id, record)
-        try:
-            with (folder / f"{name}.new").open("wb") as file:
-                np.save(file, rows)
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError as error:
-            (folder / f"{name}.new").unlink(missing_ok=True)
-            raise TrainingError(
-                f"{folder / name} could not be written ({error}). What was written before is "
-                "whole: make room on the disk and give the same command again."
-            ) from error
-        os.replace(folder / f"{name}.new", folder / name)
+    try:
+        for number, (name, members) in enumerate(todo, 1):
+            rows = _judge(teacher, texts, members, target.start_id, record)
+            try:
+                with (folder / f"{name}.new").open("wb") as file:
+                    np.save(file, rows)
+                    file.flush()
+                    os.fsync(file.fileno())
+            except OSError as error:
+                (folder / f"{name}.new").unlink(missing_ok=True)
+                raise TrainingError(
+                    f"{folder / name} could not be written ({error}). What was written before is "
+                    "whole: make room on the disk and give the same command again."
+                ) from error
+            os.replace(folder / f"{name}.new", folder / name)
+            if accelerator.is_main_process:
+                left = (time.perf_counter() - started) / number * (len(todo) - number)
+                say(f"teacher cache: {number}/{len(todo)} shards  ({in_words(left)} left)")
+    except KeyboardInterrupt:
         if accelerator.is_main_process:
-            left = (time.perf_counter() - started) / number * (len(todo) - number)
-            say(f"teacher cache: {number}/{len(todo)} shards  ({in_words(left)} left)")
+            kept = sum((folder / name).exists() for name, _ in shards)
+            say(
+                f"interrupted. {kept} of {len(shards)} shards of the teacher cache are kept in "
+                f"{folder}; the same command goes on from there"
+            )
+        raise
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
         lengths = [len(text) for text in texts]
@@ -288,19 +298,10 @@ def _fingerprint(pairs: TokenPairs, texts: list[list[int]]) -> str:
 def _refuse_another(settings: Path, asked: dict[str, Any]) -> None:
     if not settings.exists():
         return
-    try:
-        before = json.loads(settings.read_text())
-    except ValueError as error:
-        raise DataError(f"{settings} is damaged ({error}): remove its folder.") from error
-    changed = [
-        f"{name}: {before.get(name)}, now {value}"
-        for name, value in asked.items()
-        if before.get(name) != value
-    ]
-    if changed:
+    if changed := differences(read_settings(settings), asked):
         raise DataError(
-            f"{settings.parent} is a teacher cache of something else ({'; '.join(changed)}). Give "
-            "another --teacher_cache, or remove it."
+            f"{settings.parent} is a teacher cache of something else ({changed}). Give another "
+            "--teacher_cache, or remove it."
         )
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForSeq2SeqLM
 
 from fastllm.checkpoints import replace_folder
@@ -16,6 +17,7 @@ from fastllm.data.tokens import TokenPairs
 from fastllm.distill import study as methods
 from fastllm.distill.cache import TeacherCache, write_cache
 from fastllm.distill.estimate import Size, Work, describe
+from fastllm.distill.folders import checkpoint_folder, new_folder, require_writable
 from fastllm.distill.loop import in_words
 from fastllm.distill.material import (
     TEXT_LENGTH,
@@ -47,7 +49,13 @@ from fastllm.drafters.neural import STARTS, NeuralDrafter
 from fastllm.drafters.ngram import NgramDrafter
 from fastllm.drafters.shared import SharedDrafter
 from fastllm.drafters.t5 import T5Drafter
-from fastllm.errors import CheckpointError, SettingsError, VocabularyError
+from fastllm.errors import (
+    CheckpointError,
+    DataError,
+    SettingsError,
+    TrainingError,
+    VocabularyError,
+)
 from fastllm.race import versions
 from fastllm.targets.hub import HubTarget
 
@@ -86,7 +94,7 @@ def add_arguments(commands: Any) -> None:
 
 def train(options: argparse.Namespace) -> None:
     """Trains what the options ask for."""
-    settle(options)
+    notes = settle(options)
     if options.drafter is None:
         _train_target(options)
         return
@@ -96,6 +104,11 @@ def train(options: argparse.Namespace) -> None:
         _refuse_options_of_t5(options)
     work = Workplace.of(options, Path(options.run or f"runs/{needed(options, 'exp_name')}"))
     try:
+        for note in notes:
+            work.say(note)
+        _out(options, work)  # refused now, not once everything is trained
+        if options.teacher_cache:
+            require_writable(options.teacher_cache)
         if options.drafter == "ngram":
             _train_ngram(options, work)
         else:
@@ -146,10 +159,8 @@ def pseudo(options: argparse.Namespace) -> None:
 
 def study(options: argparse.Namespace) -> None:
     """Compares methods and losses."""
-    if options.updates is not None:  # a recipe's own may be longer than all updates asked for here
-        options.warmup = options.updates // 12 if options.warmup is None else options.warmup
-        options.cooldown = options.updates // 3 if options.cooldown is None else options.cooldown
-    settle(options)
+    for note in settle(options):
+        print(note, flush=True)
     methods.study(options)
 
 
@@ -168,7 +179,8 @@ def _train_target(options: argparse.Namespace) -> None:
     if work.accelerator.num_processes > 1:
         raise SettingsError("a target is trained in one process: leave `accelerate launch` out.")
     try:
-        folder = train_target(recipe, data, work.folder, say=work.say)
+        out = _out(options, work)
+        folder = train_target(recipe, data, work.folder, out=out, say=work.say)
     finally:
         work.clear()
     work.say("two updates a stage ran" if work.dry else f"checkpoint in {folder}")
@@ -203,6 +215,8 @@ def _train_neural(options: argparse.Namespace, work: Workplace) -> None:
     recipe = replace(recipe, updates=updates, warmup=warmup, cooldown=cooldown)
     material = gather(options, work, recipe.resolved.written_texts)
     target = material.target
+    if recipe.resolved.lambda1:
+        _refuse_without_summaries(material, recipe.method)
     held_out = held_out_texts(options, work, target)
     log_every = 1 if work.dry else options.log_every
     # A twentieth of all updates, and where there is a line in the log anyway.
@@ -374,6 +388,8 @@ def _train_ngram(options: argparse.Namespace, work: Workplace) -> None:
                 "`python -m fastllm pseudo`."
             )
         texts = material.written
+    else:
+        _refuse_without_summaries(material, method)
     target = material.target
     started = time.perf_counter()
     drafter = NgramDrafter.fit(
@@ -495,6 +511,22 @@ def _log_lines(run: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (run / "training.jsonl").read_text().splitlines()]
 
 
+def _refuse_without_summaries(material: Material, method: str) -> None:
+    if not material.dataset.lengths().any():
+        raise DataError(
+            f"the articles have no summaries, and {method} trains on those: give data with "
+            '"highlights", or a method that trains on what the target or the drafter writes, such '
+            "as seq_kd or, for a neural drafter, mixed_gkd."
+        )
+
+
+def _out(options: argparse.Namespace, work: Workplace) -> Path:
+    """Where the checkpoint goes, if it may go there."""
+    usual = work.folder / "checkpoint"
+    out = checkpoint_folder(options.out or usual, work.folder, target_place(options))
+    return usual if work.dry else out
+
+
 def _save(
     drafter: Any,
     options: argparse.Namespace,
@@ -505,10 +537,11 @@ def _save(
 ) -> None:
     """Writes the checkpoint, once for all processes."""
     target, dataset = material.target, material.dataset
-    out = work.folder / "checkpoint" if work.dry or not options.out else Path(options.out)
+    out = _out(options, work)  # again: hours may have passed
+    work.accelerator.wait_for_everyone()  # all have looked; now the first may write
 
     def write() -> None:
-        fresh = out.with_name(out.name + ".new")
+        fresh = new_folder(out)
         shutil.rmtree(fresh, ignore_errors=True)
         if options.as_target:
             drafter.save_as_target(fresh, target)
@@ -531,7 +564,16 @@ def _save(
             shutil.copy(work.folder / "training.jsonl", fresh / "training.jsonl")
         replace_folder(fresh, out)
 
-    work.first(write)
+    def write_or_say() -> None:
+        try:
+            write()
+        except (OSError, SafetensorError) as error:
+            raise TrainingError(
+                f"{out} could not be written ({error}). Make room on the disk, or give another "
+                f"--out: the same command goes on from what is in {work.folder}."
+            ) from error
+
+    work.first(write_or_say)
     if not work.dry:
         work.say(f"checkpoint in {out}")
 

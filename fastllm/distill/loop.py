@@ -4,7 +4,8 @@ A run is a folder: `config.json` (what was asked), `training.jsonl` (a line each
 `last/` (weights, optimizer, step) and, where there is a validation, `best/` (the weights that did
 best in it). Batches and every random draw are functions of (seed, step), so a resumed run needs
 only these folders and continues bit for bit on one device. A save is written beside the old one
-and put in its place by a rename: at any moment one of the two is whole.
+and put in its place by a rename: at any moment one of the two is whole. Ctrl-C ends a run behind
+the update at hand, and saves it.
 
 Several processes (`accelerate launch`) share each batch: every one has the loss of its part, scaled
 so that the mean over the processes is the loss of the whole batch.
@@ -14,10 +15,13 @@ import errno
 import json
 import math
 import os
+import pickle
 import shutil
+import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -29,6 +33,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from fastllm.checkpoints import replace_folder
+from fastllm.distill.folders import differences, has_save, require_run
 from fastllm.errors import CheckpointError, SettingsError, TrainingError
 
 Losses = dict[str, torch.Tensor]
@@ -73,9 +78,10 @@ class Schedule:
     cooldown: int = 0
 
     def __post_init__(self) -> None:
-        if self.updates < 1 or self.learning_rate <= 0:
+        # One comparison that a number which is none fails, too.
+        if self.updates < 1 or not 0 < self.learning_rate < math.inf:
             raise SettingsError(
-                f"updates={self.updates}, learning_rate={self.learning_rate}: both must be above 0."
+                f"updates={self.updates}, learning_rate={self.learning_rate}: give numbers above 0."
             )
         if not (0 <= self.warmup and 0 <= self.cooldown <= self.updates):
             raise SettingsError(
@@ -148,27 +154,31 @@ def fit(
             kept in `best/`, and the model ends with them. Empty: it ends with the last weights.
         resume: continue a run found in the folder; else start anew.
         accelerator: device and processes; one of our own by default.
-        say: receives a progress line at each log.
+        say: receives a progress line at each log, and one where a run is interrupted.
 
     Returns:
         The last line of the log; with `best_by` also "best": the line of the best validation.
 
     Raises:
-        CheckpointError: the folder holds a run of another model, or with other settings.
+        CheckpointError: the folder holds a run of another model, with other settings or without a
+            whole save, or something else that would be overwritten.
         TrainingError: a loss or a gradient that is not a number, or a disk that is full; the last
             save stays whole.
+        KeyboardInterrupt: Ctrl-C; in one process's main thread the update at hand was finished and
+            saved, unless it was pressed twice.
     """
     run = Path(run)
+    require_run(run)
     run.mkdir(parents=True, exist_ok=True)
     accelerator = accelerator or processes(None if torch.cuda.is_available() else "cpu")
     main = accelerator.is_main_process
     device = accelerator.device
     model.to(device)
     optimizer = optimizer_of(model, schedule.learning_rate, weight_decay)
-    state = _load_last(run, model, optimizer, device) if resume else {}
     settings = json.dumps({**(config or {}), "schedule": asdict(schedule)}, indent=1, default=str)
-    if state:
+    if resume and has_save(run):
         _refuse_other_settings(run, settings)
+    state = _load_last(run, model, optimizer, say) if resume else {}
     first = step = int(state.get("step", 0))
     accelerator.wait_for_everyone()  # all have read; now the first may write
     if main:
@@ -187,9 +197,13 @@ def fit(
     model.train()
     started = time.perf_counter()
     validating = 0.0
+    stopping = False
     # Without a buffer: what a full disk refuses is not tried again when the file is closed.
-    with (run / "training.jsonl").open("ab", buffering=0) as log:
-        while step < schedule.updates:
+    with (
+        _interrupts(run, accelerator, say) as interrupted,
+        (run / "training.jsonl").open("ab", buffering=0) as log,
+    ):
+        while step < schedule.updates and not stopping:
             for group in optimizer.param_groups:
                 group["lr"] = schedule.rate(step)
             losses = loss_of(trained, step)
@@ -236,16 +250,23 @@ def fit(
                             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
                     left = (time.perf_counter() - started) / (step - first)
                     say(_progress(last_line, schedule.updates, left * (schedule.updates - step)))
-            if (step % save_every == 0 or done) and main:
+            stopping = interrupted()
+            if (step % save_every == 0 or done or stopping) and main:
                 seconds = seconds_before + time.perf_counter() - started - validating
                 state = {"step": step, "seconds": seconds, "sums": sums, "summed": summed}
                 state["optimizer"] = optimizer.state_dict()
                 with _replacing(run / "last", step) as fresh:
                     _write_weights(fresh, model)
                     torch.save(state, fresh / "optimizer.pt")
+    if stopping:
+        say(
+            f"interrupted at update {step} of {schedule.updates}, which is saved; the same command "
+            "goes on from there"
+        )
+        raise KeyboardInterrupt
     accelerator.wait_for_everyone()
     if best_by and (best := _best_so_far(run, step)):
-        _load_weights(run / "best", model)
+        _load_best(run, model)
         last_line = {**last_line, "best": best}
     model.eval()
     return last_line
@@ -256,16 +277,10 @@ def _refuse_other_settings(run: Path, settings: str) -> None:
         before = json.loads((run / "config.json").read_text())
     except (FileNotFoundError, json.JSONDecodeError):  # a kill left nothing to compare
         return
-    now = json.loads(settings)
-    changed = [
-        f"{name}: {before.get(name)}, now {now.get(name)}"
-        for name in {**before, **now}
-        if before.get(name) != now.get(name)
-    ]
-    if changed:
+    if changed := differences(before, json.loads(settings)):
         raise CheckpointError(
-            f"{run} holds a run with other settings ({'; '.join(changed)}). Give another run "
-            "folder, or remove this one."
+            f"{run} holds a run with other settings ({changed}). Give another run folder, or "
+            "remove this one."
         )
 
 
@@ -319,6 +334,8 @@ def _best_so_far(run: Path, step: int) -> dict[str, Any]:
         line: dict[str, Any] = json.loads((run / "best" / "line.json").read_text())
     except FileNotFoundError:
         return {}
+    except ValueError as error:
+        raise _damaged_best(run, error) from error
     return line if line["step"] <= step else {}
 
 
@@ -334,10 +351,48 @@ def _refuse_no_number(name: str, value: float, step: int, run: Path) -> None:
 def _whole(run: Path) -> str:
     """What there is to go on from, in a sentence."""
     for folder in (run / "last", run / "last.previous"):
-        if (folder / "optimizer.pt").exists():
-            saved = torch.load(folder / "optimizer.pt", map_location="cpu", weights_only=True)
-            return f"The last save, {folder} of update {saved['step']}, is whole."
+        with suppress(_DamagedSave):
+            return f"The last save, {folder} of update {_read_save(folder)[1]['step']}, is whole."
     return "Nothing had been saved yet."
+
+
+@contextmanager
+def _interrupts(
+    run: Path, accelerator: Accelerator, say: Callable[[str], None]
+) -> Iterator[Callable[[], bool]]:
+    """Makes the first Ctrl-C a wish that can be asked for; the second ends the work at once.
+
+    Of several processes each gets the Ctrl-C of the terminal, and another from the launcher, which
+    kills what is still alive half a minute later: no time to agree on the update to stop at. So
+    they end where they are, none waits for another, and the last save stays.
+    """
+    before = signal.getsignal(signal.SIGINT)
+    # Another thread may not set handlers, and a process that ignores Ctrl-C is to go on doing so.
+    ours = (
+        accelerator.num_processes == 1
+        and threading.current_thread() is threading.main_thread()
+        and before not in (None, signal.SIG_IGN)
+    )
+    asked = False
+
+    def ask(number: int, frame: object) -> None:
+        nonlocal asked
+        asked = True
+        signal.signal(signal.SIGINT, before)
+        with suppress(OSError):  # not through sys.stderr, which may be in the middle of a line
+            os.write(2, b"\nfinishing this update, to save it; Ctrl-C once more ends at once\n")
+
+    if ours:
+        signal.signal(signal.SIGINT, ask)
+    try:
+        yield lambda: asked
+    except KeyboardInterrupt:
+        if accelerator.is_main_process:
+            say(f"interrupted. {_whole(run)} Give the same command to go on.")
+        raise
+    finally:
+        if ours:
+            signal.signal(signal.SIGINT, before)
 
 
 @contextmanager
@@ -380,30 +435,86 @@ def _write_weights(folder: Path, model: torch.nn.Module) -> None:
     save_file(weights, folder / "model.safetensors")
 
 
-def _load_weights(folder: Path, model: torch.nn.Module) -> None:
-    model.load_state_dict(load_file(folder / "model.safetensors"), strict=False)
+class _DamagedSave(Exception):
+    """A file of a save that cannot be read."""
+
+
+def _read_save(folder: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """The weights and the state that a save holds.
+
+    Raises:
+        _DamagedSave: one of them is missing, or was cut or overwritten.
+    """
+    path = folder / "model.safetensors"
+    try:
+        weights = load_file(path)
+        path = folder / "optimizer.pt"
+        # The optimizer moves it to where the weights are.
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        missing = {"step", "optimizer"} - state.keys()
+    # All that the readers say of files which are no longer what was written.
+    except (
+        *(OSError, EOFError, SafetensorError, RuntimeError, ValueError, KeyError),
+        *(AttributeError, pickle.UnpicklingError),
+    ) as error:
+        raise _DamagedSave(f"{path.name}: {_first_line(error)}") from error
+    if missing:
+        raise _DamagedSave(f"{path.name}: no {' and no '.join(sorted(missing))}")
+    return weights, state
 
 
 def _load_last(
-    run: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer, device: torch.device
+    run: Path,
+    model: torch.nn.Module,
+    optimizer: torch.optim.Optimizer,
+    say: Callable[[str], None],
 ) -> dict[str, Any]:
     """Restores the newest whole save into model and optimizer; returns its state, {} if none."""
+    damaged = ""
     for folder in (run / "last", run / "last.previous"):
-        if not (folder / "optimizer.pt").exists():
+        if not folder.is_dir() or not any(folder.iterdir()):
             continue
         try:
-            _load_weights(folder, model)
-            state: dict[str, Any] = torch.load(
-                folder / "optimizer.pt", map_location=device, weights_only=True
-            )
+            weights, state = _read_save(folder)
+        except _DamagedSave as error:
+            damaged = damaged or f"the save in {folder} is damaged ({error})"
+            continue
+        try:
+            model.load_state_dict(weights, strict=False)
             optimizer.load_state_dict(state.pop("optimizer"))
         except (RuntimeError, ValueError, KeyError) as error:
             raise CheckpointError(
-                f"{folder} holds a run of another model ({error}). "
-                "Give another run folder, or start anew without resuming."
+                f"{folder} holds a run of another model ({error}). Give another run folder, or "
+                f"remove {run} to train anew in it."
             ) from error
+        if damaged:
+            say(f"{damaged}: going on from {folder}, update {state['step']}")
         return state
+    if damaged:
+        raise CheckpointError(
+            f"{damaged}, and there is no other. Remove that folder to train anew with the same "
+            "command, or put a whole copy in its place."
+        )
     return {}
+
+
+def _load_best(run: Path, model: torch.nn.Module) -> None:
+    try:
+        weights = load_file(run / "best" / "model.safetensors")
+    except (OSError, SafetensorError) as error:
+        raise _damaged_best(run, error) from error
+    model.load_state_dict(weights, strict=False)
+
+
+def _damaged_best(run: Path, error: Exception) -> CheckpointError:
+    return CheckpointError(
+        f"{run / 'best'} is damaged ({_first_line(error)}). Give another run folder to train anew, "
+        "or remove that one: then the weights are the best of what is yet to come, or the last."
+    )
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _own_tensors(model: torch.nn.Module) -> dict[str, torch.Tensor]:

@@ -4,7 +4,7 @@ import argparse
 import json
 import random
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -14,9 +14,10 @@ from accelerate import Accelerator
 from transformers.utils import logging
 
 from fastllm.checkpoints import SHIPPED, TARGET
-from fastllm.data.articles import Article, read_articles, read_split
-from fastllm.data.prepare import prepare_pairs
+from fastllm.data.articles import read_articles, read_split
+from fastllm.data.prepare import BARE, prepare_pairs
 from fastllm.data.tokens import TokenPairs
+from fastllm.distill.folders import differences, read_settings, require_writable
 from fastllm.distill.loop import processes
 from fastllm.distill.options import needed
 from fastllm.distill.pseudo import weights_fingerprint, write_pseudo
@@ -43,8 +44,13 @@ class Workplace:
 
     @classmethod
     def of(cls, options: argparse.Namespace, folder: Path) -> "Workplace":
-        """The workplace that options ask for, with `folder` as its place."""
+        """The workplace that options ask for, with `folder` as its place.
+
+        Raises:
+            SettingsError: the folder cannot be written to, or there is no such device.
+        """
         logging.disable_progress_bar()
+        require_writable(folder)
         work = cls(processes(_device(options.device)), folder, options.dry_run)
         if work.dry:
             work.folder = folder.with_name(folder.name + ".dry-run")
@@ -137,7 +143,12 @@ def choose_pairs(
     work: Workplace,
     count: int,
 ) -> TokenPairs:
-    """The data set's summaries of `count` random articles as token pairs, made once."""
+    """The data set's summaries of `count` random articles as token pairs, made once.
+
+    Articles without a usable summary are left out, so that methods that read summaries and methods
+    that do not can be compared on the same articles. Of a data set that has no summaries at all,
+    every article is taken, with an empty text.
+    """
     length = max(TEXT_LENGTH, options.length or 0)
     asked = {
         "data": str(data),
@@ -151,35 +162,44 @@ def choose_pairs(
     }
     note = folder / "asked.json"
     if note.exists() and (folder / "meta.json").exists():
-        found = json.loads(note.read_text())
-        if found != asked:
+        if changed := differences(read_settings(note), asked):
             raise DataError(
-                f"{folder} holds other articles than those asked for ({found}; now {asked}): give "
-                "another folder, or remove it."
+                f"{folder} holds other articles than those asked for ({changed}): give another "
+                f"folder than {folder.parent}, or remove it."
             )
         return TokenPairs(folder)
 
     def make() -> None:
         path = Path(data)
         stream = read_articles(path) if path.is_file() else read_split(data, split)
-        articles: Iterable[Article]
         if work.dry:
-            articles = islice(stream, count)
+            articles = list(islice(stream, count))
         else:
             everything = list(stream)
             random.Random(options.seed or 0).shuffle(everything)
             articles = everything[: count or None]
+        summaries = any(article.summary for article in articles)
         folder.mkdir(parents=True, exist_ok=True)
         note.write_text(json.dumps(asked))
-        prepare_pairs(
+        taken = prepare_pairs(
             articles,
             target.vocabulary,
             folder,
-            kind="summary",
+            kind="summary" if summaries else BARE,
             source_length=target.source_length,
             text_length=length,
             prefix=target.prefix,
         )
+        if not summaries:
+            work.say(
+                f"{split}: {taken} of {len(articles)} articles are long enough, and none has a "
+                "summary"
+            )
+        elif taken < len(articles):
+            work.say(
+                f"{split}: {taken} of {len(articles)} articles have a usable summary, the others "
+                "are left out"
+            )
 
     work.accelerator.wait_for_everyone()  # all have looked; now the first may write
     work.first(make)

@@ -1,6 +1,7 @@
 """The flags of `train`, `pseudo` and `study`, and YAML recipes that stand for them."""
 
 import argparse
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 import yaml
 
 from fastllm.distill.losses import LOSSES
-from fastllm.distill.train import METHODS
+from fastllm.distill.train import METHODS, DrafterRecipe
 from fastllm.drafters import BOUND, NEURAL
 from fastllm.errors import SettingsError
 from fastllm.targets.hub import LOAD_IN
@@ -73,7 +74,13 @@ def train_flags(parser: argparse.ArgumentParser) -> None:
         help="logits kept of each place in the cache, the rest as one sum (default: 64)",
     )
     for name in ("updates", "warmup", "cooldown"):
-        _flag(parser, f"--{name}", type=int, help="see DrafterRecipe")
+        _flag(
+            parser,
+            f"--{name}",
+            type=int,
+            help="see DrafterRecipe"
+            + ("; a recipe's warm-up and cool-down are shortened to fit" * (name == "updates")),
+        )
     for name in ("learning_rate", "lambda1", "lambda2"):
         _flag(parser, f"--{name}", type=float, help="see DrafterRecipe")
     _flag(
@@ -126,12 +133,16 @@ def pseudo_flags(parser: argparse.ArgumentParser) -> None:
     _flag(parser, "--shard_size", type=int, help="articles a file (default: 256)")
 
 
-def settle(options: argparse.Namespace) -> None:
+def settle(options: argparse.Namespace) -> list[str]:
     """Fills in what the command line left out: from the recipe, then from DEFAULTS.
+
+    Returns:
+        What is to be said of it: a schedule of the recipe that was shortened.
 
     Raises:
         SettingsError: the recipe has an option that there is not, or a value out of range.
     """
+    typed = {name for name, value in vars(options).items() if value is not None}
     for name, value in _from_recipe(options).items():
         given = getattr(options, name)
         if given is None or given is False:  # 0 is an answer, though it equals False
@@ -139,9 +150,10 @@ def settle(options: argparse.Namespace) -> None:
     for name, value in DEFAULTS.items():
         if getattr(options, name, ...) is None:
             setattr(options, name, value)
-    for name in ("limit", "validation_articles"):
-        if getattr(options, name) < 0:
-            raise SettingsError(f"--{name} {getattr(options, name)}: give 0 or more.")
+    for name in ("limit", "validation_articles", "seed", "temperature"):
+        value = getattr(options, name, None)
+        if value is not None and not 0 <= value < math.inf:
+            raise SettingsError(f"--{name} {value}: give 0 or more.")
     for name in (
         *("length", "batch", "shard_size", "save_every", "log_every", "source_length"),
         *("teacher_top_k", "jobs", "threads", "layers"),
@@ -151,6 +163,38 @@ def settle(options: argparse.Namespace) -> None:
             raise SettingsError(f"--{name} {value}: give at least 1.")
     if not 0 < options.scale <= 1:
         raise SettingsError(f"--scale {options.scale}: give a number above 0, at most 1.")
+    return _shorten(options, typed)
+
+
+def _shorten(options: argparse.Namespace, typed: set[str]) -> list[str]:
+    """Makes a recipe's warm-up and cool-down fit into the updates that were asked for instead.
+
+    A twelfth of them and a third: in a study always, so that its runs are alike; in a training
+    where the two together would not fit. What the command line says of them stays.
+    """
+    trains = options.command == "train" and options.drafter not in (None, "ngram")
+    if "updates" not in typed or not (trains or options.command == "study"):
+        return []
+    updates = options.updates
+    had = {
+        "warmup": DrafterRecipe.warmup if options.warmup is None else options.warmup,
+        "cooldown": updates // 3 if options.cooldown is None else options.cooldown,
+    }
+    if trains and sum(had.values()) <= updates:
+        return []
+    told = []
+    for name, share in (("warmup", updates // 12), ("cooldown", updates // 3)):
+        if name in typed:
+            continue
+        if had[name] != share and (trains or getattr(options, name) is not None):
+            told.append(f"{name} {share} instead of {had[name]}")
+        setattr(options, name, share)
+    if not told:
+        return []
+    return [
+        f"--updates {updates}: {', '.join(told)} (a twelfth and a third of the updates; --warmup "
+        "and --cooldown set them otherwise)"
+    ]
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -288,7 +332,13 @@ def _common_flags(parser: argparse.ArgumentParser) -> None:
         choices=LOAD_IN,
         help="the target's weights: fp32 (default), bf16, or by bitsandbytes 8bit, 4bit (NF4)",
     )
-    _flag(parser, "--limit", type=int, help="articles; 0 takes all (default: 8000)")
+    _flag(
+        parser,
+        "--limit",
+        type=int,
+        help="articles; 0 takes all (default: 8000). Those without a summary that what is read of "
+        "them supports are left out",
+    )
     _flag(parser, "--seed", type=int, help="which articles, and of every draw (default: 0)")
     _flag(parser, "--length", type=int, help="the most tokens of a text (default: 96)")
     _flag(parser, "--batch", type=int, help="articles at once (default: train 32, pseudo 64)")

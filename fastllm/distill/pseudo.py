@@ -10,19 +10,24 @@ import json
 import os
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator
 
 from fastllm.data.tokens import TokenPairs, write_pairs
+from fastllm.distill.folders import differences, read_settings
 from fastllm.distill.loop import in_words, processes
 from fastllm.distill.teacher import write_texts
-from fastllm.errors import DataError
+from fastllm.errors import DataError, TrainingError
 from fastllm.targets.hub import HubTarget
 
 SHARD_SIZE = 256
 """Articles a shard, where nothing else is said."""
+
+_SECONDS_A_LINE = 5.0
+"""Between two progress lines, at least."""
 
 
 def write_pseudo(
@@ -51,13 +56,14 @@ def write_pseudo(
         batch: articles at once.
         shard_size: articles a shard; SHARD_SIZE by default.
         accelerator: the processes that share the work; one of our own by default.
-        say: receives progress lines.
+        say: receives progress lines, one every few seconds, and one where it is interrupted.
 
     Returns:
         The same articles, in the same order, with the target's texts.
 
     Raises:
         DataError: the folder holds texts of another target or with other settings.
+        TrainingError: a shard cannot be written; those before are whole.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -79,32 +85,50 @@ def write_pseudo(
         "shard_size": size,
     }
     settings = folder / "settings.json"
-    if settings.exists() and (found := json.loads(settings.read_text())) != meta:
-        names = [name for name in {**found, **meta} if found.get(name) != meta.get(name)]
-        differences = "; ".join(f"{n}: {found.get(n)!r}, now {meta.get(n)!r}" for n in names)
+    if settings.exists() and (changed := differences(read_settings(settings), meta)):
         raise DataError(
-            f"{folder} holds texts written with other settings ({differences}): give another "
-            "folder, or remove it."
+            f"{folder} holds texts written with other settings ({changed}): give another folder, "
+            "or remove it."
         )
     accelerator.wait_for_everyone()  # all have looked; now the first may write
     if accelerator.is_main_process:
         _write_whole(settings, json.dumps(meta))
-    started, fresh = time.perf_counter(), 0
     shards = [
         (folder / f"shard-{number:05d}.json", range(first, min(first + size, len(pairs))))
         for number, first in enumerate(range(0, len(pairs), size))
     ]
     mine = [entry for entry in shards[rank::count] if not entry[0].exists()]
-    for number, (shard, members) in enumerate(mine, start=1):
-        texts = _write_shard(target, pairs, members, length, temperature, batch)
-        _write_whole(shard, json.dumps([texts[index] for index in members]))
-        fresh += len(members)
-        rate = fresh / (time.perf_counter() - started)
-        left = sum(len(others) for _, others in mine[number:]) / rate
-        if accelerator.is_main_process:
-            done = sum(len(others) for path, others in shards if path.exists())
+    asked, before = sum(len(members) for _, members in mine), 0
+    started = told = time.perf_counter()
+
+    def kept() -> int:
+        return sum(len(members) for shard, members in shards if shard.exists())
+
+    def tell(written: int, *, saved: bool = False) -> None:
+        """Says how far it is, `written` being of the shard at hand."""
+        nonlocal told
+        now, fresh = time.perf_counter(), before + written
+        last = saved and fresh == asked
+        if accelerator.is_main_process and (last or now - told >= _SECONDS_A_LINE):
+            told = now
+            rate = fresh / (now - started)
             pace = f"{rate * count:.1f} articles/s"
-            say(f"{done}/{len(pairs)}  {pace}  ({in_words(left)} left)")
+            done = kept() + (0 if saved else written)
+            say(f"{done}/{len(pairs)}  {pace}  ({in_words((asked - fresh) / rate)} left)")
+
+    try:
+        for shard, members in mine:
+            texts = _write_shard(target, pairs, members, length, temperature, batch, tell)
+            _write_whole(shard, json.dumps([texts[index] for index in members]))
+            tell(len(members), saved=True)
+            before += len(members)
+    except KeyboardInterrupt:
+        if accelerator.is_main_process:
+            say(
+                f"interrupted. {kept()} of {len(pairs)} texts are kept in {folder}; the same "
+                "command goes on from there"
+            )
+        raise
     accelerator.wait_for_everyone()
     if accelerator.is_main_process and not (folder / "meta.json").exists():
         written = [text for shard, _ in shards for text in json.loads(shard.read_text())]
@@ -143,8 +167,9 @@ def _write_shard(
     length: int,
     temperature: float,
     batch: int,
+    tell: Callable[[int], None],
 ) -> dict[int, list[int]]:
-    """The target's texts for the articles `members`, by index."""
+    """The target's texts for the articles `members`, by index; `tell` hears how many there are."""
     # Articles of like length together: less padding, and the order does not matter here.
     order = sorted(members, key=lambda index: len(pairs.source(index)))
     texts: dict[int, list[int]] = {}
@@ -156,11 +181,21 @@ def _write_shard(
             sources = [pairs.source(index) for index in chosen]
             written = write_texts(target, sources, length=length, temperature=temperature)
             texts.update(zip(chosen, written, strict=True))
+            if len(texts) < len(order):  # of a whole shard is told when it is saved
+                tell(len(texts))
     return texts
 
 
 def _write_whole(path: Path, text: str) -> None:
     """Writes a file that is there whole or not at all."""
     partial = path.with_suffix(".new")
-    partial.write_text(text)
-    os.replace(partial, path)
+    try:
+        partial.write_text(text)
+        os.replace(partial, path)
+    except OSError as error:
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
+        raise TrainingError(
+            f"{path} could not be written ({error.strerror or error}). What was written before is "
+            "whole: make room on the disk, or see to its rights, and give the same command again."
+        ) from error

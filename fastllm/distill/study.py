@@ -18,12 +18,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from fastllm import metrics
 from fastllm.checkpoints import load_drafter
+from fastllm.distill.folders import differences, read_settings
 from fastllm.distill.loop import in_words
 from fastllm.distill.losses import loss_weights
 from fastllm.distill.material import Workplace, held_out_texts, load_teacher
@@ -43,6 +45,10 @@ GRID = (
     *(f"mixed_gkd:{loss}" for loss in ("fkl", "tvd", "lk_hybrid")),
 )
 """What is compared where nothing else is said."""
+
+
+_SECONDS_TO_SAVE = 20.0
+"""What runs are given for it when a study is interrupted."""
 
 
 @dataclass(frozen=True)
@@ -147,6 +153,9 @@ def study(options: argparse.Namespace) -> None:
         }
         _write_report(folder, summary)
         work.say(f"\n{markdown(summary)}\nstudy.json, study.md, study.svg, study.html in {folder}")
+    except KeyboardInterrupt:
+        work.say(f"interrupted. What {folder} holds is kept; the same command goes on from there")
+        raise
     finally:
         work.clear()
 
@@ -192,16 +201,10 @@ def _seeds(options: argparse.Namespace) -> list[int]:
 def _refuse_another(path: Path, settings: dict[str, Any]) -> None:
     if not path.exists():
         return
-    before = json.loads(path.read_text())
-    changed = [
-        f"{name}: {before.get(name)}, now {settings.get(name)}"
-        for name in {**before, **settings}
-        if before.get(name) != settings.get(name)
-    ]
-    if changed:
+    if changed := differences(read_settings(path), settings):
         raise SettingsError(
-            f"{path.parent} holds a study with other settings ({'; '.join(changed)}): give another "
-            "--out, or remove it."
+            f"{path.parent} holds a study with other settings ({changed}): give another --out, or "
+            "remove it."
         )
 
 
@@ -260,6 +263,12 @@ def _train(
                 left = (time.perf_counter() - started) / done * (count - done)
                 ended = "failed" if name in failed else "is finished"
                 work.say(f"{name} {ended}, {done}/{count}  ({in_words(left)} left)")
+    except KeyboardInterrupt:  # the terminal told the runs, too: they finish an update and save it
+        deadline = time.perf_counter() + _SECONDS_TO_SAVE
+        for run in running.values():
+            with suppress(subprocess.TimeoutExpired):
+                run.wait(max(0.0, deadline - time.perf_counter()))
+        raise
     finally:
         for run in running.values():
             run.terminate()

@@ -21,6 +21,7 @@ from fastllm.data.articles import Article, find_split, read_articles, read_split
 from fastllm.data.prepare import KINDS, UNSUPERVISED, prepare_pairs
 from fastllm.data.tokenizer import train_tokenizer
 from fastllm.data.tokens import IGNORED, TokenPairs, batch_indices, padded
+from fastllm.distill.folders import new_folder
 from fastllm.distill.loop import Losses, Schedule, fit
 from fastllm.drafters.copying_start import (
     begin_like,
@@ -65,6 +66,12 @@ class Stage:
             raise SettingsError(
                 f"mixture={self.mixture}: give whole numbers above 0 for {', '.join(KINDS)}."
             )
+        _ = self.schedule  # refused now, not hours later
+
+    @property
+    def schedule(self) -> Schedule:
+        """Its updates, and the rate of each."""
+        return Schedule(self.updates, self.learning_rate, self.warmup, self.cooldown)
 
 
 @dataclass(frozen=True)
@@ -125,6 +132,7 @@ def train_target(
     data: str | Path,
     run: str | Path,
     *,
+    out: str | Path | None = None,
     say: Callable[[str], None] = print,
 ) -> Path:
     """Trains a target and writes its checkpoint.
@@ -134,10 +142,11 @@ def train_target(
         data: a folder with `train.jsonl.xz` (or .jsonl, .jsonl.gz), and, for central sentences,
             `articles.jsonl.xz`.
         run: the run's folder.
+        out: where the checkpoint goes, in the place of what is there; `run/checkpoint` by default.
         say: receives progress lines.
 
     Returns:
-        The folder of the checkpoint, `run/checkpoint`.
+        The folder of the checkpoint.
 
     Raises:
         DataError: the data is missing.
@@ -176,12 +185,11 @@ def train_target(
                     prefix=recipe.prefix,
                 )
             sets.append((TokenPairs(folder), share))
-        schedule = Schedule(stage.updates, stage.learning_rate, stage.warmup, stage.cooldown)
         say(f"stage {stage.name}")
         fit(
             model,
             _loss_of(sets, stage.batch, recipe.seed),
-            schedule,
+            stage.schedule,
             run / stage.name,
             config=asdict(stage),
             say=say,
@@ -191,6 +199,7 @@ def train_target(
         model,
         vocabulary,
         run,
+        Path(out or run / "checkpoint"),
         name=recipe.name,
         source_length=recipe.stages[-1].source_length,
         prefix=recipe.prefix,
@@ -222,6 +231,7 @@ def save_target(
     model: T5ForConditionalGeneration,
     vocabulary: Vocabulary,
     run: Path,
+    out: Path,
     *,
     name: str,
     source_length: int,
@@ -229,8 +239,8 @@ def save_target(
     no_repeat_ngram: int = 0,
     min_new_tokens: int = 0,
 ) -> Path:
-    """Writes `run/checkpoint`: weights in bfloat16 shards, vocabulary, configuration."""
-    fresh = run / "checkpoint.new"
+    """Writes the checkpoint `out`: weights in bfloat16 shards, vocabulary, configuration."""
+    fresh = new_folder(out)
     shutil.rmtree(fresh, ignore_errors=True)
     model.config.fastllm = {"name": name, "prefix": prefix, "source_length": source_length}
     model.generation_config = GenerationConfig(
@@ -250,8 +260,8 @@ def save_target(
         for line in log.read_text().splitlines()
     ]
     (fresh / "training.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    replace_folder(fresh, run / "checkpoint")
-    return run / "checkpoint"
+    replace_folder(fresh, out)
+    return out
 
 
 def _extra_articles(data: str | Path, recipe: TargetRecipe) -> list[Article]:

@@ -8,6 +8,7 @@ Several processes share each batch. What they train equals what one would, where
 given; a drafter's own texts are drawn in each process with random numbers of its own.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -142,7 +143,8 @@ class DrafterRecipe:
                 f"batch={self.batch}, length={self.length}: give at least 1 text an update, and at "
                 "least 2 tokens a text."
             )
-        if not self.kd_temperature > 0:
+        _ = self.schedule  # refused now, not once the articles are there
+        if not 0 < self.kd_temperature < math.inf:
             raise SettingsError(f"kd_temperature={self.kd_temperature}: give a number above 0.")
         if self.jsd_beta != 0.5 and "jsd" not in weights:
             raise SettingsError(
@@ -159,6 +161,11 @@ class DrafterRecipe:
                 f"{self.method!r} trains with cross-entropy: give a loss of "
                 f"{', '.join(DIVERGENCES)}."
             )
+
+    @property
+    def schedule(self) -> Schedule:
+        """Its updates, and the rate of each."""
+        return Schedule(self.updates, self.learning_rate, self.warmup, self.cooldown)
 
     @property
     def resolved(self) -> Method:
@@ -342,11 +349,10 @@ def train_drafter(
             "tokens": tokens,
         }
 
-    schedule = Schedule(recipe.updates, recipe.learning_rate, recipe.warmup, recipe.cooldown)
     return fit(
         model,
         loss_of,
-        schedule,
+        recipe.schedule,
         run,
         config={"recipe": recipe.written_down(), "method": asdict(method), **(about or {})},
         save_every=save_every,

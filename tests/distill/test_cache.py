@@ -126,13 +126,17 @@ def test_interrupted_writing_goes_on_and_writes_the_same(
     monkeypatch.setattr(cache, "TEXTS_A_SHARD", 4)
     _write(tiny_target, texts, tmp_path / "whole", 8)
 
+    lines: list[str] = []
+
     def stop_at_second(line: str) -> None:
+        lines.append(line)
         if "2/3 shards" in line:
             raise KeyboardInterrupt
 
     broken = tmp_path / "broken"
     with pytest.raises(KeyboardInterrupt):
         write_cache(tiny_target, texts, broken, length=LENGTH, top_k=8, say=stop_at_second)
+    assert "interrupted. 2 of 3 shards" in lines[-1]
     with pytest.raises(DataError, match="not a whole teacher cache"):
         TeacherCache(broken)
     before = {path.name: path.stat().st_mtime_ns for path in broken.glob("shard-*.npy")}

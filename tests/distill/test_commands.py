@@ -7,9 +7,10 @@ import pytest
 import torch
 import yaml
 
-from fastllm.__main__ import main
+from fastllm.__main__ import build_parser, main
 from fastllm.checkpoints import load_drafter, load_target
 from fastllm.data.tokens import TokenPairs
+from fastllm.distill.options import settle
 from fastllm.race import Race
 from fastllm.trace import DecodingConfig
 
@@ -147,7 +148,7 @@ def test_train_makes_a_target_from_nothing_and_goes_on_where_it_stopped(
 
 
 def test_names_of_the_original_and_a_recipe_mean_the_same(
-    pseudo: Path, target: Path, tmp_path: Path
+    pseudo: Path, target: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     recipe = tmp_path / "both.yaml"
     recipe.write_text(
@@ -182,7 +183,10 @@ def test_names_of_the_original_and_a_recipe_mean_the_same(
     assert (card["prefix"], card["source_length"]) == ("", 96)
     again = ["train", *asked["recipe"], "--run", str(tmp_path / "recipe"), *common]
     assert main([*again, "--validation", "none"]) == 0, "a finished run says so and stays"
-    assert main([*again, "--learning-rate", "0.5"]) == 2, "another run may not take its place"
+    capsys.readouterr()
+    assert main([*again, "--seed", "1"]) == 2, "another run may not take its place"
+    shown = capsys.readouterr().err
+    assert "other settings (recipe.seed: 0, now 1; validate_every: 0, now 20)" in shown
 
 
 def test_a_dry_run_estimates_builds_and_leaves_nothing(
@@ -206,10 +210,147 @@ def test_articles_already_chosen_are_not_taken_for_others(
     data: Path, target: Path, pseudo: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     common = ["pseudo", "--target", str(target), "--data", str(data), "--out", str(pseudo)]
+    capsys.readouterr()
     assert main([*common, "--length", "16", "--limit", "11"]) == 2
-    assert "other articles" in capsys.readouterr().err
+    assert "other articles than those asked for (articles: 12, now 11):" in capsys.readouterr().err
     assert main([*common, "--length", "17", "--limit", "12"]) == 2
     assert "length: 16, now 17" in capsys.readouterr().err
+
+
+def _ngram(target: Path, pseudo: Path, run: Path, out: Path) -> list[str]:
+    return [
+        "train", "--drafter", "ngram", "--exp_name", "counted", "--target", str(target),
+        "--pseudo_dataset_path", str(pseudo), "--run", str(run), "--out", str(out),
+    ]  # fmt: skip
+
+
+def test_a_checkpoint_does_not_delete_what_it_did_not_write(
+    pseudo: Path, target: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, out = tmp_path / "run", tmp_path / "out"
+    recipe = tmp_path / "mini.yaml"
+    stage = {"name": "one", "source_length": 120, "mixture": {"central": 1}, "updates": 1}
+    recipe.write_text(
+        yaml.safe_dump(
+            {"name": "mini", "vocabulary_size": 500, "width": 48, "heads": 4, "encoder_layers": 1,
+             "decoder_layers": 1, "feed_forward": 32, "stages": [{**stage, "batch": 2}]}
+        )
+    )  # fmt: skip
+    ngram = _ngram(target, pseudo, run, out)
+    common = [*ngram[3:], "--updates", "2", "--batch", "4", "--length", "16"]
+    smaller = ["train", "--drafter", "t5", "--start", "target", "--layers", "1", "--as_target"]
+    commands = [
+        ngram,
+        ["train", "--drafter", "lstm", *common],
+        [*smaller, *common],
+        ["train", "--target", str(recipe), "--data", str(data), *ngram[-4:]],
+    ]
+    out.mkdir()
+    (out / "thesis.txt").write_text("mine")
+    for command in commands:
+        assert main(command) == 2
+        assert "holds thesis.txt: that is no checkpoint" in capsys.readouterr().err
+        assert (out / "thesis.txt").read_text() == "mine"
+        assert not run.exists(), "refused before anything was done"
+    (out / "thesis.txt").unlink()
+    beside = tmp_path / "out.previous"
+    beside.mkdir()
+    (beside / "backup.txt").write_text("mine")
+    for command in (ngram, commands[3]):
+        for _ in range(2):  # an earlier checkpoint is replaced, whatever it was
+            assert main(command) == 0, capsys.readouterr().err
+            assert (out / "config.json").is_file()
+    assert load_target(out, device="cpu").name == "mini"
+    assert not (run / "checkpoint").exists(), "a target goes where it was sent, too"
+    assert (beside / "backup.txt").read_text() == "mine"
+    assert {path.name for path in tmp_path.iterdir()} == {"run", "out", "out.previous", "mini.yaml"}
+
+
+@pytest.mark.parametrize("what", ["pseudo", "run", "out", "ngram", "cache", "target", "study"])
+def test_what_cannot_be_written_is_said_before_the_work(
+    what: str, target: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    place, fine = str(tmp_path / "file" / "x"), str(tmp_path / "run")
+    common = ["--target", str(target), "--data", str(data)]
+    train = ["train", *common, "--exp_name", "x"]
+    commands = {
+        "pseudo": ["pseudo", *common, "--out", place],
+        "run": [*train, "--drafter", "lstm", "--run", place],
+        "out": [*train, "--drafter", "lstm", "--run", fine, "--out", place],
+        "ngram": [*train, "--drafter", "ngram", "--run", place],
+        "cache": [*train, "--drafter", "lstm", "--run", fine, "--teacher_cache", place],
+        "target": ["train", "--target", "recipes/target.yaml", *common[2:], "--run", place],
+        "study": ["study", *common, "--pseudo_dataset_path", fine, "--out", place],
+    }
+    assert main(commands[what]) == 2
+    assert "cannot be written to" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_few_updates_shorten_the_schedule_of_a_recipe_and_say_so(
+    pseudo: Path, target: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("drafter: lstm\nupdates: 600\nwarmup: 50\ncooldown: 250\nbatch: 2\n")
+    common = ["train", "--recipe", str(recipe), "--target", str(target), "--validation", "none"]
+    common += ["--pseudo_dataset_path", str(pseudo), "--exp_name", "x", "--length", "8"]
+
+    def schedule(*more: str) -> tuple[int, int]:
+        run = tmp_path / f"run{len(list(tmp_path.iterdir()))}"
+        assert main([*common, "--run", str(run), *more]) == 0
+        found = json.loads((run / "config.json").read_text())["schedule"]
+        return found["warmup"], found["cooldown"]
+
+    assert schedule("--updates", "12") == (1, 4)
+    shown = capsys.readouterr().out
+    assert "--updates 12: warmup 1 instead of 50, cooldown 4 instead of 250" in shown
+    assert schedule("--updates", "12", "--cooldown", "7") == (1, 7)
+    assert "cooldown" not in capsys.readouterr().out.splitlines()[0].split("(")[0]
+    assert main([*common, "--updates", "12", "--cooldown", "13"]) == 2, "what was asked is not"
+    capsys.readouterr()
+    study = build_parser().parse_args(["study", "--recipe", str(recipe), "--updates", "12"])
+    (note,) = settle(study)
+    assert note in shown, "the same rule, in the same words"
+    assert (study.warmup, study.cooldown) == (1, 4)
+
+    recipe.write_text("drafter: lstm\nupdates: 600\nwarmup: 3\ncooldown: 5\nbatch: 2\n")
+    assert schedule("--updates", "8") == (3, 5), "what fits stays"
+    assert "instead" not in capsys.readouterr().out
+
+
+def test_articles_without_a_usable_summary_are_counted_and_none_need_have_one(
+    data: Path, target: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [json.loads(line) for line in (data / "train.jsonl").read_text().splitlines()]
+    common = ["--target", str(target), "--length", "8", "--device", "cpu"]
+
+    def pseudo(name: str, rows: list[dict[str, str]]) -> TokenPairs:
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        out = ["--out", str(folder / "out")]
+        assert main(["pseudo", *common, "--data", str(folder), *out]) == 0
+        return TokenPairs(folder / "out" / "articles")
+
+    some = [{**row, "highlights": "No."} if index < 3 else row for index, row in enumerate(rows)]
+    assert len(pseudo("some", some)) == 13
+    assert "train: 13 of 16 articles have a usable summary" in capsys.readouterr().out
+    bare = [{"id": row["id"], "article": row["article"]} for row in rows]
+    own = pseudo("bare", [*bare, {"id": "short", "article": "Too short."}])
+    assert sorted(own.ids) == sorted(row["id"] for row in rows)
+    assert not own.lengths().any()
+    assert "16 of 17 articles are long enough, and none has a summary" in capsys.readouterr().out
+    written = str(tmp_path / "bare" / "out")
+    train = ["train", *common, "--pseudo_dataset_path", written, "--exp_name", "x", "--updates"]
+    train += ["2", "--batch", "4", "--validation", "none", "--drafter"]
+    for number, (drafter, method, code) in enumerate(
+        [("lstm", "mixed_gkd", 0), ("lstm", "supervised", 2), ("ngram", "supervised", 2)]
+    ):
+        run = ["--run", str(tmp_path / f"run{number}")]
+        assert main([*train, drafter, "--method", method, *run]) == code, (drafter, method)
+        shown = capsys.readouterr().err
+        assert ("the articles have no summaries" in shown) == (code == 2)
 
 
 @pytest.mark.parametrize(
@@ -223,6 +364,9 @@ def test_articles_already_chosen_are_not_taken_for_others(
         (["train", "--drafter", "lstm", "--kd_temp", "8"], "belongs to a divergence"),
         (["train", "--drafter", "lstm", "--kd_loss", "fkl", "--kd_temp", "0"], "above 0"),
         (["train", "--drafter", "lstm", "--batch", "0"], "at least 1"),
+        (["train", "--drafter", "lstm", "--learning_rate", "nan"], "learning_rate=nan"),
+        (["train", "--drafter", "lstm", "--seed", "-1"], "--seed -1: give 0 or more"),
+        (["pseudo", "--temperature", "nan"], "--temperature nan: give 0 or more"),
         (["train", "--drafter", "lstm", "--method", "seq_kd"], "fastllm pseudo"),
         (["train", "--drafter", "lstm", "--pseudo_dataset_path", "none"], "holds no texts"),
         (["train", "--drafter", "lstm", "--device", "cuda:77"], "no such device"),

@@ -31,8 +31,10 @@ def _environment() -> dict[str, str]:
     }
 
 
-def _kill_when(arguments: list[str], ready: Callable[[], bool], log: Path) -> None:
-    """Starts `python -m fastllm`, and kills it at once when `ready` says so."""
+def _kill_when(
+    arguments: list[str], ready: Callable[[], bool], log: Path, by: int = signal.SIGKILL
+) -> int:
+    """Starts `python -m fastllm`, and kills it at once when `ready` says so; its return code."""
     with log.open("w") as out:
         process = subprocess.Popen(
             [sys.executable, "-m", "fastllm", *arguments],
@@ -45,8 +47,10 @@ def _kill_when(arguments: list[str], ready: Callable[[], bool], log: Path) -> No
                 assert time.monotonic() < deadline, f"nothing to kill:\n{log.read_text()}"
                 time.sleep(0.002)
         finally:
-            process.send_signal(signal.SIGKILL)
-            assert process.wait() in (-signal.SIGKILL, 0)
+            process.send_signal(by)
+            code = process.wait()
+            assert code in (-signal.SIGKILL, 130, 0)
+    return code
 
 
 @pytest.fixture(scope="module")
@@ -90,15 +94,23 @@ def test_pseudo_killed_and_resumed_has_every_article_once(
     assert texts[0] == texts[1], "drawn at random, and yet the same"
 
 
+@pytest.mark.parametrize("by", [signal.SIGKILL, signal.SIGINT])
 def test_train_killed_and_resumed_ends_with_the_same_bits(
-    target: Path, whole_pseudo: Path, tmp_path: Path
+    by: int, target: Path, whole_pseudo: Path, tmp_path: Path
 ) -> None:
     more = ["--method", "mixed_gkd", "--lambda2", "0.5", "--updates", "40"]
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     command = _train(target, whole_pseudo, broken, *more)
-    _kill_when(command, lambda: _lines(broken) >= 4, tmp_path / "log")
+    code = _kill_when(command, lambda: _lines(broken) >= 4, tmp_path / "log", by)
     assert _lines(broken) < 8, "it was killed in the middle"
-    assert (broken / "last" / "optimizer.pt").exists()
+    saved = torch.load(broken / "last" / "optimizer.pt", weights_only=True)["step"]
+    if by == signal.SIGINT:
+        assert code == 130
+        shown = (tmp_path / "log").read_text()
+        assert f"interrupted at update {saved} of 40" in shown
+        assert "Traceback" not in shown
+    else:
+        assert saved % 5 == 0
     assert main(command) == 0
     assert main(_train(target, whole_pseudo, whole, *more)) == 0
     for name in ("last", "best", "checkpoint"):

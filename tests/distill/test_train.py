@@ -1,17 +1,23 @@
 import json
 import resource
+import shutil
+import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from fastllm.data.tokens import TokenPairs, write_pairs
-from fastllm.distill.loop import Schedule, fit
+from fastllm.distill.loop import Schedule, _interrupts, fit
 from fastllm.distill.pseudo import write_pseudo
+from fastllm.distill.target import Stage
 from fastllm.distill.train import DrafterRecipe, train_drafter
 from fastllm.drafters.lstm import LstmModel, LstmSettings
 from fastllm.errors import (
@@ -198,6 +204,157 @@ def test_a_half_written_save_is_passed_over(tmp_path: Path) -> None:
     assert torch.equal(again.weight, model.weight)
 
 
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("model.safetensors", "cut"),
+        ("optimizer.pt", "cut"),
+        ("optimizer.pt", b"nothing of the kind"),
+        ("optimizer.pt", b""),
+        ("optimizer.pt", None),
+        ("model.safetensors", None),
+    ],
+)
+def test_a_damaged_save_is_named_and_the_one_before_it_taken_where_there_is_one(
+    name: str, content: bytes | str | None, tmp_path: Path
+) -> None:
+    def run(updates: int, lines: list[str]) -> torch.nn.Module:
+        torch.manual_seed(0)
+        model = torch.nn.Linear(2, 1)
+
+        def loss_of(network: torch.nn.Module, step: int) -> dict[str, torch.Tensor]:
+            if step == updates:
+                raise KeyboardInterrupt
+            batch = torch.randn(4, 2, generator=torch.Generator().manual_seed(step))
+            return {"loss": network(batch).square().sum()}
+
+        with pytest.raises(KeyboardInterrupt) if updates < 6 else nullcontext():
+            fit(model, loss_of, Schedule(6, 1e-3), tmp_path, save_every=2, say=lines.append)
+        return model
+
+    run(2, [])
+    shutil.copytree(tmp_path / "last", tmp_path / "kept")
+    run(4, [])
+    whole = run(6, [])
+    damaged = tmp_path / "last" / name
+    if content is None:
+        damaged.unlink()
+    else:
+        damaged.write_bytes(damaged.read_bytes()[:-40] if content == "cut" else content)  # type: ignore[arg-type]
+    with pytest.raises(CheckpointError, match=rf"last is damaged \({name}.*Remove that folder"):
+        run(6, [])
+    (tmp_path / "kept").rename(tmp_path / "last.previous")
+    lines: list[str] = []
+    assert torch.equal(run(6, lines).weight, whole.weight)
+    assert f"damaged ({name}" in lines[0]
+    assert "going on from" in lines[0]
+    assert "last.previous, update 2" in lines[0]
+    shutil.rmtree(tmp_path / "last")
+    assert torch.equal(run(6, []).weight, whole.weight), "removed, as it was told: it begins anew"
+
+
+def test_a_damaged_best_is_named(tmp_path: Path) -> None:
+    def run() -> None:
+        fit(
+            torch.nn.Linear(2, 1),
+            lambda network, step: {"loss": network(torch.ones(1, 2)).square().sum()},
+            Schedule(2, 1e-3), tmp_path, validate=lambda network: {"tau": 1.0}, best_by="tau",
+            say=_quiet,
+        )  # fmt: skip
+
+    run()
+    for name in ("model.safetensors", "line.json"):
+        path = tmp_path / "best" / name
+        path.write_bytes(path.read_bytes()[:-5])
+        with pytest.raises(CheckpointError, match="best is damaged"):
+            run()
+
+
+def _interrupted(
+    folder: Path, presses: int = 0, lines: list[str] | None = None
+) -> torch.nn.Module:
+    """Thirty updates, in the eighteenth of which Ctrl-C is pressed."""
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Tanh(), torch.nn.Linear(8, 1))
+
+    def loss_of(network: torch.nn.Module, step: int) -> dict[str, torch.Tensor]:
+        if step == 17:
+            for _ in range(presses):
+                signal.raise_signal(signal.SIGINT)
+        batch = torch.randn(16, 4, generator=torch.Generator().manual_seed(step))
+        return {"loss": (network(batch) - batch.sum(1, keepdim=True)).square().mean()}
+
+    schedule = Schedule(updates=30, learning_rate=1e-2, warmup=3, cooldown=10)
+    say = _quiet if lines is None else lines.append
+    fit(model, loss_of, schedule, folder, save_every=5, log_every=5, say=say)
+    return model
+
+
+def test_ctrl_c_finishes_the_update_saves_it_and_resumes_bit_for_bit(tmp_path: Path) -> None:
+    before = signal.getsignal(signal.SIGINT)
+    whole = _interrupted(tmp_path / "whole")
+    lines: list[str] = []
+    with pytest.raises(KeyboardInterrupt):
+        _interrupted(tmp_path / "broken", 1, lines)
+    assert signal.getsignal(signal.SIGINT) is before
+    assert lines[-1].startswith("interrupted at update 18 of 30")
+    assert "the same command goes on" in lines[-1]
+    saved = torch.load(tmp_path / "broken" / "last" / "optimizer.pt", weights_only=True)
+    assert saved["step"] == 18
+    resumed = _interrupted(tmp_path / "broken")
+    for one, other in zip(whole.parameters(), resumed.parameters(), strict=True):
+        assert torch.equal(one, other)
+    logs = [_log(tmp_path / name) for name in ("whole", "broken")]
+    for row in [*logs[0], *logs[1]]:
+        del row["seconds"]
+    assert logs[0] == logs[1]
+
+
+def test_a_second_ctrl_c_ends_at_once_and_says_what_is_saved(tmp_path: Path) -> None:
+    before = signal.getsignal(signal.SIGINT)
+    lines: list[str] = []
+    with pytest.raises(KeyboardInterrupt):
+        _interrupted(tmp_path, 2, lines)
+    assert signal.getsignal(signal.SIGINT) is before
+    assert "last of update 15, is whole" in lines[-1]
+    assert torch.load(tmp_path / "last" / "optimizer.pt", weights_only=True)["step"] == 15
+
+
+def test_ctrl_c_is_left_alone_in_other_threads_among_processes_and_where_it_is_ignored(
+    tmp_path: Path,
+) -> None:
+    def handler_in_fit(folder: Path) -> object:
+        seen = []
+
+        def loss_of(network: torch.nn.Module, step: int) -> dict[str, torch.Tensor]:
+            seen.append(signal.getsignal(signal.SIGINT))
+            return {"loss": network(torch.ones(1, 2)).square().sum()}
+
+        fit(torch.nn.Linear(2, 1), loss_of, Schedule(1, 1e-3), folder, say=_quiet)
+        return seen[0]
+
+    before = signal.getsignal(signal.SIGINT)
+    assert handler_in_fit(tmp_path / "main") is not before
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(handler_in_fit, tmp_path / "thread").result() is before
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # as `nohup` and a shell's & start a process
+    try:
+        assert handler_in_fit(tmp_path / "ignored") is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
+    several: Any = SimpleNamespace(num_processes=2, is_main_process=True)
+    lines: list[str] = []
+
+    def among_several() -> None:
+        with _interrupts(tmp_path / "main", several, lines.append):
+            assert signal.getsignal(signal.SIGINT) is before
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        among_several()
+    assert "last of update 1, is whole" in lines[0]
+
+
 def test_the_best_weights_by_validation_are_kept_and_a_resumed_run_finds_the_same(
     tmp_path: Path,
 ) -> None:
@@ -243,8 +400,24 @@ def test_a_run_is_not_continued_with_other_settings(tmp_path: Path) -> None:
         return {"loss": network(torch.ones(1, 2)).square().sum()}
 
     fit(torch.nn.Linear(2, 1), loss_of, Schedule(2, 1e-3), tmp_path, config={"a": 1}, say=_quiet)
-    with pytest.raises(CheckpointError, match="a: 1, now 2"):
-        fit(torch.nn.Linear(2, 1), loss_of, Schedule(2, 1e-3), tmp_path, config={"a": 2})
+    changed = r"settings \(a: 1, now 2; schedule.updates: 2, now 3\)"
+    with pytest.raises(CheckpointError, match=changed):
+        fit(torch.nn.Linear(2, 1), loss_of, Schedule(3, 1e-3), tmp_path, config={"a": 2})
+
+
+@pytest.mark.parametrize("name", ["config.json", "last/notes.txt", "best/notes.txt"])
+def test_a_run_does_not_overwrite_what_no_run_has_written(name: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("{}")
+
+    def loss_of(network: torch.nn.Module, step: int) -> dict[str, torch.Tensor]:
+        return {"loss": network(torch.ones(1, 2)).square().sum()}
+
+    with pytest.raises(CheckpointError, match=f"{name.split('/')[0]} of something else"):
+        fit(torch.nn.Linear(2, 1), loss_of, Schedule(2, 1e-3), tmp_path, say=_quiet)
+    assert path.read_text() == "{}"
+    assert list(tmp_path.rglob("*")) in ([path], [path.parent, path])
 
 
 def test_distillation_aligns_with_the_target(
@@ -345,24 +518,41 @@ def test_pseudo_labels_resume_without_losing_or_doubling_an_article(
     tiny_target: HubTarget, dataset: TokenPairs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("fastllm.distill.pseudo.SHARD_SIZE", 24)
+    monkeypatch.setattr("fastllm.distill.pseudo._SECONDS_A_LINE", 0)
     whole = write_pseudo(tiny_target, dataset, tmp_path / "whole", length=6, say=_quiet)
+    lines: list[str] = []
 
-    def stop_at_second_shard(line: str) -> None:
-        if line.startswith("48/"):
+    def stop_at_third_shard(line: str) -> None:
+        lines.append(line)
+        if line.startswith("56/"):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        write_pseudo(tiny_target, dataset, tmp_path / "broken", length=6, say=stop_at_second_shard)
+        write_pseudo(
+            tiny_target, dataset, tmp_path / "broken", length=6, batch=8, say=stop_at_third_shard
+        )
+    counts = [line.split("/")[0] for line in lines[:-1]]
+    assert counts == ["8", "16", "24", "32", "40", "48", "56"], "told within a shard, too"
+    assert "interrupted. 48 of 64 texts are kept" in lines[-1]
     resumed = write_pseudo(tiny_target, dataset, tmp_path / "broken", length=6, say=_quiet)
     assert resumed.ids == whole.ids == dataset.ids
     assert [resumed.target(i) for i in range(64)] == [whole.target(i) for i in range(64)]
     with pytest.raises(DataError, match="other settings"):
         write_pseudo(tiny_target, dataset, tmp_path / "broken", length=7, say=_quiet)
+    monkeypatch.setattr("fastllm.distill.pseudo._SECONDS_A_LINE", 3600)
+    lines.clear()
+    write_pseudo(tiny_target, dataset, tmp_path / "quiet", length=6, say=lines.append)
+    assert [line.split("  ")[0] for line in lines] == ["64/64"], "quick work says one line"
 
 
 def test_what_cannot_be_trained_is_refused(
     tiny_target: HubTarget, dataset: TokenPairs, tmp_path: Path
 ) -> None:
+    for rate in (float("nan"), float("inf"), 0.0):
+        with pytest.raises(SettingsError, match=f"learning_rate={rate}"):
+            DrafterRecipe(learning_rate=rate)
+        with pytest.raises(SettingsError, match=f"learning_rate={rate}"):
+            Stage("one", 120, {"central": 1}, 3, learning_rate=rate)
     with pytest.raises(SettingsError, match="keep='first'"):
         DrafterRecipe(keep="first")
     with pytest.raises(SettingsError, match="method='guess'"):

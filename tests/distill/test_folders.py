@@ -1,0 +1,115 @@
+"""What a command may do to a folder, asked before it works."""
+
+import errno
+import json
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from fastllm.distill.folders import (
+    checkpoint_folder,
+    differences,
+    read_settings,
+    require_run,
+    require_writable,
+)
+from fastllm.errors import CheckpointError, DataError, SettingsError
+
+
+def _checkpoint(folder: Path, config: dict[str, object], *others: str) -> Path:
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(config))
+    for name in others:
+        (folder / name).write_text("{}")
+    return folder
+
+
+def test_a_checkpoint_takes_the_place_of_nothing_but_a_checkpoint(tmp_path: Path) -> None:
+    run, target = tmp_path / "run", "google-t5/t5-small"
+    (tmp_path / "empty").mkdir()
+    drafter = _checkpoint(tmp_path / "drafter", {"family": "lstm"}, "card.json")
+    whole = _checkpoint(tmp_path / "target", {"fastllm": {"name": "x"}}, "training.jsonl")
+    for out in (tmp_path / "new", tmp_path / "empty", drafter, whole):
+        assert checkpoint_folder(out, run, target) == out
+
+    (tmp_path / "link").symlink_to(drafter)
+    assert checkpoint_folder(tmp_path / "link", run, target) == drafter, "links stay"
+    with pytest.raises(SettingsError, match="is the target itself"):
+        checkpoint_folder(whole, run, str(whole))
+
+    file = tmp_path / "file"
+    file.write_text("mine")
+    with pytest.raises(CheckpointError, match="is a file"):
+        checkpoint_folder(file, run, target)
+    strange = {
+        "notes": ({}, ()),
+        "t5": ({"model_type": "t5"}, ("card.json",)),
+        "begun": ({"family": "lstm"}, ()),
+    }
+    for name, (config, others) in strange.items():
+        folder = _checkpoint(tmp_path / name, dict(config), *others)
+        with pytest.raises(CheckpointError, match=r"holds .*config.json: .*--out that is new"):
+            checkpoint_folder(folder, run, target)
+    (drafter / "thesis").mkdir()
+    with pytest.raises(CheckpointError, match="thesis"):
+        checkpoint_folder(drafter, run, target)
+
+
+def test_a_checkpoint_does_not_take_the_place_of_its_own_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for out in (tmp_path / "all" / "run", tmp_path / "all"):
+        with pytest.raises(SettingsError, match=r"would be lost.*run/checkpoint"):
+            checkpoint_folder(out, tmp_path / "all" / "run", "x")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SettingsError, match="would be lost"):
+        checkpoint_folder(".", Path("run"), "x")
+    assert checkpoint_folder(".", tmp_path.parent / "run", "x") == tmp_path
+
+
+def test_a_folder_that_cannot_be_written_is_refused_and_nothing_is_left_in_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    require_writable(tmp_path / "a" / "b")
+    require_writable(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "file").touch()
+    for below in ("file", "file/run"):
+        with pytest.raises(SettingsError, match=f"{below} cannot be written"):
+            require_writable(tmp_path / below)
+
+    def refuse(dir: Path) -> None:
+        assert dir == tmp_path
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
+    with pytest.raises(SettingsError, match="Read-only file system.*another folder"):
+        require_writable(tmp_path / "a")
+    with pytest.raises(SettingsError, match="Read-only file system"):
+        checkpoint_folder(tmp_path / "a", tmp_path.parent / "run", "x")
+
+
+def test_a_folder_with_other_things_beside_a_run_is_fine(tmp_path: Path) -> None:
+    (tmp_path / "articles").mkdir()
+    (tmp_path / "notes.txt").touch()
+    (tmp_path / "last").mkdir()
+    require_run(tmp_path)
+    require_run(tmp_path / "new")
+
+
+def test_only_what_differs_is_named() -> None:
+    before = {"a": 1, "b": {"c": 2, "d": None, "e": {"f": 0}}, "g": [1]}
+    assert differences(before, {**before, "new": None}) == ""
+    now = {"a": 1, "b": {"c": 3, "d": 0.5, "e": {"f": 1}}, "h": "x"}
+    assert differences(before, now) == (
+        "b.c: 2, now 3; b.d: None, now 0.5; b.e.f: 0, now 1; g: [1], now None; h: None, now 'x'"
+    )
+
+
+def test_settings_that_cannot_be_read_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "settings.json"
+    for text, why in (("{", "is damaged"), ("[]", "holds no settings")):
+        path.write_text(text)
+        with pytest.raises(DataError, match=f"settings.json {why}"):
+            read_settings(path)
