@@ -94,9 +94,10 @@ def add_arguments(commands: Any) -> None:
 
 def train(options: argparse.Namespace) -> None:
     """Trains what the options ask for."""
+    typed = {name for name, value in vars(options).items() if value not in (None, False)}
     notes = settle(options)
     if options.drafter is None:
-        _train_target(options)
+        _train_target(options, typed)
         return
     if options.drafter == "ngram":
         _refuse_neural_options(options)
@@ -167,11 +168,22 @@ def study(options: argparse.Namespace) -> None:
 # What is trained.
 
 
-def _train_target(options: argparse.Namespace) -> None:
+_OF_TARGETS = frozenset(
+    ("command", "handle", "usage", "target", "data", "run", "out", "scale", "device", "dry_run")
+)
+"""What is heeded where a target is trained."""
+
+
+def _train_target(options: argparse.Namespace, typed: set[str]) -> None:
     path = Path(options.target)
     if path.suffix not in (".yaml", ".yml"):
         raise SettingsError(
             "give --drafter to train a drafter, or --target recipes/target.yaml to train a target."
+        )
+    if strange := sorted(typed - _OF_TARGETS):
+        raise SettingsError(
+            f"--{', --'.join(strange)}: a target is trained as {path} says, stage by stage. Change a "
+            "copy of it, or shrink everything with --scale."
         )
     recipe = _scaled_target(TargetRecipe.from_tree(read_yaml(path)), options)
     data = needed(options, "data")
