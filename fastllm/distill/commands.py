@@ -182,8 +182,8 @@ def _train_target(options: argparse.Namespace, typed: set[str]) -> None:
         )
     if strange := sorted(typed - _OF_TARGETS):
         raise SettingsError(
-            f"--{', --'.join(strange)}: a target is trained as {path} says, stage by stage. Change a "
-            "copy of it, or shrink everything with --scale."
+            f"--{', --'.join(strange)}: a target is trained as {path} says, stage by stage. Change "
+            "a copy of it, or shrink everything with --scale."
         )
     recipe = _scaled_target(TargetRecipe.from_tree(read_yaml(path)), options)
     data = needed(options, "data")
