@@ -9,7 +9,6 @@ import argparse
 import json
 import os
 import sys
-import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -486,15 +485,7 @@ def _require_writable(out: str | None, file: str | None) -> None:
     elif file and not os.access(file, os.W_OK):  # not opened: that is an event at a named pipe
         raise SettingsError(f"--json {file}: it cannot be written. Name a file of your own.")
     for folder in folders:
-        try:
-            there = next(place for place in (folder, *folder.parents) if place.exists())
-            with tempfile.TemporaryFile(dir=there):
-                pass
-        except OSError as error:
-            raise SettingsError(
-                f"{folder}: no report can be written there ({error.strerror}). Name a folder of "
-                "your own."
-            ) from error
+        import_module("fastllm.distill.folders").require_writable(folder)
 
 
 def _report(

@@ -287,7 +287,7 @@ def test_a_place_that_cannot_be_written_is_refused_before_the_work(
         patch.setattr("tempfile.TemporaryFile", read_only)
         assert main([command, flag, str(place)]) == 2
     said = capsys.readouterr().err
-    assert "no report can be written there (Read-only file system)" in said
+    assert "cannot be written to (Read-only file system)" in said
     if command != "bench":
         assert main([command, "--json", str(tmp_path)]) == 2
         assert f"--json {tmp_path}: this is a folder" in capsys.readouterr().err
@@ -478,7 +478,7 @@ def test_eval_refuses_what_would_fail_later(
     for arguments, message in [
         (["--gamma", "3", "99"], "gamma=99"),
         (["--temperature", "0", "7"], "temperature=7"),
-        (["--out", str(file / "out")], "no report can be written there"),
+        (["--out", str(file / "out")], "cannot be written to"),
     ]:
         assert main(["eval", "--data", str(file), *arguments]) == 2
         assert message in capsys.readouterr().err
