@@ -152,6 +152,29 @@ function ready(row) {
   if (row?.over) fold.querySelector("#fl-game-again")?.focus({ preventScroll: true });
 }
 
+/* The field takes the focus, unless that has gone elsewhere. It may be shown, or be made anew by the
+   page, some frames later: so it is tried until it holds for half a second, or three have passed. */
+function takeFocus() {
+  const until = performance.now() + 3000;
+  let held = 0;
+  let before = performance.now();
+  const attempt = () => {
+    const now = performance.now();
+    const box = field();
+    const active = document.activeElement;
+    const elsewhere = active && active !== document.body && !active.closest("#fl-game-again") && active.checkVisibility();
+    if (box && active === box) held += now - before;
+    else if (elsewhere) return;
+    else {
+      held = 0;
+      box?.focus({ preventScroll: true });
+    }
+    before = now;
+    if (held < 500 && now < until) requestAnimationFrame(attempt);
+  };
+  attempt();
+}
+
 const busy = (on, text) => {
   fold.classList.toggle("fl-game-busy", on);
   status.textContent = text;
@@ -172,7 +195,7 @@ function update() {
   if (row?.goes_on) return;
   busy(false, row ? row.sentence : "");
   ready(row);
-  if (again) field()?.focus({ preventScroll: true }); // at the end of a game it was hidden until now
+  if (again) takeFocus(); // at the end of a game it was hidden until now
   again = false;
 }
 

@@ -74,8 +74,8 @@ def test_what_a_visitor_pastes_is_never_markup_and_turns_no_direction(
     assert seen.words("alone").startswith(f"Turned around and back.{''.join(hostile)}")
     assert seen.page.evaluate("window.harmed") is None
     seen.page.locator(".fl-keep summary").click()
+    expect(seen.page.locator(".fl-code")).to_contain_text('"Turned \\u202earound\\u2066 and back.')
     code = seen.page.locator(".fl-code").inner_text()
-    assert '"Turned \\u202earound\\u2066 and back.' in code
     assert not set(code) & set("\u202e\u2066")
     seen.require_clean()
 
