@@ -94,7 +94,9 @@ def add_arguments(commands: Any) -> None:
 
 def train(options: argparse.Namespace) -> None:
     """Trains what the options ask for."""
-    typed = {name for name, value in vars(options).items() if value not in (None, False)}
+    given = vars(options).items()
+    # by identity: 0 is an answer, though it equals False
+    typed = {name for name, value in given if value is not None and value is not False}
     notes = settle(options)
     if options.drafter is None:
         _train_target(options, typed)
