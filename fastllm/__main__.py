@@ -416,7 +416,8 @@ def evaluate(options: argparse.Namespace) -> int:
         )
         tree = {"data": Path(options.data).name, **report.to_json(result)}
         shown.append(report.markdown(tree))
-        page = import_module("fastllm.plots").page(tree) if options.out else ""
+        plots = _plots() if options.out else None
+        page = "" if plots is None else plots.page(tree)
         _report(options, tree, shown[0], page)
         if result.interrupted:
             return 130
@@ -713,16 +714,18 @@ def bench(options: argparse.Namespace) -> int:
     text = report.markdown(summary)
     print(text)
     if options.out:
-        plots = import_module("fastllm.plots")
-        page = plots.document(
-            report.heading(summary),
-            report.preamble(summary),
-            plots.bench_charts(summary),
-            report.sections(summary),
-        )
         tree = json.dumps(report.to_json(done, summary), indent=1)
-        for suffix, content in (("json", tree + "\n"), ("md", text + "\n"), ("html", page)):
+        for suffix, content in (("json", tree + "\n"), ("md", text + "\n")):
             _put(Path(options.out) / f"bench.{suffix}", content)
+        plots = _plots()
+        if plots is not None:
+            page = plots.document(
+                report.heading(summary),
+                report.preamble(summary),
+                plots.bench_charts(summary),
+                report.sections(summary),
+            )
+            _put(Path(options.out) / "bench.html", page)
         _say(f"the report is in {options.out}")
     if summary["articles"] < summary["asked"]:
         return 130
@@ -834,6 +837,17 @@ def _bench_random(options: argparse.Namespace) -> tuple[dict[str, Any], dict[str
         "roofline": simulate.roofline(target),
         "drafter_dtype": str(target.model.dtype).removeprefix("torch."),
     }
+
+
+def _plots() -> Any:
+    """What draws the charts; None, and a word of it, where plotly is not installed."""
+    try:
+        return import_module("fastllm.plots")
+    except ModuleNotFoundError as error:
+        if error.name != "plotly":
+            raise
+        _say("plotly is not installed: the charts and the HTML page are left out")
+        return None
 
 
 def _peak_memory() -> int | None:

@@ -13,11 +13,12 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "fastllm"
 
 # What each room may import of fastllm; "targets." means the modules inside, "targets" the contract.
-BASE = {"errors", "trace"}
+BASE = {"errors", "trace", "devices"}
 DECODING = BASE | {"rules", "sampling", "targets", "drafters"}
 READERS = DECODING | {"decoding", "race", "metrics", "vocabulary", "checkpoints", "data."}
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
+    "devices": set(),
     "trace": {"errors"},
     "rules": BASE,
     "sampling": BASE,
