@@ -29,6 +29,7 @@ from fastllm.sampling import (
     ruled_distribution,
 )
 from fastllm.targets import Encoding
+from fastllm.targets.slate import Choice, Written
 from fastllm.trace import DecodingConfig
 
 State = Any
@@ -70,9 +71,12 @@ class OneText(ABC):
 
     Attributes:
         device: where its logits are.
+        drafts: whether whole drafts may be written on the device; states are then numbers of
+            tokens.
     """
 
     device = torch.device("cpu")
+    drafts = False
 
     @abstractmethod
     def begin(self, memory: Memory) -> State:
@@ -87,6 +91,30 @@ class OneText(ABC):
     @abstractmethod
     def logits(self, features: Any) -> torch.Tensor:
         """The features behind a token to logits (V,)."""
+
+    def draft(
+        self,
+        memory: Memory,
+        state: State,
+        text: Sequence[int],
+        count: int,
+        choice: Choice,
+        uniforms: torch.Tensor,
+    ) -> Written | None:
+        """Writes a draft on the device, where `drafts` says that it may.
+
+        Args:
+            memory: the article.
+            state: behind the first tokens of the text.
+            text: the start token and everything behind it; at least its last token is read.
+            count: how many tokens to draft.
+            choice: how.
+            uniforms: of the draws, on the host.
+
+        Returns:
+            The draft, all its tokens but the last read; None where it cannot be written there.
+        """
+        return None
 
 
 class ArticleText(OneText):
@@ -317,6 +345,7 @@ class NeuralSession:
         self._model: OneText = model if isinstance(model, OneText) else _Row(model)
         self._memory = memory
         self._rules = Rules(end_id)
+        self._end = end_id
         self._length = LengthRule(end_id)
         self._read: list[int] = []
         self._states: list[State] = [self._model.begin(memory)]
@@ -330,8 +359,12 @@ class NeuralSession:
 
         With adaptive length fewer, where the next one would not pay.
         """
-        self._catch_up(prefix)
         self._length.begin(config)
+        if self._model.drafts:
+            found = self._written(prefix, k, config, uniforms)
+            if found is not None:
+                return found
+        self._catch_up(prefix)
         tokens: list[int] = []
         kept: list[torch.Tensor] = []
         rows: list[torch.Tensor] = []
@@ -352,6 +385,47 @@ class NeuralSession:
         q = DenseProposal(torch.stack(rows)) if rows else OneHotProposal(torch.tensor(tokens))
         return Draft(tokens, q, lambda position: kept[position].float().softmax(-1))
 
+    def _written(
+        self, prefix: Sequence[int], k: int, config: DecodingConfig, uniforms: torch.Tensor
+    ) -> Draft | None:
+        """A draft that was written on the device: the one that `draft` would write, in one wait.
+
+        Where the length is adaptive all of it is drafted, and what stands behind the end dropped.
+        None where that cannot be.
+        """
+        same = min(self._agrees(prefix), len(prefix) - 1)
+        choice = Choice.of(config, self._end)
+        state = self._states[same]
+        written = self._model.draft(self._memory, state, prefix, k, choice, uniforms)
+        if written is None:
+            self._forget()
+            return None
+        read = [*prefix[same:], *written.tokens[:-1]]
+        del self._read[same:], self._states[same + 1 :], self._features[same:]
+        self._read.extend(read)
+        self._states.extend(range(same + 1, same + len(read) + 1))
+        self._features.extend([None] * len(read))
+        tokens, logits = written.tokens, written.logits
+        for place, sure in enumerate(written.sure[:-1]):
+            if not self._length.goes_on(tokens[place], sure):
+                tokens = tokens[: place + 1]
+                break
+        q = OneHotProposal(tokens) if written.q is None else DenseProposal(written.q[: len(tokens)])
+        return Draft(tokens, q, lambda position: logits[position].float().softmax(-1))
+
+    def _agrees(self, prefix: Sequence[int]) -> int:
+        """How many tokens of a text were read."""
+        same = 0
+        while same < min(len(prefix), len(self._read)) and prefix[same] == self._read[same]:
+            same += 1
+        return same
+
+    def _forget(self) -> None:
+        """Takes back what was read on the device, where no features of it are known here."""
+        known = next((at for at, kept in enumerate(self._features) if kept is None), None)
+        if known is not None:
+            del self._read[known:], self._states[known + 1 :], self._features[known:]
+
     def accept(self, tokens: Sequence[int]) -> None:
         """Only counts: the next draft goes back to where the texts agree."""
         self._length.accept(len(tokens))
@@ -363,9 +437,7 @@ class NeuralSession:
         return not self._length.goes_on(token, confidence(logits, token))
 
     def _catch_up(self, prefix: Sequence[int]) -> None:
-        same = 0
-        while same < min(len(prefix), len(self._read)) and prefix[same] == self._read[same]:
-            same += 1
+        same = self._agrees(prefix)
         # At least the last token is read again if everything agrees: its features are kept.
         del self._read[same:], self._states[same + 1 :], self._features[same:]
         if same < len(prefix):

@@ -24,6 +24,7 @@ from fastllm.drafters.neural import NeuralDrafter, NeuralSession, OneText, Weigh
 from fastllm.errors import CheckpointError, SettingsError
 from fastllm.targets import Encoding
 from fastllm.targets.hub import HubTarget
+from fastllm.targets.slate import Choice, Written
 from fastllm.targets.static import StaticDecoder, StaticSession, unfit
 from fastllm.vocabulary import Vocabulary
 
@@ -453,6 +454,20 @@ class _OneText(OneText):
 
     def __init__(self, decoder: StaticDecoder) -> None:
         self.device = decoder.device
+        self.drafts = decoder.device.type == "cuda"
+
+    def draft(
+        self,
+        session: StaticSession,
+        state: int,
+        text: Sequence[int],
+        count: int,
+        choice: Choice,
+        uniforms: torch.Tensor,
+    ) -> Written | None:
+        """Writes a draft on the device, where calls are graphs."""
+        session.rollback(state)
+        return session.draft(text, count, choice, uniforms)
 
     def begin(self, session: StaticSession) -> int:
         """The state before the first token."""
