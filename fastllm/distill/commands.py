@@ -194,7 +194,9 @@ def _train_target(options: argparse.Namespace, typed: set[str]) -> None:
         raise SettingsError("a target is trained in one process: leave `accelerate launch` out.")
     try:
         out = _out(options, work)
-        folder = train_target(recipe, data, work.folder, out=out, say=work.say)
+        folder = train_target(
+            recipe, data, work.folder, out=out, device=work.accelerator.device, say=work.say
+        )
     finally:
         work.clear()
     work.say("two updates a stage ran" if work.dry else f"checkpoint in {folder}")
@@ -204,7 +206,15 @@ def _scaled_target(recipe: TargetRecipe, options: argparse.Namespace) -> TargetR
     stages = []
     for stage in recipe.stages:
         updates, warmup, cooldown = _shrunk(stage.updates, stage.warmup, stage.cooldown, options)
-        stages.append(replace(stage, updates=updates, warmup=warmup, cooldown=cooldown))
+        stages.append(
+            replace(
+                stage,
+                updates=updates,
+                warmup=warmup,
+                cooldown=cooldown,
+                seconds=0.0 if options.dry_run else stage.seconds * options.scale,
+            )
+        )
     articles = max(16, round(recipe.articles * options.scale))
     return replace(recipe, stages=tuple(stages), articles=min(articles, recipe.articles))
 

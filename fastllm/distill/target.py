@@ -1,4 +1,4 @@
-"""Trains a small target from nothing: vocabulary, copying start, curriculum, checkpoint.
+"""Trains a small target from nothing: vocabulary, texts to write, copying start, curriculum.
 
 Each step leaves its result in the run's folder and is passed over when found there, so that an
 interrupted run goes on where it stopped.
@@ -18,18 +18,13 @@ from transformers import GenerationConfig, T5ForConditionalGeneration
 
 from fastllm.checkpoints import SHARD, replace_folder
 from fastllm.data.articles import Article, find_split, read_articles, read_split
-from fastllm.data.prepare import KINDS, UNSUPERVISED, prepare_pairs
 from fastllm.data.tokenizer import train_tokenizer
-from fastllm.data.tokens import IGNORED, TokenPairs, batch_indices, padded
 from fastllm.distill.folders import new_folder
 from fastllm.distill.loop import Losses, Schedule, fit
-from fastllm.drafters.copying_start import (
-    begin_like,
-    start_copying,
-    start_skipping,
-    t5_config,
-)
+from fastllm.drafters.copying_start import begin_like, start_copying, t5_config
 from fastllm.errors import DataError, SettingsError
+from fastllm.pretrain.t5_loss import t5_loss
+from fastllm.pretrain.windows import Batches, Windows
 from fastllm.vocabulary import Vocabulary
 
 
@@ -40,13 +35,14 @@ class Stage:
     Attributes:
         name: of its folder.
         source_length: the most source tokens.
-        mixture: kind of text -> how many of every few updates are of that kind.
-        updates: optimizer updates.
+        mixture: kind of window -> how many of every few updates are of that kind.
+        updates: optimizer updates; the most there can be where `seconds` are given.
         learning_rate: the constant rate.
         warmup: updates of rising rate.
         cooldown: updates of falling rate at the end.
-        batch: pairs an update.
-        skipped: words that the model is to start leaving out with this stage.
+        batch: windows an update.
+        seconds: how long the stage takes, for a machine that is there for a while; 0 goes by
+            updates alone. The rate falls in their last fifth.
     """
 
     name: str
@@ -57,21 +53,19 @@ class Stage:
     warmup: int = 50
     cooldown: int = 0
     batch: int = 16
-    skipped: tuple[str, ...] = ()
+    seconds: float = 0.0
 
     def __post_init__(self) -> None:
-        if not self.mixture or any(
-            kind not in KINDS or share < 1 for kind, share in self.mixture.items()
-        ):
-            raise SettingsError(
-                f"mixture={self.mixture}: give whole numbers above 0 for {', '.join(KINDS)}."
-            )
+        if not self.mixture or any(share < 1 for share in self.mixture.values()):
+            raise SettingsError(f"mixture={self.mixture}: give whole numbers above 0 for kinds.")
         _ = self.schedule  # refused now, not hours later
 
     @property
     def schedule(self) -> Schedule:
         """Its updates, and the rate of each."""
-        return Schedule(self.updates, self.learning_rate, self.warmup, self.cooldown)
+        return Schedule(
+            self.updates, self.learning_rate, self.warmup, self.cooldown, self.seconds
+        )
 
 
 @dataclass(frozen=True)
@@ -88,8 +82,9 @@ class TargetRecipe:
         feed_forward: width of the feed-forward layers.
         text_length: the most tokens of a summary.
         prefix: put before every article; the decoder starts with its first token.
-        articles: articles without summary to use for central sentences, at most.
+        articles: articles without a reference summary to write texts about, at most.
         seed: of everything.
+        precision: "fp32", or "bf16" for products in bfloat16 on a GPU (weights and sums stay fp32).
         no_repeat_ngram: runs of so many tokens that its texts never repeat; 0 allows repeats.
         min_new_tokens: the fewest tokens of a text.
         stages: the curriculum.
@@ -107,8 +102,13 @@ class TargetRecipe:
     prefix: str = ". "
     articles: int = 50_000
     seed: int = 0
+    precision: str = "fp32"
     no_repeat_ngram: int = 0
     min_new_tokens: int = 0
+
+    def __post_init__(self) -> None:
+        if self.precision not in ("fp32", "bf16"):
+            raise SettingsError(f"precision={self.precision!r}: give fp32 or bf16.")
 
     @classmethod
     def from_tree(cls, tree: dict[str, Any]) -> "TargetRecipe":
@@ -118,10 +118,7 @@ class TargetRecipe:
             SettingsError: a key that a recipe does not have, or one missing.
         """
         try:
-            stages = tuple(
-                Stage(**{**stage, "skipped": tuple(stage.get("skipped", ()))})
-                for stage in tree["stages"]
-            )
+            stages = tuple(Stage(**stage) for stage in tree["stages"])
             return cls(**{**tree, "stages": stages})
         except (KeyError, TypeError) as error:
             raise SettingsError(f"not a target recipe: {error}.") from error
@@ -133,16 +130,19 @@ def train_target(
     run: str | Path,
     *,
     out: str | Path | None = None,
+    device: torch.device | None = None,
     say: Callable[[str], None] = print,
 ) -> Path:
     """Trains a target and writes its checkpoint.
 
     Args:
         recipe: sizes and curriculum.
-        data: a folder with `train.jsonl.xz` (or .jsonl, .jsonl.gz), and, for central sentences,
-            `articles.jsonl.xz`.
+        data: a folder with `train.jsonl.xz` (or .jsonl, .jsonl.gz) and, where there are some,
+            `articles.jsonl.xz` and `validation.jsonl.xz`; or one that `write_windows` made, with
+            the vocabulary.
         run: the run's folder.
         out: where the checkpoint goes, in the place of what is there; `run/checkpoint` by default.
+        device: CUDA where there is one, else the CPU.
         say: receives progress lines.
 
     Returns:
@@ -153,51 +153,33 @@ def train_target(
     """
     run = Path(run)
     run.mkdir(parents=True, exist_ok=True)
-    train = list(read_split(data, "train"))
-    extra = _extra_articles(data, recipe)
-    if not (run / "tokenizer" / "tokenizer.json").exists():
-        say("learning the vocabulary")
-        fresh = run / "tokenizer.new"
-        train_tokenizer(_texts(train, extra), fresh, recipe.vocabulary_size)
-        replace_folder(fresh, run / "tokenizer")
-    vocabulary = Vocabulary.load(run / "tokenizer")
-    model = new_target(recipe, vocabulary)
+    device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    windows = _windows(recipe, Path(data), run, say)
+    held_out = windows.folder / "validation"
+    validate = _validation(Windows(held_out), recipe, device) if held_out.is_dir() else None
+    model = new_target(recipe, windows.vocabulary)
     for stage in recipe.stages:
         if (run / stage.name / "done").exists():
             model.load_state_dict(
                 load_file(run / stage.name / "last" / "model.safetensors"), strict=False
             )
             continue
-        if stage.skipped:
-            start_skipping(model, vocabulary.words(stage.skipped))
-        sets = []
-        for kind, share in stage.mixture.items():
-            folder = run / "pairs" / f"{kind}-{stage.source_length}"
-            if not (folder / "meta.json").exists():
-                say(f"preparing {folder.name}")
-                prepare_pairs(
-                    [*train, *extra] if kind in UNSUPERVISED else train,
-                    vocabulary,
-                    folder,
-                    kind=kind,
-                    source_length=stage.source_length,
-                    text_length=recipe.text_length,
-                    prefix=recipe.prefix,
-                )
-            sets.append((TokenPairs(folder), share))
         say(f"stage {stage.name}")
         fit(
             model,
-            _loss_of(sets, stage.batch, recipe.seed),
+            _loss_of(windows, stage, recipe, device),
             stage.schedule,
             run / stage.name,
             config=asdict(stage),
+            save_seconds=60.0,
+            validate=validate,
+            validate_every=max(1, min(_VALIDATE_EVERY, stage.updates // 20)),
             say=say,
         )
         (run / stage.name / "done").touch()
     return save_target(
         model,
-        vocabulary,
+        windows.vocabulary,
         run,
         Path(out or run / "checkpoint"),
         name=recipe.name,
@@ -206,6 +188,28 @@ def train_target(
         no_repeat_ngram=recipe.no_repeat_ngram,
         min_new_tokens=recipe.min_new_tokens,
     )
+
+
+def _windows(
+    recipe: TargetRecipe, data: Path, run: Path, say: Callable[[str], None]
+) -> Windows:
+    """The texts to learn from: those given, or written now, once."""
+    if (data / "windows.npy").is_file():
+        return Windows(data)
+    folder = run / "windows"
+    if not (folder / "meta.json").exists():
+        from fastllm.pretrain.summaries import write_summaries  # noqa: PLC0415 an extra: spaCy
+
+        train = list(read_split(data, "train"))
+        extra = _extra_articles(data, recipe)
+        if not (run / "tokenizer" / "tokenizer.json").exists():
+            say("learning the vocabulary")
+            fresh = run / "tokenizer.new"
+            train_tokenizer(_texts(train, extra), fresh, recipe.vocabulary_size)
+            replace_folder(fresh, run / "tokenizer")
+        say("writing the texts to learn from")
+        write_summaries(data, folder, Vocabulary.load(run / "tokenizer"), recipe, say=say)
+    return Windows(folder)
 
 
 def new_target(recipe: TargetRecipe, vocabulary: Vocabulary) -> T5ForConditionalGeneration:
@@ -284,19 +288,65 @@ def _texts(train: list[Article], extra: list[Article]) -> Iterator[str]:
 
 
 def _loss_of(
-    sets: list[tuple[TokenPairs, int]], batch: int, seed: int
+    windows: Windows, stage: Stage, recipe: TargetRecipe, device: torch.device
 ) -> Callable[[torch.nn.Module, int], Losses]:
-    slots = [(pairs, share, place) for pairs, share in sets for place in range(share)]
-    period = len(slots)
+    batches = {
+        kind: Batches(
+            windows,
+            kind,
+            source_length=stage.source_length,
+            batch=stage.batch,
+            seed=recipe.seed,
+            device=device,
+        )
+        for kind in stage.mixture
+    }
+    slots = [(kind, place) for kind, share in stage.mixture.items() for place in range(share)]
 
     def loss_of(model: torch.nn.Module, step: int) -> Losses:
-        turn, place = divmod(step, period)
-        pairs, share, place = slots[place]
-        indices = batch_indices(pairs, batch, turn * share + place, seed)
-        device = next(model.parameters()).device
-        source = padded([pairs.source(index) for index in indices], 0).to(device)
-        labels = padded([pairs.target(index) for index in indices], IGNORED).to(device)
-        out = model(input_ids=source, attention_mask=(source != 0).long(), labels=labels)
-        return {"loss": out.loss}
+        turn, slot = divmod(step, len(slots))
+        kind, place = slots[slot]
+        source, text, masked = batches[kind](turn * stage.mixture[kind] + place)
+        return {"loss": _loss(model, source, text, masked, recipe)}
 
     return loss_of
+
+
+def _loss(
+    model: Any, source: torch.Tensor, text: torch.Tensor, masked: bool, recipe: TargetRecipe
+) -> torch.Tensor:
+    half = recipe.precision == "bf16" and source.is_cuda
+    with torch.autocast(source.device.type, torch.bfloat16, enabled=half):
+        return t5_loss(model, source, text, masked=masked)
+
+
+def _validation(
+    windows: Windows, recipe: TargetRecipe, device: torch.device
+) -> Callable[[torch.nn.Module], dict[str, float]]:
+    """The loss on the first windows of each kind that the last stage reads."""
+    stage = recipe.stages[-1]
+    batches = [
+        Batches(
+            windows,
+            kind,
+            source_length=stage.source_length,
+            batch=_VALIDATED,
+            seed=0,
+            device=device,
+        )(0)
+        for kind in stage.mixture
+    ]
+
+    @torch.no_grad()
+    def validate(model: torch.nn.Module) -> dict[str, float]:
+        losses = [_loss(model, *batch, recipe) for batch in batches]
+        return {"validation_loss": float(torch.stack(losses).mean())}
+
+    return validate
+
+
+_VALIDATE_EVERY = 250
+"""Updates between two validations, at most."""
+
+_VALIDATED = 64
+"""Windows of each kind in the validation loss."""
