@@ -1,4 +1,4 @@
-"""Measures what the page promises, in a real browser: `python -m fastllm.demo.measure`.
+"""Measures what the page promises, in a real browser: `python -m tools.measure`.
 
 Four promises, each a median of several visits, beside its bound:
 
@@ -29,10 +29,10 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from fastllm.demo.build import RECORDED, build, launch_options
 from fastllm.demo.engine import LocalEngine
+from fastllm.demo.jobs import Order, Work
 from fastllm.demo.limits import read_limits
-from fastllm.demo.work import Order, Work
+from fastllm.demo.page import RECORDED, build, launch_options
 from fastllm.errors import FastLLMError, SettingsError
 from fastllm.trace import Trace
 
@@ -114,7 +114,7 @@ class ClockedEngine(LocalEngine):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measures and prints the table; 1 where a promise is missed, 2 where it cannot be."""
-    parser = argparse.ArgumentParser(prog="fastllm.demo.measure", description=__doc__)
+    parser = argparse.ArgumentParser(prog="tools.measure", description=__doc__)
     parser.add_argument("--runs", type=int, default=5, metavar="N", help="visits of each kind")
     parser.add_argument("--target", default="target", help="shipped target, folder or Hub model")
     options = parser.parse_args(arguments)
@@ -178,7 +178,7 @@ def longer(recorded: Path, tokens: int) -> dict[str, Any]:
     """A recorded race, its rounds repeated until its lanes together hold as many tokens.
 
     Args:
-        recorded: as `fastllm.demo.record` writes it.
+        recorded: as `tools.record` writes it.
         tokens: of all lanes together.
     """
     tree: dict[str, Any] = json.loads(recorded.read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""Records the race that the first screen shows: `python -m fastllm.demo.record`."""
+"""Records the race that the first screen shows: `python -m tools.record`."""
 
 import argparse
 import json
@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fastllm.demo import articles, texts
-from fastllm.demo.build import DEFAULT_LANES, RECORDED
 from fastllm.demo.engine import LocalEngine
-from fastllm.demo.work import Order
+from fastllm.demo.jobs import Order
+from fastllm.demo.page import DEFAULT_LANES, RECORDED
 from fastllm.errors import FastLLMError
 from fastllm.metrics import target_calls
 from fastllm.trace import DecodingConfig, Trace
@@ -18,7 +18,7 @@ from fastllm.trace import DecodingConfig, Trace
 def main(arguments: Sequence[str] | None = None) -> int:
     """Races a sample several times and stores the run of median duration."""
     samples = articles.samples()
-    parser = argparse.ArgumentParser(prog="fastllm.demo.record", description=__doc__)
+    parser = argparse.ArgumentParser(prog="tools.record", description=__doc__)
     parser.add_argument("--article", choices=list(samples), default=next(iter(samples)))
     parser.add_argument("--lanes", nargs="+", help="default: what the page races by default")
     parser.add_argument("--target", default="target", help="shipped target, folder or Hub model")

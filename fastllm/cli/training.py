@@ -14,6 +14,7 @@ from transformers import AutoConfig, AutoModelForSeq2SeqLM
 
 from fastllm.checkpoints import replace_folder
 from fastllm.data.tokens import TokenPairs
+from fastllm.decoding.race import versions
 from fastllm.distill import study as methods
 from fastllm.distill.cache import TeacherCache, write_cache
 from fastllm.distill.estimate import Size, Work, describe
@@ -41,7 +42,6 @@ from fastllm.distill.options import (
     train_flags,
 )
 from fastllm.distill.pseudo import write_pseudo
-from fastllm.distill.target import TargetRecipe, train_target
 from fastllm.distill.train import METHODS, DrafterRecipe, train_drafter
 from fastllm.distill.validation import GAMMA, Validation
 from fastllm.drafters import BOUND, drafter_class
@@ -56,7 +56,7 @@ from fastllm.errors import (
     TrainingError,
     VocabularyError,
 )
-from fastllm.race import versions
+from fastllm.pretrain.curriculum import TargetRecipe, train_target
 from fastllm.targets.hub import HubTarget
 
 

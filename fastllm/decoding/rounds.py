@@ -14,9 +14,9 @@ from dataclasses import replace
 
 import torch
 
+from fastllm.decoding.rules import Rules, end_set
+from fastllm.decoding.sampling import Draft, OneHotProposal, Verdict, distribution, forbid, judge
 from fastllm.drafters import DrafterSession
-from fastllm.rules import Rules, end_set
-from fastllm.sampling import Draft, OneHotProposal, Verdict, distribution, forbid, judge
 from fastllm.targets import TargetSession
 from fastllm.trace import Alternative, DecodingConfig, Judged, Round
 

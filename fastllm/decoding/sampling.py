@@ -64,7 +64,7 @@ def forbid(logits: torch.Tensor, banned: Sequence[Sequence[int]]) -> torch.Tenso
 
     Args:
         logits: shape (T, V), any float type; not changed.
-        banned: the ids barred in each of the first rows (`fastllm.rules`); ids from V on are
+        banned: the ids barred in each of the first rows (see `rules`); ids from V on are
             passed over.
 
     Returns:

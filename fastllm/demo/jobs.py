@@ -11,9 +11,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from fastllm.demo import texts, wire
+from fastllm.decoding.race import Race, hardware
+from fastllm.demo import rows, texts
 from fastllm.drafters import Drafter
-from fastllm.race import Race, hardware
 from fastllm.targets import Target, ends_of
 from fastllm.trace import DecodingConfig, Trace
 from fastllm.vocabulary import Detokenizer
@@ -179,18 +179,18 @@ def race_lines(
         cut_at=race.cut_at,
         hardware=hardware(target.device),
     )
-    yield wire.line(
-        wire.start_row(
+    yield rows.line(
+        rows.start_row(
             uuid.uuid4().hex, "live", lanes, settings, article=title, notices=notices
         )
     )
     vocabulary = target.vocabulary
     writers = [
-        wire.RoundWriter(lane, Detokenizer(vocabulary).push, vocabulary.names, ends_of(target))
+        rows.RoundWriter(lane, Detokenizer(vocabulary).push, vocabulary.names, ends_of(target))
         for lane in range(len(lanes))
     ]
     for step in race:
-        yield wire.line(writers[step.lane].row(step.round, step.clock))
+        yield rows.line(writers[step.lane].row(step.round, step.clock))
     traces = race.traces()
     met = any(trace.ended == "deadline" for trace in traces)
-    yield wire.line(wire.end_row(lanes, traces, [texts.ended_early(seconds)] if met else []))
+    yield rows.line(rows.end_row(lanes, traces, [texts.ended_early(seconds)] if met else []))

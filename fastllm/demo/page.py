@@ -9,25 +9,16 @@ from typing import Any
 
 import gradio as gr
 
-from fastllm import plots
-from fastllm.demo import (
-    after,
-    answers,
-    articles,
-    compare,
-    guess,
-    head,
-    learn,
-    loading,
-    texts,
-    trained,
-    upload,
-    wire,
-)
+from fastllm import paths
+from fastllm.demo import answers, articles, head, loading, rows, texts, upload
 from fastllm.demo.engine import Engine
+from fastllm.demo.folds.compare import compare
+from fastllm.demo.folds.game import guess
+from fastllm.demo.folds.learn import learn
+from fastllm.demo.folds.plots import race_stats
+from fastllm.demo.folds.trained import trained
 from fastllm.demo.limits import Limits
 from fastllm.demo.stage import (
-    ASSETS,
     DEVICE_QUEUE,
     FEWEST_LANES,
     SETTINGS,
@@ -38,12 +29,22 @@ from fastllm.demo.stage import (
     scripted,
 )
 from fastllm.errors import DataError
+from fastllm.evaluation import charts
 from fastllm.trace import DecodingConfig, Trace, config_defaults
 
-RECORDED = ASSETS / "recorded" / "race.json"
+RECORDED = paths.RECORDED / "race.json"
 
-SCRIPTS = (SHARED, "lanes.js", "replay.js", "inspect.js", "keep.js", "rows.js")
-"""The parts of the live view, in `assets`, in their order."""
+SCRIPTS = (
+    SHARED,
+    "folds/race/lanes.js",
+    "folds/race/replay.js",
+    "folds/race/inspect.js",
+    "folds/keep/keep.js",
+    "folds/race/rows.js",
+)
+"""The parts of the live view, in their order."""
+
+STYLE = paths.PAGE / "static" / "style.css"
 
 FIRST_PLOTS = 2
 """How many plots are in view before "more"."""
@@ -161,7 +162,7 @@ def build(engine: Engine, limits: Limits, recorded: Path = RECORDED) -> gr.Block
             cards = gr.HTML(
                 "",
                 html_template='<div class="fl-cards"></div>',
-                js_on_load=scripted("trained.js", texts.TRAINED_BROWSER),
+                js_on_load=scripted("folds/trained/trained.js", texts.TRAINED_BROWSER),
                 apply_default_css=False,
             )
         gr.HTML(
@@ -309,11 +310,11 @@ def _plot(name: str) -> gr.Plot:
 def _draw(lines: str) -> list[Any]:
     """The plots of the race in the view; a note where it has not ended."""
     try:
-        keys, traces = wire.traces_of(lines or "")
+        keys, traces = rows.traces_of(lines or "")
     except DataError as error:
         note = gr.HTML(str(error), visible=True)
         return [note, *(gr.Plot(value=None, visible=False) for _ in texts.PLOT_TEXTS)]
-    drawn = plots.race_figures(after.summarise(keys, traces))
+    drawn = charts.race_figures(race_stats.summarise(keys, traces))
     return [
         gr.HTML(visible=False),
         *(gr.Plot(value=drawn[name], visible=True) for name in texts.PLOT_TEXTS),
@@ -328,7 +329,7 @@ def launch_options() -> dict[str, Any]:
         "theme": gr.themes.Default(
             primary_hue="blue", neutral_hue="slate", font=fonts, font_mono=mono
         ),
-        "css": (ASSETS / "style.css").read_text(encoding="utf-8"),
+        "css": STYLE.read_text(encoding="utf-8"),
         "app_kwargs": {"middleware": head.middleware()},
         "footer_links": ["api"],
         "run_history": False,
@@ -346,8 +347,8 @@ def script(samples: Mapping[str, str]) -> str:
     The function holds all it needs, its style included: it is written into the replay that a
     visitor takes home.
     """
-    parts = "\n".join((ASSETS / name).read_text(encoding="utf-8") for name in SCRIPTS)
-    style = (ASSETS / "style.css").read_text(encoding="utf-8")
+    parts = "\n".join((paths.PAGE / name).read_text(encoding="utf-8") for name in SCRIPTS)
+    style = STYLE.read_text(encoding="utf-8")
     style = re.sub(r"\s+", " ", re.sub(r"/\*.*?\*/", "", style, flags=re.DOTALL)).strip()
     return (
         f"window.fastllmSamples = {literal(samples)};\n"
@@ -365,8 +366,8 @@ def _opening(recorded: Path, samples: dict[str, str]) -> tuple[str, str]:
         return first, ""
     tree = json.loads(recorded.read_text(encoding="utf-8"))
     traces = [Trace.from_json(entry) for entry in tree["traces"]]
-    rows = wire.recorded_lines("recorded", tree["lanes"], traces, article=tree["article"])
-    return (tree["article"] if tree["article"] in samples else first), "".join(rows)
+    lines = rows.recorded_lines("recorded", tree["lanes"], traces, article=tree["article"])
+    return (tree["article"] if tree["article"] in samples else first), "".join(lines)
 
 
 SETTING_WIDTH = 280
@@ -457,7 +458,7 @@ def _named(own: str) -> str:
 
 
 def _restore(limits: Limits, offered: Sequence[str]) -> str:
-    """Sets what the address asks for (`linkOf` in assets/replay.js); leaves alone what it does not.
+    """Sets what the address asks for (`linkOf` in replay.js); leaves alone what it does not.
 
     Values that this page does not offer are passed over. Likewise in the browser.
     """

@@ -28,7 +28,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from fastllm import metrics
-from fastllm.demo import keep, texts
+from fastllm.demo import texts
+from fastllm.demo.folds.keep import rerun_code
 from fastllm.errors import DataError
 from fastllm.trace import Alternative, Judged, Round, Trace
 
@@ -207,7 +208,7 @@ def end_row(lanes: Sequence[str], traces: Sequence[Trace], notices: Sequence[str
         ),
         "verdict": texts.verdict(results) if finished else "",
         "notices": list(notices),
-        "code": keep.code(lanes, traces),
+        "code": rerun_code.code(lanes, traces),
         "source": traces[0].source if traces else "",
         "traces": [
             {name: value for name, value in trace.to_json().items() if name != "source"}

@@ -1,6 +1,6 @@
 """An evaluation as one HTML file with charts; nothing in it is fetched from anywhere.
 
-The charts are drawn from the aggregates of `fastllm.report`, so they can show no number that its
+The charts are drawn from the aggregates of `report`, so they can show no number that its
 tables do not. plotly.js is part of the file (about 5 MB); a content security policy forbids the
 page to reach for anything else.
 """
@@ -13,9 +13,9 @@ from typing import Any
 import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
-from fastllm import report
-from fastllm.evaluate import ALONE
-from fastllm.tables import Section, Table
+from fastllm.evaluation import report
+from fastllm.evaluation.measure import ALONE
+from fastllm.evaluation.tables import Section, Table
 
 # Hues of Okabe and Ito, moved until they stand 3:1 against a white and a dark ground alike.
 BEFORE, AFTER, UNTRAINED, OTHER, NEUTRAL = "#c47f00", "#2f87c9", "#1a9a78", "#a96fc4", "#7b8794"

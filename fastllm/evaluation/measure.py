@@ -2,7 +2,7 @@
 
 Every article is encoded once; the target writes its text once a temperature, each drafter is asked
 at every place of that text once (alpha does not depend on the draft length), and then decodes once
-a draft length. Nothing here keeps an article or a summary: numbers alone. `fastllm.report` makes
+a draft length. Nothing here keeps an article or a summary: numbers alone. `report` makes
 tables of them.
 """
 
@@ -20,11 +20,11 @@ from rouge_score.rouge_scorer import RougeScorer
 
 from fastllm import metrics
 from fastllm.data.articles import Article, read_articles, split_sentences
+from fastllm.decoding.race import Race, hardware, versions
+from fastllm.decoding.rules import Rules
+from fastllm.decoding.sampling import distribution, forbid
 from fastllm.drafters import Drafter
 from fastllm.errors import DataError
-from fastllm.race import Race, hardware, versions
-from fastllm.rules import Rules
-from fastllm.sampling import distribution, forbid
 from fastllm.targets import Encoding, Target, ends_of, resolve
 from fastllm.targets.hub import HubTarget, notice
 from fastllm.trace import DecodingConfig, Trace
@@ -338,7 +338,7 @@ def distributions_along(
 ) -> tuple[list[int], torch.Tensor]:
     """What the target drew from at each place of a text that it wrote: one call reads it all.
 
-    The same tokens are barred at a place as while it was written (`fastllm.rules`).
+    The same tokens are barred at a place as while it was written (`fastllm.decoding.rules`).
 
     Args:
         target: who wrote it.

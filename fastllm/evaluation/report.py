@@ -1,7 +1,7 @@
 """An evaluation as aggregates, JSON and Markdown tables; the README's numbers come from here.
 
 Every rate is over all articles together, with a 95 % bootstrap interval over articles, and before
-against after is paired by article. `fastllm.plots` draws the same aggregates.
+against after is paired by article. `fastllm.evaluation.charts` draws the same aggregates.
 """
 
 import statistics
@@ -9,9 +9,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
-from fastllm import metrics, tables
-from fastllm.evaluate import ALONE, ROUGE, Evaluation, GenerateCheck, LaneNumbers, StoryGate
-from fastllm.tables import Section, Table, bracketed
+from fastllm import metrics
+from fastllm.evaluation import tables
+from fastllm.evaluation.measure import (
+    ALONE,
+    ROUGE,
+    Evaluation,
+    GenerateCheck,
+    LaneNumbers,
+    StoryGate,
+)
+from fastllm.evaluation.tables import Section, Table, bracketed
 from fastllm.trace import DecodingConfig
 
 FEW = 20

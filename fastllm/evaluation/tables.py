@@ -1,6 +1,6 @@
 """Tables for people: cells of text with a title and a note, and reports made of them, as Markdown.
 
-`fastllm.report` and `fastllm.bench.report` fill them; `fastllm.plots` writes them as HTML.
+`report` and `fastllm.bench.report` fill them; `charts` writes them as HTML.
 """
 
 from collections.abc import Mapping, Sequence

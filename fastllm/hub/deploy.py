@@ -12,10 +12,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from fastllm import upload
+from fastllm import paths
 from fastllm.errors import SettingsError
-
-ROOT = Path(__file__).resolve().parent.parent
+from fastllm.hub import upload
 
 SETTINGS = ("variables", "limits", "serve", "zero_gpu")
 """The sections of the Spacefile that are no front matter."""
@@ -72,7 +71,7 @@ def plan(
     *,
     hardware: str | None = None,
     variables: Mapping[str, str] | None = None,
-    root: Path = ROOT,
+    root: Path = paths.ROOT,
 ) -> Plan:
     """Reads the Spacefile and lists what goes to the Hub; nothing is sent.
 
@@ -93,7 +92,7 @@ def plan(
     card = {key: value for key, value in told.items() if key not in SETTINGS}
     card["suggested_hardware"] = hardware
     files: dict[str, Path | bytes] = {name: root / name for name in SINGLE}
-    files |= _tree(root, "fastllm", lambda path: path.suffix == ".py")
+    files |= _tree(root, "fastllm", lambda path: path.suffix in (".py", ".js", ".css"))
     readme = _text(root / "README.md")
     body = re.sub(r"\A---\n.*?\n---\n", "", readme, flags=re.DOTALL)
     shown = [THUMBNAIL, *re.findall(r"assets/[\w./-]+", body)]

@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fastllm import upload
+from fastllm import paths
 from fastllm.errors import CheckpointError
+from fastllm.hub import upload
 
 LICENSE = "apache-2.0"
 
@@ -80,7 +81,7 @@ def package(
     upload.require_repository(repository)
     if base_model:
         upload.require_repository(base_model)
-    shipped = Path(__file__).resolve().parent.parent / "assets" / "checkpoints" / checkpoint
+    shipped = paths.CHECKPOINTS / checkpoint
     folder = shipped if (shipped / "config.json").is_file() else Path(checkpoint)
     files = upload.checkpoint_files(folder)
     config = _json(folder / "config.json")

@@ -18,18 +18,13 @@ from transformers import GenerationConfig, T5ForConditionalGeneration
 
 from fastllm.checkpoints import SHARD, replace_folder
 from fastllm.data.articles import Article, find_split, read_articles, read_split
-from fastllm.data.prepare import KINDS, UNSUPERVISED, prepare_pairs
-from fastllm.data.tokenizer import train_tokenizer
 from fastllm.data.tokens import IGNORED, TokenPairs, batch_indices, padded
 from fastllm.distill.folders import new_folder
 from fastllm.distill.loop import Losses, Schedule, fit
-from fastllm.drafters.copying_start import (
-    begin_like,
-    start_copying,
-    start_skipping,
-    t5_config,
-)
 from fastllm.errors import DataError, SettingsError
+from fastllm.pretrain.copying_start import begin_like, start_copying, start_skipping, t5_config
+from fastllm.pretrain.prepare import KINDS, UNSUPERVISED, prepare_pairs
+from fastllm.pretrain.vocabulary_training import train_tokenizer
 from fastllm.vocabulary import Vocabulary
 
 

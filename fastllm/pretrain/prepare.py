@@ -5,10 +5,10 @@ from itertools import islice
 from pathlib import Path
 
 from fastllm.data.articles import Article, split_sentences
-from fastllm.data.brief import QUOTES, brief
-from fastllm.data.pairs import central_sentences, supported_summary
 from fastllm.data.tokens import write_pairs
 from fastllm.errors import DataError, SettingsError
+from fastllm.pretrain.headline_style import QUOTES, brief
+from fastllm.pretrain.pairs import central_sentences, supported_summary
 from fastllm.vocabulary import Vocabulary
 
 KINDS = ("central", "summary", "extractive", "brief-lead", "brief-extractive")

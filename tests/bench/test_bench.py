@@ -11,16 +11,16 @@ import pytest
 import torch
 from plotly.offline import get_plotlyjs
 
-from fastllm import plots
-from fastllm.__main__ import main
 from fastllm.bench import measure as measuring
 from fastllm.bench import report, simulate
 from fastllm.bench.measure import ArticleRuns, Bench, Lane, Run, measure
+from fastllm.cli.main import main
 from fastllm.drafters.cost import Cost, CostMeter
 from fastllm.drafters.lookup import ArticleLookup
 from fastllm.drafters.t5 import T5Drafter
 from fastllm.errors import DataError, SettingsError
-from fastllm.evaluate import ALONE
+from fastllm.evaluation import charts
+from fastllm.evaluation.measure import ALONE
 from fastllm.targets.hub import HubTarget
 from fastllm.trace import DecodingConfig
 from fastllm.vocabulary import Vocabulary
@@ -333,10 +333,10 @@ def test_every_report_says_what_each_drafter_costs(
 
 
 def page_of(made: dict[str, Any]) -> str:
-    whole = plots.document(
+    whole = charts.document(
         report.heading(made),
         report.preamble(made),
-        plots.bench_charts(made),
+        charts.bench_charts(made),
         report.sections(made),
     )
     return whole.replace(get_plotlyjs(), "")
@@ -379,12 +379,12 @@ def test_every_column_is_there(summary: dict[str, Any]) -> None:
 
 
 def test_charts_draw_the_numbers_of_the_tables() -> None:
-    charts = {chart.key: chart for chart in plots.bench_charts(report.summarise(by_hand()))}
-    bars = charts["pace"].panels[0].figure.data[0]
+    drawn = {chart.key: chart for chart in charts.bench_charts(report.summarise(by_hand()))}
+    bars = drawn["pace"].panels[0].figure.data[0]
     assert list(bars.x) == pytest.approx([12 / 0.36, 100, 150])
-    line = charts["gamma"].panels[0].figure.data[0]
+    line = drawn["gamma"].panels[0].figure.data[0]
     assert (list(line.x), list(line.y)) == ([3], pytest.approx([1.5]))
-    point = charts["prediction"].panels[0].figure.data[0]
+    point = drawn["prediction"].panels[0].figure.data[0]
     assert (list(point.x), list(point.y)) == (pytest.approx([3 / 1.9]), pytest.approx([1.5]))
 
 

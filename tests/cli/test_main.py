@@ -10,19 +10,15 @@ from typing import Any
 import pytest
 from fakes import FakeTarget, always, text_rule
 
-from fastllm import __main__ as commands
-from fastllm import checkpoints, evaluate, terminal
-from fastllm.__main__ import (
-    _load,
-    build_parser,
-    decoding_config,
-    device_name,
-    lane_names,
-    main,
-)
+from fastllm import checkpoints, terminal
+from fastllm.cli import evaluate
+from fastllm.cli.lanes import lane_names, load_lanes
+from fastllm.cli.main import build_parser, main
+from fastllm.cli.options import decoding_config, device_name
+from fastllm.decoding.race import Race
 from fastllm.drafters.ngram import NgramDrafter
 from fastllm.errors import SettingsError
-from fastllm.race import Race
+from fastllm.evaluation import measure
 from fastllm.targets.hub import HubTarget
 from fastllm.trace import DecodingConfig, Judged, Round, Trace
 
@@ -237,7 +233,7 @@ def test_an_interruption_is_told(
     given = {"run": ["run", article], "eval": evaluation, "bench": ["bench", *evaluation[1:]]}
     more = ""
     if command not in given:
-        monkeypatch.setattr(f"fastllm.distill.commands.{command}", interrupted)
+        monkeypatch.setattr(f"fastllm.cli.training.{command}", interrupted)
         more = "; the same command goes on from what it has saved"
     assert main(given.get(command, [command])) == 130
     assert capsys.readouterr().err == f"fastllm {command}: interrupted{more}\n"
@@ -347,7 +343,7 @@ def test_an_interrupted_comparison_tells_what_it_has(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    write, begun = evaluate.generate, []
+    write, begun = measure.generate, []
 
     def impatient(*arguments: Any) -> Any:
         begun.append(1)
@@ -355,7 +351,7 @@ def test_an_interrupted_comparison_tells_what_it_has(
             raise KeyboardInterrupt
         return write(*arguments)
 
-    monkeypatch.setattr(evaluate, "generate", impatient)
+    monkeypatch.setattr(measure, "generate", impatient)
     more = ["--drafters", "none", "--check-generate", "--gamma", "2", "--out", str(tmp_path)]
     assert main([*evaluation, *more]) == 130
     caught = capsys.readouterr()
@@ -375,7 +371,7 @@ def gate(folder: str, tmp_path: Path, story: str, monkeypatch: pytest.MonkeyPatc
     samples = tmp_path / "samples"
     samples.mkdir()
     (samples / "mill.txt").write_text(story)
-    monkeypatch.setattr(commands, "SAMPLES", samples)
+    monkeypatch.setattr(evaluate, "SAMPLES", samples)
     paths = [word for name in ("before", "after")
              for word in ("--ckpt_path", str(tmp_path / f"mine-{name}"))]  # fmt: skip
     return ["eval", "--target", folder, "--device", "cpu", "--pair", "mine", *paths, *SHORT]
@@ -394,8 +390,8 @@ def test_a_gate_that_fails_is_an_exit_code_where_it_was_demanded(
 def test_a_gate_that_passes_is_the_code_0(
     gate: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(evaluate.StoryGate, "MOST_CALLS", 1.0)
-    monkeypatch.setattr(evaluate.StoryGate, "needed", 0)
+    monkeypatch.setattr(measure.StoryGate, "MOST_CALLS", 1.0)
+    monkeypatch.setattr(measure.StoryGate, "needed", 0)
     assert main([*gate, "--gate"]) == 0
     assert "mine-after: PASS" in capsys.readouterr().out
 
@@ -413,7 +409,7 @@ def test_a_gate_that_cannot_be_measured_is_refused(
         assert message in capsys.readouterr().err
     assert main(["eval", "--check-generate", "--data", "x", "--temperature", "0.7"]) == 2
     assert "--check-generate is greedy, so that --temperature 0.7" in capsys.readouterr().err
-    monkeypatch.setattr(commands, "SAMPLES", Path("nowhere"))
+    monkeypatch.setattr(evaluate, "SAMPLES", Path("nowhere"))
     assert main([*gate, "--gate"]) == 2
     assert "Run this from a clone" in capsys.readouterr().err
 
@@ -424,7 +420,7 @@ def test_without_the_samples_a_report_has_no_gate(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(commands, "SAMPLES", Path("nowhere"))
+    monkeypatch.setattr(evaluate, "SAMPLES", Path("nowhere"))
     data = evaluation[evaluation.index("--data") + 1]
     assert main([*gate, "--data", data, "--limit", "1"]) == 0
     assert "not measured, for want of the sample articles" in capsys.readouterr().out
@@ -451,15 +447,15 @@ def test_an_interrupted_eval_writes_what_it_has(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    measure, turns = evaluate._measure, []
+    measured, turns = measure._measure, []
 
     def impatient(*arguments: Any) -> Any:
         turns.append(1)
         if len(turns) == 3:
             raise KeyboardInterrupt  # what Ctrl-C raises, wherever it falls
-        return measure(*arguments)
+        return measured(*arguments)
 
-    monkeypatch.setattr(evaluate, "_measure", impatient)
+    monkeypatch.setattr(measure, "_measure", impatient)
     assert main([*evaluation, "--out", str(tmp_path)]) == 130
     caught = capsys.readouterr()
     assert "interrupted: 2 of 3 articles are complete" in caught.err
@@ -507,10 +503,10 @@ def test_a_folder_goes_by_the_name_of_its_drafter(tmp_path: Path, folder: str) -
     common = ["eval", "--target", folder, "--data", "x", "--device", "cpu"]
     paths = [str(tmp_path / place) for place in "abc"]
     given = [word for path in paths[:2] for word in ("--ckpt_path", path)]
-    _, drafters = _load(build_parser(["eval"]).parse_args([*common, *given]))
+    _, drafters = load_lanes(build_parser(["eval"]).parse_args([*common, *given]))
     assert list(drafters) == ["lookup", "mine-before", "mine-after"]
     given += ["--ckpt-path", paths[2]]
-    _, drafters = _load(build_parser(["eval"]).parse_args([*common, *given]))
+    _, drafters = load_lanes(build_parser(["eval"]).parse_args([*common, *given]))
     assert list(drafters) == ["lookup", "mine-before", paths[1], paths[2]]
 
 

@@ -4,8 +4,8 @@ from dataclasses import replace
 import pytest
 from fakes import FakeTarget, RuleDrafter, always, random_rule, text_rule
 
+from fastllm.decoding.race import Race
 from fastllm.errors import DataError, SettingsError, VocabularyError
-from fastllm.race import Race
 from fastllm.targets import resolve
 from fastllm.trace import DecodingConfig, Trace
 

@@ -25,12 +25,13 @@ from fakes import (
     text_rule,
 )
 
-from fastllm.decoding import BEST, autoregress, speculate
+from fastllm.decoding import autoregress, speculate
+from fastllm.decoding.race import Race
+from fastllm.decoding.rounds import BEST
+from fastllm.decoding.rules import Rules
+from fastllm.decoding.sampling import distribution, forbid
 from fastllm.drafters import DrafterSession
 from fastllm.drafters.lookup import ArticleLookup
-from fastllm.race import Race
-from fastllm.rules import Rules
-from fastllm.sampling import distribution, forbid
 from fastllm.targets.hub import HubTarget
 from fastllm.trace import DecodingConfig, Round
 

@@ -24,15 +24,15 @@ from transformers.generation.logits_process import (
     NoRepeatNGramLogitsProcessor,
 )
 
-from fastllm import evaluate
 from fastllm.data.articles import Article
+from fastllm.decoding.race import Race
+from fastllm.decoding.rules import Rules
+from fastllm.decoding.sampling import OneHotProposal, SparseRow, distribution, forbid
 from fastllm.distill.teacher import write_texts
 from fastllm.drafters import BOUND, DRAFTERS, Drafter, drafter_class
 from fastllm.drafters.ngram import NgramDrafter
 from fastllm.errors import SettingsError
-from fastllm.race import Race
-from fastllm.rules import Rules
-from fastllm.sampling import OneHotProposal, SparseRow, distribution, forbid
+from fastllm.evaluation import measure
 from fastllm.targets import resolve
 from fastllm.targets.hub import HubTarget
 from fastllm.trace import DecodingConfig, Trace
@@ -377,7 +377,7 @@ def test_every_lane_writes_what_generate_writes(
             wanted = target.model.generate(
                 input_ids=torch.tensor([ids]), do_sample=False, num_beams=1, max_new_tokens=LENGTH
             )[0, 1:].tolist()
-        unruled = evaluate.generate(target, ids, free)
+        unruled = measure.generate(target, ids, free)
         bitten[0] += repeated(unruled, order) > 0
         bitten[1] += len(unruled) < 6
         assert repeated(wanted, order) == 0
@@ -404,11 +404,11 @@ def test_the_setting_goes_before_the_target_and_0_switches_off(
     texts = {}
     for name, rules in {"own": {}, "off": OFF, "other": {"no_repeat_ngram": 3}}.items():
         config = DecodingConfig(max_new_tokens=20, **rules)
-        check = evaluate.check_generate(target, lanes, [article], config, [3])
+        check = measure.check_generate(target, lanes, [article], config, [3])
         assert check.passed, check.mismatches
-        texts[name] = evaluate.generate(target, ids, config)
+        texts[name] = measure.generate(target, ids, config)
     assert len(set(texts.values())) == 3
-    assert texts["off"] == evaluate.generate(bare, ids, DecodingConfig(max_new_tokens=20))
+    assert texts["off"] == measure.generate(bare, ids, DecodingConfig(max_new_tokens=20))
     assert repeated(texts["own"], 2) == 0 < repeated(texts["off"], 2)
     assert len(texts["own"]) >= 9
 
@@ -418,7 +418,7 @@ def test_alpha_is_measured_under_the_rules() -> None:
     target = FakeTarget(rule, defaults={"no_repeat_ngram": 1, "min_new_tokens": 6})
     twin = RuleDrafter(rule)  # it knows no rules: it proposes what would come without them
     config = DecodingConfig(gamma=3, max_new_tokens=7)
-    result = evaluate.evaluate(target, {"twin": twin}, [Article("0", "words")], config)
+    result = measure.evaluate(target, {"twin": twin}, [Article("0", "words")], config)
     assert result.same_text
     assert (result.config.no_repeat_ngram, result.config.min_new_tokens) == (1, 6)
     found = result.rows[0.0][0].agreements["twin"]
@@ -438,4 +438,4 @@ def test_pseudo_labels_obey_the_rules(
     if temperature == 0:
         assert any(repeated(text, 2) for text in free)
         config = DecodingConfig(max_new_tokens=LENGTH)
-        assert texts == [list(evaluate.generate(target, ids, config)) for ids in sources]
+        assert texts == [list(measure.generate(target, ids, config)) for ids in sources]

@@ -15,11 +15,9 @@ from itertools import pairwise, product
 import pytest
 import torch
 
-from fastllm import sampling
-from fastllm.drafters.length import LengthRule
-from fastllm.metrics import expected_accepted
-from fastllm.rules import Rules
-from fastllm.sampling import (
+from fastllm.decoding import sampling
+from fastllm.decoding.rules import Rules
+from fastllm.decoding.sampling import (
     DenseProposal,
     Draft,
     OneHotProposal,
@@ -34,6 +32,8 @@ from fastllm.sampling import (
     judge,
     verify,
 )
+from fastllm.drafters.length import LengthRule
+from fastllm.metrics import expected_accepted
 from fastllm.trace import DecodingConfig, Verification
 
 Table = Callable[[tuple[int, ...]], torch.Tensor]

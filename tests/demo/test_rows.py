@@ -5,22 +5,22 @@ from typing import Any
 import pytest
 import stories
 
-from fastllm.demo import texts, wire
+from fastllm.decoding.race import Race
+from fastllm.demo import rows, texts
 from fastllm.errors import DataError
-from fastllm.race import Race
 from fastllm.trace import DecodingConfig, Judged, Round
 from fastllm.vocabulary import Detokenizer
 
 HOSTILE = (" <script>alert(1)</script>", " ${7*6}", " {{x}}", " <img src=x onerror=alert(1)>", "")
 
 
-def rows(*more: Any, **settings: Any) -> list[dict[str, Any]]:
+def parsed_rows(*more: Any, **settings: Any) -> list[dict[str, Any]]:
     keys, traces = stories.race(*more, **settings)
-    return [json.loads(line) for line in wire.recorded_lines("r", keys, traces)]
+    return [json.loads(line) for line in rows.recorded_lines("r", keys, traces)]
 
 
 def test_a_race_is_a_start_its_rounds_and_an_end() -> None:
-    start, *rounds, end = rows()
+    start, *rounds, end = parsed_rows()
     assert (start["row"], start["mode"]) == ("start", "recorded")
     assert [lane["title"] for lane in start["lanes"]] == [
         texts.title_of(key) for key in ("alone", "lstm-before", "lstm-after")
@@ -33,7 +33,7 @@ def test_a_race_is_a_start_its_rounds_and_an_end() -> None:
 
 
 def test_each_lane_spells_its_text() -> None:
-    _, *rounds, end = rows()
+    _, *rounds, end = parsed_rows()
     for lane, result in enumerate(end["lanes"]):
         tokens = [token for row in rounds if row["lane"] == lane for token in row["tokens"]]
         assert "".join(t["t"] for t in tokens if t["s"] != "refused").strip() == result["text"]
@@ -41,13 +41,13 @@ def test_each_lane_spells_its_text() -> None:
 
 
 def test_all_four_states_and_the_plain_one_occur() -> None:
-    _, *rounds, _ = rows()
+    _, *rounds, _ = parsed_rows()
     states = {token["s"] for row in rounds for token in row["tokens"]}
     assert states == {"accepted", "refused", "correction", "bonus", "plain"}
 
 
 def test_a_round_carries_what_hovering_shows() -> None:
-    _, *rounds, _ = rows()
+    _, *rounds, _ = parsed_rows()
     refused = next(t for row in rounds for t in row["tokens"] if t["s"] == "refused")
     test = refused["test"]
     assert test["raw"] == [0.02, 0.7]
@@ -78,7 +78,7 @@ def test_under_the_block_rule_every_guess_has_its_test() -> None:
         extra=first + 4,
         extra_p=0.3,
     )
-    writer = wire.RoundWriter(1, names.__getitem__, lambda ids: {i: names[i] for i in ids}, [1])
+    writer = rows.RoundWriter(1, names.__getitem__, lambda ids: {i: names[i] for i in ids}, [1])
     row = writer.row(entry, 1.0)
     states = [token["s"] for token in row["tokens"]]
     assert states == ["accepted", "accepted", "refused", "correction"]
@@ -112,33 +112,33 @@ def test_a_row_is_small() -> None:
         )
         for trace in traces
     ]  # fmt: skip
-    lines = list(wire.recorded_lines("r", keys, full))[1:-1]
+    lines = list(rows.recorded_lines("r", keys, full))[1:-1]
     assert max(map(len, lines)) < 2500
 
 
 def test_the_traces_come_whole_with_the_end() -> None:
     keys, traces = stories.race()
-    lines = "".join(wire.recorded_lines("r", keys, traces))
-    assert wire.traces_of(lines) == (keys, traces)
+    lines = "".join(rows.recorded_lines("r", keys, traces))
+    assert rows.traces_of(lines) == (keys, traces)
     for broken in ("", "nonsense", lines[: len(lines) // 2], '{"row":"end"}\n', '{"row":"a\n'):
         with pytest.raises(DataError, match="no whole race"):
-            wire.traces_of(broken)
+            rows.traces_of(broken)
 
 
 def test_what_was_set_stands_in_the_start() -> None:
-    start = rows(config=DecodingConfig(temperature=0.7, seed=3))[0]
+    start = parsed_rows(config=DecodingConfig(temperature=0.7, seed=3))[0]
     assert (start["rule"], start["lossy"], start["greedy"]) == ("block", False, False)
     assert start["settings"]["temperature"] == 0.7
-    assert list(start["settings"]) == list(wire.SETTINGS)
+    assert list(start["settings"]) == list(rows.SETTINGS)
     lossy = DecodingConfig(temperature=1.0, verification="lenient", lenience=0.5)
-    start, *_, end = rows(config=lossy)
+    start, *_, end = parsed_rows(config=lossy)
     assert start["lossy"]
     assert end["same"][0] == "lossy"
     assert "LOSSY" in end["same"][1]
 
 
 def test_clocks_include_encoding() -> None:
-    _, *rounds, end = rows()
+    _, *rounds, end = parsed_rows()
     assert min(row["from"] for row in rounds) == pytest.approx(0.02)
     for lane, result in enumerate(end["lanes"]):
         last = max(row["to"] for row in rounds if row["lane"] == lane)
@@ -147,7 +147,7 @@ def test_clocks_include_encoding() -> None:
 
 def test_no_line_holds_markup() -> None:
     keys, traces = stories.race(HOSTILE, source=" ".join(HOSTILE) * 9, cut_at=100)
-    text = "".join(wire.recorded_lines("r", keys, traces, article="<b>"))
+    text = "".join(rows.recorded_lines("r", keys, traces, article="<b>"))
     assert not set("<>&") & set(text)
     _, *rounds, end = (json.loads(line) for line in text.splitlines())
     assert end["lanes"][0]["text"] == "".join(HOSTILE).strip()
@@ -155,7 +155,7 @@ def test_no_line_holds_markup() -> None:
 
 
 def test_line_separators_of_javascript_do_not_break_a_line() -> None:
-    line = wire.line({"t": "a\u2028b\u2029c\nd"})
+    line = rows.line({"t": "a\u2028b\u2029c\nd"})
     assert line.splitlines() == [line.rstrip("\n")]
     assert json.loads(line) == {"t": "a\u2028b\u2029c\nd"}
 
@@ -163,8 +163,8 @@ def test_line_separators_of_javascript_do_not_break_a_line() -> None:
 def test_the_cut_is_shown_with_the_words_around_it() -> None:
     source = " ".join(str(number) for number in range(100))
     at = source.index("40")
-    assert wire.cut(source, None) is None
-    assert wire.cut(source, at) == {
+    assert rows.cut(source, None) is None
+    assert rows.cut(source, at) == {
         "percent": round(100 * at / len(source)),
         "before": "32 33 34 35 36 37 38 39",
         "after": "40 41 42 43 44 45 46 47",
@@ -173,22 +173,22 @@ def test_the_cut_is_shown_with_the_words_around_it() -> None:
 
 def test_texts_are_compared_token_by_token() -> None:
     _, (alone, before, after) = stories.race()
-    assert wire.differ_at([alone, before, after]) is None
+    assert rows.differ_at([alone, before, after]) is None
     shorter = stories.trace("x", (2,), stories.SUMMARY[:5])
-    assert wire.differ_at([alone, shorter]) == 5  # its end token is not the fifth of the others
+    assert rows.differ_at([alone, shorter]) == 5  # its end token is not the fifth of the others
     halted = dataclasses.replace(before, rounds=before.rounds[:4], ended="stopped")
-    assert wire.differ_at([alone, halted]) is None
+    assert rows.differ_at([alone, halted]) is None
 
 
 def test_end_row_says_whether_the_texts_agree() -> None:
     keys, traces = stories.race()
-    assert wire.end_row(keys, traces)["same"][0] == "same"
+    assert rows.end_row(keys, traces)["same"][0] == "same"
     other = dataclasses.replace(traces[1], config=DecodingConfig(temperature=1.0))
-    assert wire.end_row(keys, [traces[0], other, traces[2]])["same"][0] == "sampled"
+    assert rows.end_row(keys, [traces[0], other, traces[2]])["same"][0] == "sampled"
     short = stories.trace("x", (2,), stories.SUMMARY[:5])
-    assert wire.end_row(keys, [traces[0], short, traces[2]])["same"][0] == "differ"
+    assert rows.end_row(keys, [traces[0], short, traces[2]])["same"][0] == "differ"
     halted = dataclasses.replace(traces[1], rounds=traces[1].rounds[:4], ended="deadline")
-    row = wire.end_row(keys, [traces[0], halted, traces[2]])
+    row = rows.end_row(keys, [traces[0], halted, traces[2]])
     assert row["same"][0] == "unfinished"
     assert row["verdict"] == ""
     assert row["lanes"][2]["speed_up"] is None
@@ -196,7 +196,7 @@ def test_end_row_says_whether_the_texts_agree() -> None:
 
 def test_the_verdict_names_winner_and_reason() -> None:
     keys, traces = stories.race()
-    said = wire.end_row(keys, traces)["verdict"]
+    said = rows.end_row(keys, traces)["verdict"]
     calls = len(traces[2].rounds)
     assert said.startswith(f"LSTM after distillation won: {calls} target calls instead of 43")
     assert "LSTM before distillation: " in said
@@ -204,7 +204,7 @@ def test_the_verdict_names_winner_and_reason() -> None:
 
 def test_what_is_neither_0_nor_1_does_not_become_one_of_them() -> None:
     given = [0.0, 1.0, 3.4e-7, 0.99999, 0.12341]
-    assert [wire._short(value) for value in given] == [0, 1, 3.4e-7, 0.9999, 0.1234]
+    assert [rows._short(value) for value in given] == [0, 1, 3.4e-7, 0.9999, 0.1234]
 
 
 def test_the_verdict_is_honest() -> None:
@@ -256,10 +256,10 @@ def test_a_live_race_writes_the_same_rows(tiny_target: Any, story: str) -> None:
     race = Race(tiny_target, [None], story, DecodingConfig(max_new_tokens=12))
     vocabulary = tiny_target.vocabulary
     ends = [tiny_target.end_id]
-    writer = wire.RoundWriter(0, Detokenizer(vocabulary).push, vocabulary.names, ends)
+    writer = rows.RoundWriter(0, Detokenizer(vocabulary).push, vocabulary.names, ends)
     live = [writer.row(step.round, step.clock) for step in race]
     (trace,) = race.traces()
-    stored = [json.loads(line) for line in wire.recorded_lines("r", ["alone"], [trace])][1:-1]
+    stored = [json.loads(line) for line in rows.recorded_lines("r", ["alone"], [trace])][1:-1]
     # A random model writes broken characters, which a piece shows otherwise than a live view.
     tokens = [[t | {"t": ""} for row in rows for t in row["tokens"]] for rows in (stored, live)]
     assert json.loads(json.dumps(tokens[1])) == tokens[0]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from fastllm.distill.short import WRITING, Moment, ShortRecipe, ShortTraining, student_of
+from fastllm.distill.live_training import WRITING, Moment, ShortRecipe, ShortTraining, student_of
 from fastllm.distill.validation import GAMMA
 from fastllm.drafters.lstm import LstmDrafter
 from fastllm.errors import SettingsError, TrainingError

@@ -7,11 +7,11 @@ import pytest
 import torch
 import yaml
 
-from fastllm.__main__ import build_parser, main
 from fastllm.checkpoints import load_drafter, load_target
+from fastllm.cli.main import build_parser, main
 from fastllm.data.tokens import TokenPairs
+from fastllm.decoding.race import Race
 from fastllm.distill.options import settle
-from fastllm.race import Race
 from fastllm.trace import DecodingConfig
 
 

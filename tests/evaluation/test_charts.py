@@ -8,7 +8,7 @@ import pytest
 from evaluations import hand_made
 from plotly.offline import get_plotlyjs
 
-from fastllm import plots, report
+from fastllm.evaluation import charts, report
 
 SUMMARY = report.summarise(hand_made())
 
@@ -16,7 +16,7 @@ SUMMARY = report.summarise(hand_made())
 @cache
 def page() -> str:
     """The page without the library of charts, which is somebody else's text."""
-    whole = plots.page(SUMMARY)
+    whole = charts.page(SUMMARY)
     library = get_plotlyjs()
     assert whole.count(library) == 1
     return whole.replace(library, "")
@@ -32,14 +32,14 @@ def figures(key: str) -> list[dict[str, Any]]:
 
 
 def test_every_chart_is_there_with_a_sentence_on_how_to_read_it() -> None:
-    assert {chart.key: len(chart.panels) for chart in plots.charts(SUMMARY)} == {
+    assert {chart.key: len(chart.panels) for chart in charts.charts(SUMMARY)} == {
         "calls": 2,
         "pairs": 2,
         "depth": 4,
         "tau": 4,
         "speed": 2,
     }
-    for chart in plots.charts(SUMMARY):
+    for chart in charts.charts(SUMMARY):
         assert len(figures(chart.key)) == len(chart.panels)
         assert html.escape(chart.title) in page()
         assert f"<p>{html.escape(chart.reading)}</p>" in page()
@@ -56,7 +56,7 @@ def test_calls_are_drawn_with_their_intervals() -> None:
     assert bars["x"] == [15, 4, 6, 3]
     assert bars["error_x"]["arrayminus"] == [3, 0, 0, 0]
     assert bars["error_x"]["array"] == [3, 0, 0, 0]
-    assert bars["marker"]["color"][2:] == [plots.BEFORE, plots.AFTER]
+    assert bars["marker"]["color"][2:] == [charts.BEFORE, charts.AFTER]
 
 
 def test_pairs_are_drawn_a_gamma_each() -> None:
@@ -115,12 +115,12 @@ def test_a_name_cannot_become_markup() -> None:
         for temperature, entries in made.rows.items()
     }
     hostile = type(made)(**{**vars(made), "target": name, "drafters": (name,), "rows": rows})
-    whole = plots.page(report.summarise(hostile))
+    whole = charts.page(report.summarise(hostile))
     assert "<b>x" not in whole.replace(get_plotlyjs(), "")
 
 
 def test_without_a_drafter_there_are_tables_and_no_charts() -> None:
     made = hand_made()
     alone = report.summarise(type(made)(**{**vars(made), "drafters": ()}))
-    assert plots.charts(alone) == []
-    assert "target alone" in plots.page(alone)
+    assert charts.charts(alone) == []
+    assert "target alone" in charts.page(alone)

@@ -5,11 +5,12 @@ from pathlib import Path
 import pytest
 from fakes import END, FakeTarget, RuleDrafter, ScriptedDrafter, always, random_rule, text_rule
 
-from fastllm import evaluate, metrics, report
+from fastllm import metrics
 from fastllm.data.articles import Article
+from fastllm.decoding.sampling import distribution
 from fastllm.drafters import drafter_class
 from fastllm.errors import DataError, SettingsError
-from fastllm.sampling import distribution
+from fastllm.evaluation import measure, report
 from fastllm.targets import Encoding
 from fastllm.targets.hub import HubTarget
 from fastllm.trace import DecodingConfig
@@ -61,12 +62,12 @@ def target() -> CountingTarget:
 
 
 @pytest.fixture(scope="module")
-def result(target: CountingTarget) -> evaluate.Evaluation:
+def result(target: CountingTarget) -> measure.Evaluation:
     config = DecodingConfig(max_new_tokens=15)
-    return evaluate.evaluate(target, DRAFTERS, ARTICLES, config, **SETTINGS)
+    return measure.evaluate(target, DRAFTERS, ARTICLES, config, **SETTINGS)
 
 
-def test_every_setting_is_measured_on_the_same_articles(result: evaluate.Evaluation) -> None:
+def test_every_setting_is_measured_on_the_same_articles(result: measure.Evaluation) -> None:
     assert (result.temperatures, result.gammas) == ((0.0, 1.0), (3, 5))
     for rows in result.rows.values():
         assert [row.id for row in rows] == ["0", "1", "2", "3"]
@@ -77,26 +78,26 @@ def test_every_setting_is_measured_on_the_same_articles(result: evaluate.Evaluat
     assert not result.interrupted
 
 
-def test_every_greedy_lane_writes_the_targets_text(result: evaluate.Evaluation) -> None:
+def test_every_greedy_lane_writes_the_targets_text(result: measure.Evaluation) -> None:
     assert result.same_text
     assert result.differing(0.0) == {}
     assert result.differing(1.0), "sampled texts differ: the uniforms go other ways"
 
 
-def test_an_article_is_encoded_once(target: CountingTarget, result: evaluate.Evaluation) -> None:
+def test_an_article_is_encoded_once(target: CountingTarget, result: measure.Evaluation) -> None:
     assert target.encoded == len(ARTICLES) + 1, "once each, and once to warm up"
 
 
 def test_the_target_writes_once_a_temperature_and_reads_its_text_once() -> None:
     target = CountingTarget(TARGET)
     config = DecodingConfig(max_new_tokens=15)
-    evaluate.evaluate(target, DRAFTERS, ARTICLES[:1], config, **SETTINGS)
+    measure.evaluate(target, DRAFTERS, ARTICLES[:1], config, **SETTINGS)
     lanes = 1 + len(DRAFTERS)
     settings = 2 * (1 + 2 * len(DRAFTERS) + 1)  # alone, each drafter at each gamma, one pass for p
     assert len(target.sessions) == lanes + settings
 
 
-def test_the_summary_knows_who_is_better(result: evaluate.Evaluation) -> None:
+def test_the_summary_knows_who_is_better(result: measure.Evaluation) -> None:
     for setting in report.summarise(result)["settings"]:
         lanes = setting["drafters"]
         calls = {name: lane["gammas"]["5"]["tau"]["value"] for name, lane in lanes.items()}
@@ -106,7 +107,7 @@ def test_the_summary_knows_who_is_better(result: evaluate.Evaluation) -> None:
         assert 0 < lanes["x-before"]["alpha"]["value"] < lanes["x-after"]["alpha"]["value"] < 1
 
 
-def test_agreement_predicts_the_calls_of_every_gamma(result: evaluate.Evaluation) -> None:
+def test_agreement_predicts_the_calls_of_every_gamma(result: measure.Evaluation) -> None:
     for row in result.rows[0.0]:
         for gamma, lanes in row.lanes.items():
             for name, lane in lanes.items():
@@ -114,7 +115,7 @@ def test_agreement_predicts_the_calls_of_every_gamma(result: evaluate.Evaluation
                 assert metrics.greedy_calls(agrees, gamma, 15) == lane.calls
 
 
-def test_the_report_is_json_and_holds_no_text(result: evaluate.Evaluation) -> None:
+def test_the_report_is_json_and_holds_no_text(result: measure.Evaluation) -> None:
     tree = json.dumps(report.to_json(result))
     shown = report.markdown(report.summarise(result))
     for text in (tree, shown):
@@ -123,17 +124,17 @@ def test_the_report_is_json_and_holds_no_text(result: evaluate.Evaluation) -> No
     assert '"ids"' not in tree, "token ids are the text in other letters"
 
 
-def test_sampling_gives_each_article_a_seed(result: evaluate.Evaluation) -> None:
+def test_sampling_gives_each_article_a_seed(result: measure.Evaluation) -> None:
     assert len({row.text.fingerprint for row in result.rows[0.0]}) == 1, "greedy, the rule decides"
     assert len({row.text.fingerprint for row in result.rows[1.0]}) > 1
 
 
 def test_what_is_measured_does_not_depend_on_what_else_is() -> None:
     config = DecodingConfig(max_new_tokens=15)
-    one = evaluate.evaluate(
+    one = measure.evaluate(
         FakeTarget(TARGET), {"x-after": DRAFTERS["x-after"]}, ARTICLES, config, gammas=[3]
     )
-    many = evaluate.evaluate(FakeTarget(TARGET), DRAFTERS, ARTICLES, config, gammas=[3, 5, 7])
+    many = measure.evaluate(FakeTarget(TARGET), DRAFTERS, ARTICLES, config, gammas=[3, 5, 7])
     for row, other in zip(one.rows[0.0], many.rows[0.0], strict=True):
         assert row.text == other.text
         assert row.agreements["x-after"] == other.agreements["x-after"]
@@ -162,7 +163,7 @@ def test_an_interrupted_run_keeps_the_whole_articles() -> None:
     drafters = {"x": Impatience(DRAFTERS["x-after"], 1 + 6 + 6 + 4)}
     heard: list[str] = []
     config = DecodingConfig(max_new_tokens=15)
-    found = evaluate.evaluate(
+    found = measure.evaluate(
         FakeTarget(TARGET), drafters, ARTICLES, config, **SETTINGS, say=heard.append
     )
     assert found.interrupted
@@ -175,26 +176,26 @@ def test_an_interrupted_run_keeps_the_whole_articles() -> None:
 def test_an_interruption_before_the_first_article_is_one() -> None:
     drafters = {"x": Impatience(DRAFTERS["x-after"], 2)}
     with pytest.raises(KeyboardInterrupt):
-        evaluate.evaluate(FakeTarget(TARGET), drafters, ARTICLES, DecodingConfig(max_new_tokens=9))
+        measure.evaluate(FakeTarget(TARGET), drafters, ARTICLES, DecodingConfig(max_new_tokens=9))
 
 
 def test_progress_tells_the_time_that_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(evaluate, "QUIET_SECONDS", 0.0)
+    monkeypatch.setattr(measure, "QUIET_SECONDS", 0.0)
     heard: list[str] = []
     config = DecodingConfig(max_new_tokens=5)
-    evaluate.evaluate(FakeTarget(TARGET), {}, ARTICLES, config, say=heard.append)
+    measure.evaluate(FakeTarget(TARGET), {}, ARTICLES, config, say=heard.append)
     assert [line.split(",")[0] for line in heard] == [f"{n}/4 articles" for n in (1, 2, 3, 4)]
     assert heard[-1].endswith(" 0 s left")
-    assert evaluate._duration(89) == "89 s"
-    assert evaluate._duration(200) == "3 min"
-    assert evaluate._duration(7500) == "2 h 5 min"
+    assert measure._duration(89) == "89 s"
+    assert measure._duration(200) == "3 min"
+    assert measure._duration(7500) == "2 h 5 min"
 
 
 def test_settings_out_of_range_are_refused_before_anything_runs() -> None:
     target = CountingTarget(TARGET)
     for settings in ({"gammas": [3, 99]}, {"temperatures": [0.0, 9.0]}):
         with pytest.raises(SettingsError, match="out of range"):
-            evaluate.evaluate(target, DRAFTERS, ARTICLES, DecodingConfig(), **settings)
+            measure.evaluate(target, DRAFTERS, ARTICLES, DecodingConfig(), **settings)
     assert target.encoded == 0
 
 
@@ -205,8 +206,8 @@ def test_alpha_by_hand() -> None:
     drafter = ScriptedDrafter(lambda written, k: known[written])
     encoding = target.encode([4, END])
     p = distribution(target.begin(encoding).forward([0, 4, 5, 6]), DecodingConfig())
-    found = evaluate.agreement(drafter, encoding, [0, *text], p, DecodingConfig())
-    assert found == evaluate.Agreement(0.5, 0.75, (True, False, False, True))
+    found = measure.agreement(drafter, encoding, [0, *text], p, DecodingConfig())
+    assert found == measure.Agreement(0.5, 0.75, (True, False, False, True))
 
 
 def test_alpha_obeys_the_rules_of_the_text() -> None:
@@ -214,7 +215,7 @@ def test_alpha_obeys_the_rules_of_the_text() -> None:
     target = FakeTarget(lambda written: [0.0, 1.0, 0.0, 0.0, 20.0, 10.0, 0.0, 0.0, 0.0, 0.0])
     drafter = RuleDrafter(target.rule)
     config = DecodingConfig(max_new_tokens=6, no_repeat_ngram=2)
-    found = evaluate.evaluate(target, {"same": drafter}, ARTICLES[:1], config)
+    found = measure.evaluate(target, {"same": drafter}, ARTICLES[:1], config)
     row = found.rows[0.0][0]
     text = list(row.agreements["same"].agrees)
     assert row.lanes[5]["same"].same_text
@@ -225,7 +226,7 @@ def test_alpha_obeys_the_rules_of_the_text() -> None:
 
 def test_a_drafter_that_never_drafts_can_be_evaluated() -> None:
     silent = {"silent": ScriptedDrafter(lambda written, k: [])}
-    result = evaluate.evaluate(FakeTarget(TARGET), silent, ARTICLES[:1], DecodingConfig())
+    result = measure.evaluate(FakeTarget(TARGET), silent, ARTICLES[:1], DecodingConfig())
     setting = report.summarise(result)["settings"][0]
     lane = setting["drafters"]["silent"]
     assert lane["alpha"]["value"] == 0
@@ -239,18 +240,18 @@ def test_articles_are_chosen_by_a_seeded_shuffle(tmp_path: Path) -> None:
     rows = [{"id": str(number), "article": f"Text {number}."} for number in range(30)]
     with lzma.open(path, "wt") as file:
         file.writelines(json.dumps(row) + "\n" for row in [*rows, {"id": "x", "article": " "}])
-    ten = [article.id for article in evaluate.choose_articles(path, 10)]
-    assert ten == [article.id for article in evaluate.choose_articles(path, 20)][:10]
+    ten = [article.id for article in measure.choose_articles(path, 10)]
+    assert ten == [article.id for article in measure.choose_articles(path, 20)][:10]
     assert ten != sorted(ten, key=int)
-    assert len(evaluate.choose_articles(path, 99)) == 30
+    assert len(measure.choose_articles(path, 99)) == 30
     path.write_bytes(lzma.compress(b'{"article": ""}\n'))
     with pytest.raises(DataError, match="no article with text"):
-        evaluate.choose_articles(path, 1)
+        measure.choose_articles(path, 1)
 
 
 def test_no_articles_is_an_error() -> None:
     with pytest.raises(DataError, match="no articles"):
-        evaluate.evaluate(FakeTarget(TARGET), {}, [], DecodingConfig())
+        measure.evaluate(FakeTarget(TARGET), {}, [], DecodingConfig())
 
 
 # Against transformers.
@@ -260,7 +261,7 @@ def test_greedy_texts_equal_generate(tiny_target: HubTarget, story: str) -> None
     drafters = {"lookup": drafter_class("lookup")()}
     config = DecodingConfig(max_new_tokens=24)
     articles = [Article("0", story), Article("1", story[200:])]
-    check = evaluate.check_generate(tiny_target, drafters, articles, config, [1, 3, 8])
+    check = measure.check_generate(tiny_target, drafters, articles, config, [1, 3, 8])
     assert check.passed, check.mismatches
     assert check.equal == {name: dict.fromkeys([1, 3, 8], 2) for name in ("alone", "lookup")}
     assert "PASS" in report.generate_table(check)
@@ -285,7 +286,7 @@ def test_an_interrupted_comparison_keeps_the_whole_articles(
     articles = [Article(str(start), story[start:]) for start in (0, 90, 200)]
     config = DecodingConfig(max_new_tokens=8)
     heard: list[str] = []
-    check = evaluate.check_generate(
+    check = measure.check_generate(
         tiny_target, {"late": Late()}, articles, config, [1, 3], say=heard.append
     )
     assert (check.articles, check.asked, check.interrupted) == (1, 3, True)
@@ -294,20 +295,20 @@ def test_an_interrupted_comparison_keeps_the_whole_articles(
     late = Late()
     late.begins = 3
     with pytest.raises(KeyboardInterrupt):
-        evaluate.check_generate(tiny_target, {"late": late}, articles, config, [1])
+        measure.check_generate(tiny_target, {"late": late}, articles, config, [1])
 
 
 def test_a_text_that_is_not_generates_is_reported(
     tiny_target: HubTarget, story: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    right = evaluate.generate
+    right = measure.generate
 
     def wrong(*arguments: object) -> tuple[int, ...]:
         text = right(*arguments)
         return (*text[:3], text[3] + 1, *text[4:])
 
-    monkeypatch.setattr(evaluate, "generate", wrong)
-    check = evaluate.check_generate(
+    monkeypatch.setattr(measure, "generate", wrong)
+    check = measure.check_generate(
         tiny_target, {}, [Article("7", story)], DecodingConfig(max_new_tokens=8), [2]
     )
     assert not check.passed
@@ -322,8 +323,8 @@ def test_a_text_that_is_not_generates_is_reported(
 # The story gate.
 
 
-def gate(calls: list[tuple[int, int]], seconds: list[tuple[float, float]]) -> evaluate.StoryGate:
-    return evaluate.StoryGate(
+def gate(calls: list[tuple[int, int]], seconds: list[tuple[float, float]]) -> measure.StoryGate:
+    return measure.StoryGate(
         "x-before",
         "x-after",
         tuple(
@@ -349,11 +350,11 @@ def test_the_gate_is_measured() -> None:
     text = [4, 5, 6, 7, 8, 9, 4, 6, 8, END]
     target = FakeTarget(text_rule(text, SIZE), seconds=0.003)
     drafters = {"x-before": ScriptedDrafter(lambda written, k: []), "x-after": always(text)}
-    found = evaluate.story_gate(
+    found = measure.story_gate(
         target, drafters, "x-before", "x-after", ARTICLES[:2], DecodingConfig(), repeats=1
     )
     assert found.passed
     assert found.calls_ratio == pytest.approx(0.2)
     assert "PASS" in report.gate_table(found)
     with pytest.raises(DataError, match="sample articles"):
-        evaluate.story_gate(target, drafters, "x-before", "x-after", [], DecodingConfig())
+        measure.story_gate(target, drafters, "x-before", "x-after", [], DecodingConfig())

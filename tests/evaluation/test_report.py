@@ -4,7 +4,7 @@ import json
 import pytest
 from evaluations import hand_made
 
-from fastllm import report
+from fastllm.evaluation import report
 from fastllm.trace import DecodingConfig
 
 SUMMARY = report.summarise(hand_made())

@@ -1,6 +1,6 @@
 """Tables as Markdown, and how a number stands with its range."""
 
-from fastllm.tables import Section, Table, bracketed, markdown
+from fastllm.evaluation.tables import Section, Table, bracketed, markdown
 
 WHOLE = Table("Numbers", "Of a kind.", ("name", "n"), (("a|b", "1"),))
 

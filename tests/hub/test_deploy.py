@@ -16,8 +16,9 @@ import pytest
 import yaml
 from fake_hub import FakeHub
 
-from fastllm import deploy, upload
+from fastllm import paths
 from fastllm.errors import FastLLMError, HubError, SettingsError
+from fastllm.hub import deploy, upload
 
 # The Hub's client sends files in a way that its own library for HTTP is about to give up.
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
@@ -59,11 +60,11 @@ def clone(tmp_path: Path) -> Path:
             allow_unicode=True,
         ),
         "fastllm/__init__.py": "",
-        "fastllm/demo/build.py": "# page\n",
+        "fastllm/demo/page.py": "# page\n",
+        "fastllm/demo/static/style.css": "p {}\n",
         "fastllm/__pycache__/x.pyc": "no",
         "tests/test_x.py": "no",
         "recipes/x.yaml": "no",
-        "assets/style.css": "p {}\n",
         "assets/screenshot.png": "shown",
         "assets/thumbnail.png": "shared",
         "assets/other.png": "no",
@@ -101,10 +102,10 @@ def test_the_plan_holds_what_the_page_needs_and_nothing_else(clone: Path) -> Non
         "app.py",
         "assets/checkpoints/a/model.safetensors",
         "assets/screenshot.png",
-        "assets/style.css",
         "assets/thumbnail.png",
         "fastllm/__init__.py",
-        "fastllm/demo/build.py",
+        "fastllm/demo/page.py",
+        "fastllm/demo/static/style.css",
         "requirements.txt",
     }
 
@@ -127,8 +128,11 @@ def test_zero_gpu_gets_the_versions_it_has(clone: Path) -> None:
 
 def test_the_shipped_space_is_complete_and_no_file_is_too_large() -> None:
     plan = deploy.plan(SPACE)
-    page = {f"fastllm/demo/{name}.py" for name in ("build", "engine", "limits", "wire")}
+    page = {f"fastllm/demo/{name}.py" for name in ("page", "engine", "limits", "rows")}
     assert page | {"app.py", "assets/checkpoints/target/tokenizer.json"} <= set(plan.files)
+    demo = paths.ROOT / "fastllm" / "demo"
+    scripts = {path for ending in ("js", "css") for path in demo.rglob(f"*.{ending}")}
+    assert {path.relative_to(paths.ROOT).as_posix() for path in scripts} <= set(plan.files)
     assert not [path for path in plan.files if path.startswith(("tests", "recipes", "runs"))]
     assert max(map(upload.size_of, plan.files.values())) < 10_000_000
 
@@ -147,7 +151,7 @@ def test_what_arrives_is_the_plan_byte_for_byte(hub: FakeHub, clone: Path) -> No
 
 def test_a_second_deployment_removes_what_is_gone(hub: FakeHub, clone: Path) -> None:
     deploy.deploy(deploy.plan(SPACE, root=clone), endpoint=hub.endpoint)
-    (clone / "fastllm" / "demo" / "build.py").unlink()
+    (clone / "fastllm" / "demo" / "page.py").unlink()
     (clone / "app.py").write_text("print('new')\n")
     plan = deploy.plan(SPACE, root=clone)
     deploy.deploy(plan, endpoint=hub.endpoint)

@@ -11,9 +11,9 @@ import pytest
 import yaml
 from fake_hub import FakeHub
 
-from fastllm import push, upload
 from fastllm.checkpoints import SHIPPED, shipped_drafters
 from fastllm.errors import CheckpointError, HubError, SettingsError
+from fastllm.hub import push, upload
 
 # The Hub's client sends files in a way that its own library for HTTP is about to give up.
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")

@@ -2,13 +2,8 @@ import pytest
 import torch
 from transformers import T5ForConditionalGeneration
 
-from fastllm.drafters.copying_start import (
-    begin_like,
-    start_copying,
-    start_skipping,
-    t5_config,
-)
 from fastllm.errors import SettingsError
+from fastllm.pretrain.copying_start import begin_like, start_copying, start_skipping, t5_config
 
 
 def _model(context: int | None) -> T5ForConditionalGeneration:

@@ -1,6 +1,6 @@
 import pytest
 
-from fastllm.data.brief import brief
+from fastllm.pretrain.headline_style import brief
 
 
 @pytest.mark.parametrize(

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 from fastllm.data.articles import Article, split_sentences
-from fastllm.data.brief import QUOTES, brief
-from fastllm.data.pairs import central_sentences, supported_summary
-from fastllm.data.prepare import copied_pairs, prepare_pairs
 from fastllm.data.tokens import IGNORED, TokenPairs, batch_indices, padded, write_pairs
 from fastllm.errors import DataError, SettingsError
+from fastllm.pretrain.headline_style import QUOTES, brief
+from fastllm.pretrain.pairs import central_sentences, supported_summary
+from fastllm.pretrain.prepare import copied_pairs, prepare_pairs
 from fastllm.vocabulary import Vocabulary
 
 

@@ -12,12 +12,12 @@ from transformers import BartConfig, BartForConditionalGeneration, T5Config
 from transformers import T5ForConditionalGeneration as T5
 
 from fastllm.checkpoints import SHIPPED, load_target
+from fastllm.decoding.race import Race
 from fastllm.drafters.t5 import T5Drafter
 from fastllm.errors import SettingsError
-from fastllm.race import Race
 from fastllm.targets import Encoding
 from fastllm.targets.hub import HubSession, HubTarget
-from fastllm.targets.static import StaticDecoder, unfit
+from fastllm.targets.t5_decoder import StaticDecoder, unfit
 from fastllm.trace import DecodingConfig
 
 V = 70
@@ -119,7 +119,7 @@ def test_the_epsilon_of_norms_counts() -> None:
 
 
 def test_large_matrices_are_kept_once_and_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fastllm.targets.static._TWICE", 0)
+    monkeypatch.setattr("fastllm.targets.t5_decoder._TWICE", 0)
     model = made()
     encoding = article(model)
     decoder = StaticDecoder(model)
@@ -127,7 +127,7 @@ def test_large_matrices_are_kept_once_and_give_the_same(monkeypatch: pytest.Monk
 
 
 def test_without_packed_matrices_it_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fastllm.targets.static._can_pack", lambda: False)
+    monkeypatch.setattr("fastllm.targets.t5_decoder._can_pack", lambda: False)
     for version in VERSIONS:
         model = made(version)
         encoding = article(model)

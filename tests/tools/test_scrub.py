@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from fastllm.demo.build import RECORDED
-from fastllm.demo.measure import FRAME, frames_of, longer
+from fastllm.demo.page import RECORDED
 from fastllm.trace import Trace
+from tools.measure import FRAME, frames_of, longer
 
 
 def event(name: str, ts: float, dur: float = 0, tid: int = 1) -> dict[str, Any]:

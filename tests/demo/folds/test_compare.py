@@ -10,18 +10,20 @@ from typing import Any
 
 import pytest
 
-from fastllm import report
+from fastllm import paths
 from fastllm.data.articles import Article
-from fastllm.demo import compare, texts
+from fastllm.demo import texts
 from fastllm.demo.articles import Checked
-from fastllm.demo.compare import Comparison, Measure
 from fastllm.demo.engine import LocalEngine
+from fastllm.demo.folds.compare import compare
+from fastllm.demo.folds.compare.compare import Comparison, Measure
+from fastllm.demo.jobs import Order
 from fastllm.demo.limits import read_limits
-from fastllm.demo.stage import ASSETS, Stage
-from fastllm.demo.work import Order
+from fastllm.demo.stage import Stage
 from fastllm.drafters import drafter_class
 from fastllm.errors import CheckpointError, DataError
-from fastllm.evaluate import evaluate
+from fastllm.evaluation import report
+from fastllm.evaluation.measure import evaluate
 from fastllm.trace import DecodingConfig
 
 NEVER = threading.Event()
@@ -336,8 +338,11 @@ def test_what_is_compared(engine: LocalEngine, story: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "words"),
-    [("compare.js", texts.COMPARE_BROWSER), ("upload.js", texts.UPLOAD_BROWSER)],
+    [
+        ("folds/compare/compare.js", texts.COMPARE_BROWSER),
+        ("static/upload.js", texts.UPLOAD_BROWSER),
+    ],
 )
 def test_every_word_is_there_and_used(name: str, words: dict[str, str]) -> None:
-    script = (ASSETS / name).read_text("utf-8")
+    script = (paths.PAGE / name).read_text("utf-8")
     assert set(re.findall(r"\bwords\.(\w+)", script)) == set(words)

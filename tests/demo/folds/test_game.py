@@ -13,7 +13,7 @@ from fakes import END, FakeTarget, always, never, random_rule, text_rule
 
 from fastllm.decoding import autoregress
 from fastllm.demo import texts
-from fastllm.demo.game import (
+from fastllm.demo.folds.game.game import (
     MOST_SENT_BACK,
     YOU,
     Game,
@@ -343,7 +343,7 @@ def test_the_rest_can_be_stopped_and_gone_on_with() -> None:
 
 
 def test_the_rest_is_shown_as_it_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fastllm.demo.game._SHOWN_EVERY", -1.0)
+    monkeypatch.setattr("fastllm.demo.folds.game.game._SHOWN_EVERY", -1.0)
     models = table()
     rows = rows_of(models, turn(models, None, "rest"))
     assert [len(row["text"]) for row in rows] == [*range(1, 15), 14]

@@ -11,11 +11,11 @@ from typing import Any
 import gradio as gr
 import pytest
 
+from fastllm import paths
 from fastllm.demo import texts
-from fastllm.demo.build import build
 from fastllm.demo.engine import LocalEngine
 from fastllm.demo.limits import read_limits
-from fastllm.demo.stage import ASSETS
+from fastllm.demo.page import build
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +86,7 @@ def test_errors_name_what_was_typed_as_text(ask: Callable[..., Any], story: str)
 
 
 def test_every_word_of_the_script_is_there_and_used() -> None:
-    source = (ASSETS / "guess.js").read_text(encoding="utf-8")
+    source = (paths.PAGE / "folds/game/guess.js").read_text(encoding="utf-8")
     looked_up = {"accepted", "refused", "begun", "dropped"}
     assert set(re.findall(r"\bwords\.(\w+)", source)) | looked_up == set(texts.GUESS_BROWSER)
     assert "innerHTML" not in source

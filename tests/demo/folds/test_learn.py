@@ -16,12 +16,15 @@ import pytest
 import stories
 import torch
 
-from fastllm.demo import after, keep, learn, texts, wire
+from fastllm.demo import rows, texts
 from fastllm.demo.articles import samples
-from fastllm.demo.build import build
 from fastllm.demo.engine import LocalEngine
-from fastllm.demo.learn import Lesson, students
+from fastllm.demo.folds.keep import rerun_code
+from fastllm.demo.folds.learn import learn
+from fastllm.demo.folds.learn.learn import Lesson, students
+from fastllm.demo.folds.plots import race_stats
 from fastllm.demo.limits import Limits, read_limits
+from fastllm.demo.page import build
 from fastllm.demo.stage import Stage
 from fastllm.drafters.lstm import LstmDrafter
 from fastllm.errors import DataError, SettingsError
@@ -122,27 +125,27 @@ def test_it_learns_in_view_and_then_races(engine: LocalEngine, lesson: Lesson) -
     }
     lines = "".join(engine.lines(lesson, GO))
     at = lines.index(learn.RACE_STARTS)
-    first, *rows = parsed(iter([lines[:at]]))
+    first, *others = parsed(iter([lines[:at]]))
     assert (first["row"], first["title"]) == ("lesson", "your freshly trained LSTM")
     assert first["held_out"] == list(lesson.held_out)
-    kinds = [row["row"] for row in rows]
+    kinds = [row["row"] for row in others]
     assert kinds[: first["texts"]] == ["writing"] * first["texts"]
     assert kinds[first["texts"] : first["texts"] + 3] == ["written", "shipped", "moment"]
     assert kinds[-2:] == ["moment", "taught"]
-    moments = [row for row in rows if row["row"] == "moment"]
+    moments = [row for row in others if row["row"] == "moment"]
     assert moments[0]["updates"] == 0
     assert len(moments) > 5
-    assert rows[-1]["updates"] == moments[-1]["updates"] > 10
-    assert f"{moments[0]['own'][0]:.2f} to {moments[-1]['own'][0]:.2f}" in rows[-1]["said"][0]
+    assert others[-1]["updates"] == moments[-1]["updates"] > 10
+    assert f"{moments[0]['own'][0]:.2f} to {moments[-1]['own'][0]:.2f}" in others[-1]["said"][0]
 
-    keys, traces = wire.traces_of(lines[at:])
+    keys, traces = rows.traces_of(lines[at:])
     assert keys == ["alone", "lstm-before", "lstm-yours", "lstm-after"]
     assert len({trace.text for trace in traces}) == 1
     start, *_, end = parsed(iter([lines[at:]]))
     assert start["notices"][0] == texts.practised("your freshly trained LSTM")
     assert end["same"][0] == "same"
     assert "Left out: your freshly trained LSTM" in end["code"]
-    assert [entry["title"] for entry in after.summarise(keys, traces)][2] == first["title"]
+    assert [entry["title"] for entry in race_stats.summarise(keys, traces)][2] == first["title"]
 
     for key, weights in before.items():
         drafter = engine.drafter(key)
@@ -242,8 +245,8 @@ def test_what_lanes_are_called() -> None:
 
 def test_the_code_to_take_home_leaves_out_what_is_gone() -> None:
     traces = [stories.trace(name, (1,)) for name in ("", "before", "yours")]
-    code = keep.code(["alone", "lstm-before", "lstm-yours"], traces)
+    code = rerun_code.code(["alone", "lstm-before", "lstm-yours"], traces)
     assert "'lstm-before'" in code
     assert "'lstm-yours'" not in code
     assert "# Left out: your freshly trained LSTM." in code
-    compile(code.replace(keep.ARTICLE, "''"), "code", "exec")
+    compile(code.replace(rerun_code.ARTICLE, "''"), "code", "exec")

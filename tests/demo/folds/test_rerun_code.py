@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import stories
 
-from fastllm.demo import keep
+from fastllm.demo.folds.keep import rerun_code
 from fastllm.trace import DecodingConfig
 
 
@@ -20,7 +20,7 @@ def run(code: str, article: str, monkeypatch: pytest.MonkeyPatch) -> list[dict[s
         return SimpleNamespace(rounds=[], text="")
 
     monkeypatch.setattr("fastllm.generate", generate)
-    exec(code.replace(keep.ARTICLE, json.dumps(article, ensure_ascii=False)), {})
+    exec(code.replace(rerun_code.ARTICLE, json.dumps(article, ensure_ascii=False)), {})
     return calls
 
 
@@ -28,7 +28,7 @@ def test_the_code_names_lanes_and_settings(monkeypatch: pytest.MonkeyPatch) -> N
     article = 'He said: "A \\n is no line",\n{article} \u2028 \U0001f600.'
     config = DecodingConfig(gamma=7, temperature=0.5, seed=4, verification="block")
     keys, traces = stories.race(config=config, target="google/flan-t5-base")
-    calls = run(keep.code(keys, traces), article, monkeypatch)
+    calls = run(rerun_code.code(keys, traces), article, monkeypatch)
     assert [call.pop("drafter") for call in calls] == [None, "lstm-before", "lstm-after"]
     assert {call.pop("article") for call in calls} == {article}
     for call in calls:
@@ -44,8 +44,8 @@ def test_the_code_names_lanes_and_settings(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_what_is_usual_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     config = DecodingConfig(verification="token", no_repeat_ngram=4, min_new_tokens=20)
-    monkeypatch.setattr(keep.checkpoints, "read_card", lambda _: {"name": "shipped"})
+    monkeypatch.setattr(rerun_code.checkpoints, "read_card", lambda _: {"name": "shipped"})
     trace = stories.trace("lookup", (1,), config=config, target="shipped")
-    calls = run(keep.code(["lookup"], [trace]), "An article.", monkeypatch)
+    calls = run(rerun_code.code(["lookup"], [trace]), "An article.", monkeypatch)
     assert calls == [{"article": "An article.", "drafter": "lookup"}]
-    assert keep.code([], []) == ""
+    assert rerun_code.code([], []) == ""

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from fastllm import checkpoints
-from fastllm.demo import texts, trained
+from fastllm.demo import texts
+from fastllm.demo.folds.trained import trained
 
 
 @pytest.fixture

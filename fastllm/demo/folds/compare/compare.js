@@ -1,4 +1,4 @@
-/* The comparison over several articles, drawn from the rows of fastllm/demo/compare.py as they come. Like the
+/* The comparison over several articles, drawn from the rows of compare.py as they come. Like the
    live view it is the `js_on_load` of a gr.HTML whose value is a growing NDJSON text; `words` stands
    before this file. Text enters the page through textContent alone. What one takes home is made here. */
 

@@ -2,7 +2,7 @@
 
 Each article is a piece of work of its own, so that between two of them the device goes to whoever
 waits for it. What a piece measures becomes an `Evaluation`, and all estimates and intervals are
-those of `fastllm.report`.
+those of `fastllm.evaluation.report`.
 
 The rows, one JSON object a line, only ever appended to:
 
@@ -33,16 +33,18 @@ from typing import Any
 
 import gradio as gr
 
-from fastllm import metrics, report
-from fastllm.demo import articles, texts, upload, wire
+from fastllm import metrics
+from fastllm.decoding.race import Race, hardware, versions
+from fastllm.demo import articles, rows, texts, upload
 from fastllm.demo.articles import Checked
 from fastllm.demo.engine import Engine
+from fastllm.demo.jobs import Models, warmed_up
 from fastllm.demo.stage import SETTINGS, Stage, announce, paragraph, scripted
-from fastllm.demo.work import Models, warmed_up
 from fastllm.demo.worker import Lines
 from fastllm.drafters import Drafter
 from fastllm.errors import DataError
-from fastllm.evaluate import (
+from fastllm.evaluation import report
+from fastllm.evaluation.measure import (
     Agreement,
     ArticleNumbers,
     Evaluation,
@@ -52,7 +54,6 @@ from fastllm.evaluate import (
     distributions_along,
     lane_numbers,
 )
-from fastllm.race import Race, hardware, versions
 from fastllm.trace import DecodingConfig, Trace
 
 FEWEST = 5
@@ -94,7 +95,7 @@ class Measure:
 
         Where it was stopped the second is not there.
         """
-        yield wire.line({"row": "begun", "run": uuid.uuid4().hex})
+        yield rows.line({"row": "begun", "run": uuid.uuid4().hex})
         began = time.monotonic()
         race = warmed_up(
             models.target,
@@ -110,10 +111,10 @@ class Measure:
         traces = dict(zip(self.lanes, race.traces(), strict=True))
         endings = {trace.ended for trace in traces.values()}
         if "deadline" in endings:
-            yield wire.line({"row": "cut", "seconds": time.monotonic() - began})
+            yield rows.line({"row": "cut", "seconds": time.monotonic() - began})
         elif "stopped" not in endings:
             numbers = _numbers(models, race, traces, self.article)
-            yield wire.line(
+            yield rows.line(
                 {
                     "row": "measured",
                     "numbers": asdict(numbers),
@@ -166,7 +167,7 @@ class Comparison:
         Raises:
             FastLLMError: the work was refused.
         """
-        yield wire.line(self._start())
+        yield rows.line(self._start())
         so_far = _SoFar(self)
         began, used, ended = time.monotonic(), 0.0, "done"
         for index, piece in enumerate(self.pieces()):
@@ -177,17 +178,17 @@ class Comparison:
             row: Row | None = None
             given = math.ceil(min(self.seconds_each, left))
             for text in engine.lines(replace(piece, seconds=given), stop):
-                rows = [json.loads(entry) for entry in text.splitlines()]
-                if any(entry["row"] == "begun" for entry in rows):
-                    yield wire.line({"row": "begun", "article": index})
-                row = next((entry for entry in rows if entry["row"] != "begun"), row)
+                entries = [json.loads(entry) for entry in text.splitlines()]
+                if any(entry["row"] == "begun" for entry in entries):
+                    yield rows.line({"row": "begun", "article": index})
+                row = next((entry for entry in entries if entry["row"] != "begun"), row)
             if row is None:
                 ended = "stopped"
                 break
             used += row["seconds"]
             if row["row"] == "cut":
                 so_far.leave_out(index, given)
-                yield wire.line({"row": "left_out", "article": index})
+                yield rows.line({"row": "left_out", "article": index})
                 if used >= self.seconds:  # though it was the last
                     ended = "deadline"
                     break
@@ -195,9 +196,9 @@ class Comparison:
                 so_far.add(row)
                 passed = index + 1
                 remaining = (time.monotonic() - began) / passed * (len(self.articles) - passed)
-                yield wire.line(so_far.row(index, round(remaining, 1)))
+                yield rows.line(so_far.row(index, round(remaining, 1)))
             stop.wait(BREATH_SECONDS)
-        yield wire.line(so_far.end(ended))
+        yield rows.line(so_far.end(ended))
 
     def _start(self) -> Row:
         return {
@@ -354,7 +355,7 @@ def add(stage: Stage) -> None:
         view = gr.HTML(
             "",
             html_template='<div class="fl-compare"></div>',  # static: no value meets a template
-            js_on_load=scripted("compare.js", texts.COMPARE_BROWSER),
+            js_on_load=scripted("folds/compare/compare.js", texts.COMPARE_BROWSER),
             apply_default_css=False,
         )
 
@@ -472,7 +473,7 @@ def result_of(rows: Sequence[Row]) -> Row:
 def _numbers(
     models: Models, race: Race, traces: Mapping[str, Trace], article: str
 ) -> ArticleNumbers:
-    """What `fastllm.evaluate` measures of an article, of lanes that raced; no summary is known."""
+    """What the evaluation measures of an article, of lanes that raced; no summary is known."""
     target, config, alone = race.target, race.config, traces[texts.ALONE]
     encoding = target.encode(race.source_ids)
     text, p = distributions_along(target, encoding, alone.tokens, config)

@@ -33,13 +33,13 @@ from typing import Any, NamedTuple
 
 import torch
 
-from fastllm.decoding import uniforms
-from fastllm.demo import texts, wire
-from fastllm.demo.work import Models
+from fastllm.decoding.rounds import uniforms
+from fastllm.decoding.rules import Rules
+from fastllm.decoding.sampling import distribution, draw, forbid
+from fastllm.demo import rows, texts
+from fastllm.demo.jobs import Models
 from fastllm.drafters import Drafter
 from fastllm.errors import DataError
-from fastllm.rules import Rules
-from fastllm.sampling import distribution, draw, forbid
 from fastllm.targets import Encoding, Target, ends_of, resolve
 from fastllm.trace import DecodingConfig, Round
 from fastllm.vocabulary import Vocabulary
@@ -527,7 +527,7 @@ class Turn:
         begun = len(self.game.ids)
         added = "".join(pieces[begun + told.begins :]).strip()
         title = texts.title_of(self.rivals[0]) if self.rivals else ""
-        return wire.line(
+        return rows.line(
             {
                 "row": "guess",
                 "run": uuid.uuid4().hex,
@@ -575,7 +575,7 @@ class Told:
         """The likeliest tokens at that place, with probability, and whether it was written."""
         if self.best is None:
             return []
-        values, tokens = self.best.topk(min(wire.CHOICES, len(self.best)))
+        values, tokens = self.best.topk(min(rows.CHOICES, len(self.best)))
         ids = tokens.tolist()
         names = vocabulary.names(ids)
         return [

@@ -1,5 +1,5 @@
 /* You be the drafter: the text so far, what became of the last guess, and the score. Drawn from the last
-   row of fastllm/demo/guess.py, which holds all that there is to show; the next turn sends it back, for
+   row of guess.py, which holds all that there is to show; the next turn sends it back, for
    nothing of a game is kept anywhere else. The `js_on_load` of a gr.HTML; writes text only through
    textContent. */
 

@@ -1,4 +1,4 @@
-"""You be the drafter: the fold in which a visitor plays `fastllm.demo.game`.
+"""You be the drafter: the fold in which a visitor plays `fastllm.demo.folds.game.game`.
 
 Its view holds the rows of the last turn, and with them the game: the browser keeps it, and sends it
 with the next.
@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import gradio as gr
 
 from fastllm.demo import texts
-from fastllm.demo.game import MOST_TYPED, Game, Turn, key_of, rivals_of, words_of
+from fastllm.demo.folds.game.game import MOST_TYPED, Game, Turn, key_of, rivals_of, words_of
 from fastllm.demo.limits import Visits
 from fastllm.demo.stage import DEVICE_QUEUE, SETTINGS, Stage, announce, paragraph, scripted
 from fastllm.errors import DataError
@@ -34,7 +34,7 @@ def add(stage: Stage) -> None:
                 view = gr.HTML(
                     "",
                     html_template='<div class="fl-game"></div>',
-                    js_on_load=scripted("guess.js", texts.GUESS_BROWSER),
+                    js_on_load=scripted("folds/game/guess.js", texts.GUESS_BROWSER),
                     apply_default_css=False,
                     elem_id="fl-game-view",
                 )

@@ -1,4 +1,4 @@
-/* A drafter that learns in view: two curves, drawn from the rows of fastllm/demo/learn.py as they come. Like
+/* A drafter that learns in view: two curves, drawn from the rows of learn.py as they come. Like
    the live view it is the `js_on_load` of a gr.HTML whose value is a growing NDJSON text; `words` stands
    before this file. Text enters the page through textContent alone. */
 

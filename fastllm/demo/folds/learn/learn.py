@@ -1,10 +1,10 @@
 """Train 30 s, race again: a copy of the undistilled drafter learns in view, then races.
 
 It learns from the visitor's article and some of the samples; the other samples are held out. How it
-learns is `fastllm.distill.short`. What ships is only copied, and the copy is gone with the run.
+learns is `fastllm.distill.live_training`. What ships is only copied; the copy goes with the run.
 
 The rows of the training, one JSON object a line, only ever appended to; behind them come those of
-the race (`fastllm.demo.wire`):
+the race (`fastllm.demo.rows`):
 
     {"row": "lesson", "run", "title", "article", "held_out", "texts", "seconds"}
     {"row": "writing", "done"}
@@ -28,10 +28,10 @@ from typing import Any
 
 import gradio as gr
 
-from fastllm.demo import texts, wire
+from fastllm.demo import rows, texts
+from fastllm.demo.jobs import Models, race_lines, warmed_up
 from fastllm.demo.stage import DEVICE_QUEUE, Stage, announce, paragraph, scripted
-from fastllm.demo.work import Models, race_lines, warmed_up
-from fastllm.distill.short import Alignment, Moment, ShortRecipe, ShortTraining, student_of
+from fastllm.distill.live_training import Alignment, Moment, ShortRecipe, ShortTraining, student_of
 from fastllm.drafters import BOUND, NEURAL, Drafter
 from fastllm.drafters.neural import NeuralDrafter
 from fastllm.errors import SettingsError
@@ -133,7 +133,7 @@ class Lesson:
             ShortRecipe(seconds=self.training_seconds),
             stop,
         )
-        yield wire.line(
+        yield rows.line(
             {
                 "row": "lesson",
                 "run": uuid.uuid4().hex,
@@ -145,18 +145,18 @@ class Lesson:
             }
         )
         for done in training.write():
-            yield wire.line({"row": "writing", "done": done})
-        yield wire.line({"row": "written", "others": max(0, len(training.learned) - 1)})
+            yield rows.line({"row": "writing", "done": done})
+        yield rows.line({"row": "written", "others": max(0, len(training.learned) - 1)})
         reference: tuple[Alignment, Alignment] | None = None
         if isinstance(shipped, NeuralDrafter) and training.learned:
             reference = training.measure(shipped)
             own, held_out = map(_rounded, reference)
             title = texts.title_of(distilled)
-            yield wire.line({"row": "shipped", "title": title, "own": own, "held_out": held_out})
+            yield rows.line({"row": "shipped", "title": title, "own": own, "held_out": held_out})
         moments: list[Moment] = []
         for moment in training.learn():
             moments.append(moment)
-            yield wire.line(
+            yield rows.line(
                 {
                     "row": "moment",
                     "seconds": round(moment.seconds, 2),
@@ -170,7 +170,7 @@ class Lesson:
         if stop.is_set():
             return
         taught = len(moments) > 1
-        yield wire.line(
+        yield rows.line(
             {
                 "row": "taught",
                 "updates": moments[-1].updates if moments else 0,
@@ -297,7 +297,7 @@ def add(stage: Stage) -> None:
         view = gr.HTML(
             "",
             html_template='<div class="fl-learn"></div>',  # static: no value meets a template
-            js_on_load=scripted("learn.js", texts.LEARN_BROWSER),
+            js_on_load=scripted("folds/learn/learn.js", texts.LEARN_BROWSER),
             apply_default_css=False,
             elem_id="fl-learn-view",
         )

@@ -12,7 +12,7 @@ WINDOW = 5
 
 
 def summarise(lanes: Sequence[str], traces: Sequence[Trace]) -> list[dict[str, Any]]:
-    """One mapping a lane, as `fastllm.plots.race_figures` wants it.
+    """One mapping a lane, as `fastllm.evaluation.charts.race_figures` wants it.
 
     Args:
         lanes: their keys.

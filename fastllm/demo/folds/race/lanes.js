@@ -1,8 +1,8 @@
 /* The live view, first part: its frame, its lanes and their words.
 
-   `build.script` joins shared.js, lanes.js, replay.js, inspect.js, keep.js and rows.js into one function,
+   `page.script` joins shared.js, lanes.js, replay.js, inspect.js, keep.js and rows.js into one function,
    which is the `js_on_load` of a gr.HTML whose value is a growing NDJSON text (the rows of
-   fastllm/demo/wire.py); `element`, `props` and `watch` are Gradio's, `words` (every sentence) stands
+   fastllm/demo/rows.py); `element`, `props` and `watch` are Gradio's, `words` (every sentence) stands
    before these files. A race is kept as it came; the replay lives wholly here, and the same function
    plays it in a file that a visitor took home. Whatever a visitor or a model wrote enters the page
    through textContent, never as markup. All layout is written once a frame and never read in between. */

@@ -1,5 +1,5 @@
 /* How the drafters were trained: two small curves and a table of each family, drawn from the JSON of
-   fastllm/demo/trained.py. Like the live view it is the `js_on_load` of a gr.HTML, and writes text only
+   trained.py. Like the live view it is the `js_on_load` of a gr.HTML, and writes text only
    through textContent. */
 
 const page = element.querySelector(".fl-cards");
