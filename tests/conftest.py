@@ -7,8 +7,8 @@ import torch
 from transformers import GenerationConfig, T5ForConditionalGeneration
 from transformers.utils import logging
 
-from fastllm.data.tokenizer import train_tokenizer
-from fastllm.drafters.copying_start import t5_config
+from fastllm.pretrain.copying_start import t5_config
+from fastllm.pretrain.vocabulary_training import train_tokenizer
 from fastllm.targets.hub import HubTarget
 from fastllm.vocabulary import Vocabulary
 

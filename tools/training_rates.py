@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 from fastllm.distill.loop import optimizer_of
-from fastllm.distill.target import TargetRecipe, new_target
+from fastllm.pretrain.curriculum import TargetRecipe, new_target
 from fastllm.pretrain.t5_loss import t5_loss
 from fastllm.pretrain.windows import Batches, Windows
 

@@ -102,7 +102,7 @@ def write_texts(
     """Lets the target summarise a batch of articles.
 
     The target's own generation configuration holds, so these texts obey the rules that it decodes
-    with (`fastllm.rules`).
+    with (`fastllm.decoding.rules`).
 
     Args:
         target: the target.
