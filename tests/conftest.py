@@ -1,6 +1,7 @@
 """Fixtures: a tiny vocabulary and a tiny random T5, made anew for each run of the tests."""
 
 import copy
+from importlib.util import find_spec
 
 import pytest
 import torch
@@ -13,6 +14,23 @@ from fastllm.targets.hub import HubTarget
 from fastllm.vocabulary import Vocabulary
 
 logging.disable_progress_bar()
+
+NEEDED = {
+    "gradio": ("demo", "browser"),
+    "playwright": ("browser",),
+    "plotly": ("test_bench.py", "test_plots.py"),
+}
+"""Libraries, and the tests that cannot even be collected without them. A machine that is there for
+its GPU alone has none: the tests marked `gpu` need none of them."""
+
+_MISSING = [name for name in NEEDED if find_spec(name) is None]
+
+collect_ignore = sorted({path for name in _MISSING for path in NEEDED[name]})
+
+
+def pytest_report_header() -> list[str]:
+    return [f"left out, without {name}: {', '.join(NEEDED[name])}" for name in _MISSING]
+
 
 STORY = (
     "The old mill on the river burned down on Friday night, and nobody was hurt. Fire crews from "

@@ -76,6 +76,8 @@ class Rules(TorchFunctionMode):
         elif name not in PARSE:
             devices = [one for one in args if isinstance(one, torch.device)]
             assert not any(map(self._is_ours, devices)), f"{name}: a device by position"
+        if here and name == "scaled_dot_product_attention" and self.device.type == "cuda":
+            _reads(kwargs.get("attn_mask"))
         found = func(*args, **kwargs)
         return self._marked(found, tensors) if here else found
 
@@ -155,6 +157,15 @@ class Rules(TorchFunctionMode):
             return leaf.as_subclass(OnDevice)
 
         return tree_map(one, found)
+
+
+def _reads(bias: torch.Tensor | None) -> None:
+    """Fails as the memory-efficient kernel does on a bias that it takes for aligned and is not."""
+    if bias is None:
+        return
+    *rows, last = bias.stride()
+    if last == 1 and not any(stride % 8 for stride in rows) and bias.data_ptr() % 16:
+        raise RuntimeError("CUDA error: misaligned address")
 
 
 def _copied(tensor: torch.Tensor, memo: dict[int, Any]) -> torch.Tensor:

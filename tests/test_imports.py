@@ -13,12 +13,13 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "fastllm"
 
 # What each room may import of fastllm; "targets." means the modules inside, "targets" the contract.
-BASE = {"errors", "trace"}
+BASE = {"errors", "trace", "devices"}
 LOOPS = BASE | {"decoding", "decoding.", "targets", "drafters"}
 READERS = LOOPS | {"metrics", "vocabulary", "checkpoints", "data."}
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "paths": set(),
+    "devices": set(),
     "trace": {"errors"},
     "metrics": BASE,
     "vocabulary": BASE,

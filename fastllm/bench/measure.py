@@ -26,6 +26,7 @@ from fastllm.errors import DataError
 from fastllm.evaluation.measure import ALONE, Say, agreement, distributions_along
 from fastllm.targets import Encoding, TargetSession, ends_of, resolve
 from fastllm.targets.hub import HubTarget
+from fastllm.targets.static import bucket
 from fastllm.trace import DecodingConfig, Round
 
 BASELINES = (GENERATE, ASSISTED, LOOKUP)
@@ -216,7 +217,7 @@ def measure(
     began = told = time.monotonic()
     try:
         say(f"warm-up: {len(lanes)} lanes, off the clock")
-        track.warm_up(lanes, sources[0], settings)
+        track.warm_up(lanes, sources, settings)
         gc.collect()
         gc.freeze()  # what is there stays: the collector need not look through it while clocks run
         began = told = time.monotonic()
@@ -287,18 +288,26 @@ class _Track:
     def warm_up(
         self,
         lanes: Sequence[Lane],
-        source: tuple[str, list[int]],
+        sources: Sequence[tuple[str, list[int]]],
         settings: Sequence[DecodingConfig],
     ) -> None:
-        """Runs each lane once a temperature, with the longest drafts only."""
+        """Runs each lane once a temperature, on a CPU with the longest drafts only.
+
+        On CUDA with all drafts, on one article for each of the sizes that graphs are captured for:
+        what is done for the first time costs many times what it costs later.
+        """
         longest = max((lane.gamma or 0 for lane in lanes), default=0)
-        encoding = self._encode(source[1])
-        for setting in settings:
-            for lane in lanes:
-                if lane.gamma in (None, longest):
-                    self._run(lane, source[1], encoding, setting)
-        for meter in self.meters.values():
-            meter.warm_up(encoding)
+        chosen = [sources[0][1]]
+        if self._target.device.type == "cuda":
+            chosen = list({bucket(len(ids)): ids for _, ids in sources}.values())
+        for ids in chosen:
+            encoding = self._encode(ids)
+            for setting in settings:
+                for lane in lanes:
+                    if lane.gamma in (None, longest) or self._target.device.type == "cuda":
+                        self._run(lane, ids, encoding, setting)
+            for meter in self.meters.values():
+                meter.warm_up(encoding)
 
     def article(
         self,

@@ -127,7 +127,12 @@ def random_drafter(name_or_path: str, target: HubTarget) -> Drafter:
     family = drafter_class("t5")
     network = _random_model(config, target.device, target.model.dtype)
     sizes = family.SETTINGS(
-        config.vocab_size, config.d_model, config.num_heads, config.num_layers, config.d_ff
+        config.vocab_size,
+        config.d_model,
+        config.num_heads,
+        config.num_layers,
+        config.d_ff,
+        head_width=config.d_kv,
     )
     drafter: Drafter = family(family.MODEL(network).eval(), sizes, _short(name_or_path), "")
     return drafter

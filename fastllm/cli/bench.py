@@ -16,7 +16,7 @@ from fastllm.cli.options import (
     number_list,
     whole_number_list,
 )
-from fastllm.cli.output import put, say
+from fastllm.cli.output import charts, put, say
 from fastllm.errors import SettingsError
 
 BENCH_GAMMAS = (2, 5, 8)
@@ -147,16 +147,18 @@ def bench(options: argparse.Namespace) -> int:
     text = report.markdown(summary)
     print(text)
     if options.out:
-        plots = import_module("fastllm.evaluation.charts")
-        page = plots.document(
-            report.heading(summary),
-            report.preamble(summary),
-            plots.bench_charts(summary),
-            report.sections(summary),
-        )
         tree = json.dumps(report.to_json(done, summary), indent=1)
-        for suffix, content in (("json", tree + "\n"), ("md", text + "\n"), ("html", page)):
+        for suffix, content in (("json", tree + "\n"), ("md", text + "\n")):
             put(Path(options.out) / f"bench.{suffix}", content)
+        plots = charts()
+        if plots is not None:
+            page = plots.document(
+                report.heading(summary),
+                report.preamble(summary),
+                plots.bench_charts(summary),
+                report.sections(summary),
+            )
+            put(Path(options.out) / "bench.html", page)
         say(f"the report is in {options.out}")
     if summary["articles"] < summary["asked"]:
         return 130

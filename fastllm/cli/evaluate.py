@@ -17,7 +17,7 @@ from fastllm.cli.options import (
     number_list,
     whole_number_list,
 )
-from fastllm.cli.output import put, say
+from fastllm.cli.output import charts, put, say
 from fastllm.errors import SettingsError
 from fastllm.trace import DecodingConfig, config_defaults
 
@@ -140,7 +140,8 @@ def evaluate(options: argparse.Namespace) -> int:
         )
         tree = {"data": Path(options.data).name, **report.to_json(result)}
         shown.append(report.markdown(tree))
-        page = import_module("fastllm.evaluation.charts").page(tree) if options.out else ""
+        plots = charts() if options.out else None
+        page = "" if plots is None else plots.page(tree)
         _report(options, tree, shown[0], page)
         if result.interrupted:
             return 130

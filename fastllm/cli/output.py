@@ -4,6 +4,7 @@ import os
 import sys
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from fastllm.errors import SettingsError
 
@@ -40,6 +41,17 @@ def require_writable_report(out: str | None, file: str | None) -> None:
         raise SettingsError(f"--json {file}: it cannot be written. Name a file of your own.")
     for folder in folders:
         import_module("fastllm.distill.folders").require_writable(folder)
+
+
+def charts() -> Any:
+    """What draws the charts; None, and a word of it, where plotly is not installed."""
+    try:
+        return import_module("fastllm.evaluation.charts")
+    except ModuleNotFoundError as error:
+        if error.name != "plotly":
+            raise
+        say("plotly is not installed: the charts and the HTML page are left out")
+        return None
 
 
 def say(line: str) -> None:

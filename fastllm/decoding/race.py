@@ -102,6 +102,8 @@ class Race:
 
     def __iter__(self) -> Iterator[RaceStep]:
         began = time.monotonic()
+        if self.target.device.type == "cuda":
+            self._warm_up()
         encoding = self.target.encode(self.source_ids)
         self.encode_seconds = encoding.seconds
         for drafter in self._drafters:
@@ -132,6 +134,23 @@ class Race:
                 lane.done.append(entry)
                 lane.clock += entry.total_seconds
                 yield RaceStep(self._lanes.index(lane), entry, lane.clock)
+
+    def _warm_up(self) -> None:
+        """Encodes the article and makes a round in each lane, on nobody's clock.
+
+        On CUDA whatever is done for the first time with an article of about this length costs many
+        times what it costs later: kernels are loaded, calls are captured as graphs.
+        """
+        encoding = self.target.encode(self.source_ids)
+        ends: Any = {"start_id": self.target.start_id, "end_id": ends_of(self.target)}
+        for drafter in self._drafters:
+            session = self.target.begin(encoding)
+            if drafter is None:
+                rounds = autoregress(session, self.config, statistics=False, **ends)
+            else:
+                drafting = drafter.begin(encoding)
+                rounds = speculate(session, drafting, self.config, statistics=False, **ends)
+            next(rounds)
 
     def traces(self) -> list[Trace]:
         """The record of each lane so far, in the order of the drafters."""

@@ -33,6 +33,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from fastllm.checkpoints import replace_folder
+from fastllm.devices import prepare
 from fastllm.distill.folders import differences, has_save, require_run
 from fastllm.errors import CheckpointError, SettingsError, TrainingError
 
@@ -193,6 +194,7 @@ def fit(
     accelerator = accelerator or processes(None if torch.cuda.is_available() else "cpu")
     main = accelerator.is_main_process
     device = accelerator.device
+    prepare(device)
     model.to(device)
     optimizer = optimizer_of(model, schedule.learning_rate, weight_decay)
     if schedule.seconds and accelerator.num_processes > 1:

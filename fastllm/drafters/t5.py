@@ -16,8 +16,9 @@ from typing import Any, ClassVar, NamedTuple, Self
 import torch
 from torch import nn
 from torch.nn import functional
-from transformers import GenerationConfig, T5ForConditionalGeneration
+from transformers import GenerationConfig, T5Config, T5ForConditionalGeneration
 
+from fastllm.devices import aligned
 from fastllm.drafters.neural import NeuralDrafter, NeuralSession, OneText, Weights, weights_of
 from fastllm.errors import CheckpointError, SettingsError
 from fastllm.pretrain.copying_start import begin_like, start_copying, t5_config
@@ -34,10 +35,12 @@ class T5Settings:
     Attributes:
         vocabulary_size: V, how many ids the target knows.
         width: d_model.
-        heads: attention heads of width / heads each.
+        heads: attention heads.
         layers: of the encoder and of the decoder: `generate` of transformers wants equal numbers.
         feed_forward: width of the feed-forward layers.
         start_id: the token before every text.
+        head_width: of each head, as in FLAN-T5-small, whose six heads are wider together than the
+            model; 0 is width / heads.
     """
 
     vocabulary_size: int
@@ -46,12 +49,15 @@ class T5Settings:
     layers: int = 1
     feed_forward: int = 512
     start_id: int = 0
+    head_width: int = 0
 
     def __post_init__(self) -> None:
         sizes = (self.vocabulary_size, self.width, self.heads, self.layers, self.feed_forward)
-        if min(sizes) < 1 or self.width % self.heads:
+        divides = self.head_width or not self.width % max(1, self.heads)
+        if min(sizes) < 1 or self.head_width < 0 or not divides:
             raise SettingsError(
-                f"{self}: every size must be above 0, and the width divisible by the heads."
+                f"{self}: every size must be above 0, and the width divisible by the heads unless "
+                "head_width is given."
             )
 
 
@@ -140,6 +146,7 @@ class T5Model(nn.Module):
                 sizes.feed_forward,
                 start_id=sizes.start_id,
             )
+            config.d_kv = sizes.head_width or config.d_kv
             sizes = T5ForConditionalGeneration(config)
         self.network = sizes
 
@@ -179,7 +186,7 @@ class T5Model(nn.Module):
         mask = None
         if not real.all():
             mask = torch.zeros(real.shape, dtype=states.dtype, device=states.device)
-            mask = mask.masked_fill(~real, float("-inf"))[:, None, None]
+            mask = aligned(mask.masked_fill(~real, float("-inf"))[:, None, None])
         first = blocks[0].layer[0].SelfAttention
         farthest = self.network.config.relative_attention_max_distance
         last_row = first.compute_bias(farthest + 1, farthest + 1)[0, :, -1]
@@ -327,6 +334,7 @@ class T5Drafter(NeuralDrafter[T5Settings]):
             config.num_decoder_layers,
             config.d_ff,
             config.decoder_start_token_id,
+            _head_width(config),
         )
         name = own.get("name") or str(folder).rstrip("/").rsplit("/", 1)[-1]
         drafter = cls(T5Model(network.to(device or "cpu")).eval(), settings, name, fingerprint)
@@ -409,6 +417,12 @@ class T5Drafter(NeuralDrafter[T5Settings]):
                         module.layer_idx = place
         settings = replace(self.settings, layers=layers)
         return T5Drafter(T5Model(network).eval(), settings, self.name, self.vocabulary)
+
+
+def _head_width(config: T5Config) -> int:
+    """What `T5Settings.head_width` is for a network of this configuration."""
+    usual = config.d_kv * config.num_heads == config.d_model
+    return 0 if usual else int(config.d_kv)
 
 
 def _spread(count: int, kept: int) -> list[int]:
@@ -502,12 +516,12 @@ def _bias(memory: T5Memory, cache: _Cache, length: int, total: int) -> torch.Ten
     """Biases of tokens `length` to `total` towards all up to themselves, (1, heads, T, total)."""
     room = cache.near.shape[-1]
     if total == length + 1:
-        return cache.near[None, :, :, room - total :]
+        return aligned(cache.near[None, :, :, room - total :])
     places = torch.arange(total, device=cache.near.device)
     back = places[length:, None] - places
     farthest = memory.biases.shape[1] - 1
     biases = memory.biases[:, back.clamp(0, farthest)]
-    return biases.masked_fill(back < 0, float("-inf"))[None]
+    return aligned(biases.masked_fill(back < 0, float("-inf"))[None])
 
 
 def _heads(rows: torch.Tensor, width: int) -> torch.Tensor:

@@ -12,11 +12,11 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any, cast
 
 import torch
-from rouge_score.rouge_scorer import RougeScorer
 
 from fastllm import metrics
 from fastllm.data.articles import Article, read_articles, split_sentences
@@ -24,7 +24,7 @@ from fastllm.decoding.race import Race, hardware, versions
 from fastllm.decoding.rules import Rules
 from fastllm.decoding.sampling import distribution, forbid
 from fastllm.drafters import Drafter
-from fastllm.errors import DataError
+from fastllm.errors import DataError, SettingsError
 from fastllm.targets import Encoding, Target, ends_of, resolve
 from fastllm.targets.hub import HubTarget, notice
 from fastllm.trace import DecodingConfig, Trace
@@ -244,7 +244,7 @@ def evaluate(
     settings = [replace(config, temperature=t) for t in every_temperature]
     for gamma in every_gamma:
         replace(config, gamma=gamma)  # refused now, not after an hour
-    scorer = RougeScorer(list(ROUGE), use_stemmer=True)
+    scorer = _scorer()
     rows: dict[float, list[ArticleNumbers]] = {t: [] for t in every_temperature}
     began = told = time.monotonic()
     try:
@@ -380,7 +380,7 @@ def _measure(
     config: DecodingConfig,
     gammas: Sequence[int],
     turn: int,
-    scorer: RougeScorer,
+    scorer: Any,
 ) -> ArticleNumbers:
     reader = cast(Target, _Encoded(target, encoding))
     alone = _race(reader, {ALONE: None}, article.text, config)[ALONE]
@@ -416,7 +416,7 @@ def _race(
     return dict(zip(lanes, race.traces(), strict=True))
 
 
-def _text_numbers(article: Article, alone: Trace, seed: int, scorer: RougeScorer) -> TextNumbers:
+def _text_numbers(article: Article, alone: Trace, seed: int, scorer: Any) -> TextNumbers:
     written = metrics.words(alone.text)
     ids = ",".join(map(str, alone.tokens))
     return TextNumbers(
@@ -451,8 +451,20 @@ def lane_numbers(trace: Trace, alone: Trace) -> LaneNumbers:
     )
 
 
+def _scorer() -> Any:
+    """What computes ROUGE; imported when texts are scored, since other measurements do not."""
+    try:
+        scorers = import_module("rouge_score.rouge_scorer")
+    except ModuleNotFoundError as error:
+        raise SettingsError(
+            f"texts are compared by ROUGE, and {error.name} is not installed: "
+            "`pip install rouge-score`."
+        ) from error
+    return scorers.RougeScorer(list(ROUGE), use_stemmer=True)
+
+
 def _rouge(
-    scorer: RougeScorer, article: Article, text: str, seed: int
+    scorer: Any, article: Article, text: str, seed: int
 ) -> dict[str, dict[str, float]]:
     """F1 of the target's text, of the first two sentences, and of two random ones."""
     if not article.summary:

@@ -19,6 +19,7 @@ from transformers import AutoConfig, AutoModelForSeq2SeqLM, BitsAndBytesConfig
 from transformers.cache_utils import DynamicCache, EncoderDecoderCache
 from transformers.modeling_outputs import BaseModelOutput
 
+from fastllm.devices import prepare
 from fastllm.errors import CheckpointError, FastLLMWarning, SettingsError
 from fastllm.targets import Encoding, TargetSession
 from fastllm.targets.folder import read_json, require_weights
@@ -68,6 +69,7 @@ class HubTarget:
         self.prefix = prefix
         self.source_length = source_length
         self.device = entry_device(model)
+        prepare(self.device)
         self.start_id = _tokens(model, "decoder_start_token_id", name)[0]
         self.end_ids = _tokens(model, "eos_token_id", name)
         self.end_id = self.end_ids[0]

@@ -23,6 +23,7 @@ import torch
 from torch.nn import functional
 from transformers import T5ForConditionalGeneration
 
+from fastllm.devices import aligned, prepare
 from fastllm.errors import SettingsError
 from fastllm.targets.graphs import Capturing, Graphs
 
@@ -32,7 +33,7 @@ _ROOM = 128
 _ROOM_ON_CUDA = 256
 """The same there, where more room costs the graphs: the longest text that is usually asked for."""
 
-_USUAL_ROOM = (64, 128)
+_USUAL_ROOM = (64, 128, 256)
 """How many places the graphs attend to that are made ahead; a longer text makes its own."""
 
 _ROWS = 16
@@ -140,6 +141,7 @@ class StaticDecoder:
         blocks = model.decoder.block
         self.embedding = model.decoder.embed_tokens.weight
         self.device: torch.device = self.embedding.device
+        prepare(self.device)
         self.dtype: torch.dtype = self.embedding.dtype
         self._heads = int(config.num_heads)
         self._width = int(config.d_kv)
@@ -194,7 +196,7 @@ class StaticDecoder:
     def _lend(self, crossing: Crossing) -> tuple["_Buffers", list["_Buffers"]]:
         """Buffers for a session, and the list to which they are to go back."""
         # Graphs read an article from a place of their own, of a few sizes.
-        sources = 0 if self._capturing is None else _power(crossing.keys.shape[3])
+        sources = 0 if self._capturing is None else bucket(crossing.keys.shape[3])
         free = self._pool.setdefault(sources, [])
         try:
             return free.pop(), free
@@ -215,12 +217,13 @@ class StaticDecoder:
             table = self._far(torch.arange(rows, device=self.device)[:, None] - columns)
             if count <= _ROWS:
                 self._tables[room] = table
-        return table[:, :, :count, room - length : room + count]
+        return aligned(table[:, :, :count, room - length : room + count])
 
     def _far(self, back: torch.Tensor) -> torch.Tensor:
         """The biases towards tokens `back` places back, (T, S) to (1, heads, T, S)."""
         ahead = self._biases.shape[1] - 1
-        return self._biases[:, back.clamp(max=ahead - 1).masked_fill(back < 0, ahead)][None]
+        rows = self._biases[:, back.clamp(max=ahead - 1).masked_fill(back < 0, ahead)]
+        return rows.contiguous()[None]
 
     def _run(self, ids: torch.Tensor, place: "_Place") -> torch.Tensor:
         """One call: the logits (T, V) behind the tokens `ids` (T,)."""
@@ -604,6 +607,11 @@ def _can_pack() -> bool:
     return bool(torch.backends.mkldnn.enabled) and all(
         hasattr(torch.ops.mkldnn, name) for name in names
     )
+
+
+def bucket(count: int) -> int:
+    """Articles of up to so many tokens share the graphs of one of `count` tokens."""
+    return _power(count)
 
 
 def _power(count: int) -> int:
