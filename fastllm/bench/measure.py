@@ -26,7 +26,7 @@ from fastllm.errors import DataError
 from fastllm.evaluation.measure import ALONE, Say, agreement, distributions_along
 from fastllm.targets import Encoding, TargetSession, ends_of, resolve
 from fastllm.targets.hub import HubTarget
-from fastllm.targets.static import bucket
+from fastllm.targets.t5_decoder import bucket
 from fastllm.trace import DecodingConfig, Round
 
 BASELINES = (GENERATE, ASSISTED, LOOKUP)

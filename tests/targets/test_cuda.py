@@ -22,7 +22,7 @@ from fastllm.drafters.shared import SharedDrafter
 from fastllm.drafters.t5 import T5Drafter, T5Model, T5Settings
 from fastllm.targets import Encoding, resolve, static
 from fastllm.targets.hub import HubSession, HubTarget
-from fastllm.targets.static import StaticDecoder
+from fastllm.targets.t5_decoder import StaticDecoder
 from fastllm.trace import DecodingConfig
 from fastllm.vocabulary import Vocabulary
 
