@@ -39,7 +39,7 @@ _USUAL_ROOM = (64, 128, 256)
 _ROWS = 16
 """Calls of up to so many tokens find their position biases ready, and are graphs on CUDA."""
 
-GRAPHS = not os.environ.get("SPACES_ZERO_GPU")
+GRAPHS = not os.environ.get("SPACES_ZERO_GPU") and os.environ.get("FASTLLM_GRAPHS") != "0"
 """Whether calls are captured: not where a GPU is lent (ZeroGPU), to a process that is soon gone."""
 
 _USUAL = range(1, 10)
