@@ -16,9 +16,9 @@ from fastllm.vocabulary import Vocabulary
 logging.disable_progress_bar()
 
 NEEDED = {
-    "gradio": ("demo", "browser"),
+    "gradio": ("demo", "browser", "tools"),
     "playwright": ("browser",),
-    "plotly": ("test_bench.py", "test_plots.py"),
+    "plotly": ("bench/test_bench.py", "evaluation/test_charts.py"),
 }
 """Libraries, and the tests that cannot even be collected without them. A machine that is there for
 its GPU alone has none: the tests marked `gpu` need none of them."""

@@ -130,6 +130,8 @@ def pseudo(options: argparse.Namespace) -> None:
     try:
         if options.dry_run:
             work.say(_estimate(options, None))
+        # What is learned from these texts is what the target decodes: no TF32 in their arithmetic.
+        torch.set_float32_matmul_precision("highest")
         target = load_teacher(options, work)
         for split in ("validation", "train"):
             count = article_count(options, work, 2 * batch)
@@ -209,10 +211,10 @@ def _scaled_target(recipe: TargetRecipe, options: argparse.Namespace) -> TargetR
         stages.append(
             replace(
                 stage,
-                updates=updates,
                 warmup=warmup,
                 cooldown=cooldown,
                 seconds=0.0 if options.dry_run else stage.seconds * options.scale,
+                updates=stage.updates if stage.seconds and not options.dry_run else updates,
             )
         )
     articles = max(16, round(recipe.articles * options.scale))

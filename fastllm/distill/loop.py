@@ -70,9 +70,10 @@ class Schedule:
         updates: optimizer updates in all; the most there can be where `seconds` are given.
         learning_rate: the constant rate.
         warmup: updates over which the rate rises linearly from 0.
-        cooldown: updates at the end over which it falls linearly to a twentieth.
-        seconds: train for so long, on a machine that is there for a while; the rate falls in the
-            last fifth. 0 goes by updates alone.
+        cooldown: updates (where `seconds` are given, seconds) at the end over which it falls
+            linearly to a twentieth.
+        seconds: train for so long, on a machine that is there for a while. 0 goes by updates
+            alone.
     """
 
     updates: int
@@ -92,10 +93,10 @@ class Schedule:
                 f"warmup={self.warmup}, cooldown={self.cooldown}: neither may be negative, "
                 f"and the cool-down must fit into the {self.updates} updates."
             )
-        if not 0 <= self.seconds < math.inf or (self.seconds and self.cooldown):
+        if not 0 <= self.seconds < math.inf or (self.seconds and self.cooldown > self.seconds):
             raise SettingsError(
                 f"seconds={self.seconds}, cooldown={self.cooldown}: give seconds of at least 0, "
-                "and no cool-down beside them (it is their last fifth)."
+                "and a cool-down that fits into them."
             )
 
     def rate(self, step: int, elapsed: float = 0.0) -> float:
@@ -103,7 +104,7 @@ class Schedule:
         rising = min(1.0, (step + 1) / max(1, self.warmup))
         left = (self.updates - step) / max(1, self.cooldown)
         if self.seconds:
-            left = (self.seconds - elapsed) / (self.seconds / 5)
+            left = (self.seconds - elapsed) / max(1, self.cooldown)
         return self.learning_rate * rising * max(0.05, min(1.0, left))
 
     def done(self, step: int, elapsed: float = 0.0) -> bool:

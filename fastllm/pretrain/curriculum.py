@@ -39,10 +39,10 @@ class Stage:
         updates: optimizer updates; the most there can be where `seconds` are given.
         learning_rate: the constant rate.
         warmup: updates of rising rate.
-        cooldown: updates of falling rate at the end.
+        cooldown: updates (where `seconds` are given, seconds) of falling rate at the end.
         batch: windows an update.
         seconds: how long the stage takes, for a machine that is there for a while; 0 goes by
-            updates alone. The rate falls in their last fifth.
+            updates alone.
     """
 
     name: str

@@ -41,10 +41,17 @@ def t5_loss(
     return F.cross_entropy(logits.flatten(0, 1).float(), text.flatten(), ignore_index=IGNORED)
 
 
+def _embedded(model: T5ForConditionalGeneration, ids: torch.Tensor) -> torch.Tensor:
+    """Under autocast in half precision from the start, as T5 itself was trained."""
+    hidden = F.embedding(ids, model.shared.weight)
+    kind = ids.device.type
+    return hidden.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else hidden
+
+
 def _encode(
     model: T5ForConditionalGeneration, source: torch.Tensor, seen: torch.Tensor | None
 ) -> torch.Tensor:
-    hidden = F.embedding(source, model.shared.weight)
+    hidden = _embedded(model, source)
     length = source.shape[1]
     bias = model.encoder.block[0].layer[0].SelfAttention.compute_bias(length, length)
     if seen is not None:
@@ -62,7 +69,7 @@ def _decode(
     encoded: torch.Tensor,
     seen: torch.Tensor | None,
 ) -> torch.Tensor:
-    hidden = F.embedding(before, model.shared.weight)
+    hidden = _embedded(model, before)
     length = before.shape[1]
     bias = model.decoder.block[0].layer[0].SelfAttention.compute_bias(length, length)
     later = torch.ones(length, length, dtype=torch.bool, device=before.device).triu(1)
