@@ -13,9 +13,9 @@ os.environ.setdefault("GRADIO_ANALYTICS_CACHE_FREQUENCY", "1000000")
 if os.environ.get("SPACES_ZERO_GPU"):
     import spaces  # noqa: F401  (has to come before anything that touches CUDA)
 
-from fastllm.demo.build import build, launch_options
 from fastllm.demo.engine import LocalEngine
 from fastllm.demo.limits import Models, read_limits, read_models, titled_drafters
+from fastllm.demo.page import build, launch_options
 from fastllm.errors import FastLLMError
 
 

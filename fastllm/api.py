@@ -1,7 +1,7 @@
 """The two calls that most people need: `generate`, and `stream` while the text grows.
 
 Both write one text with one drafter, or with the target alone. Several at once, each on its own
-clock, is what `fastllm.race` is for.
+clock, is what `fastllm.decoding.race` is for.
 
 What is named is loaded once: the two targets and eight drafters named last are kept, and a folder
 whose `config.json` was written anew is read anew. `forget` lets go of all of them.
@@ -17,9 +17,9 @@ from typing import Any, Literal, Protocol
 import torch
 
 from fastllm.checkpoints import SHIPPED, TARGET, default_drafter, load_drafter, load_target
+from fastllm.decoding.race import Race
 from fastllm.drafters import Drafter
 from fastllm.errors import DataError, SettingsError
-from fastllm.race import Race
 from fastllm.targets import Target
 from fastllm.trace import DecodingConfig, Round, Trace
 from fastllm.vocabulary import Detokenizer

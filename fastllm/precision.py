@@ -19,13 +19,14 @@ from typing import Any
 import torch
 from transformers.utils.logging import disable_progress_bar
 
+from fastllm import paths
 from fastllm.checkpoints import load_target
 from fastllm.data.articles import Article, read_articles, read_text
 from fastllm.decoding import autoregress
+from fastllm.decoding.race import hardware, versions
+from fastllm.decoding.rules import Rules
+from fastllm.decoding.sampling import forbid
 from fastllm.errors import DataError, SettingsError, VocabularyError
-from fastllm.race import hardware, versions
-from fastllm.rules import Rules
-from fastllm.sampling import forbid
 from fastllm.targets import Target, TargetSession, ends_of, resolve
 from fastllm.targets.hub import PRECISIONS
 from fastllm.trace import DecodingConfig, config_defaults
@@ -33,7 +34,7 @@ from fastllm.trace import DecodingConfig, config_defaults
 REFERENCE = "fp32"
 """What the others are compared with."""
 
-SAMPLES = Path(__file__).resolve().parent.parent / "assets" / "articles"
+SAMPLES = paths.ARTICLES
 """The articles that the command takes where none are named."""
 
 SETTINGS = ("max_new_tokens", "no_repeat_ngram", "min_new_tokens")

@@ -20,7 +20,7 @@ Alternative = tuple[int, Probability]
 RoundKind = Literal["plain", "speculative"]
 Ending = Literal["end_of_text", "length", "stopped", "deadline"]
 Verification = Literal["token", "block", "lenient"]
-"""The rules that accept or refuse drafted tokens (`fastllm.sampling.verify`)."""
+"""The rules that accept or refuse drafted tokens (`fastllm.decoding.sampling.verify`)."""
 LenienceForm = Literal["linear", "square", "exponent"]
 """What lenient verification puts in the place of p: p / eps, p / eps^2, p^eps."""
 DraftLength = Literal["fixed", "adaptive"]
@@ -57,7 +57,7 @@ class DecodingConfig:
         min_new_tokens: the end token does not come before so many others; 0 is off, None what the
             target's own generation configuration says.
 
-    These last two are rules of the target's text: `fastllm.rules` applies them, and
+    These last two are rules of the target's text: `fastllm.decoding.rules` applies them, and
     `fastllm.targets.resolve` puts the target's own numbers in the place of None.
 
     Raises:

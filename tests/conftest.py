@@ -8,17 +8,17 @@ import torch
 from transformers import GenerationConfig, T5ForConditionalGeneration
 from transformers.utils import logging
 
-from fastllm.data.tokenizer import train_tokenizer
-from fastllm.drafters.copying_start import t5_config
+from fastllm.pretrain.copying_start import t5_config
+from fastllm.pretrain.vocabulary_training import train_tokenizer
 from fastllm.targets.hub import HubTarget
 from fastllm.vocabulary import Vocabulary
 
 logging.disable_progress_bar()
 
 NEEDED = {
-    "gradio": ("demo", "browser"),
+    "gradio": ("demo", "browser", "tools"),
     "playwright": ("browser",),
-    "plotly": ("test_bench.py", "test_plots.py"),
+    "plotly": ("bench/test_bench.py", "evaluation/test_charts.py"),
 }
 """Libraries, and the tests that cannot even be collected without them. A machine that is there for
 its GPU alone has none: the tests marked `gpu` need none of them."""

@@ -1,6 +1,6 @@
 """An evaluation made by hand: two articles, numbers that can be followed with a pencil."""
 
-from fastllm.evaluate import (
+from fastllm.evaluation.measure import (
     Agreement,
     ArticleNumbers,
     Evaluation,

@@ -12,7 +12,7 @@ from functools import cache
 
 import torch
 
-from fastllm.sampling import DenseProposal, Draft, OneHotProposal, distribution, draw
+from fastllm.decoding.sampling import DenseProposal, Draft, OneHotProposal, distribution, draw
 from fastllm.targets import Encoding
 from fastllm.trace import DecodingConfig
 from fastllm.vocabulary import Encoded

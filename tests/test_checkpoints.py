@@ -12,9 +12,9 @@ from transformers import T5ForConditionalGeneration
 from fastllm import checkpoints
 from fastllm.checkpoints import SHIPPED, load_drafter, load_target, shipped_drafters
 from fastllm.drafters import drafter_class
-from fastllm.drafters.copying_start import t5_config
 from fastllm.drafters.ngram import Counts, NgramDrafter
 from fastllm.errors import CheckpointError, SettingsError
+from fastllm.pretrain.copying_start import t5_config
 from fastllm.vocabulary import Vocabulary
 
 Harm = Callable[[Path], object]

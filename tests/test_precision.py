@@ -14,9 +14,9 @@ from transformers.utils.logging import enable_progress_bar
 
 from fastllm import precision
 from fastllm.data.articles import Article
+from fastllm.decoding.race import Race
 from fastllm.errors import DataError, SettingsError, VocabularyError
 from fastllm.precision import LOWER, compare, table
-from fastllm.race import Race
 from fastllm.targets.hub import HubTarget
 from fastllm.trace import DecodingConfig
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from fastllm.__main__ import build_parser
+from fastllm.cli.main import build_parser
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from fastllm.checkpoints import SHIPPED, load_drafter, load_target, read_card, shipped_drafters
-from fastllm.race import Race
+from fastllm.decoding.race import Race
 from fastllm.targets.hub import HubTarget
 from fastllm.trace import DecodingConfig
 

@@ -1,12 +1,12 @@
 import json
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from fakes import FakeTarget, RuleDrafter, random_rule
 
+from fastllm import paths
+from fastllm.decoding.race import Race
 from fastllm.errors import DataError, SettingsError
-from fastllm.race import Race
 from fastllm.trace import DecodingConfig, Judged, Round, Trace, config_defaults
 
 
@@ -38,7 +38,7 @@ def test_a_trace_survives_json(settings: dict[str, float]) -> None:
 
 
 def test_the_recorded_race_is_readable() -> None:
-    path = Path(__file__).resolve().parent.parent / "assets" / "recorded" / "race.json"
+    path = paths.RECORDED / "race.json"
     for tree in json.loads(path.read_text(encoding="utf-8"))["traces"]:
         trace = Trace.from_json(tree)
         assert trace.rounds

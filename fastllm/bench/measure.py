@@ -18,15 +18,15 @@ import torch
 
 from fastllm.bench.baselines import ASSISTED, GENERATE, LOOKUP, generate
 from fastllm.decoding import autoregress, speculate
+from fastllm.decoding.race import hardware, require_same_vocabulary, versions
+from fastllm.decoding.sampling import Draft
 from fastllm.drafters import Drafter, DrafterSession
 from fastllm.drafters.cost import Cost, CostMeter
 from fastllm.errors import DataError
-from fastllm.evaluate import ALONE, Say, agreement, distributions_along
-from fastllm.race import hardware, require_same_vocabulary, versions
-from fastllm.sampling import Draft
+from fastllm.evaluation.measure import ALONE, Say, agreement, distributions_along
 from fastllm.targets import Encoding, TargetSession, ends_of, resolve
 from fastllm.targets.hub import HubTarget
-from fastllm.targets.static import bucket
+from fastllm.targets.t5_decoder import bucket
 from fastllm.trace import DecodingConfig, Round
 
 BASELINES = (GENERATE, ASSISTED, LOOKUP)

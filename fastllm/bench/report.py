@@ -1,7 +1,7 @@
 """A run of the benchmark as numbers, JSON and Markdown tables.
 
 Every number is the median over articles, with the quartiles beside it; ratios are taken article by
-article. `fastllm.plots` draws the same numbers.
+article. `fastllm.evaluation.charts` draws the same numbers.
 
 The prediction. Where a call of the target that reads n tokens takes s(n), a drafted token costs
 c = (drafter's seconds a drafted token) / s(1), and a round of a lane that drafts k tokens takes
@@ -25,11 +25,12 @@ from typing import Any
 
 import numpy as np
 
-from fastllm import metrics, tables
+from fastllm import metrics
 from fastllm.bench.baselines import ASSISTED, GENERATE, LABELS
 from fastllm.bench.measure import BASELINES, ArticleRuns, Bench, Lane, Run
-from fastllm.evaluate import ALONE
-from fastllm.report import (
+from fastllm.evaluation import tables
+from fastllm.evaluation.measure import ALONE
+from fastllm.evaluation.report import (
     capital,
     lane_label,
     ordered,
@@ -40,7 +41,7 @@ from fastllm.report import (
     shared_settings,
     shared_words,
 )
-from fastllm.tables import Section, Table
+from fastllm.evaluation.tables import Section, Table
 
 Spread = dict[str, float]
 """median, low and high: the median over articles, and its quartiles."""

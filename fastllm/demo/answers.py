@@ -11,8 +11,9 @@ from typing import Any
 import gradio as gr
 from gradio.events import api
 
-from fastllm.demo import compare, texts, wire
+from fastllm.demo import rows, texts
 from fastllm.demo.articles import check_all
+from fastllm.demo.folds.compare import compare
 from fastllm.demo.stage import DEVICE_QUEUE, Stage
 from fastllm.demo.worker import Lines
 from fastllm.trace import DecodingConfig
@@ -49,7 +50,7 @@ def add(stage: Stage) -> None:
             text = so_far
             yield None
         with stage.said():
-            yield wire.result_of(text)
+            yield rows.result_of(text)
 
     def comparison(
         request: gr.Request,

@@ -7,10 +7,11 @@ import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 
+from fastllm import paths
 from fastllm.demo import texts
 from fastllm.errors import DataError
 
-SAMPLES = Path(__file__).resolve().parents[2] / "assets" / "articles"
+SAMPLES = paths.ARTICLES
 
 FEWEST_WORDS = 30
 
@@ -85,7 +86,7 @@ def read_file(sent: str, most_bytes: int) -> str:
     stays with the visitor.
 
     Args:
-        sent: by `assets/upload.js`: a JSON object with the file's "type", such as ".txt", and its
+        sent: by `static/upload.js`: a JSON object with the file's "type", such as ".txt", and its
             "data" in base64.
         most_bytes: larger files are refused.
 

@@ -18,11 +18,11 @@ import torch
 
 import fastllm
 from fastllm import checkpoints
+from fastllm.decoding.race import hardware, require_same_vocabulary, versions
 from fastllm.demo import texts
-from fastllm.demo.work import WARM_UP_TOKENS, Order, Work
+from fastllm.demo.jobs import WARM_UP_TOKENS, Order, Work
 from fastllm.drafters import Drafter
 from fastllm.errors import CheckpointError, FastLLMError, SettingsError
-from fastllm.race import hardware, require_same_vocabulary, versions
 from fastllm.targets import Target
 from fastllm.targets.hub import HubTarget, best_device
 from fastllm.trace import DecodingConfig

@@ -14,10 +14,10 @@ from starlette.middleware import Middleware
 from starlette.responses import FileResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from fastllm import paths
 from fastllm.demo import texts
-from fastllm.demo.stage import ASSETS
 
-IMAGE = ASSETS / "thumbnail.png"
+IMAGE = paths.ASSETS / "thumbnail.png"
 
 IMAGE_PATH = "/thumbnail.png"
 
@@ -58,8 +58,8 @@ def tags(host: str = "") -> str:
 
 
 def script() -> str:
-    """`assets/cancel.js`, which has to run before anything can be clicked."""
-    source = (ASSETS / "cancel.js").read_text(encoding="utf-8")
+    """`static/cancel.js`, which has to run before anything can be clicked."""
+    source = (paths.PAGE / "static" / "cancel.js").read_text(encoding="utf-8")
     return f"<script>(() => {{\n{source}}})();</script>\n"
 
 

@@ -15,9 +15,10 @@ from typing import Any
 
 import yaml
 
+from fastllm import paths
 from fastllm.errors import SettingsError
 
-SPACEFILE = Path(__file__).resolve().parents[2] / "Spacefile"
+SPACEFILE = paths.SPACEFILE
 
 WINDOW_SECONDS = 60.0
 """The minute of `runs_per_minute`."""

@@ -1,15 +1,15 @@
 """What keeps the page from racing: models that are still being loaded, or could not be."""
 
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
+from fastllm import paths
 from fastllm.demo import texts
 from fastllm.demo.engine import Engine
 from fastllm.demo.stage import Stage
 
-SCRIPT = Path(__file__).resolve().parents[2] / "assets" / "loading.js"
+SCRIPT = paths.PAGE / "static" / "loading.js"
 
 LOOK_SECONDS = 1.0
 """How often a page that waits for the models asks how far they are."""

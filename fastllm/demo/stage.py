@@ -4,29 +4,27 @@ import html
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
-from fastllm.demo import articles, texts, wire
+from fastllm import paths
+from fastllm.demo import articles, rows, texts
 from fastllm.demo.articles import Checked
 from fastllm.demo.engine import Engine
+from fastllm.demo.jobs import Order, Work
 from fastllm.demo.limits import Limits, Visits, visitor_of
-from fastllm.demo.work import Order, Work
 from fastllm.demo.worker import Lines, stream
 from fastllm.errors import DataError, FastLLMError, SettingsError
 from fastllm.trace import DecodingConfig
 
-ASSETS = Path(__file__).resolve().parents[2] / "assets"
-
-SHARED = "shared.js"
-"""The script of `assets` that stands before each of the others."""
+SHARED = "static/shared.js"
+"""The script that stands before each of the others."""
 
 DEVICE_QUEUE = "device"
 """The queue of all that works on the device: one event at a time, whichever part it is of."""
 
-SETTINGS = wire.SETTINGS
+SETTINGS = rows.SETTINGS
 """The fields of DecodingConfig that have a place in the fold, in its order."""
 
 FEWEST_LANES = 2
@@ -204,20 +202,21 @@ class Stage:
 
 def literal(value: Any) -> str:
     """A value as JavaScript; no text in it can end the script that it stands in."""
-    return wire.line(value).strip()
+    return rows.line(value).strip()
 
 
 def scripted(name: str, words: Mapping[str, str], **constants: Any) -> str:
-    """A script of `assets`, as a component's `js_on_load`, behind what it is given and `SHARED`.
+    """A script of the page, as a component's `js_on_load`, behind what it is given and `SHARED`.
 
     Args:
-        name: of its file.
+        name: of its file, below `fastllm/demo`.
         words: every sentence that it says; its constant `words`.
         constants: more of them, by name.
     """
     given = {"words": words, **constants}
     lines = "".join(f"const {each} = {literal(value)};\n" for each, value in given.items())
-    return lines + "".join((ASSETS / file).read_text(encoding="utf-8") for file in (SHARED, name))
+    files = (paths.PAGE / file for file in (SHARED, name))
+    return lines + "".join(file.read_text(encoding="utf-8") for file in files)
 
 
 def paragraph(text: str, kind: str) -> None:
@@ -233,7 +232,7 @@ def paragraph(text: str, kind: str) -> None:
 
 
 def announce(what: str) -> str:
-    """JavaScript that tells the scripts in `assets` what happened, and passes the inputs on."""
+    """JavaScript that tells the scripts of the page what happened, and passes the inputs on."""
     return (
         f"(...values) => {{ window.dispatchEvent(new Event('fastllm-{what}')); return values; }}"
     )

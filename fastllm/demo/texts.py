@@ -1,7 +1,7 @@
 """Every sentence of the interface, so that the page speaks with one voice.
 
 What depends on numbers is a function; what the browser says is in `BROWSER`, which is handed to
-the scripts in `assets` as a constant.
+the scripts as a constant.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -170,7 +170,7 @@ TRAINED_BROWSER = {
     "recipe": "Recipe and numbers",
     "target": "The target that all of them guess for",
 }
-"""What `assets/trained.js` says."""
+"""What `folds/trained/trained.js` says."""
 
 BROWSER = {
     "recorded": "RECORDED",
@@ -536,7 +536,7 @@ NO_FILE = "There is no file yet. Open one, or take the samples."
 BROKEN_FILE = "The file did not arrive. Try again, or paste the words."
 NOT_UTF8 = "The file is not UTF-8 text. Save it as UTF-8, or paste the words."
 UPLOAD_BROWSER = {"unreadable": "This file cannot be read. Try again, or paste the words."}
-"""What `assets/upload.js` says."""
+"""What `static/upload.js` says."""
 
 
 def wrong_type(types: Sequence[str]) -> str:
@@ -739,7 +739,7 @@ COMPARE_BROWSER = {
     "save_note": "Made in this browser. Numbers and titles only: no text of an article.",
     "lossy": "LOSSY",
 }
-"""What `assets/compare.js` says."""
+"""What `folds/compare/compare.js` says."""
 
 
 # You be the drafter.
@@ -899,7 +899,7 @@ GUESS_BROWSER = {
     ),
     "over": "The end",
 }
-"""What `assets/guess.js` says."""
+"""What `folds/game/guess.js` says."""
 
 
 # Train 30 s, race again.
@@ -1031,7 +1031,7 @@ LEARN_BROWSER = {
     "axis": "{} s",
     "yours": "yours",
 }
-"""What `assets/learn.js` says."""
+"""What `folds/learn/learn.js` says."""
 
 
 def _percent(p: float) -> str:

@@ -27,7 +27,7 @@ def opener(label: str, types: tuple[str, ...], most_bytes: int, elem_id: str) ->
         html_template=f'<label class="fl-upload"><input type="file" accept="{",".join(types)}">'
         f"<span>{html.escape(label)}</span></label>"
         '<span class="fl-upload-told" role="status"></span>',
-        js_on_load=scripted("upload.js", texts.UPLOAD_BROWSER, most=most_bytes),
+        js_on_load=scripted("static/upload.js", texts.UPLOAD_BROWSER, most=most_bytes),
         apply_default_css=False,
         elem_id=elem_id,
     )

@@ -67,16 +67,20 @@ class Schedule:
     """How many updates, and the learning rate at each: warm-up, constant, linear cool-down.
 
     Attributes:
-        updates: optimizer updates in all.
+        updates: optimizer updates in all; the most there can be where `seconds` are given.
         learning_rate: the constant rate.
         warmup: updates over which the rate rises linearly from 0.
-        cooldown: updates at the end over which it falls linearly to a twentieth.
+        cooldown: updates (where `seconds` are given, seconds) at the end over which it falls
+            linearly to a twentieth.
+        seconds: train for so long, on a machine that is there for a while. 0 goes by updates
+            alone.
     """
 
     updates: int
     learning_rate: float
     warmup: int = 50
     cooldown: int = 0
+    seconds: float = 0.0
 
     def __post_init__(self) -> None:
         # One comparison that a number which is none fails, too.
@@ -89,12 +93,23 @@ class Schedule:
                 f"warmup={self.warmup}, cooldown={self.cooldown}: neither may be negative, "
                 f"and the cool-down must fit into the {self.updates} updates."
             )
+        if not 0 <= self.seconds < math.inf or (self.seconds and self.cooldown > self.seconds):
+            raise SettingsError(
+                f"seconds={self.seconds}, cooldown={self.cooldown}: give seconds of at least 0, "
+                "and a cool-down that fits into them."
+            )
 
-    def rate(self, step: int) -> float:
-        """The learning rate of update `step`, counted from 0."""
+    def rate(self, step: int, elapsed: float = 0.0) -> float:
+        """The learning rate of update `step`, counted from 0, `elapsed` seconds after the start."""
         rising = min(1.0, (step + 1) / max(1, self.warmup))
         left = (self.updates - step) / max(1, self.cooldown)
+        if self.seconds:
+            left = (self.seconds - elapsed) / max(1, self.cooldown)
         return self.learning_rate * rising * max(0.05, min(1.0, left))
+
+    def done(self, step: int, elapsed: float = 0.0) -> bool:
+        """Whether `step` updates in `elapsed` seconds are all."""
+        return step >= self.updates or bool(self.seconds and elapsed >= self.seconds)
 
 
 def optimizer_of(
@@ -107,6 +122,7 @@ def optimizer_of(
         learning_rate: until another is set.
         weight_decay: of matrices.
     """
+    on_cuda = all(p.is_cuda for p in model.parameters())
     return torch.optim.AdamW(
         [
             {"params": [p for p in model.parameters() if p.ndim > 1], "weight_decay": weight_decay},
@@ -114,6 +130,7 @@ def optimizer_of(
         ],
         lr=learning_rate,
         betas=(0.9, 0.98),
+        fused=True if on_cuda else None,  # one launch instead of dozens
     )
 
 
@@ -127,6 +144,7 @@ def fit(
     weight_decay: float = 0.01,
     clip: float = 1.0,
     save_every: int = 200,
+    save_seconds: float = math.inf,
     log_every: int = 20,
     validate: Callable[[torch.nn.Module], dict[str, float]] | None = None,
     validate_every: int = 0,
@@ -147,7 +165,10 @@ def fit(
         weight_decay: AdamW's, on matrices only.
         clip: the largest gradient norm.
         save_every: updates between two saves.
-        log_every: updates between two lines of `training.jsonl`.
+        save_seconds: the longest time between two saves; so that little is lost on a machine that
+            does thousands of updates a minute, or is taken away.
+        log_every: updates between two lines of `training.jsonl`. On a GPU the losses are also
+            looked at only then, and at a save: nothing waits for the device at every update.
         validate: measured every `validate_every` updates and at the end, written to the log. Must
             draw nothing at random. Its seconds do not count as training.
         validate_every: 0 validates at the end alone.
@@ -177,7 +198,12 @@ def fit(
     prepare(device)
     model.to(device)
     optimizer = optimizer_of(model, schedule.learning_rate, weight_decay)
-    settings = json.dumps({**(config or {}), "schedule": asdict(schedule)}, indent=1, default=str)
+    if schedule.seconds and accelerator.num_processes > 1:
+        raise SettingsError("seconds are kept by one process alone: give updates instead.")
+    planned = asdict(schedule)
+    if not schedule.seconds:  # as a run of an earlier version wrote it, which then goes on
+        del planned["seconds"]
+    settings = json.dumps({**(config or {}), "schedule": planned}, indent=1, default=str)
     if resume and has_save(run):
         _refuse_other_settings(run, settings)
     state = _load_last(run, model, optimizer, say) if resume else {}
@@ -199,38 +225,46 @@ def fit(
     model.train()
     started = time.perf_counter()
     validating = 0.0
+    saved = started
     stopping = False
+    waiting = _Waiting(run, accelerator, limit=log_every if device.type == "cuda" else 1)
+
+    def trained_for() -> float:
+        return seconds_before + time.perf_counter() - started - validating
     # Without a buffer: what a full disk refuses is not tried again when the file is closed.
     with (
         _interrupts(run, accelerator, say) as interrupted,
         (run / "training.jsonl").open("ab", buffering=0) as log,
     ):
-        while step < schedule.updates and not stopping:
+        while not schedule.done(step, trained_for()) and not stopping:
             for group in optimizer.param_groups:
-                group["lr"] = schedule.rate(step)
+                group["lr"] = schedule.rate(step, trained_for())
             losses = loss_of(trained, step)
-            numbers = _numbers(losses, accelerator)
-            _refuse_no_number("loss", numbers["loss"], step, run)
+            waiting.refuse(losses, step)
             optimizer.zero_grad(set_to_none=True)
             accelerator.backward(losses["loss"])
             norm = accelerator.clip_grad_norm_(trained.parameters(), clip)
-            # A finite loss can have a gradient that is not, and one such step spoils all weights.
-            _refuse_no_number("gradient norm", float(norm), step, run)
+            waiting.add(losses, norm, step)
             optimizer.step()
             step += 1
             summed += 1
-            for name, value in numbers.items():
-                sums[name] = sums.get(name, 0.0) + value
-            done = step == schedule.updates
+            done = schedule.done(step, trained_for())
+            saving = step % save_every == 0 or time.perf_counter() - saved > save_seconds
             judged = validate and (done or (validate_every and step % validate_every == 0))
-            if step % log_every == 0 or done or judged:
-                elapsed = time.perf_counter() - started
+            logging = step % log_every == 0 or done or judged
+            stopping = interrupted()
+            if logging or saving or stopping or waiting.full:
+                for numbers in waiting.look():
+                    for name, value in numbers.items():
+                        sums[name] = sums.get(name, 0.0) + value
+            if logging:
+                elapsed = trained_for()
                 last_line = {
                     "step": step,
-                    "seconds": round(seconds_before + elapsed - validating, 2),
+                    "seconds": round(elapsed, 2),
                     **{name: round(total / summed, 5) for name, total in sums.items()},
-                    "learning_rate": schedule.rate(step - 1),
-                    "gradient_norm": round(float(norm), 4),
+                    "learning_rate": schedule.rate(step - 1, elapsed),
+                    "gradient_norm": round(waiting.norm, 4),
                 }
                 sums, summed = {}, 0
                 if judged and main:
@@ -251,11 +285,14 @@ def fit(
                         if log.write(line) < len(line):
                             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
                     left = (time.perf_counter() - started) / (step - first)
-                    say(_progress(last_line, schedule.updates, left * (schedule.updates - step)))
-            stopping = interrupted()
-            if (step % save_every == 0 or done or stopping) and main:
-                seconds = seconds_before + time.perf_counter() - started - validating
-                state = {"step": step, "seconds": seconds, "sums": sums, "summed": summed}
+                    left *= schedule.updates - step
+                    if schedule.seconds:
+                        left = min(left, schedule.seconds - elapsed)
+                    say(_progress(last_line, schedule.updates, max(0.0, left)))
+            stopping = stopping or interrupted()
+            if (saving or done or stopping) and main:
+                saved = time.perf_counter()
+                state = {"step": step, "seconds": trained_for(), "sums": sums, "summed": summed}
                 state["optimizer"] = optimizer.state_dict()
                 with _replacing(run / "last", step) as fresh:
                     _write_weights(fresh, model)
@@ -286,12 +323,60 @@ def _refuse_other_settings(run: Path, settings: str) -> None:
         )
 
 
-def _numbers(losses: Losses, accelerator: Accelerator) -> dict[str, float]:
-    """The losses as numbers, averaged over the processes."""
-    stacked = torch.stack([value.detach().float() for value in losses.values()])
-    if accelerator.num_processes > 1:
-        stacked = accelerator.reduce(stacked, "mean")
-    return dict(zip(losses, stacked.tolist(), strict=True))
+class _Waiting:
+    """Losses and gradient norms that have been computed, and that nobody has looked at yet.
+
+    To look at a number on a GPU is to wait for it. On a CPU nothing is gained by putting that off,
+    and a loss that is not a number is refused before it is used.
+    """
+
+    def __init__(self, run: Path, accelerator: Accelerator, limit: int) -> None:
+        self._run, self._accelerator, self._limit = run, accelerator, limit
+        self._rows: list[tuple[int, list[str], torch.Tensor]] = []
+        self.norm = math.nan
+        """Of the last gradient that was looked at."""
+
+    @property
+    def full(self) -> bool:
+        """Whether it is time to look."""
+        return len(self._rows) >= self._limit
+
+    def refuse(self, losses: Losses, step: int) -> None:
+        """Refuses a loss that is not a number, where looking costs nothing."""
+        if self._limit == 1:
+            _refuse_no_number("loss", self._shared(losses["loss"].detach()), step, self._run)
+
+    def add(self, losses: Losses, norm: torch.Tensor, step: int) -> None:
+        """Keeps the losses and the gradient norm of an update.
+
+        A finite loss can have a gradient that is not, and one such step spoils all weights: where
+        looking costs nothing, that is refused now.
+        """
+        values = [*losses.values(), torch.as_tensor(norm)]
+        device = losses["loss"].device
+        row = torch.stack([value.detach().float().to(device) for value in values])
+        self._rows.append((step, list(losses), row))
+        if self._limit == 1:
+            _refuse_no_number("gradient norm", float(row[-1]), step, self._run)
+
+    def look(self) -> list[dict[str, float]]:
+        """The losses of each update since the last look, averaged over the processes."""
+        found = []
+        for step, names, row in self._rows:
+            if self._accelerator.num_processes > 1:
+                row = self._accelerator.reduce(row, "mean")
+            *values, self.norm = row.tolist()
+            numbers = dict(zip(names, values, strict=True))
+            _refuse_no_number("loss", numbers["loss"], step, self._run)
+            _refuse_no_number("gradient norm", self.norm, step, self._run)
+            found.append(numbers)
+        self._rows.clear()
+        return found
+
+    def _shared(self, loss: torch.Tensor) -> float:
+        if self._accelerator.num_processes > 1:
+            loss = self._accelerator.reduce(loss, "mean")
+        return float(loss)
 
 
 def _progress(line: dict[str, Any], updates: int, left: float) -> str:

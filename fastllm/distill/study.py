@@ -25,6 +25,7 @@ from typing import Any
 
 from fastllm import metrics
 from fastllm.checkpoints import load_drafter
+from fastllm.decoding.race import versions
 from fastllm.distill.folders import differences, read_settings
 from fastllm.distill.loop import in_words
 from fastllm.distill.losses import loss_weights
@@ -34,7 +35,6 @@ from fastllm.distill.train import METHODS
 from fastllm.distill.validation import Validation
 from fastllm.drafters import BOUND
 from fastllm.errors import DataError, SettingsError, TrainingError
-from fastllm.race import versions
 from fastllm.targets.hub import HubTarget
 
 BASELINE = "supervised"

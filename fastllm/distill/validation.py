@@ -12,10 +12,10 @@ from typing import Any, Protocol
 import torch
 
 from fastllm.data.tokens import IGNORED, padded
+from fastllm.decoding.rules import Rules
+from fastllm.decoding.sampling import forbid
 from fastllm.distill.teacher import Articles, Teacher
 from fastllm.errors import DataError, VocabularyError
-from fastllm.rules import Rules
-from fastllm.sampling import forbid
 from fastllm.targets import ends_of, resolve
 from fastllm.targets.hub import HubTarget
 from fastllm.trace import DecodingConfig

@@ -1,8 +1,8 @@
 """Drafters: the cheap models that propose tokens. One file a family.
 
 A drafter prepares for an article once (`begin`) and is then asked each round for a draft. It never
-changes the text, only how fast the text comes: `fastllm.sampling.verify` sees to that, provided
-that a draft's q is exactly the distribution its tokens were drawn from.
+changes the text, only how fast the text comes: `fastllm.decoding.sampling.verify` sees to
+that, provided that a draft's q is exactly the distribution its tokens were drawn from.
 """
 
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 import torch
 
-from fastllm.sampling import Draft
+from fastllm.decoding.sampling import Draft
 from fastllm.targets import Encoding
 from fastllm.trace import DecodingConfig
 

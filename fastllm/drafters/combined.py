@@ -24,10 +24,7 @@ from typing import Any
 
 import torch
 
-from fastllm.drafters import Drafter, DrafterSession
-from fastllm.drafters.lookup import ArticleLookup
-from fastllm.drafters.neural import NeuralSession
-from fastllm.sampling import (
+from fastllm.decoding.sampling import (
     DenseProposal,
     Draft,
     OneHotProposal,
@@ -35,6 +32,9 @@ from fastllm.sampling import (
     most_likely,
     ruled_distribution,
 )
+from fastllm.drafters import Drafter, DrafterSession
+from fastllm.drafters.lookup import ArticleLookup
+from fastllm.drafters.neural import NeuralSession
 from fastllm.targets import Encoding
 from fastllm.trace import DecodingConfig
 

@@ -15,9 +15,9 @@ from collections.abc import Sequence
 
 import torch
 
+from fastllm.decoding.rules import Rules
+from fastllm.decoding.sampling import Draft, OneHotProposal
 from fastllm.errors import SettingsError
-from fastllm.rules import Rules
-from fastllm.sampling import Draft, OneHotProposal
 from fastllm.targets import Encoding
 from fastllm.trace import DecodingConfig
 

@@ -17,10 +17,8 @@ from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar
 import torch
 from safetensors.torch import load_file, save_file
 
-from fastllm.drafters.length import LengthRule, confidence
-from fastllm.errors import CheckpointError, SettingsError
-from fastllm.rules import Rules
-from fastllm.sampling import (
+from fastllm.decoding.rules import Rules
+from fastllm.decoding.sampling import (
     DenseProposal,
     Draft,
     OneHotProposal,
@@ -28,6 +26,8 @@ from fastllm.sampling import (
     most_likely,
     ruled_distribution,
 )
+from fastllm.drafters.length import LengthRule, confidence
+from fastllm.errors import CheckpointError, SettingsError
 from fastllm.targets import Encoding
 from fastllm.targets.slate import Choice, Written
 from fastllm.trace import DecodingConfig

@@ -40,10 +40,10 @@ from typing import Any, TextIO
 import numpy as np
 import torch
 
+from fastllm.decoding.rules import Rules
+from fastllm.decoding.sampling import Draft, OneHotProposal, SparseProposal, SparseRow
 from fastllm.drafters.length import LengthRule
 from fastllm.errors import CheckpointError, DataError, SettingsError
-from fastllm.rules import Rules
-from fastllm.sampling import Draft, OneHotProposal, SparseProposal, SparseRow
 from fastllm.targets import Encoding
 from fastllm.trace import DecodingConfig
 

@@ -7,7 +7,7 @@ the answer and the summary into a guess.
 A text that leaves words of the article out is copied with gaps. So every word of the article has a
 gate, learned from the word alone: how far it passes for the word behind it.
 
-Half of the attention starts as an induction head (as in `fastllm.drafters.copying_start`): its keys
+Half of the attention starts as an induction head (as in `fastllm.pretrain.copying_start`): its keys
 hold the two tokens before each place, its query the last two tokens written, and what it finds is
 written straight to the output. So such a drafter can copy before it has learned anything; the rest
 is training, and everything remains free to move.

@@ -44,7 +44,7 @@ from fastllm.errors import CheckpointError, SettingsError
 from fastllm.targets import Encoding
 from fastllm.targets.hub import HubTarget
 from fastllm.targets.slate import Choice, Written
-from fastllm.targets.static import StaticDecoder, StaticSession, unfit
+from fastllm.targets.t5_decoder import StaticDecoder, StaticSession, unfit
 
 FREQUENT = 512
 """The first so many ids are drafted besides the article's words."""

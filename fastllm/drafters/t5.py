@@ -19,13 +19,13 @@ from torch.nn import functional
 from transformers import GenerationConfig, T5Config, T5ForConditionalGeneration
 
 from fastllm.devices import aligned
-from fastllm.drafters.copying_start import begin_like, start_copying, t5_config
 from fastllm.drafters.neural import NeuralDrafter, NeuralSession, OneText, Weights, weights_of
 from fastllm.errors import CheckpointError, SettingsError
+from fastllm.pretrain.copying_start import begin_like, start_copying, t5_config
 from fastllm.targets import Encoding
 from fastllm.targets.hub import HubTarget
 from fastllm.targets.slate import Choice, Written
-from fastllm.targets.static import StaticDecoder, StaticSession, unfit
+from fastllm.targets.t5_decoder import StaticDecoder, StaticSession, unfit
 from fastllm.vocabulary import Vocabulary
 
 
@@ -154,7 +154,7 @@ class T5Model(nn.Module):
     def start_copying(
         self, generator: torch.Generator, start_id: int = 0, full_stop: int = 0
     ) -> None:
-        """Lays an induction head down: see `fastllm.drafters.copying_start`.
+        """Lays an induction head down: see `fastllm.pretrain.copying_start`.
 
         Args:
             generator: the source of the random maps.

@@ -1,7 +1,7 @@
 """Any encoder-decoder of transformers as a target: FLAN-T5-XL from the Hub, or a folder of ours.
 
 The encoder is always that of transformers. A T5's decoder runs in the static engine
-(`fastllm.targets.static`); every other one takes the general path: the model's own forward call
+(`fastllm.targets.t5_decoder`); every other one takes the general path: the model's own forward call
 with a dynamic cache that is cropped to roll back. A model that accelerate has spread over several
 devices (`device_map`) takes the general path too.
 """
@@ -23,7 +23,7 @@ from fastllm.devices import prepare
 from fastllm.errors import CheckpointError, FastLLMWarning, SettingsError
 from fastllm.targets import Encoding, TargetSession
 from fastllm.targets.folder import read_json, require_weights
-from fastllm.targets.static import StaticDecoder, require_fit, unfit
+from fastllm.targets.t5_decoder import StaticDecoder, require_fit, unfit
 from fastllm.vocabulary import Vocabulary
 
 

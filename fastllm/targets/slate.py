@@ -2,8 +2,8 @@
 
 A drafter's step ends by choosing a token, and the next step begins with it. Where the choice is
 made on the device as well, gamma steps are launched one behind the other, and the host waits only
-for the ids of the whole draft. The choice is that of the host (`fastllm.rules`,
-`fastllm.sampling`): the same rules, the same distribution, the same uniform numbers.
+for the ids of the whole draft. The choice is that of the host (`fastllm.decoding.rules` and
+`fastllm.decoding.sampling`): the same rules, the same distribution, the same uniform numbers.
 """
 
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import torch
 
-from fastllm.sampling import distribution, draw
+from fastllm.decoding.sampling import distribution, draw
 from fastllm.trace import DecodingConfig
 
 MOST = 16
@@ -165,7 +165,7 @@ class Slate:
         return Written([int(token) for token in found[:count]], found[count:], q, logits)
 
     def _ruled(self, logits: torch.Tensor, length: torch.Tensor, choice: Choice) -> torch.Tensor:
-        """The logits, minus infinity where `fastllm.rules` bars a token."""
+        """The logits, minus infinity where `fastllm.decoding.rules` bars a token."""
         order, size = choice.no_repeat_ngram, len(logits)
         if order:
             # A token is barred where the last tokens stood before it already: the comparison of

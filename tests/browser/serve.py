@@ -23,11 +23,11 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "demo")]
 import stories  # noqa: E402  (found on the path that is set above)
 
 # noqa of these too: the package is found on that path, since this file is run as a program.
-from fastllm.demo import texts, wire  # noqa: E402
-from fastllm.demo.build import build, launch_options  # noqa: E402
-from fastllm.demo.learn import Lesson  # noqa: E402
+from fastllm.demo import rows, texts  # noqa: E402
+from fastllm.demo.folds.learn.learn import Lesson  # noqa: E402
+from fastllm.demo.jobs import Order  # noqa: E402
 from fastllm.demo.limits import read_limits  # noqa: E402
-from fastllm.demo.work import Order  # noqa: E402
+from fastllm.demo.page import build, launch_options  # noqa: E402
 
 
 class StoryEngine:
@@ -76,11 +76,11 @@ class StoryEngine:
             )
             for key in order.lanes
         ]
-        lines = wire.recorded_lines(uuid.uuid4().hex, order.lanes, traces, article=order.title)
+        lines = rows.recorded_lines(uuid.uuid4().hex, order.lanes, traces, article=order.title)
         for line in lines:
             row = json.loads(line)
             if row["row"] == "start":
-                line = wire.line(row | {"mode": "live", "notices": list(order.notices)})
+                line = rows.line(row | {"mode": "live", "notices": list(order.notices)})
             if stop.is_set():
                 return
             yield line
@@ -92,24 +92,24 @@ def lesson(work: Lesson, stop: threading.Event) -> Iterator[str]:
     """Seven texts, then moments of half a second each, at one of which alpha is flat."""
     held_out = list(work.held_out)
     row = {"row": "lesson", "run": uuid.uuid4().hex, "title": texts.title_of("lstm-yours")}
-    yield wire.line(row | {"article": work.title, "held_out": held_out, "texts": 7, "seconds": 3})
+    yield rows.line(row | {"article": work.title, "held_out": held_out, "texts": 7, "seconds": 3})
     for done in range(7):
-        yield wire.line({"row": "writing", "done": done + 1})
-    yield wire.line({"row": "written", "others": 3})
+        yield rows.line({"row": "writing", "done": done + 1})
+    yield rows.line({"row": "written", "others": 3})
     shipped = texts.title_of("lstm-after")
-    yield wire.line({"row": "shipped", "title": shipped, "own": [0.7, 4], "held_out": [0.75, 5]})
+    yield rows.line({"row": "shipped", "title": shipped, "own": [0.7, 4], "held_out": [0.75, 5]})
     for step in count() if work.article.startswith("Endless lessons") else range(7):
         numbers = {"seconds": step / 2, "updates": 10 * step, "tokens": 1000 * step}
         known = {"own": [round(0.5 + min(step, 6) * 0.07, 2), 4.0], "held_out": [0.55, 3.0]}
         loss = None if step == 0 else 1.5 / step
-        yield wire.line({"row": "moment", **numbers, "loss": loss, **known})
+        yield rows.line({"row": "moment", **numbers, "loss": loss, **known})
         if stop.wait(0.05):
             return
     said = [
         texts.learned_own(0.5, 0.92, shipped, 0.7),
         texts.learned_held_out((0.55, 3.0), (0.55, 3.0), shipped, (0.75, 5.0)),
     ]
-    yield wire.line({"row": "taught", "updates": 60, "said": said, "race": True})
+    yield rows.line({"row": "taught", "updates": 60, "said": said, "race": True})
 
 
 def main() -> None:

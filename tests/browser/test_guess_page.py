@@ -8,7 +8,7 @@ import pytest
 from conftest import Visit
 from playwright.sync_api import Page, expect
 
-from fastllm.demo import articles, texts, wire
+from fastllm.demo import articles, rows, texts
 
 GUESSING = "#fl-game"
 
@@ -18,7 +18,7 @@ def summary(app_address: str) -> str:
     """What the target writes of the article that the page opens with."""
     article = next(iter(articles.samples().values()))
     raced = asking.Page(app_address).race(article=article, lanes=["alone", "lookup"])
-    return wire.traces_of(raced.text or "")[1][0].text
+    return rows.traces_of(raced.text or "")[1][0].text
 
 
 def opened(seen: Visit, query: str = "") -> Page:

@@ -6,7 +6,7 @@ import pytest
 from evaluations import hand_made
 from playwright.sync_api import Browser
 
-from fastllm import plots, report
+from fastllm.evaluation import charts, report
 
 DRAWN = """() => {
     const places = [...document.querySelectorAll('.chart')];
@@ -19,7 +19,7 @@ INK = "getComputedStyle(document.querySelector('.chart .xtitle')).fill"
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory) -> str:
     path: Path = tmp_path_factory.mktemp("report") / "report.html"
-    path.write_text(plots.page(report.summarise(hand_made())), encoding="utf-8")
+    path.write_text(charts.page(report.summarise(hand_made())), encoding="utf-8")
     return path.as_uri()
 
 

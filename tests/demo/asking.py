@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from fastllm.demo.build import build, launch_options
 from fastllm.demo.engine import Engine
 from fastllm.demo.limits import Limits
+from fastllm.demo.page import build, launch_options
 
 WAIT = 60.0
 """Seconds after which a page that says nothing is taken to hang."""

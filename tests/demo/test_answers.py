@@ -11,7 +11,7 @@ from asking import serving
 from gradio_client import Client
 from gradio_client.exceptions import AppError
 
-from fastllm.demo import texts, wire
+from fastllm.demo import rows, texts
 from fastllm.demo.engine import LocalEngine
 from fastllm.demo.limits import read_limits
 from fastllm.demo.stage import Stage
@@ -198,7 +198,7 @@ def test_the_bounds_of_a_comparison(client: Client, story: str) -> None:
 
 
 def test_half_a_race_is_no_result() -> None:
-    lines = [wire.line({"row": "start"}), wire.line({"row": "round"})]
+    lines = [rows.line({"row": "start"}), rows.line({"row": "round"})]
     for count in range(3):
         with pytest.raises(DataError, match=texts.NO_RACE[:20]):
-            wire.result_of("".join(lines[:count]))
+            rows.result_of("".join(lines[:count]))

@@ -18,15 +18,16 @@ from gradio_client import Client
 from gradio_client.exceptions import AppError
 
 from fastllm.checkpoints import shipped_drafters
-from fastllm.demo import articles, loading, record, texts
-from fastllm.demo.build import build
+from fastllm.demo import articles, loading, texts
 from fastllm.demo.engine import LENT, OTHER_VOCABULARY, LocalEngine
+from fastllm.demo.jobs import Order
 from fastllm.demo.limits import Limits
-from fastllm.demo.work import Order
+from fastllm.demo.page import build
 from fastllm.drafters import drafter_class
 from fastllm.errors import CheckpointError, FastLLMError, SettingsError
 from fastllm.targets.hub import HubTarget
 from fastllm.trace import DecodingConfig, Trace
+from tools import record
 
 LIMITS = Limits(
     article_characters=3000,
@@ -382,7 +383,7 @@ import app  # imports spaces, then all the rest
 import gradio as gr
 from fastllm.demo import engine as engines
 from fastllm.demo.engine import LocalEngine
-from fastllm.demo.work import Order
+from fastllm.demo.jobs import Order
 from fastllm.errors import DataError, FastLLMError
 from fastllm.trace import DecodingConfig
 

@@ -1,6 +1,6 @@
 import html
 
-from fastllm.demo.build import _greyed_out
+from fastllm.demo.page import _greyed_out
 
 
 def test_nothing_of_a_title_or_a_reason_is_read_as_markup_or_as_a_template() -> None:

@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from fastllm.demo import head, texts
-from fastllm.demo.build import launch_options
+from fastllm.demo.page import launch_options
 
 
 class Tags(HTMLParser):

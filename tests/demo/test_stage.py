@@ -10,9 +10,9 @@ import pytest
 from fakes import FakeTarget, always, text_rule
 
 from fastllm.demo.engine import LocalEngine
+from fastllm.demo.jobs import WARM_UP_TOKENS, warmed_up
 from fastllm.demo.limits import read_limits
 from fastllm.demo.stage import Stage, literal, paragraph, scripted
-from fastllm.demo.work import WARM_UP_TOKENS, warmed_up
 from fastllm.errors import DataError, SettingsError
 from fastllm.trace import DecodingConfig
 
@@ -38,7 +38,7 @@ def test_a_race_is_checked_where_it_is_asked_for(story: str) -> None:
 
 def test_what_a_script_is_given_cannot_end_it() -> None:
     words = {"end": '</script><b> "\u2028 ${x} `y`', "other": "ö"}
-    given, most, *_ = scripted("upload.js", words, most=5).split("\n")
+    given, most, *_ = scripted("static/upload.js", words, most=5).split("\n")
     assert most == "const most = 5;"
     assert not set("<>\u2028") & set(given)
     found = re.fullmatch("const words = (.*);", given)

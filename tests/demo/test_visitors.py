@@ -18,8 +18,8 @@ import pytest
 from asking import WAIT, Page, serving
 
 from fastllm.demo.engine import LocalEngine
+from fastllm.demo.jobs import Models, Order
 from fastllm.demo.limits import Limits
-from fastllm.demo.work import Models, Order
 from fastllm.trace import DecodingConfig
 
 # Gradio's own statistics, drawn up after every twenty runs; and a port that it finds taken.

@@ -7,7 +7,7 @@ import json
 import sys
 from pathlib import Path
 
-from fastllm.__main__ import main
+from fastllm.cli.main import main
 
 for arguments in json.loads(Path(sys.argv[1]).read_text()):
     code = main(arguments)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from fastllm.__main__ import main
+from fastllm.cli.main import main
 from fastllm.data.tokens import TokenPairs, padded, write_pairs
 from fastllm.distill import cache
 from fastllm.distill.cache import TeacherCache, bucketed, write_cache

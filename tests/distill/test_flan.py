@@ -9,11 +9,11 @@ import yaml
 from torch import nn
 from transformers import GenerationConfig, T5Config, T5ForConditionalGeneration
 
-from fastllm.__main__ import main
 from fastllm.checkpoints import load_drafter
-from fastllm.data.tokenizer import train_tokenizer
+from fastllm.cli.main import main
+from fastllm.decoding.race import Race
 from fastllm.distill.estimate import BYTES, Size, Work, describe, estimate
-from fastllm.race import Race
+from fastllm.pretrain.vocabulary_training import train_tokenizer
 from fastllm.targets.hub import HubTarget
 from fastllm.trace import DecodingConfig
 from fastllm.vocabulary import Vocabulary

@@ -15,7 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from fastllm.__main__ import main
+from fastllm.cli.main import main
 from fastllm.data.tokens import TokenPairs
 
 ROOT = Path(__file__).resolve().parents[2]

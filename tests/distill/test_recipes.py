@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from fastllm.__main__ import build_parser
 from fastllm.checkpoints import load_drafter, load_target
+from fastllm.cli.main import build_parser
 from fastllm.distill.options import read_yaml, settle
-from fastllm.distill.target import TargetRecipe
+from fastllm.pretrain.curriculum import TargetRecipe
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))

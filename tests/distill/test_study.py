@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from fastllm.__main__ import build_parser, main
 from fastllm.checkpoints import load_drafter, load_target
+from fastllm.cli.main import build_parser, main
 from fastllm.data.tokens import TokenPairs
 from fastllm.distill.options import settle
 from fastllm.distill.study import GRID, Way, chart, grid, markdown, page, summarise

@@ -17,7 +17,6 @@ from safetensors.torch import load_file
 from fastllm.data.tokens import TokenPairs, write_pairs
 from fastllm.distill.loop import Schedule, _interrupts, fit
 from fastllm.distill.pseudo import write_pseudo
-from fastllm.distill.target import Stage
 from fastllm.distill.train import DrafterRecipe, train_drafter
 from fastllm.drafters.lstm import LstmModel, LstmSettings
 from fastllm.errors import (
@@ -27,6 +26,7 @@ from fastllm.errors import (
     TrainingError,
     VocabularyError,
 )
+from fastllm.pretrain.curriculum import Stage
 from fastllm.targets.hub import HubTarget
 
 SIZES = LstmSettings(vocabulary_size=300, width=48, hidden=32, mixing=32, places=32)

@@ -2,12 +2,12 @@ import pytest
 import torch
 
 from fastllm.data.tokens import TokenPairs, write_pairs
+from fastllm.decoding.race import Race
 from fastllm.distill.pseudo import write_pseudo
 from fastllm.distill.validation import Validation, greedy_calls
 from fastllm.drafters.lstm import LstmDrafter
 from fastllm.errors import DataError, VocabularyError
 from fastllm.metrics import target_calls
-from fastllm.race import Race
 from fastllm.targets.hub import HubTarget
 from fastllm.trace import DecodingConfig
 

@@ -4,11 +4,11 @@ import pytest
 import torch
 
 from fastllm.decoding import autoregress, speculate
+from fastllm.decoding.sampling import DenseProposal, OneHotProposal
 from fastllm.drafters.combined import PREFIX, AheadSession, CombinedDrafter
 from fastllm.drafters.neural import NeuralSession
 from fastllm.drafters.t5 import T5Drafter
 from fastllm.errors import SettingsError
-from fastllm.sampling import DenseProposal, OneHotProposal
 from fastllm.targets import Encoding
 from fastllm.trace import DecodingConfig
 from tests.fakes import END, START, FakeTarget, RuleDrafter, random_rule

@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 import torch
 
+from fastllm.decoding.sampling import Draft, OneHotProposal
 from fastllm.drafters.combined import CombinedDrafter
 from fastllm.drafters.cost import CostMeter, bytes_of, cost_of, weights_in
 from fastllm.drafters.lookup import ArticleLookup
 from fastllm.drafters.lstm import LstmDrafter
 from fastllm.drafters.ngram import NgramDrafter
 from fastllm.errors import SettingsError
-from fastllm.sampling import Draft, OneHotProposal
 from fastllm.targets import Encoding
 from fastllm.trace import DecodingConfig
 from tests.fakes import RuleDrafter, random_rule

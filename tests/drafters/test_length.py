@@ -10,11 +10,11 @@ import torch
 from fakes import END, START, FakeSession, FakeTarget, Rule, random_rule
 
 from fastllm.decoding import speculate
+from fastllm.decoding.race import Race
 from fastllm.drafters import BOUND, DRAFTERS, Drafter, drafter_class
 from fastllm.drafters.combined import AheadSession, CombinedDrafter
 from fastllm.drafters.length import BELIEF, WEIGHT, LengthRule, confidence
 from fastllm.drafters.neural import NeuralSession, OneText
-from fastllm.race import Race
 from fastllm.targets.hub import HubTarget
 from fastllm.trace import DecodingConfig, Round, Trace
 

@@ -2,9 +2,9 @@ import pytest
 import torch
 
 from fastllm.decoding import autoregress, speculate
+from fastllm.decoding.sampling import OneHotProposal
 from fastllm.drafters.lookup import ArticleLookup
 from fastllm.errors import SettingsError
-from fastllm.sampling import OneHotProposal
 from fastllm.targets import Encoding
 from fastllm.trace import DecodingConfig
 from tests.fakes import END, START, FakeTarget, random_rule, text_rule

@@ -9,14 +9,14 @@ import torch
 
 from fastllm.checkpoints import load_drafter
 from fastllm.data.tokens import TokenPairs, write_pairs
+from fastllm.decoding.race import Race
+from fastllm.decoding.rules import Rules
+from fastllm.decoding.sampling import distribution
 from fastllm.distill.pseudo import write_pseudo
 from fastllm.distill.train import DrafterRecipe, train_drafter
 from fastllm.drafters import NEURAL, drafter_class
 from fastllm.drafters.neural import ArticleText, NeuralDrafter, NeuralSession, roll_out
 from fastllm.errors import CheckpointError, SettingsError
-from fastllm.race import Race
-from fastllm.rules import Rules
-from fastllm.sampling import distribution
 from fastllm.targets import Encoding
 from fastllm.targets.hub import HubTarget
 from fastllm.trace import DecodingConfig

@@ -6,9 +6,9 @@ import torch
 
 from fastllm.checkpoints import load_drafter
 from fastllm.decoding import autoregress, speculate
+from fastllm.decoding.sampling import OneHotProposal, SparseProposal, SparseRow, distribution, draw
 from fastllm.drafters.ngram import NgramDrafter
 from fastllm.errors import CheckpointError, DataError, SettingsError, VocabularyError
-from fastllm.sampling import OneHotProposal, SparseProposal, SparseRow, distribution, draw
 from fastllm.targets import Encoding
 from fastllm.trace import DecodingConfig
 from tests.fakes import END, START, FakeTarget, random_rule

@@ -11,14 +11,14 @@ import torch
 
 from fastllm.checkpoints import load_drafter
 from fastllm.data.tokens import TokenPairs, write_pairs
+from fastllm.decoding.race import Race
+from fastllm.decoding.sampling import distribution
 from fastllm.distill.pseudo import write_pseudo
 from fastllm.distill.train import DrafterRecipe, train_drafter
 from fastllm.drafters.mixture import CONTEXT, CopyMixture
 from fastllm.drafters.neural import NeuralSession, roll_out
 from fastllm.drafters.shared import SharedDrafter, TargetEncoder, fingerprint
 from fastllm.errors import CheckpointError, SettingsError
-from fastllm.race import Race
-from fastllm.sampling import distribution
 from fastllm.targets import Encoding
 from fastllm.targets.hub import HubTarget
 from fastllm.trace import DecodingConfig

@@ -16,9 +16,9 @@ from transformers import (
 )
 
 from fastllm.checkpoints import load_drafter, load_target, shipped_drafters
+from fastllm.decoding.race import Race
 from fastllm.drafters.t5 import T5Drafter, T5Model, T5Settings
 from fastllm.errors import CheckpointError, SettingsError
-from fastllm.race import Race
 from fastllm.targets.hub import HubTarget
 from fastllm.trace import DecodingConfig
 

@@ -20,9 +20,9 @@ from fastllm.drafters.lstm import LstmDrafter
 from fastllm.drafters.neural import roll_out
 from fastllm.drafters.shared import SharedDrafter
 from fastllm.drafters.t5 import T5Drafter, T5Model, T5Settings
-from fastllm.targets import Encoding, resolve, static
+from fastllm.targets import Encoding, resolve, t5_decoder
 from fastllm.targets.hub import HubSession, HubTarget
-from fastllm.targets.static import StaticDecoder
+from fastllm.targets.t5_decoder import StaticDecoder
 from fastllm.trace import DecodingConfig
 from fastllm.vocabulary import Vocabulary
 
@@ -43,8 +43,8 @@ def cuda(request: pytest.FixtureRequest) -> Iterator[str]:
         return
     with (
         pretended("cuda"),
-        mock.patch.object(static, "_USUAL_ROOM", (64,)),  # captures take long there
-        mock.patch.object(static, "_USUAL", (1, 5)),
+        mock.patch.object(t5_decoder, "_USUAL_ROOM", (64,)),  # captures take long there
+        mock.patch.object(t5_decoder, "_USUAL", (1, 5)),
     ):
         yield "pretended"
 
@@ -111,7 +111,7 @@ def drafters(target: HubTarget) -> dict[str, Any]:
 
 def calls_without_graphs(device: str) -> None:
     """Decodes and rolls out at odd lengths, no call captured; fails where a number is wrong."""
-    with mock.patch.object(static, "GRAPHS", False):
+    with mock.patch.object(t5_decoder, "GRAPHS", False):
         for dtype, bound in ((torch.float32, 1e-4), (torch.bfloat16, 0.2)):
             model = made(device, dtype)
             ids = torch.randint(2, V, (1, 21)).to(device)
@@ -185,7 +185,7 @@ def test_greedy_texts_are_the_cpus_with_graphs_and_without(cuda: str) -> None:
     expected = [text_of(target_on("cpu"), None, source) for source in articles()]
     assert all(len(set(text)) > 5 for text in expected)
     for graphs in (True, False):
-        with mock.patch.object(static, "GRAPHS", graphs):
+        with mock.patch.object(t5_decoder, "GRAPHS", graphs):
             target = target_on("cuda")
             assert [text_of(target, None, source) for source in articles()] == expected
             made = target._static

@@ -19,7 +19,7 @@ from fastllm.decoding import speculate
 from fastllm.errors import FastLLMWarning
 from fastllm.targets import Encoding, ends_of, resolve
 from fastllm.targets.hub import HubSession, HubTarget
-from fastllm.targets.static import StaticDecoder
+from fastllm.targets.t5_decoder import StaticDecoder
 from fastllm.trace import DecodingConfig
 
 V = 70

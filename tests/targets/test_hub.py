@@ -15,10 +15,10 @@ from transformers import (
 )
 
 from fastllm.checkpoints import load_target
-from fastllm.drafters.copying_start import t5_config
+from fastllm.decoding.race import Race
 from fastllm.drafters.lookup import ArticleLookup
 from fastllm.errors import CheckpointError, FastLLMWarning, SettingsError
-from fastllm.race import Race
+from fastllm.pretrain.copying_start import t5_config
 from fastllm.targets.hub import LOAD_IN, PRECISIONS, HubTarget, entry_device, notice
 from fastllm.trace import DecodingConfig
 from fastllm.vocabulary import Vocabulary

@@ -1,0 +1,282 @@
+"""`fastllm bench`: seconds, lanes side by side, those of transformers included."""
+
+import argparse
+import json
+import sys
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from fastllm.cli.lanes import load_lanes
+from fastllm.cli.options import (
+    add_decoding_arguments,
+    add_device_argument,
+    decoding_configs,
+    device_name,
+    number_list,
+    whole_number_list,
+)
+from fastllm.cli.output import charts, put, say
+from fastllm.errors import SettingsError
+
+BENCH_GAMMAS = (2, 5, 8)
+"""The draft lengths of the benchmark, unless others are given: ten minutes for 50 articles."""
+
+BENCH_ARTICLES = 50
+BENCH_SOURCES = 5
+"""How many articles, and how many random sources where the weights are random."""
+
+
+def add_arguments(commands: Any) -> None:
+    """Adds the command `bench`."""
+    parser = commands.add_parser(
+        "bench",
+        help="time lanes side by side, those of transformers included",
+        description="Times plain decoding, speculation with each drafter, and transformers' "
+        "generate, assisted generation and prompt lookup, interleaved in one run, and prints "
+        "medians over articles. --target-shape measures the costs of a large target on this "
+        "machine with random weights; how many drafts are accepted is then simulated.",
+    )
+    parser.add_argument("--target", default="target", help="shipped target, folder or Hub model")
+    parser.add_argument(
+        "--drafters",
+        "--drafter",
+        "--lanes",
+        action="append",
+        metavar="A,B",
+        help="families (lstm: before and after), single drafters (lstm-after), lookup, folders, or "
+        "none (default: all that ship, and lookup); may repeat",
+    )
+    parser.add_argument(
+        "--ckpt_path",
+        "--ckpt-path",
+        action="append",
+        default=[],
+        metavar="FOLDER",
+        help="a drafter's folder; may repeat",
+    )
+    parser.add_argument(
+        "--baselines",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="time the lanes of transformers as well (default: yes)",
+    )
+    parser.add_argument(
+        "--assistant",
+        metavar="NAME",
+        help="the T5 drafter that transformers' assisted generation drafts with (default: "
+        "t5-after, or else the first T5 among the drafters)",
+    )
+    parser.add_argument("--data", metavar="FILE", help="articles, .jsonl, .jsonl.gz or .jsonl.xz")
+    parser.add_argument(
+        "--limit",
+        type=int,
+        help=f"articles (default: {BENCH_ARTICLES}; random sources: {BENCH_SOURCES})",
+    )
+    parser.add_argument("--prefix", help='before each article, such as "summarize: "')
+    parser.add_argument(
+        "--dtype",
+        choices=("fp32", "bf16"),
+        default="fp32",
+        help="of the target's weights (default: fp32)",
+    )
+    parser.add_argument("--out", metavar="FOLDER", help="write bench.json, .md and .html there")
+    shapes = parser.add_argument_group("without weights")
+    shapes.add_argument(
+        "--target-shape",
+        metavar="SHAPE",
+        help="google/flan-t5-xl or another T5, or a folder with config.json",
+    )
+    shapes.add_argument(
+        "--random-weights", action="store_true", help="fill that shape with random numbers"
+    )
+    shapes.add_argument(
+        "--drafter-shape",
+        metavar="SHAPE",
+        default="google-t5/t5-small",
+        help="likewise, for the drafter (default: google-t5/t5-small)",
+    )
+    shapes.add_argument(
+        "--alpha",
+        type=float,
+        metavar="N",
+        help="the chance that a drafted token is accepted, 0 to 1: simulated acceptance",
+    )
+    shapes.add_argument(
+        "--source-length", type=int, default=512, metavar="N", help="source tokens (default: 512)"
+    )
+    add_device_argument(parser)
+    parser.add_argument(
+        "--gamma",
+        "--gammas",
+        dest="gammas",
+        nargs="+",
+        type=whole_number_list,
+        default=[list(BENCH_GAMMAS)],
+        metavar="N",
+        help=f"draft lengths (default: {' '.join(map(str, BENCH_GAMMAS))})",
+    )
+    parser.add_argument(
+        "--temperature",
+        dest="temperatures",
+        nargs="+",
+        type=number_list,
+        default=[[0.0, 1.0]],
+        metavar="N",
+        help="0 is greedy; several are measured in the same run (default: 0 1)",
+    )
+    add_decoding_arguments(parser, without=("gamma", "temperature"))
+    parser.set_defaults(handle=bench)
+
+
+def bench(options: argparse.Namespace) -> int:
+    """Times the lanes; 1 where a greedy text of ours is another than it has to be."""
+    gammas = sorted({gamma for group in options.gammas for gamma in group})
+    temperatures = sorted({value for group in options.temperatures for value in group})
+    config = decoding_configs(options, gammas, temperatures)
+    _require_bench(options)
+    load = _bench_random if options.target_shape else _bench_articles
+    arguments, more = load(options)
+    if options.baselines and not options.target_shape:
+        import_module("transformers.utils.logging").set_verbosity_error()
+    measuring, report = (import_module(f"fastllm.bench.{n}") for n in ("measure", "report"))
+    done = measuring.measure(
+        **arguments, config=config, gammas=gammas, temperatures=temperatures, say=say
+    )
+    summary = report.summarise(done, peak_process_bytes=_peak_memory(), **more)
+    text = report.markdown(summary)
+    print(text)
+    if options.out:
+        tree = json.dumps(report.to_json(done, summary), indent=1)
+        for suffix, content in (("json", tree + "\n"), ("md", text + "\n")):
+            put(Path(options.out) / f"bench.{suffix}", content)
+        plots = charts()
+        if plots is not None:
+            page = plots.document(
+                report.heading(summary),
+                report.preamble(summary),
+                plots.bench_charts(summary),
+                report.sections(summary),
+            )
+            put(Path(options.out) / "bench.html", page)
+        say(f"the report is in {options.out}")
+    if summary["articles"] < summary["asked"]:
+        return 130
+    return 0 if done.exact else 1
+
+
+def _require_bench(options: argparse.Namespace) -> None:
+    """Refuses what would fail later.
+
+    Raises:
+        SettingsError: what is missing, out of range, or excludes another option.
+    """
+    if options.limit is not None and options.limit < 1:
+        raise SettingsError(f"--limit {options.limit}: give at least 1 article.")
+    if options.target_shape is None:
+        if options.random_weights or options.alpha is not None:
+            raise SettingsError(
+                "--random-weights and --alpha belong to --target-shape: name a shape, such as "
+                "google/flan-t5-xl, or leave them out."
+            )
+        if options.data is None:
+            raise SettingsError(
+                "--data is missing: give a file of articles, or --target-shape for random ones."
+            )
+        return
+    if not options.random_weights or options.alpha is None:
+        raise SettingsError(
+            "--target-shape has no weights and no articles: add --random-weights, and --alpha N, "
+            "the chance that a drafted token is accepted."
+        )
+    if not 0 <= options.alpha <= 1:
+        raise SettingsError(f"--alpha {options.alpha:g}: give a chance between 0 and 1.")
+    if options.source_length < 2:
+        raise SettingsError(f"--source-length {options.source_length}: give at least 2 tokens.")
+
+
+def _bench_articles(options: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What to measure on articles, for `measure`, and what to say of it, for `summarise`."""
+    choose = import_module("fastllm.evaluation.measure").choose_articles
+    chosen = choose(options.data, options.limit or BENCH_ARTICLES)
+    target, drafters = load_lanes(options)
+    names: list[str] = []
+    assistant, model = None, None
+    if options.baselines:
+        measuring = import_module("fastllm.bench.measure")
+        assistant, model = _assistant(options, drafters)
+        names = [n for n in measuring.BASELINES if n != measuring.ASSISTED or model is not None]
+    sources = [
+        (
+            article.id,
+            target.vocabulary.encode(article.text, target.source_length, target.prefix).ids,
+        )
+        for article in chosen
+    ]
+    return {
+        "target": target,
+        "drafters": drafters,
+        "sources": sources,
+        "baselines": names,
+        "assistant": model,
+    }, {"assistant": assistant}
+
+
+def _assistant(options: argparse.Namespace, drafters: dict[str, Any]) -> tuple[str | None, Any]:
+    """The name of the drafter that assists transformers, and its model; None if there is none."""
+    family = import_module("fastllm.drafters").drafter_class("t5")
+    able = [name for name, drafter in drafters.items() if isinstance(drafter, family)]
+    name = options.assistant or ("t5-after" if "t5-after" in able else next(iter(able), None))
+    if name is None:
+        return None, None
+    drafter = drafters.get(name)
+    if drafter is None:
+        checkpoints = import_module("fastllm.checkpoints")
+        drafter = checkpoints.load_drafter(name, device=device_name(options.device))
+    if not isinstance(drafter, family):
+        raise SettingsError(
+            f"--assistant {name}: transformers needs a T5, this is a {type(drafter).__name__}. "
+            "Give t5-after, or the folder of a T5."
+        )
+    return name, drafter.model.network
+
+
+def _bench_random(options: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Likewise for random weights."""
+    simulate, torch = import_module("fastllm.bench.simulate"), import_module("torch")
+    hub = import_module("fastllm.targets.hub")
+    device = torch.device(device_name(options.device) or hub.best_device())
+    say(f"random weights for {options.target_shape} on {device}")
+    target = simulate.random_target(
+        options.target_shape,
+        device=device,
+        dtype={"fp32": torch.float32, "bf16": torch.bfloat16}[options.dtype],
+        source_length=options.source_length,
+    )
+    drafter = simulate.random_drafter(options.drafter_shape, target)
+    measuring = import_module("fastllm.bench.measure")
+    return {
+        "target": target,
+        "drafters": {drafter.name: drafter},
+        "sources": simulate.random_sources(
+            options.limit or BENCH_SOURCES,
+            options.source_length,
+            target.model.config.vocab_size,
+            options.seed,
+        ),
+        "baselines": [measuring.GENERATE] if options.baselines else [],
+        "alpha": options.alpha,
+    }, {
+        "roofline": simulate.roofline(target),
+        "drafter_dtype": str(target.model.dtype).removeprefix("torch."),
+    }
+
+
+def _peak_memory() -> int | None:
+    """The most bytes that this process has held; None where the system does not say."""
+    try:
+        resource = import_module("resource")
+    except ImportError:  # Windows
+        return None
+    peak = int(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+    return peak if sys.platform == "darwin" else 1024 * peak

@@ -1,0 +1,658 @@
+"""The commands `train`, `pseudo`, `study`: from options to recipes, from these to checkpoints."""
+
+import argparse
+import json
+import shutil
+import time
+from dataclasses import asdict, fields, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from transformers import AutoConfig, AutoModelForSeq2SeqLM
+
+from fastllm.checkpoints import replace_folder
+from fastllm.data.tokens import TokenPairs
+from fastllm.decoding.race import versions
+from fastllm.distill import study as methods
+from fastllm.distill.cache import TeacherCache, write_cache
+from fastllm.distill.estimate import Size, Work, describe
+from fastllm.distill.folders import checkpoint_folder, new_folder, require_writable
+from fastllm.distill.loop import in_words
+from fastllm.distill.material import (
+    TEXT_LENGTH,
+    Material,
+    Workplace,
+    article_count,
+    choose_pairs,
+    gather,
+    has_split,
+    held_out_count,
+    held_out_texts,
+    load_teacher,
+    target_place,
+)
+from fastllm.distill.options import (
+    needed,
+    pseudo_flags,
+    read_yaml,
+    settle,
+    study_flags,
+    train_flags,
+)
+from fastllm.distill.pseudo import write_pseudo
+from fastllm.distill.train import METHODS, DrafterRecipe, train_drafter
+from fastllm.distill.validation import GAMMA, Validation
+from fastllm.drafters import BOUND, drafter_class
+from fastllm.drafters.neural import STARTS, NeuralDrafter
+from fastllm.drafters.ngram import NgramDrafter
+from fastllm.drafters.shared import SharedDrafter
+from fastllm.drafters.t5 import T5Drafter
+from fastllm.errors import (
+    CheckpointError,
+    DataError,
+    SettingsError,
+    TrainingError,
+    VocabularyError,
+)
+from fastllm.pretrain.curriculum import TargetRecipe, train_target
+from fastllm.targets.hub import HubTarget
+
+
+def add_arguments(commands: Any) -> None:
+    """Adds `train`, `pseudo` and `study` to the sub-commands of a parser."""
+    parser = commands.add_parser(
+        "train",
+        help="train a target from nothing, or a drafter before or after distillation",
+        description="Trains a target (--target RECIPE.yaml, without --drafter) or a drafter. "
+        "Interrupted runs go on where they stopped. Options may be written with dashes or "
+        "underscores; `accelerate launch -m fastllm train` uses several GPUs.",
+    )
+    train_flags(parser)
+    parser.set_defaults(handle=train)
+    parser = commands.add_parser(
+        "pseudo",
+        help="let the target write summaries to train on",
+        description="Lets the target summarise articles of a data set. The folder then holds the "
+        "articles with the data set's summaries (articles/) and with the target's, and some of the "
+        "validation split (validation/). Interrupted work goes on where it stopped; "
+        "`accelerate launch -m fastllm pseudo` uses several GPUs.",
+    )
+    pseudo_flags(parser)
+    parser.set_defaults(handle=pseudo)
+    parser = commands.add_parser(
+        "study",
+        help="compare methods and losses for one family",
+        description="Trains a drafter with each method and loss, measures all on held-out texts "
+        "of the target, and writes a table and a chart (study.md, .svg, .html, .json). "
+        "Interrupted studies go on where they stopped.",
+    )
+    study_flags(parser)
+    parser.set_defaults(handle=study)
+
+
+def train(options: argparse.Namespace) -> None:
+    """Trains what the options ask for."""
+    given = vars(options).items()
+    # by identity: 0 is an answer, though it equals False
+    typed = {name for name, value in given if value is not None and value is not False}
+    notes = settle(options)
+    if options.drafter is None:
+        _train_target(options, typed)
+        return
+    if options.drafter == "ngram":
+        _refuse_neural_options(options)
+    if options.drafter != "t5":
+        _refuse_options_of_t5(options)
+    work = Workplace.of(options, Path(options.run or f"runs/{needed(options, 'exp_name')}"))
+    try:
+        for note in notes:
+            work.say(note)
+        _out(options, work)  # refused now, not once everything is trained
+        if options.teacher_cache:
+            require_writable(options.teacher_cache)
+        if options.drafter == "ngram":
+            _train_ngram(options, work)
+        else:
+            _train_neural(options, work)
+    finally:
+        work.clear()
+
+
+def pseudo(options: argparse.Namespace) -> None:
+    """Writes the target's summaries of a data set's articles."""
+    settle(options)
+    length = options.length or TEXT_LENGTH
+    batch = options.batch or 64
+    data = needed(options, "data")
+    work = Workplace.of(options, Path(needed(options, "out")))
+    try:
+        if options.dry_run:
+            work.say(_estimate(options, None))
+        # What is learned from these texts is what the target decodes: no TF32 in their arithmetic.
+        torch.set_float32_matmul_precision("highest")
+        target = load_teacher(options, work)
+        for split in ("validation", "train"):
+            count = article_count(options, work, 2 * batch)
+            out = work.folder
+            if split == "validation":
+                count, out = held_out_count(options, work), work.folder / split
+                if not count or not has_split(data, split):
+                    continue
+            pairs = choose_pairs(data, split, out / "articles", target, options, work, count)
+            started = time.perf_counter()
+            written = write_pseudo(
+                target,
+                pairs,
+                out,
+                length=length,
+                temperature=options.temperature if split == "train" else 0.0,
+                batch=batch,
+                shard_size=options.shard_size,
+                accelerator=work.accelerator,
+                say=work.say,
+            )
+        seconds = (time.perf_counter() - started) / len(written)
+        if options.dry_run:
+            work.say(f"two batches were written here, {seconds:.2f} s an article")
+        else:
+            work.say(f"{len(written)} texts in {out}")
+    finally:
+        work.clear()
+
+
+def study(options: argparse.Namespace) -> None:
+    """Compares methods and losses."""
+    for note in settle(options):
+        print(note, flush=True)
+    methods.study(options)
+
+
+# What is trained.
+
+
+_OF_TARGETS = frozenset(
+    ("command", "handle", "usage", "target", "data", "run", "out", "scale", "device", "dry_run")
+)
+"""What is heeded where a target is trained."""
+
+
+def _train_target(options: argparse.Namespace, typed: set[str]) -> None:
+    path = Path(options.target)
+    if path.suffix not in (".yaml", ".yml"):
+        raise SettingsError(
+            "give --drafter to train a drafter, or --target recipes/target.yaml to train a target."
+        )
+    if strange := sorted(typed - _OF_TARGETS):
+        raise SettingsError(
+            f"--{', --'.join(strange)}: a target is trained as {path} says, stage by stage. Change "
+            "a copy of it, or shrink everything with --scale."
+        )
+    recipe = _scaled_target(TargetRecipe.from_tree(read_yaml(path)), options)
+    data = needed(options, "data")
+    work = Workplace.of(options, Path(options.run or f"runs/{recipe.name}"))
+    if work.accelerator.num_processes > 1:
+        raise SettingsError("a target is trained in one process: leave `accelerate launch` out.")
+    try:
+        out = _out(options, work)
+        folder = train_target(
+            recipe, data, work.folder, out=out, device=work.accelerator.device, say=work.say
+        )
+    finally:
+        work.clear()
+    work.say("two updates a stage ran" if work.dry else f"checkpoint in {folder}")
+
+
+def _scaled_target(recipe: TargetRecipe, options: argparse.Namespace) -> TargetRecipe:
+    stages = []
+    for stage in recipe.stages:
+        updates, warmup, cooldown = _shrunk(stage.updates, stage.warmup, stage.cooldown, options)
+        stages.append(
+            replace(
+                stage,
+                warmup=warmup,
+                cooldown=cooldown,
+                seconds=0.0 if options.dry_run else stage.seconds * options.scale,
+                updates=stage.updates if stage.seconds and not options.dry_run else updates,
+            )
+        )
+    articles = max(16, round(recipe.articles * options.scale))
+    return replace(recipe, stages=tuple(stages), articles=min(articles, recipe.articles))
+
+
+def _shrunk(
+    updates: int, warmup: int, cooldown: int, options: argparse.Namespace
+) -> tuple[int, int, int]:
+    if options.dry_run:
+        return 2, 0, 0
+    if options.scale == 1:
+        return updates, warmup, cooldown
+    fewer = max(2, round(updates * options.scale))
+    return fewer, round(warmup * options.scale), min(fewer, round(cooldown * options.scale))
+
+
+def _train_neural(options: argparse.Namespace, work: Workplace) -> None:
+    recipe = _drafter_recipe(options)
+    if work.dry:
+        work.say(_estimate(options, recipe))
+    asked = recipe.updates
+    updates, warmup, cooldown = _shrunk(recipe.updates, recipe.warmup, recipe.cooldown, options)
+    recipe = replace(recipe, updates=updates, warmup=warmup, cooldown=cooldown)
+    material = gather(options, work, recipe.resolved.written_texts)
+    target = material.target
+    if recipe.resolved.lambda1:
+        _refuse_without_summaries(material, recipe.method)
+    held_out = held_out_texts(options, work, target)
+    log_every = 1 if work.dry else options.log_every
+    # A twentieth of all updates, and where there is a line in the log anyway.
+    every = options.validate_every or log_every * max(1, round(recipe.updates / 20 / log_every))
+    drafter = _untrained(options, recipe.seed, options.exp_name or work.folder.name, target)
+    caches = _teacher_caches(options, work, recipe, material)
+    last = train_drafter(
+        drafter.model,
+        recipe,
+        work.folder,
+        dataset=material.dataset,
+        written=material.written,
+        target=target,
+        start_id=target.start_id,
+        end_id=target.end_id,
+        caches=caches,
+        about={
+            "target": target.name,
+            "drafter": options.drafter,
+            **_start_of(options),
+            "articles": len(material.dataset),
+            "validate_every": every if held_out is not None else 0,
+            **({"teacher_top_k": options.teacher_top_k} if caches else {}),
+        },
+        validate=None if held_out is None else Validation(target, held_out),
+        validate_every=every,
+        save_every=options.save_every,
+        log_every=log_every,
+        accelerator=work.accelerator,
+        say=work.say,
+    )
+    best = last.get("best", last)
+    card: dict[str, Any] = {
+        "method": {"name": recipe.method, **asdict(recipe.resolved)},
+        "recipe": recipe.written_down(),
+        **_start_of(options),
+        "parameters": drafter.parameters,
+        "seconds": last["seconds"],
+        "teacher_tokens": _teacher_tokens(recipe, material.written, work.folder),
+        "last_losses": {key: last[key] for key in ("loss", "alpha", "alpha_greedy") if key in last},
+        "processes": work.accelerator.num_processes,
+    }
+    if caches:
+        card["teacher_cache"] = {
+            "top_k": next(iter(caches.values())).meta["top_k"],
+            "places": sum(cache.places for cache in caches.values()),
+            "bytes": sum(cache.nbytes for cache in caches.values()),
+        }
+    if held_out is not None:
+        card["validation"] = {
+            "articles": len(held_out),
+            "every": every,
+            "gamma": GAMMA,
+            "step": best["step"],
+            **{
+                name.removeprefix("validation_"): value
+                for name, value in best.items()
+                if name.startswith("validation_")
+            },
+        }
+    _save(drafter, options, work, card, material, _texts_of(recipe))
+    if work.dry:
+        seconds = _log_lines(work.folder)[-1]["seconds"] / recipe.updates
+        work.say(
+            f"two updates ran here, {seconds:.2f} s each: {asked} would take "
+            f"{in_words(seconds * asked)}"
+        )
+
+
+def _teacher_caches(
+    options: argparse.Namespace, work: Workplace, recipe: DrafterRecipe, material: Material
+) -> dict[str, TeacherCache]:
+    """What the target thinks of the texts that the recipe reads, where a cache was asked for."""
+    if not options.teacher_cache:
+        return {}
+    method = recipe.resolved
+    texts = {
+        "dataset": material.dataset if method.lambda1 > 0 else None,
+        "written": material.written if method.written_texts else None,
+    }
+    if not method.scored or not any(texts.values()):
+        raise SettingsError(
+            f"--teacher_cache keeps what the target thinks of given texts, and {recipe.method} "
+            f"({method.loss}) asks it about none: leave it out."
+        )
+    place = work.folder / "teacher" if work.dry else Path(options.teacher_cache)
+    return {
+        name: write_cache(
+            material.target,
+            pairs,
+            place / name,
+            length=recipe.length,
+            top_k=options.teacher_top_k,
+            accelerator=work.accelerator,
+            say=work.say,
+        )
+        for name, pairs in texts.items()
+        if pairs is not None
+    }
+
+
+def _untrained(
+    options: argparse.Namespace, seed: int, name: str, target: HubTarget
+) -> NeuralDrafter[Any]:
+    """The drafter that a training starts from."""
+    family, start = drafter_class(options.drafter), _start_of(options)["start"]
+    fingerprint = target.vocabulary.fingerprint
+    width = int(target.model.config.vocab_size)
+    bound = {"target": target} if options.drafter in BOUND else {}
+    sizes = {"layers": options.layers} if options.layers else {}
+    if start in STARTS:
+        fresh: NeuralDrafter[Any] = family.fresh(
+            width,
+            seed=seed,
+            start_id=target.start_id,
+            full_stop=target.vocabulary.full_stop,
+            start=start,
+            name=name,
+            vocabulary=fingerprint,
+            **bound,
+            **sizes,
+        )
+        return fresh
+    # the target in memory may be quantised, and its weights are to stay as they are
+    place = target_place(options) if start == _OF_TARGET else start
+    loaded: NeuralDrafter[Any] = family.load(place)
+    if isinstance(loaded, T5Drafter) and options.layers:
+        loaded = loaded.shrunk(options.layers)
+    if loaded.vocabulary != fingerprint:
+        raise VocabularyError(
+            f"{start} has the vocabulary {loaded.vocabulary}, the target {target.name} has "
+            f"{fingerprint}: start from a drafter for this target, or with --start copying."
+        )
+    if isinstance(loaded, SharedDrafter):
+        loaded.bind(target)
+    if loaded.settings.vocabulary_size != width:
+        _pad_vocabulary(loaded, width)
+    if options.drafter == "t5":
+        loaded.model.network.config.decoder_start_token_id = target.start_id
+        loaded.settings = replace(loaded.settings, start_id=target.start_id)
+    return replace(loaded, name=name)
+
+
+def _pad_vocabulary(drafter: NeuralDrafter[Any], width: int) -> None:
+    """Gives a T5 as many logits as the target has: the same pieces, more or less padding.
+
+    transformers takes no `assistant_model=` with another number.
+    """
+    if not hasattr(drafter.model, "network"):
+        raise VocabularyError(
+            f"{drafter.name} has {drafter.settings.vocabulary_size} logits, the target {width}."
+        )
+    network, had = drafter.model.network, drafter.settings.vocabulary_size
+    network.resize_token_embeddings(width, mean_resizing=False)
+    with torch.no_grad():  # what is new begins like what is never written
+        for weight in (network.shared.weight, network.lm_head.weight):
+            weight[had:] = weight[network.config.pad_token_id]
+    drafter.settings = replace(drafter.settings, vocabulary_size=width)
+
+
+def _train_ngram(options: argparse.Namespace, work: Workplace) -> None:
+    method = options.distill_method or ("seq_kd" if options.pseudo_dataset_path else "supervised")
+    material = gather(options, work, method == "seq_kd")
+    texts = material.dataset
+    if method == "seq_kd":
+        if material.written is None:
+            raise SettingsError(
+                "seq_kd counts what the target wrote: give --pseudo_dataset_path, made with "
+                "`python -m fastllm pseudo`."
+            )
+        texts = material.written
+    else:
+        _refuse_without_summaries(material, method)
+    target = material.target
+    started = time.perf_counter()
+    drafter = NgramDrafter.fit(
+        (texts.target(index) for index in range(len(texts))),
+        order=options.ngram_n,
+        vocabulary_size=int(target.model.config.vocab_size),
+        start_id=target.start_id,
+        name=options.exp_name or work.folder.name,
+        vocabulary=target.vocabulary.fingerprint,
+        smoothing=options.smoothing,
+        end_id=target.end_id,
+    )
+    card = {
+        "method": {"name": "counting", "order": options.ngram_n, "smoothing": options.smoothing},
+        "entries": drafter.counts.entries,
+        "seconds": round(time.perf_counter() - started, 2),
+    }
+    _save(drafter, options, work, card, material, _ORIGIN[method])
+    if work.dry:
+        work.say(f"counted {len(texts)} texts")
+
+
+def _refuse_neural_options(options: argparse.Namespace) -> None:
+    neural = (
+        *("loss", "kd_loss", "kd_temp", "jsd_beta", "learning_rate", "lambda1", "lambda2"),
+        *("start", "keep", "teacher_cache"),
+    )
+    for name in neural:
+        if getattr(options, name) is not None:
+            raise SettingsError(
+                f"--{name} does not belong to an n-gram: it counts, and that is all."
+            )
+    if options.distill_method not in (None, *_ORIGIN):
+        raise SettingsError(
+            f"--distill_method {options.distill_method}: an n-gram counts texts that are given; "
+            f"give one of {', '.join(_ORIGIN)}."
+        )
+
+
+_OF_TARGET = "target"
+"""The start of a T5 with the target's own weights."""
+
+
+def _start_of(options: argparse.Namespace) -> dict[str, Any]:
+    """What the initial weights are, for the card."""
+    found = {"start": options.start or STARTS[0]}
+    return {**found, "layers": options.layers} if options.layers else found
+
+
+def _refuse_options_of_t5(options: argparse.Namespace) -> None:
+    given = {
+        "start target": options.start == _OF_TARGET,
+        "layers": options.layers is not None,
+        "as_target": options.as_target,
+    }
+    for name, asked in given.items():
+        if asked:
+            raise SettingsError(
+                f"--{name} belongs to --drafter t5 alone: leave it out for {options.drafter}."
+            )
+
+
+def _drafter_recipe(options: argparse.Namespace) -> DrafterRecipe:
+    if options.loss and options.kd_loss and options.loss != options.kd_loss:
+        raise SettingsError(
+            f"--loss {options.loss} and --kd_loss {options.kd_loss} are two names of one setting: "
+            "give one of them."
+        )
+    method = options.distill_method
+    if method is None and (options.kd_loss or options.loss not in (None, "ce")):
+        method = "supervised_kd"  # a divergence without a method: on the data set's texts
+    given = {
+        "method": method,
+        "loss": options.kd_loss or options.loss,
+        "kd_temperature": options.kd_temp,
+    }
+    for entry in fields(DrafterRecipe):
+        if entry.name not in given:
+            given[entry.name] = getattr(options, entry.name)
+    recipe = {name: value for name, value in given.items() if value is not None}
+    if "updates" in recipe and "cooldown" not in recipe:  # the usual share, where updates are few
+        recipe["cooldown"] = min(DrafterRecipe.cooldown, recipe["updates"] // 3)
+    return DrafterRecipe(**recipe)
+
+
+_OWN_TEXTS = "the data set's summaries"
+
+_ORIGIN = {"supervised": _OWN_TEXTS, "seq_kd": "target-written"}
+"""What an n-gram counts, by method."""
+
+
+def _texts_of(recipe: DrafterRecipe) -> str:
+    """Where a recipe's texts come from, in words for the card."""
+    method = recipe.resolved
+    others = 1 - method.lambda1
+    shares = {
+        _OWN_TEXTS: method.lambda1,
+        "the drafter's own": others * method.lambda2,
+        "target-written": others * (1 - method.lambda2),
+    }
+    return ", ".join(f"{name} ({share:.0%})" for name, share in shares.items() if share)
+
+
+def _teacher_tokens(recipe: DrafterRecipe, written: TokenPairs | None, run: Path) -> dict[str, int]:
+    """Tokens that the target wrote, and tokens that it scored (a cache may have spared it some)."""
+    method, scored, step = recipe.resolved, 0.0, 0
+    if method.scored:
+        for line in _log_lines(run):
+            scored += line["tokens"] * (line["step"] - step)
+            step = line["step"]
+    reads = written is not None and method.written_texts
+    return {
+        "written": int(written.lengths().sum()) if reads and written is not None else 0,
+        "scored": round(scored),
+    }
+
+
+def _log_lines(run: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run / "training.jsonl").read_text().splitlines()]
+
+
+def _refuse_without_summaries(material: Material, method: str) -> None:
+    if not material.dataset.lengths().any():
+        raise DataError(
+            f"the articles have no summaries, and {method} trains on those: give data with "
+            '"highlights", or a method that trains on what the target or the drafter writes, such '
+            "as seq_kd or, for a neural drafter, mixed_gkd."
+        )
+
+
+def _out(options: argparse.Namespace, work: Workplace) -> Path:
+    """Where the checkpoint goes, if it may go there."""
+    usual = work.folder / "checkpoint"
+    out = checkpoint_folder(options.out or usual, work.folder, target_place(options))
+    return usual if work.dry else out
+
+
+def _save(
+    drafter: Any,
+    options: argparse.Namespace,
+    work: Workplace,
+    card: dict[str, Any],
+    material: Material,
+    texts: str,
+) -> None:
+    """Writes the checkpoint, once for all processes."""
+    target, dataset = material.target, material.dataset
+    out = _out(options, work)  # again: hours may have passed
+    work.accelerator.wait_for_everyone()  # all have looked; now the first may write
+
+    def write() -> None:
+        fresh = new_folder(out)
+        shutil.rmtree(fresh, ignore_errors=True)
+        if options.as_target:
+            drafter.save_as_target(fresh, target)
+        else:
+            drafter.save(fresh)
+        whole = {
+            "name": drafter.name,
+            "family": options.drafter,
+            "target": target.name,
+            **card,
+            "texts": texts,
+            "articles": len(dataset),
+            "prefix": target.prefix,
+            "source_length": target.source_length,
+            "device": str(target.device),
+            "versions": versions(),
+        }
+        (fresh / "card.json").write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
+        if (work.folder / "training.jsonl").exists():
+            shutil.copy(work.folder / "training.jsonl", fresh / "training.jsonl")
+        replace_folder(fresh, out)
+
+    def write_or_say() -> None:
+        try:
+            write()
+        except (OSError, SafetensorError) as error:
+            raise TrainingError(
+                f"{out} could not be written ({error}). Make room on the disk, or give another "
+                f"--out: the same command goes on from what is in {work.folder}."
+            ) from error
+
+    work.first(write_or_say)
+    if not work.dry:
+        work.say(f"checkpoint in {out}")
+
+
+# Estimates.
+
+
+def _estimate(options: argparse.Namespace, recipe: DrafterRecipe | None) -> str:
+    """What the whole work will take, from configurations alone: no weights are loaded."""
+    place = target_place(options)
+    target, own = _size_of(place)
+    drafter, method = Size(0, 0, 0), METHODS["supervised"]
+    if recipe is not None:
+        method = recipe.resolved
+        start = _start_of(options)["start"]
+        if start in STARTS:
+            sizes = {"layers": options.layers} if options.layers else {}
+            family = drafter_class(options.drafter)
+            network = family.fresh(target.vocabulary, start="ordinary", **sizes).model
+            drafter = Size.of(getattr(network, "network", network))
+        elif options.drafter == "t5":
+            drafter, _ = _size_of(place if start == _OF_TARGET else start, options.layers)
+        else:
+            network = drafter_class(options.drafter).load(start).model
+            drafter = Size.of(network)
+    work = Work(
+        articles=round(options.limit * options.scale) or _EVERYTHING,
+        source=options.source_length or own.get("source_length", 512),
+        text=options.length or TEXT_LENGTH,
+        load_in=options.load_in,
+        updates=0 if recipe is None else recipe.updates,
+        batch=options.batch or 32,
+        scored=method.scored,
+        own_texts=method.own_texts,
+    )
+    return describe(target, drafter, work)
+
+
+_EVERYTHING = 300_000
+"""Articles that an estimate assumes where all are asked for: as many as CNN/DailyMail has."""
+
+
+def _size_of(name_or_folder: str, layers: int | None = None) -> tuple[Size, dict[str, Any]]:
+    """The size of a T5 that is not loaded, and the "fastllm" section of its configuration.
+
+    `layers` are those that would be kept of it: all by default.
+    """
+    try:
+        config = AutoConfig.from_pretrained(name_or_folder)
+        if layers:
+            config.num_layers = config.num_decoder_layers = layers
+        with torch.device("meta"):
+            model = AutoModelForSeq2SeqLM.from_config(config)
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{name_or_folder} is no encoder-decoder ({error}).") from error
+    return Size.of(model), getattr(config, "fastllm", None) or {}

@@ -1,0 +1,1 @@
+"""The lanes over several articles."""

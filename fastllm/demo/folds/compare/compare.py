@@ -1,0 +1,560 @@
+"""The lanes over several articles: the table of `python -m fastllm eval`, growing as one watches.
+
+Each article is a piece of work of its own, so that between two of them the device goes to whoever
+waits for it. What a piece measures becomes an `Evaluation`, and all estimates and intervals are
+those of `fastllm.evaluation.report`.
+
+The rows, one JSON object a line, only ever appended to:
+
+    {"row": "start", "run", "articles": [title, ...], "lanes": [{"key", "title"}, ...],
+     "greedy", "rule", "lossy", "settings", "fewest", "few"}
+    {"row": "begun", "article"}
+    {"row": "article", "article", "cut", "left", "lanes": [NUMBERS, ...], "table": TABLE}
+    {"row": "left_out", "article"}
+    {"row": "end", "ended", "articles", "same": [state, sentence], "said": [sentence, ...],
+     "notices"}
+
+"begun" says that an article, counted from 0, has the device; "left" is about how many seconds are
+to come. An article is "left_out" of all numbers where time was up before every lane had come to its
+end; the notices of the last row name those. NUMBERS are the counts of one lane on one article:
+{"key", "calls", "tokens", "drafted", "accepted", "seconds", "same_text", "alpha"}. A TABLE has
+{"articles", "hardware", "target", "lanes": [...], "pairs": [...]}, its estimates {"value", "low",
+"high"} over the articles so far. No row holds a word of an article.
+"""
+
+import json
+import math
+import threading
+import time
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import gradio as gr
+
+from fastllm import metrics
+from fastllm.decoding.race import Race, hardware, versions
+from fastllm.demo import articles, rows, texts, upload
+from fastllm.demo.articles import Checked
+from fastllm.demo.engine import Engine
+from fastllm.demo.jobs import Models, warmed_up
+from fastllm.demo.stage import SETTINGS, Stage, announce, paragraph, scripted
+from fastllm.demo.worker import Lines
+from fastllm.drafters import Drafter
+from fastllm.errors import DataError
+from fastllm.evaluation import report
+from fastllm.evaluation.measure import (
+    Agreement,
+    ArticleNumbers,
+    Evaluation,
+    LaneNumbers,
+    TextNumbers,
+    agreement,
+    distributions_along,
+    lane_numbers,
+)
+from fastllm.trace import DecodingConfig, Trace
+
+FEWEST = 5
+"""Below so many articles no interval is shown: resamples of so few say next to nothing. Below
+`report.FEW` it is shown with a warning."""
+
+BREATH_SECONDS = 0.05
+"""Between two articles, so that who waits for the device gets it: a lock goes to whoever is first
+to ask."""
+
+COMPARE_QUEUE = "compare"
+"""The queue of comparisons. Not that of the device: a race would wait for all the articles."""
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One article, measured in every lane.
+
+    Attributes:
+        article: the text.
+        lanes: the keys of the lanes; the target alone is the first.
+        config: the settings.
+        seconds: after these it is cut, and has no number.
+    """
+
+    article: str
+    lanes: tuple[str, ...]
+    config: DecodingConfig
+    seconds: int
+
+    def check(self, models: Models) -> None:
+        """Refuses lanes whose drafter could not be loaded."""
+        Race(models.target, self._drafters(models), self.article, self.config)
+
+    def lines(self, models: Models, stop: threading.Event) -> Iterator[str]:
+        """A row when it has the device, and one with what was measured, or that it was cut.
+
+        Where it was stopped the second is not there.
+        """
+        yield rows.line({"row": "begun", "run": uuid.uuid4().hex})
+        began = time.monotonic()
+        race = warmed_up(
+            models.target,
+            self._drafters(models),
+            self.article,
+            self.config,
+            seconds=self.seconds,
+            stop=stop,
+            statistics=False,
+        )
+        for _ in race:
+            pass
+        traces = dict(zip(self.lanes, race.traces(), strict=True))
+        endings = {trace.ended for trace in traces.values()}
+        if "deadline" in endings:
+            yield rows.line({"row": "cut", "seconds": time.monotonic() - began})
+        elif "stopped" not in endings:
+            numbers = _numbers(models, race, traces, self.article)
+            yield rows.line(
+                {
+                    "row": "measured",
+                    "numbers": asdict(numbers),
+                    "config": asdict(race.config),
+                    "target": race.target.name,
+                    "hardware": hardware(race.target.device),
+                    "seconds": time.monotonic() - began,
+                }
+            )
+
+    def _drafters(self, models: Models) -> list[Drafter | None]:
+        return [models.drafter(key) for key in self.lanes]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Several articles, one after the other.
+
+    Attributes:
+        titles: what each is called.
+        articles: their texts.
+        lanes: the keys of the lanes; the target alone is the first.
+        config: the settings; when sampling, article i is run with the seed `config.seed` + i.
+        seconds: of the device; after these it ends with what it has.
+        seconds_each: the most for one article; one that takes longer is left out.
+        notices: what the visitor should know about the articles.
+    """
+
+    titles: tuple[str, ...]
+    articles: tuple[str, ...]
+    lanes: tuple[str, ...]
+    config: DecodingConfig
+    seconds: int
+    seconds_each: int
+    notices: tuple[str, ...] = ()
+
+    def pieces(self) -> Iterator[Measure]:
+        """The work on each article, as if it had all the time there is for one."""
+        for index, article in enumerate(self.articles):
+            config = replace(self.config, seed=(self.config.seed + index) % 2**31)
+            yield Measure(article, self.lanes, config, self.seconds_each)
+
+    def lines(self, engine: Engine, stop: threading.Event) -> Iterator[str]:
+        """Asks for the device once an article; gives rows as lines.
+
+        Args:
+            engine: does the work.
+            stop: when set, it ends with what it has.
+
+        Raises:
+            FastLLMError: the work was refused.
+        """
+        yield rows.line(self._start())
+        so_far = _SoFar(self)
+        began, used, ended = time.monotonic(), 0.0, "done"
+        for index, piece in enumerate(self.pieces()):
+            left = self.seconds - used
+            if left <= 0:
+                ended = "deadline"
+                break
+            row: Row | None = None
+            given = math.ceil(min(self.seconds_each, left))
+            for text in engine.lines(replace(piece, seconds=given), stop):
+                entries = [json.loads(entry) for entry in text.splitlines()]
+                if any(entry["row"] == "begun" for entry in entries):
+                    yield rows.line({"row": "begun", "article": index})
+                row = next((entry for entry in entries if entry["row"] != "begun"), row)
+            if row is None:
+                ended = "stopped"
+                break
+            used += row["seconds"]
+            if row["row"] == "cut":
+                so_far.leave_out(index, given)
+                yield rows.line({"row": "left_out", "article": index})
+                if used >= self.seconds:  # though it was the last
+                    ended = "deadline"
+                    break
+            else:
+                so_far.add(row)
+                passed = index + 1
+                remaining = (time.monotonic() - began) / passed * (len(self.articles) - passed)
+                yield rows.line(so_far.row(index, round(remaining, 1)))
+            stop.wait(BREATH_SECONDS)
+        yield rows.line(so_far.end(ended))
+
+    def _start(self) -> Row:
+        return {
+            "row": "start",
+            "run": uuid.uuid4().hex,
+            "articles": list(self.titles),
+            "lanes": [{"key": key, "title": texts.title_of(key)} for key in self.lanes],
+            "greedy": self.config.temperature == 0,
+            "rule": self.config.verified_by,
+            "lossy": self.config.lossy,
+            "settings": {name: getattr(self.config, name) for name in SETTINGS},
+            "fewest": FEWEST,
+            "few": report.FEW,
+        }
+
+
+class _SoFar:
+    """What was measured of a comparison."""
+
+    def __init__(self, asked: Comparison) -> None:
+        self._asked = asked
+        self._rows: list[ArticleNumbers] = []
+        self._left_out: dict[int, list[str]] = {}
+        self._last: Row = {}
+        self._table: Row = {"articles": 0, "lanes": [], "pairs": []}
+        self._differing: dict[str, int] = {}
+
+    def add(self, row: Row) -> None:
+        """One article more: the row of its piece of work."""
+        self._last = row
+        numbers = row["numbers"]
+        gamma, lanes = next(iter(numbers["lanes"].items()))
+        self._rows.append(
+            ArticleNumbers(
+                id=str(len(self._rows)),
+                cut=numbers["cut"],
+                text=TextNumbers(**numbers["text"]),
+                alone=LaneNumbers(**numbers["alone"]),
+                agreements={
+                    key: Agreement(**entry) for key, entry in numbers["agreements"].items()
+                },
+                lanes={int(gamma): {key: LaneNumbers(**lane) for key, lane in lanes.items()}},
+            )
+        )
+        evaluation = self._evaluation()
+        self._table = _table(evaluation)
+        self._differing = evaluation.differing(evaluation.temperatures[0])
+
+    def leave_out(self, index: int, seconds: int) -> None:
+        """One article that was cut, and after how many seconds."""
+        self._left_out.setdefault(seconds, []).append(self._asked.titles[index])
+
+    def row(self, index: int, left: float) -> Row:
+        """The row of the article that was added last."""
+        entry = self._rows[-1]
+        lanes = {texts.ALONE: entry.alone, **next(iter(entry.lanes.values()))}
+        return {
+            "row": "article",
+            "article": index,
+            "cut": entry.cut,
+            "left": left,
+            "lanes": [
+                {
+                    "key": key,
+                    "calls": lane.calls,
+                    "tokens": lane.tokens,
+                    "drafted": lane.drafted,
+                    "accepted": lane.accepted,
+                    "seconds": round(lane.seconds, 6),
+                    "same_text": lane.same_text,
+                    "alpha": entry.agreements[key].alpha if key in entry.agreements else None,
+                }
+                for key, lane in lanes.items()
+            ],
+            "table": self._table,
+        }
+
+    def end(self, ended: str) -> Row:
+        """The last row.
+
+        Args:
+            ended: "done" where every article had its turn; else "stopped" or "deadline".
+        """
+        asked, done = self._asked, len(self._rows)
+        same: tuple[str, str] = ("", "")
+        if done:
+            differing = {texts.title_of(key): count for key, count in self._differing.items()}
+            greedy = asked.config.temperature == 0
+            same = texts.compared_texts(greedy, asked.config.lossy, done, differing)
+        notices = list(asked.notices)
+        if ended == "deadline":
+            notices.append(texts.compared_early(asked.seconds, done, len(asked.articles)))
+        notices += [texts.left_out(*each) for each in self._left_out.items()]
+        if ended == "done" and not done:
+            notices.append(texts.NONE_COMPARED)
+        return {
+            "row": "end",
+            "ended": ended,
+            "articles": done,
+            "same": list(same),
+            "said": [
+                texts.distilled(
+                    pair["title"],
+                    pair["calls_ratio"]["value"],
+                    metrics.Estimate(**pair["calls_ratio"]).away_from(1) if done >= FEWEST else 0,
+                    pair["fewer"],
+                    done,
+                )
+                for pair in self._table["pairs"]
+            ],
+            "notices": notices,
+        }
+
+    def _evaluation(self) -> Evaluation:
+        config = DecodingConfig(**self._last["config"])
+        return Evaluation(
+            target=self._last["target"],
+            config=config,
+            temperatures=(config.temperature,),
+            gammas=(config.gamma,),
+            drafters=self._asked.lanes[1:],
+            hardware=self._last["hardware"],
+            versions=dict(versions()),
+            asked=len(self._asked.articles),
+            rows={config.temperature: tuple(self._rows)},
+        )
+
+
+def add(stage: Stage) -> None:
+    """The fold: which articles, the buttons, and the view that the rows are drawn in."""
+    limits = stage.limits
+    samples, file = "samples", "file"
+    with gr.Accordion(texts.COMPARE, open=False, elem_id="fl-compare"):
+        paragraph(texts.COMPARE_INTRO, "fl-soft")
+        with gr.Row(elem_id="fl-compare-controls", equal_height=True):
+            which = gr.Radio(
+                [(texts.sample_count(len(stage.samples)), samples), (texts.COMPARE_FILE, file)],
+                value=samples,
+                label=texts.COMPARE_ON,
+                container=False,
+                elem_id="fl-compare-which",
+            )
+            opened = upload.opener(
+                texts.UPLOAD_SEVERAL, articles.LIST_TYPES, limits.upload_bytes, "fl-compare-file"
+            )
+            go = gr.Button(texts.COMPARE_GO, elem_id="fl-compare-go", scale=0, min_width=180)
+            halt = gr.Button(texts.STOP, elem_id="fl-compare-stop", scale=0, min_width=120)
+        told = gr.HTML(
+            texts.file_rule(limits.compare_articles, limits.upload_bytes // 1000),
+            elem_classes="fl-soft",
+            apply_default_css=False,
+            js_on_load=None,
+        )
+        view = gr.HTML(
+            "",
+            html_template='<div class="fl-compare"></div>',  # static: no value meets a template
+            js_on_load=scripted("folds/compare/compare.js", texts.COMPARE_BROWSER),
+            apply_default_css=False,
+        )
+
+    def from_file(sent: str) -> dict[str, Checked]:
+        found = articles.read_articles(
+            sent, limits.upload_bytes, limits.compare_articles, limits.article_characters
+        )
+        return {texts.article_number(number): each for number, each in enumerate(found, 1)}
+
+    def look(sent: str) -> tuple[str, str]:
+        """What a file holds, as soon as it is opened."""
+        with stage.said():
+            found = from_file(sent)
+        words = sum(len(article.text.split()) for article in found.values())
+        return file, texts.read_articles(len(found), words)
+
+    def rows(
+        request: gr.Request, source: str, sent: str, lanes: list[str], *settings: Any
+    ) -> Iterator[str]:
+        """Compares; yields the rows so far as lines of JSON, again and again."""
+
+        def begin() -> Lines:
+            if source == file:
+                given = from_file(sent)
+            else:
+                given = {title: stage.checked(text) for title, text in stage.samples.items()}
+            ready = plan(stage, given, lanes, stage.config(*settings))
+            return lambda stop: ready.lines(stage.engine, stop)
+
+        yield from stage.follow(request, begin)
+
+    opened.upload(look, opened, [which, told], show_progress="hidden", api_visibility="private")
+    running = go.click(
+        rows,
+        [which, opened, stage.lanes, *stage.settings],
+        view,
+        js=announce("compare-go"),
+        show_progress="hidden",
+        concurrency_id=COMPARE_QUEUE,
+        concurrency_limit=1,
+        trigger_mode="once",
+        preprocess=False,
+        api_visibility="private",
+    )
+    running.failure(None, js=announce("compare-failed"), api_visibility="private")
+    halt.click(None, cancels=[running], js=announce("compare-stop"), api_visibility="private")
+
+
+def plan(
+    stage: Stage,
+    given: Mapping[str, Checked],
+    lanes: Sequence[str],
+    config: DecodingConfig,
+) -> Comparison:
+    """A comparison, its lanes checked.
+
+    Args:
+        stage: the page.
+        given: the articles by title.
+        lanes: the chosen lanes; the target alone is measured whether it is among them or not.
+        config: the settings.
+
+    Raises:
+        DataError: a lane is not offered, too many are chosen, or none has a drafter.
+    """
+    chosen = tuple(key for key in stage.chosen(lanes, fewest=0) if key != texts.ALONE)
+    if not chosen:
+        raise DataError(texts.NO_DRAFTER)
+    notices = dict.fromkeys(notice for article in given.values() for notice in article.notices)
+    return Comparison(
+        titles=tuple(given),
+        articles=tuple(article.text for article in given.values()),
+        lanes=(texts.ALONE, *chosen),
+        config=config,
+        seconds=stage.limits.compare_seconds,
+        seconds_each=stage.limits.seconds_per_run,
+        notices=tuple(notices),
+    )
+
+
+def result_of(rows: Sequence[Row]) -> Row:
+    """A comparison that has ended, as a program wants it.
+
+    Args:
+        rows: of the comparison.
+
+    Returns:
+        {"settings", "rule", "lossy", "lanes": [{"key", "title"}], "asked", "ended", "same",
+        "same_text", "said", "notices", "table": TABLE, "articles": [{"title", "cut", "lanes":
+        [NUMBERS]}]}; the table is None where no article came to its end.
+    """
+    start, end = rows[0], rows[-1]
+    done = [row for row in rows if row["row"] == "article"]
+    state, sentence = end["same"]
+    return {
+        **{name: start[name] for name in ("settings", "rule", "lossy", "lanes")},
+        "asked": len(start["articles"]),
+        "ended": end["ended"],
+        "same": {"same": True, "differ": False}.get(state),
+        "same_text": sentence,
+        "said": end["said"],
+        "notices": end["notices"],
+        "table": done[-1]["table"] if done else None,
+        "articles": [
+            {
+                "title": start["articles"][row["article"]],
+                "cut": row["cut"],
+                "lanes": row["lanes"],
+            }
+            for row in done
+        ],
+    }
+
+
+def _numbers(
+    models: Models, race: Race, traces: Mapping[str, Trace], article: str
+) -> ArticleNumbers:
+    """What the evaluation measures of an article, of lanes that raced; no summary is known."""
+    target, config, alone = race.target, race.config, traces[texts.ALONE]
+    encoding = target.encode(race.source_ids)
+    text, p = distributions_along(target, encoding, alone.tokens, config)
+    words = metrics.words(alone.text)
+    agreements = {}
+    for key in traces:
+        if (drafter := models.drafter(key)) is not None:
+            found = agreement(drafter, encoding, text, p, config)
+            agreements[key] = replace(found, agrees=())
+    return ArticleNumbers(
+        id="",
+        cut=alone.cut_at is not None,
+        text=TextNumbers(
+            tokens=len(alone.tokens),
+            fingerprint="",
+            ended=alone.ended,
+            loops=metrics.loops(words),
+            repeated_share=metrics.repeated_share(words),
+            copied_share=metrics.copied_share(words, metrics.words(article)),
+            rouge={},
+        ),
+        alone=lane_numbers(alone, alone),
+        agreements=agreements,
+        lanes={config.gamma: {key: lane_numbers(traces[key], alone) for key in agreements}},
+    )
+
+
+def _table(evaluation: Evaluation) -> Row:
+    """What of the report is shown: plain JSON values, a row a lane and a row a pair."""
+    summary = report.summarise(evaluation)
+    (setting,) = summary["settings"]
+    gamma = str(summary["headline_gamma"])
+
+    def shown(key: str, lane: Row, alpha: Row | None = None) -> Row:
+        return {
+            "key": key,
+            "calls": lane["target_calls"],
+            "tau": lane["tau"],
+            "accepted": lane.get("accepted_of_drafted"),
+            "alpha": alpha,
+            "seconds": lane["seconds"],
+            "speed_up": lane["speed_up_with_encoding"] if alpha else None,
+        }
+
+    drafters = setting["drafters"]
+    return {
+        "articles": summary["articles"],
+        "hardware": summary["hardware"],
+        "target": summary["target"],
+        "lanes": [
+            shown(texts.ALONE, setting["alone"]),
+            *(
+                shown(key, drafters[key]["gammas"][gamma], drafters[key]["alpha"])
+                for key in evaluation.drafters
+            ),
+        ],
+        "pairs": [
+            {
+                "title": texts.family_of(pair["after"]).removesuffix("-after"),
+                "before": pair["before"],
+                "after": pair["after"],
+                "calls_ratio": pair["gammas"][gamma]["target_calls_ratio"],
+                "tau": pair["gammas"][gamma]["tau_difference"],
+                "accepted": pair["gammas"][gamma]["accepted_of_drafted_difference"],
+                "alpha": pair["alpha_difference"],
+                "seconds_ratio": pair["gammas"][gamma]["seconds_ratio"],
+                "fewer": _fewer(evaluation, pair["before"], pair["after"]),
+            }
+            for pair in setting["pairs"].values()
+        ],
+    }
+
+
+def _fewer(evaluation: Evaluation, before: str, after: str) -> int:
+    """On how many articles `after` needed fewer target calls a token."""
+    (temperature,), (gamma,) = evaluation.temperatures, evaluation.gammas
+    return sum(
+        second.calls * first.tokens < first.calls * second.tokens
+        for first, second in zip(
+            evaluation.lanes(temperature, gamma, before),
+            evaluation.lanes(temperature, gamma, after),
+            strict=True,
+        )
+    )

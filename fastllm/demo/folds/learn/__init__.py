@@ -1,0 +1,1 @@
+"""A drafter that learns in view, then races."""

@@ -1,0 +1,327 @@
+"""Train 30 s, race again: a copy of the undistilled drafter learns in view, then races.
+
+It learns from the visitor's article and some of the samples; the other samples are held out. How it
+learns is `fastllm.distill.live_training`. What ships is only copied; the copy goes with the run.
+
+The rows of the training, one JSON object a line, only ever appended to; behind them come those of
+the race (`fastllm.demo.rows`):
+
+    {"row": "lesson", "run", "title", "article", "held_out", "texts", "seconds"}
+    {"row": "writing", "done"}
+    {"row": "written", "others"}
+    {"row": "shipped", "title", "own": [alpha, tau], "held_out": [alpha, tau]}
+    {"row": "moment", "seconds", "updates", "tokens", "loss", "own": [alpha, tau], "held_out": ...}
+    {"row": "taught", "updates", "said": [sentence, ...], "race"}
+
+"article" is the title of a sample, or empty; "held_out" are the titles of those held out. The
+target is to write "texts" texts and has "done" so many; from those about "others" samples it will
+learn too. "own" is the visitor's article, "held_out" are those held out: with alpha and greedy tau
+there, of the distilled drafter that ships, where there is one, and of the copy. "race" says whether
+one follows.
+"""
+
+import threading
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import gradio as gr
+
+from fastllm.demo import rows, texts
+from fastllm.demo.jobs import Models, race_lines, warmed_up
+from fastllm.demo.stage import DEVICE_QUEUE, Stage, announce, paragraph, scripted
+from fastllm.distill.live_training import Alignment, Moment, ShortRecipe, ShortTraining, student_of
+from fastllm.drafters import BOUND, NEURAL, Drafter
+from fastllm.drafters.neural import NeuralDrafter
+from fastllm.errors import SettingsError
+from fastllm.targets.hub import HubTarget
+from fastllm.trace import DecodingConfig
+
+HELD_OUT = 3
+"""How many samples are held out."""
+
+FIRST = "lstm-before"
+"""The drafter that is copied, where there is one."""
+
+RACE_STARTS = '{"row":"start"'
+"""How the first row behind the training begins."""
+
+
+def students(keys: Sequence[str]) -> tuple[str, ...]:
+    """Lanes whose drafter may be trained by gradient, the most instructive first.
+
+    What family a drafter of one's own belongs to is not known before it is loaded.
+
+    Args:
+        keys: the lanes on offer.
+    """
+    untrainable = (texts.ALONE, "lookup", texts.LOOKUP_FIRST, "ngram-", *(f"{f}-" for f in BOUND))
+    found = [key for key in keys if not key.startswith(untrainable)]
+
+    def rank(key: str) -> tuple[bool, bool, bool]:
+        return key != FIRST, not key.endswith("-before"), key.endswith("-after")
+
+    return tuple(sorted(found, key=rank))
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """A training, and the race behind it.
+
+    Attributes:
+        article: the visitor's.
+        learns: other articles that it learns from, title -> text.
+        held_out: articles that it does not learn from, likewise.
+        candidates: keys of drafters, the first that can be trained is copied.
+        offered: the keys of all lanes.
+        config: the settings of the race.
+        training_seconds: after these it stops learning, the target's writing included.
+        race_seconds: after these the race ends where it is.
+        lanes: the most lanes of the race.
+        notices: what the visitor should know about the article.
+        title: of a sample; empty otherwise.
+    """
+
+    article: str
+    learns: Mapping[str, str]
+    held_out: Mapping[str, str]
+    candidates: tuple[str, ...]
+    offered: tuple[str, ...]
+    config: DecodingConfig
+    training_seconds: int = 30
+    race_seconds: int = 30
+    lanes: int = 4
+    notices: tuple[str, ...] = ()
+    title: str = ""
+
+    @property
+    def seconds(self) -> int:
+        """Of training and race."""
+        return self.training_seconds + self.race_seconds
+
+    def check(self, models: Models) -> None:
+        """Refuses a page without a drafter that can be trained.
+
+        Raises:
+            SettingsError: there is none.
+        """
+        self._base(models)
+
+    def lines(self, models: Models, stop: threading.Event) -> Iterator[str]:
+        """The rows of the training, and those of the race.
+
+        Raises:
+            SettingsError: there is no drafter that can be trained.
+        """
+        key, base, target = self._base(models)
+        distilled = key.removesuffix("-before") + "-after" if key.endswith("-before") else ""
+        shipped = models.drafter(distilled) if distilled in self.offered else None
+        yours = texts.yours_of(key)
+        student = student_of(base, yours)
+        training = ShortTraining(
+            student,
+            target,
+            [
+                target.vocabulary.encode(text, target.source_length, target.prefix).ids
+                for text in (self.article, *self.learns.values())
+            ],
+            [
+                target.vocabulary.encode(text, target.source_length, target.prefix).ids
+                for text in self.held_out.values()
+            ],
+            ShortRecipe(seconds=self.training_seconds),
+            stop,
+        )
+        yield rows.line(
+            {
+                "row": "lesson",
+                "run": uuid.uuid4().hex,
+                "title": texts.title_of(yours),
+                "article": self.title,
+                "held_out": list(self.held_out),
+                "texts": 1 + len(self.learns) + len(self.held_out),
+                "seconds": self.training_seconds,
+            }
+        )
+        for done in training.write():
+            yield rows.line({"row": "writing", "done": done})
+        yield rows.line({"row": "written", "others": max(0, len(training.learned) - 1)})
+        reference: tuple[Alignment, Alignment] | None = None
+        if isinstance(shipped, NeuralDrafter) and training.learned:
+            reference = training.measure(shipped)
+            own, held_out = map(_rounded, reference)
+            title = texts.title_of(distilled)
+            yield rows.line({"row": "shipped", "title": title, "own": own, "held_out": held_out})
+        moments: list[Moment] = []
+        for moment in training.learn():
+            moments.append(moment)
+            yield rows.line(
+                {
+                    "row": "moment",
+                    "seconds": round(moment.seconds, 2),
+                    "updates": moment.updates,
+                    "tokens": moment.tokens,
+                    "loss": None if moment.loss is None else round(moment.loss, 4),
+                    "own": _rounded(moment.own),
+                    "held_out": _rounded(moment.held_out),
+                }
+            )
+        if stop.is_set():
+            return
+        taught = len(moments) > 1
+        yield rows.line(
+            {
+                "row": "taught",
+                "updates": moments[-1].updates if moments else 0,
+                "said": self._said(moments, reference, distilled),
+                "race": taught,
+            }
+        )
+        if taught:
+            yield from self._race(models, key, student, distilled, stop)
+
+    def _base(self, models: Models) -> tuple[str, NeuralDrafter[Any], HubTarget]:
+        """The drafter to copy, its key, and the target.
+
+        Raises:
+            SettingsError: there is none.
+        """
+        target = models.target
+        for key in self.candidates:
+            drafter = models.drafter(key)
+            if isinstance(drafter, NeuralDrafter) and drafter.FAMILY in NEURAL:
+                if isinstance(target, HubTarget):
+                    return key, drafter, target
+        raise SettingsError(texts.LEARN_NOBODY)
+
+    def _race(
+        self, models: Models, key: str, student: Drafter, distilled: str, stop: threading.Event
+    ) -> Iterator[str]:
+        """The rows of the race: the target alone, the drafter before, the copy, the shipped one."""
+        yours = texts.yours_of(key)
+        wanted = [yours, key, texts.ALONE, distilled][: max(2, self.lanes)]
+        kept = [
+            lane
+            for lane in (texts.ALONE, key, yours, distilled)
+            if lane in wanted and (lane == yours or lane in self.offered)
+        ]
+        drafters = [student if lane == yours else models.drafter(lane) for lane in kept]
+        race = warmed_up(
+            models.target,
+            drafters,
+            self.article,
+            self.config,
+            seconds=self.race_seconds,
+            stop=stop,
+        )
+        yield from race_lines(
+            race,
+            tuple(kept),
+            self.race_seconds,
+            notices=(texts.practised(texts.title_of(yours)), *self.notices),
+            title=self.title,
+        )
+
+    def _said(
+        self,
+        moments: Sequence[Moment],
+        reference: tuple[Alignment, Alignment] | None,
+        distilled: str,
+    ) -> list[str]:
+        """What came of it."""
+        if len(moments) < 2:
+            return [texts.no_time_to_learn(self.training_seconds)]
+        first, last = moments[0], moments[-1]
+        shipped = texts.title_of(distilled)
+        own, held_out = reference or (None, None)
+        return [
+            texts.learned_own(first.own.alpha, last.own.alpha, shipped, own and own.alpha),
+            texts.learned_held_out(first.held_out, last.held_out, shipped, held_out),
+        ]
+
+
+def _rounded(alignment: Alignment) -> list[float]:
+    """Alpha and tau as a row says them."""
+    return [round(value, 4) for value in alignment]
+
+
+def plan(stage: Stage, article: str, config: DecodingConfig) -> Lesson:
+    """A lesson on an article and the samples.
+
+    Args:
+        stage: the page.
+        article: the text, not yet checked.
+        config: the settings of the race.
+
+    Raises:
+        DataError: the article cannot be raced.
+    """
+    checked = stage.checked(article)
+    others = {
+        title: stage.checked(text).text
+        for title, text in stage.samples.items()
+        if text != checked.text
+    }
+    titles = list(others)
+    held_out = titles[-HELD_OUT:]
+    return Lesson(
+        article=checked.text,
+        learns={title: others[title] for title in titles if title not in held_out},
+        held_out={title: others[title] for title in held_out},
+        candidates=students(stage.engine.keys),
+        offered=tuple(stage.engine.keys),
+        config=config,
+        training_seconds=stage.limits.training_seconds,
+        race_seconds=stage.limits.seconds_per_run,
+        lanes=stage.limits.lanes,
+        notices=checked.notices,
+        title=stage.title_of(checked.text),
+    )
+
+
+def add(stage: Stage) -> None:
+    """The fold: what one will see, the buttons, and the view of the training."""
+    seconds = stage.limits.training_seconds
+    able = students(stage.engine.keys)
+    with gr.Accordion(texts.learn_fold(seconds), open=False, elem_id="fl-learn"):
+        if not able:
+            paragraph(texts.because(texts.LEARN_NOBODY), "fl-learn-intro")
+            return
+        paragraph(texts.learn_intro(able[0], seconds, HELD_OUT), "fl-learn-intro")
+        with gr.Row(elem_id="fl-learn-controls"):
+            go = gr.Button(
+                texts.learn_go(seconds), elem_id="fl-learn-go", scale=0, min_width=180
+            )
+            halt = gr.Button(texts.STOP, elem_id="fl-learn-stop", scale=0, min_width=80)
+        view = gr.HTML(
+            "",
+            html_template='<div class="fl-learn"></div>',  # static: no value meets a template
+            js_on_load=scripted("folds/learn/learn.js", texts.LEARN_BROWSER),
+            apply_default_css=False,
+            elem_id="fl-learn-view",
+        )
+
+    def learn(request: gr.Request, article: str, *settings: Any) -> Iterator[tuple[Any, Any]]:
+        """Trains, then races; yields the rows so far of both, again and again."""
+        for text in stage.perform(
+            request, lambda: plan(stage, article, stage.config(*settings))
+        ):
+            at = text.find(RACE_STARTS)
+            yield (text, gr.skip()) if at < 0 else (text[:at], text[at:])
+
+    running = go.click(
+        learn,
+        [stage.article, *stage.settings],
+        [view, stage.view],
+        js=announce("learn-go"),
+        show_progress="hidden",
+        concurrency_id=DEVICE_QUEUE,
+        concurrency_limit=1,
+        trigger_mode="once",
+        preprocess=False,
+        api_visibility="private",
+    )
+    running.success(None, js=announce("learn-done"), api_visibility="private")
+    running.failure(None, js=announce("learn-failed"), api_visibility="private")
+    halt.click(None, cancels=[running], js=announce("learn-stop"), api_visibility="private")

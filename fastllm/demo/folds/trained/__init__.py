@@ -1,0 +1,1 @@
+"""How the drafters were trained, from their cards."""

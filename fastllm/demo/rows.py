@@ -1,0 +1,358 @@
+"""Rounds as NDJSON rows: all that the browser gets to know of a race.
+
+The rows of a race, one JSON object a line, only ever appended to:
+
+    {"row": "start", "run", "mode": "live" | "recorded", "article", "hardware", "target",
+     "lanes": [{"key", "title"}], "greedy", "gamma", "rule", "lossy", "settings", "cut", "notices"}
+    {"row": "round", "lane", "from", "to", "kind", "ms": [draft, verify, whole],
+     "tokens": [TOKEN, ...], "dropped": [TOKEN, ...]}
+    {"row": "end", "lanes": [RESULT, ...], "same": [state, sentence], "verdict", "notices",
+     "code", "source", "traces": [...]}
+
+`from` and `to` are seconds on the lane's own clock. `tokens` are those of the text and the refused
+one; `dropped` are the guesses behind that. A TOKEN is {"s": state, "t": text} with "end" for the
+end token and what is known of it: "test" for a guess that was tested; "p" (the target's
+probability, as it drew) and "best" for the target's own. A TEST is {"p", "q", "u", "h",
+"ok", "o", "raw", "best", "guess"}: both probabilities, the number that judged it and the threshold
+that this had to stay below, whether it did, the overlap, both probabilities at temperature 1, and
+the first choices of target and drafter there, [text, probability] each. A RESULT is {"calls",
+"tokens", "seconds", "drafted", "accepted", "speed_up", "ended", "text"}. The traces are
+`Trace.to_json` without the source, which they share.
+
+Texts are data: the browser sets them with textContent. No row holds "<", not even in its JSON.
+"""
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from fastllm import metrics
+from fastllm.demo import texts
+from fastllm.demo.folds.keep import rerun_code
+from fastllm.errors import DataError
+from fastllm.trace import Alternative, Judged, Round, Trace
+
+CHOICES = 5
+"""How many first choices a token carries."""
+
+DIGITS = 4
+"""Behind the point of a probability: what hovering shows is rounded further."""
+
+ALMOST = 1 - 10**-DIGITS
+"""What rounds to 1 and is less."""
+
+SETTINGS = (
+    "gamma", "temperature", "top_p", "seed", "max_new_tokens", "verification", "lenience",
+)  # fmt: skip
+"""What a visitor sets, in the order of the page; a link brings it back."""
+
+CUT_WORDS = 8
+"""How many words are shown on each side of a cut."""
+
+Row = dict[str, Any]
+
+
+def line(row: Row) -> str:
+    """A row as a line. "<" and its kin are escaped, so no text can be taken for markup."""
+    text = json.dumps(row, ensure_ascii=False, separators=(",", ":"))
+    for letter in "<>&\u2028\u2029":
+        text = text.replace(letter, f"\\u{ord(letter):04x}")
+    return text + "\n"
+
+
+def start_row(
+    run: str,
+    mode: str,
+    lanes: Sequence[str],
+    trace: Trace,
+    *,
+    article: str = "",
+    notices: Sequence[str] = (),
+) -> Row:
+    """The first row. `trace` gives the settings; its rounds do not matter."""
+    return {
+        "row": "start",
+        "run": run,
+        "mode": mode,
+        "article": article,
+        "hardware": trace.hardware,
+        "target": trace.target,
+        "lanes": [{"key": key, "title": texts.title_of(key)} for key in lanes],
+        "greedy": trace.config.temperature == 0,
+        "gamma": trace.config.gamma,
+        "rule": trace.config.verified_by,
+        "lossy": trace.config.lossy,
+        "settings": {name: getattr(trace.config, name) for name in SETTINGS},
+        "cut": cut(trace.source, trace.cut_at),
+        "notices": list(notices),
+    }
+
+
+def cut(source: str, at: int | None) -> Row | None:
+    """The words on both sides of the place where the article was cut."""
+    if at is None:
+        return None
+    return {
+        "percent": round(100 * at / max(1, len(source))),
+        "before": " ".join(source[:at].split()[-CUT_WORDS:]),
+        "after": " ".join(source[at:].split()[:CUT_WORDS]),
+    }
+
+
+@dataclass(frozen=True)
+class RoundWriter:
+    """Turns the rounds of one lane into rows, in order.
+
+    Attributes:
+        lane: its index.
+        piece: token id -> the text it adds; called once for each token of the text, in order.
+        name: token ids -> a readable form of each, for words that did not make it into the text.
+        end_ids: the tokens any of which ends the text.
+    """
+
+    lane: int
+    piece: Callable[[int], str]
+    name: Callable[[Iterable[int]], dict[int, str]]
+    end_ids: Sequence[int]
+
+    def row(self, entry: Round, clock: float) -> Row:
+        """The row of a round that ended at `clock`, in seconds of the lane."""
+        mentioned = {token for token, _ in entry.extra_best} | set(entry.drafted)
+        for test in entry.judged:
+            mentioned.update(token for token, _ in test.target_best + test.drafter_best)
+        names = self.name(mentioned)
+        guesses = []
+        for place, token in enumerate(entry.drafted):
+            stands = place < entry.accepted
+            guess = self._token(
+                "accepted" if stands else "refused" if place == entry.accepted else "dropped",
+                token,
+                self.piece(token) if stands else names.get(token, ""),
+            )
+            if place < len(entry.judged):
+                guess["test"] = _test(entry.judged[place], names)
+            guesses.append(guess)
+        tokens = guesses[: entry.accepted + 1]
+        if entry.extra is not None and entry.extra_kind is not None:
+            extra = self._token(entry.extra_kind, entry.extra, self.piece(entry.extra))
+            if entry.extra_p is not None:
+                extra["p"] = _short(entry.extra_p)
+            if entry.extra_best:
+                extra["best"] = _choices(entry.extra_best, names)
+            tokens.append(extra)
+        return {
+            "row": "round",
+            "lane": self.lane,
+            "from": round(clock - entry.total_seconds, 6),
+            "to": round(clock, 6),
+            "kind": entry.kind,
+            "ms": [
+                round(1000 * seconds, 3)
+                for seconds in (entry.draft_seconds, entry.verify_seconds, entry.total_seconds)
+            ],
+            "tokens": tokens,
+            "dropped": guesses[entry.accepted + 1 :],
+        }
+
+    def _token(self, state: str, token: int, text: str) -> Row:
+        if token in self.end_ids:
+            return {"s": state, "t": "", "end": True}
+        return {"s": state, "t": text}
+
+
+def end_row(lanes: Sequence[str], traces: Sequence[Trace], notices: Sequence[str] = ()) -> Row:
+    """The last row: the numbers of each lane, the comparison of their texts, the verdict."""
+    plain = next((trace for trace in traces if not trace.drafter), None)
+    results = [
+        texts.Result(
+            key,
+            texts.title_of(key),
+            metrics.target_calls(trace),
+            metrics.token_count(trace),
+            metrics.drafted(trace),
+            metrics.accepted(trace),
+            metrics.seconds_with_encoding(trace),
+            trace.drafter_encode_seconds + sum(entry.draft_seconds for entry in trace.rounds),
+        )
+        for key, trace in zip(lanes, traces, strict=True)
+    ]
+    finished = all(trace.ended in ("end_of_text", "length") for trace in traces)
+    greedy = all(trace.config.temperature == 0 for trace in traces)
+    return {
+        "row": "end",
+        "lanes": [
+            {
+                "calls": result.calls,
+                "tokens": result.tokens,
+                "seconds": result.seconds,
+                "drafted": result.drafted,
+                "accepted": result.accepted,
+                "speed_up": (
+                    metrics.speed_up(trace, plain).with_encoding
+                    if finished and plain is not None and trace is not plain
+                    else None
+                ),
+                "ended": trace.ended,
+                "text": trace.text,
+            }
+            for result, trace in zip(results, traces, strict=True)
+        ],
+        "same": list(
+            texts.same_text(
+                greedy,
+                finished,
+                differ_at(traces),
+                lossy=any(trace.config.lossy for trace in traces),
+            )
+        ),
+        "verdict": texts.verdict(results) if finished else "",
+        "notices": list(notices),
+        "code": rerun_code.code(lanes, traces),
+        "source": traces[0].source if traces else "",
+        "traces": [
+            {name: value for name, value in trace.to_json().items() if name != "source"}
+            for trace in traces
+        ],
+    }
+
+
+def differ_at(traces: Sequence[Trace]) -> int | None:
+    """The first token, counted from 1, at which two lanes differ; None if none do.
+
+    Lanes that were ended early are compared as far as they came.
+    """
+    whole = [trace.ended in ("end_of_text", "length") for trace in traces]
+    written = [trace.tokens for trace in traces]
+    longest = max(map(len, written), default=0)
+    for place in range(longest):
+        found = {
+            tokens[place] if place < len(tokens) else None
+            for tokens, done in zip(written, whole, strict=True)
+            if done or place < len(tokens)
+        }
+        if len(found) > 1:
+            return place + 1
+    return None
+
+
+def recorded_lines(
+    run: str, lanes: Sequence[str], traces: Sequence[Trace], *, article: str = ""
+) -> Iterator[str]:
+    """The rows of a stored race, its rounds in the order of the clocks."""
+    yield line(start_row(run, "recorded", lanes, traces[0], article=article))
+    rows = []
+    for index, trace in enumerate(traces):
+        pieces = iter(trace.pieces)
+        ends = trace.tokens[-1:] if trace.rounds and trace.ended == "end_of_text" else ()
+        names = trace.names
+        writer = RoundWriter(
+            index,
+            lambda _, pieces=pieces: next(pieces, ""),  # type: ignore[misc]
+            lambda ids, names=names: {i: names.get(i, "") for i in ids},  # type: ignore[misc]
+            ends,
+        )
+        clock = trace.target_encode_seconds + trace.drafter_encode_seconds
+        for entry in trace.rounds:
+            clock += entry.total_seconds
+            rows.append(writer.row(entry, clock))
+    rows.sort(key=lambda row: row["to"])
+    yield from map(line, rows)
+    yield line(end_row(lanes, traces))
+
+
+def traces_of(lines: str) -> tuple[list[str], list[Trace]]:
+    """The keys of the lanes and their traces, out of the rows of a race that has ended.
+
+    Raises:
+        DataError: there is no whole race in `lines`.
+    """
+    try:
+        rows = [json.loads(entry) for entry in lines.splitlines() if entry.startswith('{"row":"')]
+        end = next(row for row in rows if row["row"] == "end")
+        keys = [str(lane["key"]) for lane in rows[0]["lanes"]]
+        traces = [Trace.from_json({**tree, "source": end["source"]}) for tree in end["traces"]]
+    except (StopIteration, ValueError, KeyError, TypeError, IndexError) as error:
+        raise DataError(texts.NO_RACE) from error
+    if len(keys) != len(traces) or not traces:
+        raise DataError(texts.NO_RACE)
+    return keys, traces
+
+
+def result_of(lines: str) -> Row:
+    """A race that has ended, as a program wants it: typed, and without the look inside its words.
+
+    Args:
+        lines: its rows.
+
+    Returns:
+        {"article", "target", "hardware", "settings", "lossy", "lanes": [{"key", "title", "text",
+        "ended", "calls", "seconds", "speed_up", "drafted", "accepted", "tokens": [{"t", "s"}],
+        "refused": [{"t", "at"}]}], "same", "same_text", "verdict", "notices"}. `s` is "plain",
+        "accepted", "correction" or "bonus"; a refused guess stood before the token `at`, counted
+        from 0. `same` is None where the texts were not to be the same: when sampling.
+
+    Raises:
+        DataError: there is no whole race in `lines`.
+    """
+    rows = [json.loads(entry) for entry in lines.splitlines()]
+    if not rows or rows[-1]["row"] != "end":
+        raise DataError(texts.NO_RACE)
+    start, *rounds, end = rows
+    lanes = []
+    for index, (lane, told) in enumerate(zip(start["lanes"], end["lanes"], strict=True)):
+        tokens: list[Row] = []
+        refused: list[Row] = []
+        for token in (t for row in rounds if row["lane"] == index for t in row["tokens"]):
+            if token["s"] == "refused":
+                refused.append({"t": token["t"], "at": len(tokens)})
+            else:
+                tokens.append({"t": token["t"], "s": token["s"]})
+        numbers = {
+            name: told[name]
+            for name in ("text", "ended", "calls", "seconds", "speed_up", "drafted", "accepted")
+        }
+        lanes.append({**lane, **numbers, "tokens": tokens, "refused": refused})
+    state, sentence = end["same"]
+    return {
+        **{name: start[name] for name in ("article", "target", "hardware", "settings", "lossy")},
+        "lanes": lanes,
+        "same": {"same": True, "unfinished": True, "differ": False}.get(state),
+        "same_text": sentence,
+        "verdict": end["verdict"],
+        "notices": [*start["notices"], *end["notices"]],
+    }
+
+
+def _test(judged: Judged, names: dict[int, str]) -> Row:
+    row: Row = {
+        "p": _short(judged.p),
+        "q": _short(judged.q),
+        "u": _short(judged.uniform),
+        "h": _short(judged.threshold),
+        "ok": judged.passed,
+    }
+    if judged.overlap is not None:
+        row["o"] = _short(judged.overlap)
+    if judged.p_unwarped is not None:
+        row["raw"] = [
+            _short(judged.p_unwarped),
+            None if judged.q_unwarped is None else _short(judged.q_unwarped),
+        ]
+    if judged.target_best:
+        row["best"] = _choices(judged.target_best, names)
+    if judged.drafter_best:
+        row["guess"] = _choices(judged.drafter_best, names)
+    return row
+
+
+def _short(value: float) -> float:
+    """Rounded, and 0 or 1 in one character; what is neither does not become one of them."""
+    short = round(value, DIGITS)
+    if short in (0, 1):
+        return int(value) if value in (0, 1) else float(f"{value:.2g}") if short == 0 else ALMOST
+    return short
+
+
+def _choices(best: Sequence[Alternative], names: dict[int, str]) -> list[list[Any]]:
+    return [[names.get(token, ""), _short(p)] for token, p in best[:CHOICES]]

@@ -1,0 +1,855 @@
+"""An evaluation as one HTML file with charts; nothing in it is fetched from anywhere.
+
+The charts are drawn from the aggregates of `report`, so they can show no number that its
+tables do not. plotly.js is part of the file (about 5 MB); a content security policy forbids the
+page to reach for anything else.
+"""
+
+import html
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import plotly.graph_objects as go
+from plotly.offline import get_plotlyjs
+
+from fastllm.evaluation import report
+from fastllm.evaluation.measure import ALONE
+from fastllm.evaluation.tables import Section, Table
+
+# Hues of Okabe and Ito, moved until they stand 3:1 against a white and a dark ground alike.
+BEFORE, AFTER, UNTRAINED, OTHER, NEUTRAL = "#c47f00", "#2f87c9", "#1a9a78", "#a96fc4", "#7b8794"
+
+INK = "var(--ink)"
+"""The colour of text; the page puts in what reads well on its ground."""
+
+_SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "star", "hexagon", "x")
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One figure of a chart."""
+
+    caption: str
+    figure: go.Figure
+
+
+@dataclass(frozen=True)
+class Chart:
+    """What one question looks like, and a sentence on how to read it.
+
+    Attributes:
+        key: unique in the page.
+        title: the question.
+        reading: how to read it.
+        panels: figures, side by side where there is room.
+        legend: (colour, meaning) of what all panels share.
+        wide: whether a figure takes the whole width.
+    """
+
+    key: str
+    title: str
+    reading: str
+    panels: tuple[Panel, ...]
+    legend: tuple[tuple[str, str], ...] = ()
+    wide: bool = False
+
+
+def charts(summary: dict[str, Any]) -> list[Chart]:
+    """Every chart of the report; those without anything to show are left out.
+
+    Args:
+        summary: from `report.summarise`.
+    """
+    headline, longest = summary["headline_gamma"], summary["gammas"][-1]
+    found = [
+        Chart(
+            "calls",
+            "How often is the target called?",
+            f"Shorter is better: a bar is the mean number of target calls an article (gamma "
+            f"{headline}; where texts are sampled, for as many tokens as the target alone wrote), "
+            "the thin line on it the 95 % interval over articles.",
+            tuple(
+                Panel(_capital(setting), _calls_figure(setting, headline))
+                for setting in summary["settings"]
+            ),
+        ),
+        Chart(
+            "pairs",
+            "Does distillation save calls?",
+            "A point is the target calls after distillation over those before, on the same "
+            "articles: left of the dotted line it saves calls, and the difference is more than "
+            "chance where the whole thin line (95 %) lies on one side.",
+            tuple(
+                Panel(_capital(setting), _pairs_figure(setting))
+                for setting in summary["settings"]
+                if setting["pairs"]
+            ),
+        ),
+        Chart(
+            "depth",
+            "How deep into a draft does acceptance reach?",
+            f"Solid: the measured chance that a draft (gamma {longest}) stands up to each "
+            "position; dashed: alpha to the power of the position, as if every token had the same "
+            "chance. Above the dashed line, hits come in runs.",
+            tuple(
+                Panel(
+                    f"{_place(label, setting)}: {_alphas(setting, names)}",
+                    _depth_figure(setting, names, longest),
+                )
+                for setting in summary["settings"]
+                for label, names in _groups(setting)
+            ),
+            _legend(summary),
+        ),
+        Chart(
+            "tau",
+            "Do longer drafts pay in tokens?",
+            "Higher is better: tau is the tokens a call of the target, its own token counted, with "
+            "95 % intervals; the dotted line, gamma + 1, is the most there can be. Where a line is "
+            "flat, longer drafts only cost time.",
+            tuple(
+                Panel(_place(label, setting), _tau_figure(setting, names))
+                for setting in summary["settings"]
+                for label, names in _groups(setting)
+            ),
+            _legend(summary),
+        ),
+        Chart(
+            "speed",
+            "Is the measured speed-up the predicted one?",
+            "A filled point is one drafter at one gamma: across, the speed-up of decoding that its "
+            "tau and the cost of a round predict, up, what the clock said; it should lie on the "
+            "dotted diagonal, and saves time only above 1. Hollow: predicted from alpha alone.",
+            tuple(
+                Panel(_capital(setting), _speed_figure(setting)) for setting in summary["settings"]
+            ),
+            wide=True,
+        ),
+    ]
+    return [chart for chart in found if chart.panels and summary["drafters"]]
+
+
+def page(summary: dict[str, Any]) -> str:
+    """The whole report as one HTML document.
+
+    Args:
+        summary: from `report.summarise`.
+    """
+    return document(
+        report.heading(summary), report.preamble(summary), charts(summary), report.sections(summary)
+    )
+
+
+def document(
+    title: str,
+    preamble: Sequence[str],
+    shown: Sequence[Chart],
+    sections: Sequence[Section],
+) -> str:
+    """A report as one HTML document: sentences, charts, tables.
+
+    Args:
+        title: of the report.
+        preamble: sentences before the charts.
+        shown: charts, none of them empty.
+        sections: tables, with sentences.
+    """
+    title = html.escape(title)
+    parts = [f"<h1>{title}</h1>", *(f"<p>{html.escape(line)}</p>" for line in preamble)]
+    for chart in shown:
+        parts += [
+            f'<section id="{chart.key}"><h2>{html.escape(chart.title)}</h2>',
+            f"<p>{html.escape(chart.reading)}</p>",
+            *(
+                f'<span class="key"><i style="background:{colour}"></i>'
+                f"{html.escape(meaning)}</span>"
+                for colour, meaning in chart.legend
+            ),
+            f'<div class="panels{" wide" if chart.wide else ""}">',
+        ]
+        for panel in chart.panels:
+            height = int(panel.figure.layout.height)
+            parts.append(
+                f"<figure><figcaption>{html.escape(panel.caption)}</figcaption>"
+                f'<div class="chart" style="height:{height}px" role="img" '
+                f'aria-label="{html.escape(f"{chart.title} {panel.caption}")}">'
+                f'<script type="application/json">{_json(panel.figure)}</script></div></figure>'
+            )
+        parts.append("</div></section>")
+    for section in sections:
+        parts.append(f"<section><h2>Numbers, {html.escape(section.title.lower())}</h2>")
+        parts += [f"<p>{html.escape(sentence)}</p>" for sentence in section.sentences]
+        parts += [_table(table) for table in section.tables]
+        parts.append("</section>")
+    body = "\n".join(parts)
+    return _PAGE.format(title=title, body=body, plotly=get_plotlyjs(), style=_STYLE, script=_SCRIPT)
+
+
+def bench_charts(summary: Mapping[str, Any]) -> list[Chart]:
+    """The charts of a benchmark; those without anything to show are left out.
+
+    Args:
+        summary: from `fastllm.bench.report.summarise`.
+    """
+    simulated = summary["acceptance"] != "measured"
+    note = " Acceptance is simulated." if simulated else ""
+    settings = summary["settings"]
+    drafted = [
+        setting for setting in settings if any(lane.get("predicted") for lane in setting["lanes"])
+    ]
+    found = [
+        Chart(
+            "pace",
+            "How fast does each lane write?",
+            "Longer is better: a bar is the median of tokens a second, decoding alone, at the "
+            "lane's fastest draft length, the thin line on it the middle half of the articles."
+            + note,
+            tuple(Panel(_capital(setting), _pace_figure(setting)) for setting in settings),
+        ),
+        Chart(
+            "gamma",
+            "Which draft length pays?",
+            "Up is better: the median speed-up of decoding over plain decoding, with the middle "
+            "half of the articles; below the line at 1 a drafter costs more than it saves." + note,
+            tuple(Panel(_capital(setting), _gamma_figure(setting)) for setting in drafted),
+            wide=True,
+        ),
+        Chart(
+            "prediction",
+            "Is the measured speed-up the predicted one?",
+            "A point is one drafter at one gamma: across, what its tau, c and v predict, up, what "
+            "the clock said. On the dotted diagonal they agree." + note,
+            tuple(Panel(_capital(setting), _prediction_figure(setting)) for setting in drafted),
+            wide=True,
+        ),
+    ]
+    return [chart for chart in found if chart.panels]
+
+
+# Figures.
+
+
+def _calls_figure(setting: dict[str, Any], gamma: int) -> go.Figure:
+    rows = [(ALONE, setting["alone"]["target_calls"])] + [
+        (name, drafter["gammas"][str(gamma)]["target_calls"])
+        for name, drafter in setting["drafters"].items()
+    ]
+    labels = [report.lane_label(name) for name, _ in rows]
+    figure = go.Figure(
+        go.Bar(
+            y=labels,
+            x=[estimate["value"] for _, estimate in rows],
+            orientation="h",
+            marker={"color": [_colour(name) for name, _ in rows]},
+            error_x=_bars([estimate for _, estimate in rows]),
+            hovertemplate="%{y}: %{x:.1f} calls<extra></extra>",
+        )
+    )
+    figure.add_scatter(
+        y=labels,
+        x=[estimate["high"] for _, estimate in rows],
+        text=[f" {estimate['value']:.1f}" for _, estimate in rows],
+        mode="text",
+        textposition="middle right",
+        hoverinfo="skip",
+    )
+    figure.update_yaxes(autorange="reversed", automargin=True)
+    most = max(estimate["high"] for _, estimate in rows)
+    figure.update_xaxes(title="target calls an article", range=[0, 1.2 * most])
+    return _finished(figure, 80 + 30 * len(rows))
+
+
+def _pairs_figure(setting: dict[str, Any]) -> go.Figure:
+    rows = [
+        (f"{report.family_label(family)}, gamma {gamma}", entry["target_calls_ratio"])
+        for family, pair in setting["pairs"].items()
+        for gamma, entry in pair["gammas"].items()
+    ]
+    figure = go.Figure(
+        go.Scatter(
+            y=[label for label, _ in rows],
+            x=[estimate["value"] for _, estimate in rows],
+            mode="markers",
+            marker={"color": AFTER, "size": 9},
+            error_x=_bars([estimate for _, estimate in rows]),
+            hovertemplate="%{y}: %{x:.3f}<extra></extra>",
+        )
+    )
+    figure.add_vline(x=1, line={"dash": "dot", "color": NEUTRAL})
+    figure.update_yaxes(autorange="reversed", automargin=True)
+    figure.update_xaxes(title="target calls, after / before")
+    return _finished(figure, 80 + 30 * len(rows))
+
+
+def _depth_figure(setting: dict[str, Any], names: Sequence[str], gamma: int) -> go.Figure:
+    figure = go.Figure()
+    for name in names:
+        drafter = setting["drafters"][name]
+        label, colour = report.lane_label(name), _colour(name)
+        reached = [
+            entry["reached"] for entry in drafter["gammas"][str(gamma)]["acceptance_by_position"]
+        ]
+        places = list(range(1, len(reached) + 1))
+        figure.add_scatter(
+            x=places,
+            y=reached,
+            name=label,
+            mode="lines+markers",
+            line={"color": colour},
+            hovertemplate=f"{label}, position %{{x}}: %{{y:.2f}}<extra></extra>",
+        )
+        alpha = drafter["alpha"]["value"]
+        figure.add_scatter(
+            x=list(range(1, gamma + 1)),
+            y=[alpha**place for place in range(1, gamma + 1)],
+            name=f"alpha {alpha:.2f} ^ position",
+            mode="lines",
+            line={"color": colour, "dash": "dash", "width": 1.5},
+            hovertemplate="alpha^%{x}: %{y:.2f}<extra></extra>",
+        )
+    figure.update_xaxes(title="draft position", dtick=1, range=[0.8, gamma + 0.2])
+    figure.update_yaxes(title="accepted up to here", range=[0, 1.03])
+    return _finished(figure, 270)
+
+
+def _tau_figure(setting: dict[str, Any], names: Sequence[str]) -> go.Figure:
+    figure = go.Figure()
+    gammas: list[int] = []
+    for name in names:
+        lanes = setting["drafters"][name]["gammas"]
+        gammas = [int(gamma) for gamma in lanes]
+        label = report.lane_label(name)
+        figure.add_scatter(
+            x=gammas,
+            y=[lane["tau"]["value"] for lane in lanes.values()],
+            error_y=_bars([lane["tau"] for lane in lanes.values()]),
+            name=label,
+            mode="lines+markers",
+            line={"color": _colour(name)},
+            hovertemplate=f"{label}, gamma %{{x}}: %{{y:.2f}}<extra></extra>",
+        )
+    figure.add_scatter(
+        x=gammas,
+        y=[gamma + 1 for gamma in gammas],
+        name="gamma + 1",
+        mode="lines" if len(gammas) > 1 else "markers",
+        line={"color": NEUTRAL, "dash": "dot"},
+        marker={"color": NEUTRAL, "symbol": "line-ew-open"},
+        hoverinfo="skip",
+    )
+    figure.update_xaxes(title="gamma, the draft length", tickvals=gammas)
+    figure.update_yaxes(title="tau", rangemode="tozero")
+    return _finished(figure, 270)
+
+
+def _speed_figure(setting: dict[str, Any]) -> go.Figure:
+    figure = go.Figure()
+    most = 1.0
+    for place, (_, names) in enumerate(_groups(setting)):
+        for name in names:
+            lanes = setting["drafters"][name]["gammas"]
+            label, colour = report.lane_label(name), _colour(name)
+            measured = [lane["speed_up_decoding"]["value"] for lane in lanes.values()]
+            for source, hollow in (("speed_up_from_tau", ""), ("speed_up_from_alpha", "-open")):
+                predicted = [lane["expected"][source] for lane in lanes.values()]
+                most = max(most, *predicted, *measured)
+                figure.add_scatter(
+                    x=predicted,
+                    y=measured,
+                    name=label,
+                    legendgroup=name,
+                    showlegend=not hollow,
+                    mode="markers",
+                    marker={
+                        "color": colour,
+                        "size": 10,
+                        "symbol": _SYMBOLS[place % len(_SYMBOLS)] + hollow,
+                        "line": {"width": 1.5, "color": colour},
+                    },
+                    customdata=list(lanes),
+                    hovertemplate=f"{label}, gamma %{{customdata}}: predicted %{{x:.2f}}"
+                    f"{' from alpha' if hollow else ''}, measured %{{y:.2f}}<extra></extra>",
+                )
+    most *= 1.05
+    figure.add_scatter(
+        x=[0, most],
+        y=[0, most],
+        mode="lines",
+        name="as predicted",
+        line={"color": NEUTRAL, "dash": "dot"},
+        hoverinfo="skip",
+    )
+    figure.add_hline(y=1, line={"color": NEUTRAL, "width": 1})
+    figure.update_xaxes(title="predicted speed-up", range=[0, most])
+    figure.update_yaxes(title="measured speed-up", range=[0, most])
+    _finished(figure, 520)
+    figure.update_layout(
+        showlegend=True,
+        legend={"orientation": "h", "yref": "container", "y": 0, "yanchor": "bottom"},
+        margin_b=130,
+    )
+    return figure
+
+
+def _pace_figure(setting: Mapping[str, Any]) -> go.Figure:
+    best = setting["best_gamma"]
+    lanes = [
+        lane
+        for lane in setting["lanes"]
+        if lane["error"] is None and best.get(lane["name"], "") == lane["gamma"]
+    ]
+    paces = [lane["tokens_per_second"]["decoding"] for lane in lanes]
+    labels = [
+        lane["label"] + ("" if lane["gamma"] is None else f", gamma {lane['gamma']}")
+        for lane in lanes
+    ]
+    figure = go.Figure(
+        go.Bar(
+            y=labels,
+            x=[pace["median"] for pace in paces],
+            orientation="h",
+            marker={"color": [_colour(lane["name"]) for lane in lanes]},
+            error_x=_quartiles(paces),
+            hovertemplate="%{y}: %{x:.0f} tokens/s<extra></extra>",
+        )
+    )
+    figure.add_scatter(
+        y=labels,
+        x=[pace["high"] for pace in paces],
+        text=[f" {pace['median']:.0f}" for pace in paces],
+        mode="text",
+        textposition="middle right",
+        hoverinfo="skip",
+    )
+    figure.update_yaxes(autorange="reversed", automargin=True)
+    most = max(pace["high"] for pace in paces)
+    figure.update_xaxes(title="tokens a second", range=[0, 1.2 * most])
+    return _finished(figure, 80 + 30 * len(lanes))
+
+
+def _gamma_figure(setting: Mapping[str, Any]) -> go.Figure:
+    figure = go.Figure()
+    gammas: list[int] = []
+    for place, (name, lanes) in enumerate(_by_drafter(setting)):
+        ratios = [lane["over"]["alone"]["decoding"] for lane in lanes]
+        gammas = [lane["gamma"] for lane in lanes]
+        shown = lanes[0]["label"]
+        figure.add_scatter(
+            x=gammas,
+            y=[ratio["median"] for ratio in ratios],
+            error_y=_quartiles(ratios),
+            name=shown,
+            mode="lines+markers",
+            line={"color": _colour(name)},
+            marker={"symbol": _SYMBOLS[place % len(_SYMBOLS)], "size": 9},
+            hovertemplate=f"{shown}, gamma %{{x}}: %{{y:.2f}}<extra></extra>",
+        )
+    figure.add_hline(y=1, line={"color": NEUTRAL, "dash": "dot"})
+    figure.update_xaxes(title="gamma, the draft length", tickvals=gammas)
+    figure.update_yaxes(title="speed-up over plain", rangemode="tozero")
+    return _with_legend(_finished(figure, 460))
+
+
+def _prediction_figure(setting: Mapping[str, Any]) -> go.Figure:
+    figure = go.Figure()
+    most = 1.0
+    for place, (name, lanes) in enumerate(_by_drafter(setting)):
+        expected = [lane["predicted"]["decoding"]["median"] for lane in lanes]
+        measured = [lane["over"]["alone"]["decoding"]["median"] for lane in lanes]
+        most = max(most, *expected, *measured)
+        shown = lanes[0]["label"]
+        figure.add_scatter(
+            x=expected,
+            y=measured,
+            name=shown,
+            mode="markers",
+            marker={
+                "color": _colour(name),
+                "size": 10,
+                "symbol": _SYMBOLS[place % len(_SYMBOLS)],
+            },
+            customdata=[lane["gamma"] for lane in lanes],
+            hovertemplate=f"{shown}, gamma %{{customdata}}: predicted %{{x:.2f}}, "
+            "measured %{y:.2f}<extra></extra>",
+        )
+    most *= 1.05
+    figure.add_scatter(
+        x=[0, most],
+        y=[0, most],
+        mode="lines",
+        name="as predicted",
+        line={"color": NEUTRAL, "dash": "dot"},
+        hoverinfo="skip",
+    )
+    figure.update_xaxes(title="predicted speed-up", range=[0, most])
+    figure.update_yaxes(title="measured speed-up", range=[0, most])
+    return _with_legend(_finished(figure, 520))
+
+
+def _by_drafter(setting: Mapping[str, Any]) -> list[tuple[str, list[dict[str, Any]]]]:
+    """(name, its lanes by draft length) of the drafters of a benchmark."""
+    lanes = [lane for lane in setting["lanes"] if lane.get("predicted")]
+    return [
+        (name, [lane for lane in lanes if lane["name"] == name])
+        for name in dict.fromkeys(lane["name"] for lane in lanes)
+    ]
+
+
+def _quartiles(spreads: Sequence[dict[str, float]]) -> dict[str, Any]:
+    return _bars([{**spread, "value": spread["median"]} for spread in spreads])
+
+
+def _with_legend(figure: go.Figure) -> go.Figure:
+    return figure.update_layout(
+        showlegend=True,
+        legend={"orientation": "h", "yref": "container", "y": 0, "yanchor": "bottom"},
+        margin_b=130,
+    )
+
+
+def _finished(figure: go.Figure, height: int) -> go.Figure:
+    """What all figures share; ink and grid come from the page, which knows light from dark."""
+    return figure.update_layout(
+        template=go.layout.Template(),
+        height=height,
+        margin={"l": 55, "r": 20, "t": 10, "b": 45},
+        showlegend=False,
+    )
+
+
+def _bars(estimates: Sequence[dict[str, float]]) -> dict[str, Any]:
+    return {
+        "type": "data",
+        "symmetric": False,
+        "array": [entry["high"] - entry["value"] for entry in estimates],
+        "arrayminus": [entry["value"] - entry["low"] for entry in estimates],
+        "color": INK,
+        "thickness": 1.2,
+        "width": 4,
+    }
+
+
+def _groups(setting: dict[str, Any]) -> list[tuple[str, tuple[str, ...]]]:
+    """(label, lanes) of what belongs into one panel: a pair, or a lane that has no partner."""
+    pairs: list[tuple[str, tuple[str, ...]]] = [
+        (report.family_label(family), (pair["before"], pair["after"]))
+        for family, pair in setting["pairs"].items()
+    ]
+    paired = {name for _, names in pairs for name in names}
+    single: list[tuple[str, tuple[str, ...]]] = [
+        (report.lane_label(name), (name,)) for name in setting["drafters"] if name not in paired
+    ]
+    return single + pairs
+
+
+def _colour(name: str) -> str:
+    if name.endswith("-before"):
+        return BEFORE
+    if name.endswith("-after"):
+        return AFTER
+    return {ALONE: NEUTRAL, "lookup": UNTRAINED}.get(name, OTHER)
+
+
+def _legend(summary: dict[str, Any]) -> tuple[tuple[str, str], ...]:
+    """What the colours of the lanes that are there mean."""
+    meanings = {
+        BEFORE: "before distillation",
+        AFTER: "after distillation",
+        UNTRAINED: "no training",
+        OTHER: "other",
+    }
+    used = {_colour(name) for name in summary["drafters"]}
+    return tuple((colour, meaning) for colour, meaning in meanings.items() if colour in used)
+
+
+def _alphas(setting: dict[str, Any], names: Sequence[str]) -> str:
+    found = (f"{setting['drafters'][name]['alpha']['value']:.2f}" for name in names)
+    return "alpha " + " \N{RIGHTWARDS ARROW} ".join(found)
+
+
+def _place(label: str, setting: dict[str, Any]) -> str:
+    """Whose panel it is, in few words."""
+    temperature = setting["temperature"]
+    lossy = ", lossy" if setting["lossy"] else ""
+    return f"{label.split(',')[0]}, {f'T = {temperature:g}' if temperature else 'greedy'}{lossy}"
+
+
+def _capital(setting: dict[str, Any]) -> str:
+    return report.capital(report.setting_label(setting))
+
+
+# The page.
+
+
+def _json(figure: go.Figure) -> str:
+    """The figure for a script element: no character that could end it."""
+    return str(figure.to_json()).replace("<", "\\u003c")
+
+
+def _table(table: Table) -> str:
+    head = "".join(f'<th scope="col">{html.escape(cell)}</th>' for cell in table.header)
+    rows = "".join(
+        f'<tr><th scope="row">{html.escape(row[0])}</th>'
+        + "".join(f"<td>{html.escape(cell)}</td>" for cell in row[1:])
+        + "</tr>"
+        for row in table.rows
+    )
+    return (
+        f"<h3>{html.escape(table.title)}</h3><p>{html.escape(table.note)}</p>"
+        f'<div class="scroll" tabindex="0"><table><thead><tr>{head}</tr></thead>'
+        f"<tbody>{rows}</tbody></table></div>"
+    )
+
+
+_STYLE = """
+:root { color-scheme: light dark; --ink: #16202c; --soft: #526070; --ground: #ffffff;
+  --card: #f6f8fa; --line: #d3dae3; }
+@media (prefers-color-scheme: dark) {
+  :root { --ink: #e9eef4; --soft: #a7b3c1; --ground: #10161e; --card: #18202b; --line: #354152; } }
+* { box-sizing: border-box; }
+body { margin: 0 auto; max-width: 1240px; padding: 1.2rem; background: var(--ground);
+  color: var(--ink); font: 16px/1.5 system-ui, sans-serif; }
+h1 { font-size: 1.7rem; line-height: 1.2; margin: 0 0 0.6rem; }
+h2 { font-size: 1.3rem; margin: 2.2rem 0 0.2rem; }
+h3 { font-size: 1.05rem; margin: 1.6rem 0 0; }
+p { margin: 0.3rem 0; color: var(--soft); max-width: 75ch; }
+.panels { display: grid; gap: 0.8rem; margin-top: 0.7rem;
+  grid-template-columns: repeat(auto-fill, minmax(min(100%, 370px), 1fr)); }
+.panels:not(:has(figure:nth-child(3))), .wide {
+  grid-template-columns: repeat(auto-fill, minmax(min(100%, 540px), 1fr)); }
+figure { margin: 0; padding: 0.7rem; background: var(--card); border: 1px solid var(--line);
+  border-radius: 10px; min-width: 0; }
+.key { display: inline-flex; align-items: center; gap: 0.4rem; margin-right: 1.2rem; }
+.key i { width: 1.4rem; height: 0.3rem; border-radius: 2px; }
+figcaption { font-weight: 600; }
+.scroll { overflow-x: auto; margin-top: 0.5rem; }
+table { border-collapse: collapse; font-size: 0.86rem; font-variant-numeric: tabular-nums; }
+th, td { padding: 0.25rem 0.7rem 0.25rem 0; text-align: left; white-space: nowrap;
+  border-bottom: 1px solid var(--line); }
+thead th { white-space: normal; vertical-align: bottom; color: var(--soft); }
+"""
+
+_SCRIPT = """
+const dark = matchMedia('(prefers-color-scheme: dark)');
+const charts = [...document.querySelectorAll('.chart')].map(place => {
+  const json = place.querySelector('script').textContent;
+  place.replaceChildren();
+  return {place, json};
+});
+function draw() {
+  const style = getComputedStyle(document.documentElement);
+  const [ink, line, card] = ['ink', 'line', 'card'].map(
+    name => style.getPropertyValue('--' + name).trim());
+  const axis = {gridcolor: line, linecolor: line, zerolinecolor: line, title: {font: {size: 13}}};
+  const template = {layout: {
+    font: {color: ink, family: 'system-ui, sans-serif', size: 13}, xaxis: axis, yaxis: axis,
+    paper_bgcolor: 'rgba(0,0,0,0)', plot_bgcolor: 'rgba(0,0,0,0)',
+    hoverlabel: {bgcolor: card, bordercolor: line, font: {color: ink}},
+  }};
+  for (const {place, json} of charts) {
+    const {data, layout} = JSON.parse(json.replaceAll('"var(--ink)"', JSON.stringify(ink)));
+    Plotly.react(place, data, {...layout, template}, {displayModeBar: false, responsive: true});
+  }
+}
+draw();
+dark.addEventListener('change', draw);
+"""
+
+_PAGE = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; \
+script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title}</title>
+<style>{style}</style>
+</head>
+<body>
+{body}
+<script id="plotly">{plotly}</script>
+<script>{script}</script>
+</body>
+</html>
+"""
+
+
+# A single race, for the page that shows it. Plain numbers come in, one mapping a lane.
+
+
+def race_figures(lanes: Sequence[Mapping[str, Any]]) -> dict[str, go.Figure]:
+    """The figures of one race, by name; those that need a lane that was not raced say so.
+
+    Args:
+        lanes: of each lane `key` and `title`; `clock` and `written`, seconds and tokens behind each
+            call, from the encoding on; `reached`, the chance that a draft stands up to each
+            position, `alpha` and `gamma`; `gains`, the share of calls that gave 1, 2, ... tokens;
+            `places` and `overlap`, along the text; `parts`, milliseconds by name; `speed_up`,
+            ratios by name. Empty where a lane has nothing to show.
+    """
+    styled = list(zip(lanes, _styles(lanes), strict=True))
+    drafting = [(lane, style) for lane, style in styled if lane["reached"]]
+    return {
+        "clock": _clock_figure(styled),
+        "reached": _reached_figure(drafting),
+        "gains": _gains_figure(styled),
+        "overlap": _overlap_figure(drafting),
+        "parts": _parts_figure(lanes),
+        "speed_up": _prediction_bars([(lane, style) for lane, style in styled if lane["speed_up"]]),
+    }
+
+
+_Styled = Sequence[tuple[Mapping[str, Any], dict[str, str]]]
+"""Lanes, and how their lines are drawn."""
+
+_DASHES = ("solid", "dash", "dot", "dashdot")
+_PARTS = {"encoding": UNTRAINED, "draft": BEFORE, "verify": AFTER, "rest": NEUTRAL}
+
+
+def _styles(lanes: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
+    """A colour by what the lane is; lanes of one colour differ in dash and symbol."""
+    seen: dict[str, int] = {}
+    styles = []
+    for lane in lanes:
+        colour = _colour(lane["key"])
+        place = seen.get(colour, 0)
+        seen[colour] = place + 1
+        dash, symbol = _DASHES[place % len(_DASHES)], _SYMBOLS[place % len(_SYMBOLS)]
+        styles.append({"color": colour, "dash": dash, "symbol": symbol})
+    return styles
+
+
+def _clock_figure(lanes: _Styled) -> go.Figure:
+    figure = go.Figure()
+    for lane, style in lanes:
+        figure.add_scatter(
+            x=lane["clock"],
+            y=lane["written"],
+            name=lane["title"],
+            mode="lines",
+            line={"color": style["color"], "dash": style["dash"], "shape": "hv", "width": 2.5},
+            hovertemplate=f"{lane['title']}: %{{y}} tokens at %{{x:.3f}} s<extra></extra>",
+        )
+    figure.update_xaxes(title="seconds on the lane's own clock", rangemode="tozero")
+    figure.update_yaxes(title="tokens written", rangemode="tozero")
+    return _of_a_race(figure)
+
+
+def _reached_figure(lanes: _Styled) -> go.Figure:
+    figure = go.Figure()
+    for lane, style in lanes:
+        places = list(range(1, len(lane["reached"]) + 1))
+        figure.add_scatter(
+            x=places,
+            y=lane["reached"],
+            name=lane["title"],
+            mode="lines+markers",
+            line={"color": style["color"]},
+            marker={"symbol": style["symbol"], "size": 8},
+            hovertemplate=f"{lane['title']}, position %{{x}}: %{{y:.2f}}<extra></extra>",
+        )
+        figure.add_scatter(
+            x=places,
+            y=[lane["alpha"] ** place for place in places],
+            name=f"alpha {lane['alpha']:.2f} ^ position",
+            mode="lines",
+            line={"color": style["color"], "dash": "dot", "width": 1.5},
+            hovertemplate="alpha^%{x}: %{y:.2f}<extra></extra>",
+        )
+    figure.update_xaxes(title="draft position", dtick=1)
+    figure.update_yaxes(title="accepted up to here", range=[0, 1.03])
+    return _of_a_race(figure)
+
+
+def _gains_figure(lanes: _Styled) -> go.Figure:
+    figure = go.Figure()
+    for lane, style in lanes:
+        figure.add_bar(
+            x=list(range(1, len(lane["gains"]) + 1)),
+            y=lane["gains"],
+            name=lane["title"],
+            marker={"color": style["color"], "pattern": _pattern(style)},
+            hovertemplate=f"{lane['title']}: %{{y:.0%}} of calls gave %{{x}}<extra></extra>",
+        )
+    figure.update_xaxes(title="tokens a call", dtick=1)
+    figure.update_yaxes(title="share of the calls", tickformat=".0%", rangemode="tozero")
+    return _of_a_race(figure)
+
+
+def _overlap_figure(lanes: _Styled) -> go.Figure:
+    figure = go.Figure()
+    for lane, style in lanes:
+        figure.add_scatter(
+            x=lane["places"],
+            y=lane["overlap"],
+            name=lane["title"],
+            mode="lines",
+            line={"color": style["color"], "dash": style["dash"]},
+            hovertemplate=f"{lane['title']}, token %{{x}}: %{{y:.2f}}<extra></extra>",
+        )
+    figure.update_xaxes(title="token of the text", rangemode="tozero")
+    figure.update_yaxes(title="overlap, mean over five", range=[0, 1.03])
+    return _of_a_race(figure)
+
+
+def _parts_figure(lanes: Sequence[Mapping[str, Any]]) -> go.Figure:
+    figure = go.Figure()
+    for name, colour in _PARTS.items():
+        figure.add_bar(
+            y=[lane["title"] for lane in lanes],
+            x=[lane["parts"].get(name, 0.0) for lane in lanes],
+            name=name,
+            orientation="h",
+            marker={"color": colour},
+            hovertemplate=f"%{{y}}, {name}: %{{x:.1f}} ms<extra></extra>",
+        )
+    figure.update_layout(barmode="stack")
+    figure.update_xaxes(title="milliseconds")
+    figure.update_yaxes(autorange="reversed", automargin=True)
+    return _of_a_race(figure)
+
+
+def _prediction_bars(lanes: _Styled) -> go.Figure:
+    figure = go.Figure()
+    if not lanes:
+        figure.add_annotation(
+            text="Race a drafter and the target alone to their end.",
+            showarrow=False, x=0.5, y=0.5, xref="paper", yref="paper",
+        )  # fmt: skip
+        figure.update_xaxes(visible=False)
+        figure.update_yaxes(visible=False)
+        return _of_a_race(figure)
+    for name, opacity, shape in (("predicted", 0.6, "/"), ("measured", 1.0, "")):
+        figure.add_bar(
+            x=[lane["title"] for lane, _ in lanes],
+            y=[lane["speed_up"][name] for lane, _ in lanes],
+            name=name,
+            marker={"color": AFTER, "opacity": opacity, "pattern": {"shape": shape}},
+            hovertemplate=f"%{{x}}, {name}: %{{y:.2f}}<extra></extra>",
+        )
+    figure.add_hline(y=1, line={"dash": "dot", "color": NEUTRAL})
+    figure.update_yaxes(title="speed-up of decoding", rangemode="tozero")
+    return _of_a_race(figure)
+
+
+def _pattern(style: Mapping[str, str]) -> dict[str, str]:
+    return {"shape": {"solid": "", "dash": "/", "dot": ".", "dashdot": "x"}[style["dash"]]}
+
+
+def _of_a_race(figure: go.Figure) -> go.Figure:
+    _finished(figure, 360)
+    return figure.update_layout(
+        template=None,  # the page's own, light or dark
+        showlegend=True,
+        legend={
+            "orientation": "h",
+            "yref": "container",
+            "y": 0,
+            "yanchor": "bottom",
+            "traceorder": "normal",
+        },
+        margin_b=110,
+        paper_bgcolor="rgba(0,0,0,0)",
+        plot_bgcolor="rgba(0,0,0,0)",
+    )

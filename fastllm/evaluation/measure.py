@@ -1,0 +1,761 @@
+"""A test set to numbers: target calls, alpha, seconds, for each drafter, draft length, temperature.
+
+Every article is encoded once; the target writes its text once a temperature, each drafter is asked
+at every place of that text once (alpha does not depend on the draft length), and then decodes once
+a draft length. Nothing here keeps an article or a summary: numbers alone. `report` makes
+tables of them.
+"""
+
+import hashlib
+import random
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from importlib import import_module
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+
+from fastllm import metrics
+from fastllm.data.articles import Article, read_articles, split_sentences
+from fastllm.decoding.race import Race, hardware, versions
+from fastllm.decoding.rules import Rules
+from fastllm.decoding.sampling import distribution, forbid
+from fastllm.drafters import Drafter
+from fastllm.errors import DataError, SettingsError
+from fastllm.targets import Encoding, Target, ends_of, resolve
+from fastllm.targets.hub import HubTarget, notice
+from fastllm.trace import DecodingConfig, Trace
+
+ALONE = "alone"
+"""The name of the lane without a drafter."""
+
+ROUGE = ("rouge1", "rouge2", "rougeL")
+
+Say = Callable[[str], None]
+
+QUIET_SECONDS = 5.0
+"""Progress is told no more often than this."""
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """A drafter asked at every place of the target's own text.
+
+    Attributes:
+        alpha: mean over the places of sum_x min(p(x), q(x)): the chance that one drafted token is
+            accepted. A place where nothing is drafted counts as 0.
+        drafted_share: the share of places where something was drafted.
+        agrees: at each place, whether the drafter's token was the target's.
+    """
+
+    alpha: float
+    drafted_share: float
+    agrees: tuple[bool, ...]
+
+
+@dataclass(frozen=True)
+class LaneNumbers:
+    """One lane on one article. `positions` holds (judged, accepted) of draft positions 1, 2, ..."""
+
+    calls: int
+    tokens: int
+    drafted: int
+    accepted: int
+    positions: tuple[tuple[int, int], ...]
+    decode_seconds: float
+    seconds: float
+    draft_seconds: float
+    verify_seconds: float
+    same_text: bool
+
+
+@dataclass(frozen=True)
+class TextNumbers:
+    """What the target wrote alone.
+
+    Attributes:
+        tokens: how many, the end token included.
+        fingerprint: of the token ids; equal where two runs wrote the same.
+        ended: why it ended.
+        loops: whether a 4-gram of words stands in it twice.
+        repeated_share: of its 4-grams, those that stood in it before.
+        copied_share: of its 4-grams, those that stand in the article.
+        rouge: F1 of it and of trivial summaries; empty where the data set has no summary.
+    """
+
+    tokens: int
+    fingerprint: str
+    ended: str
+    loops: bool
+    repeated_share: float
+    copied_share: float
+    rouge: dict[str, dict[str, float]]
+
+
+@dataclass(frozen=True)
+class ArticleNumbers:
+    """One article at one temperature.
+
+    Attributes:
+        id: of the article.
+        cut: whether the target read only the beginning of it.
+        text: what the target wrote alone.
+        alone: the lane in which it did.
+        agreements: each drafter asked along that text.
+        lanes: draft length -> drafter -> its lane.
+    """
+
+    id: str
+    cut: bool
+    text: TextNumbers
+    alone: LaneNumbers
+    agreements: dict[str, Agreement]
+    lanes: dict[int, dict[str, LaneNumbers]]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        tree = asdict(self)
+        for name, entry in self.agreements.items():
+            tree["agreements"][name]["agrees"] = "".join("01"[right] for right in entry.agrees)
+        tree["lanes"] = [{"gamma": gamma, **lanes} for gamma, lanes in tree["lanes"].items()]
+        return tree
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """All numbers of one target, its drafters and one set of articles.
+
+    Attributes:
+        target: its name.
+        config: the settings; its gamma and temperature stand for nothing.
+        temperatures: those that were measured, ascending.
+        gammas: the draft lengths that were measured, ascending.
+        drafters: the names of the lanes with a drafter.
+        hardware: what it ran on.
+        versions: of Python and the libraries.
+        asked: how many articles were to be measured; fewer are there if it was interrupted.
+        rows: temperature -> one entry an article, the same articles in the same order.
+        notice: what of the target's own generation configuration is not applied, in a sentence.
+    """
+
+    target: str
+    config: DecodingConfig
+    temperatures: tuple[float, ...]
+    gammas: tuple[int, ...]
+    drafters: tuple[str, ...]
+    hardware: str
+    versions: dict[str, str]
+    asked: int
+    rows: dict[float, tuple[ArticleNumbers, ...]]
+    notice: str = ""
+
+    @property
+    def articles(self) -> int:
+        """How many articles were measured, at every temperature."""
+        return len(self.rows[self.temperatures[0]])
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether some articles were left out."""
+        return self.articles < self.asked
+
+    @property
+    def headline_gamma(self) -> int:
+        """The draft length for tables with room for one: the default, or else the middle one."""
+        default = self.config.gamma
+        return default if default in self.gammas else self.gammas[len(self.gammas) // 2]
+
+    def lanes(self, temperature: float, gamma: int, name: str) -> list[LaneNumbers]:
+        """One lane, article by article; the target alone is the same at every gamma."""
+        return [
+            row.alone if name == ALONE else row.lanes[gamma][name] for row in self.rows[temperature]
+        ]
+
+    def differing(self, temperature: float) -> dict[str, int]:
+        """Drafter -> in how many runs it wrote another text than the target alone."""
+        counts = {
+            name: sum(
+                not lane.same_text
+                for gamma in self.gammas
+                for lane in self.lanes(temperature, gamma, name)
+            )
+            for name in self.drafters
+        }
+        return {name: count for name, count in counts.items() if count}
+
+    @property
+    def same_text(self) -> bool:
+        """Every greedy lane wrote the target's own text, token for token."""
+        return 0.0 not in self.temperatures or not self.differing(0.0)
+
+
+def choose_articles(path: str | Path, limit: int, seed: int = 0) -> list[Article]:
+    """The first `limit` articles of a file after a shuffle with `seed`: the same at every run.
+
+    Raises:
+        DataError: the file cannot be used, or holds no article with text.
+    """
+    articles = [article for article in read_articles(path) if article.text.strip()]
+    if not articles:
+        raise DataError(f"{path}: no article with text in it; one JSON object a line is needed.")
+    random.Random(seed).shuffle(articles)
+    return articles[:limit]
+
+
+def evaluate(
+    target: Target,
+    drafters: Mapping[str, Drafter],
+    articles: Sequence[Article],
+    config: DecodingConfig,
+    *,
+    gammas: Sequence[int] = (),
+    temperatures: Sequence[float] = (),
+    say: Say = lambda line: None,
+) -> Evaluation:
+    """Decodes every article with the target alone and with each drafter.
+
+    One lane runs after the other, as it would in use, and every article begins with another lane,
+    so that none is always first. Interrupted (Ctrl-C), it gives what it has: the articles that are
+    complete.
+
+    Args:
+        target: writes the texts.
+        drafters: one lane each, by name.
+        articles: what to summarise; at least one.
+        config: the settings. When sampling, article i is run with the seed `config.seed` + i.
+        gammas: draft lengths; that of `config` by default.
+        temperatures: likewise.
+        say: receives a progress line now and then.
+
+    Raises:
+        DataError: there are no articles.
+        KeyboardInterrupt: interrupted before the first article was complete.
+        SettingsError: a draft length or a temperature out of range.
+        VocabularyError: a drafter was made for another vocabulary.
+    """
+    if not articles:
+        raise DataError("no articles to evaluate on: give at least one.")
+    every_gamma = tuple(sorted(set(gammas or [config.gamma])))
+    every_temperature = tuple(sorted({float(t) for t in temperatures or [config.temperature]}))
+    config = resolve(config, target)
+    settings = [replace(config, temperature=t) for t in every_temperature]
+    for gamma in every_gamma:
+        replace(config, gamma=gamma)  # refused now, not after an hour
+    scorer = _scorer()
+    rows: dict[float, list[ArticleNumbers]] = {t: [] for t in every_temperature}
+    began = told = time.monotonic()
+    try:
+        # The warm-up is on nobody's clock.
+        _race(target, {ALONE: None, **drafters}, articles[0].text, settings[-1])
+        began = told = time.monotonic()
+        for index, article in enumerate(articles):
+            ids = target.vocabulary.encode(article.text, target.source_length, target.prefix).ids
+            encoding = target.encode(ids)
+            found = [
+                _measure(
+                    target,
+                    drafters,
+                    article,
+                    encoding,
+                    replace(setting, seed=(config.seed + index) % 2**31),
+                    every_gamma,
+                    index,
+                    scorer,
+                )
+                for setting in settings
+            ]
+            for setting, numbers in zip(settings, found, strict=True):
+                rows[setting.temperature].append(numbers)
+            done, now = index + 1, time.monotonic()
+            if now - told > QUIET_SECONDS or done == len(articles):
+                told = now
+                left = (now - began) / done * (len(articles) - done)
+                say(f"{done}/{len(articles)} articles, {_duration(left)} left")
+    except KeyboardInterrupt:
+        done = len(rows[every_temperature[-1]])
+        if done == 0:
+            raise
+        say(f"interrupted: {done} of {len(articles)} articles are complete")
+        rows = {temperature: entries[:done] for temperature, entries in rows.items()}
+    return Evaluation(
+        target=target.name,
+        config=config,
+        temperatures=every_temperature,
+        gammas=every_gamma,
+        drafters=tuple(drafters),
+        hardware=hardware(target.device),
+        versions=dict(versions()),
+        asked=len(articles),
+        rows={temperature: tuple(entries) for temperature, entries in rows.items()},
+        notice=notice(cast(HubTarget, target)) if getattr(target, "unsupported", ()) else "",
+    )
+
+
+def agreement(
+    drafter: Drafter,
+    encoding: Encoding,
+    text: Sequence[int],
+    p: torch.Tensor,
+    config: DecodingConfig,
+) -> Agreement:
+    """Asks a drafter for one token at every place of a text that the target wrote.
+
+    Independent of gamma; at temperature 0 `metrics.greedy_calls` reads the calls for every gamma
+    from it. Source: Leviathan et al. 2023, definition 3.1 and corollary 3.6, arXiv:2211.17192.
+
+    Args:
+        drafter: who is asked.
+        encoding: the article.
+        text: the start token, then what the target wrote.
+        p: the target's distributions of `text[1:]`, shape (len(text) - 1, V)
+            (`distributions_along`).
+        config: the settings that p was taken with; q is taken with them too.
+    """
+    session = drafter.begin(encoding)
+    uniforms = torch.rand(
+        len(text), generator=torch.Generator().manual_seed(config.seed), dtype=torch.float64
+    )
+    overlaps, agrees, asked = [], [], 0
+    for place in range(1, len(text)):
+        draft = session.draft(text[:place], 1, config, uniforms[place : place + 1])
+        overlap = 0.0
+        if draft.tokens:
+            asked += 1
+            row = draft.q.row(0, p.shape[-1]).to(p.device)
+            overlap = float(torch.minimum(p[place - 1], row).sum())
+        overlaps.append(overlap)
+        agrees.append(draft.tokens[:1] == [text[place]])
+        session.accept([text[place]])
+    places = len(overlaps)
+    return Agreement(sum(overlaps) / places, asked / places, tuple(agrees))
+
+
+def distributions_along(
+    target: Target, encoding: Encoding, written: Sequence[int], config: DecodingConfig
+) -> tuple[list[int], torch.Tensor]:
+    """What the target drew from at each place of a text that it wrote: one call reads it all.
+
+    The same tokens are barred at a place as while it was written (`fastllm.decoding.rules`).
+
+    Args:
+        target: who wrote it.
+        encoding: the article.
+        written: the tokens of the text, n of them, at least 1, the end token included where it
+            wrote one.
+        config: the settings, resolved (`fastllm.targets.resolve`).
+
+    Returns:
+        The text as `agreement` takes it, the start token and then `written`, n + 1 ids; and p, the
+        distributions of `written`, shape (n, V), float32, on the target's device.
+    """
+    text = [target.start_id, *written]
+    logits = target.begin(encoding).forward(text[:-1])
+    banned = Rules(ends_of(target)).along(text[:1], text[1:-1], config)
+    return text, distribution(forbid(logits, banned), config)
+
+
+class _Encoded:
+    """A target that has read its article, so that no lane has to encode it again."""
+
+    def __init__(self, target: Target, encoding: Encoding) -> None:
+        self._target = target
+        self._encoding = encoding
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._target, name)
+
+    def encode(self, source_ids: list[int]) -> Encoding:
+        """What was encoded before; its seconds are charged to every lane."""
+        return self._encoding
+
+
+def _measure(
+    target: Target,
+    drafters: Mapping[str, Drafter],
+    article: Article,
+    encoding: Encoding,
+    config: DecodingConfig,
+    gammas: Sequence[int],
+    turn: int,
+    scorer: Any,
+) -> ArticleNumbers:
+    reader = cast(Target, _Encoded(target, encoding))
+    alone = _race(reader, {ALONE: None}, article.text, config)[ALONE]
+    order = [(gamma, name) for gamma in gammas for name in drafters]
+    first = turn % max(1, len(order))
+    measured = {
+        (gamma, name): lane_numbers(
+            _race(reader, {name: drafters[name]}, article.text, replace(config, gamma=gamma))[name],
+            alone,
+        )
+        for gamma, name in order[first:] + order[:first]
+    }
+    text, p = distributions_along(target, encoding, alone.tokens, config)
+    return ArticleNumbers(
+        id=article.id,
+        cut=alone.cut_at is not None,
+        text=_text_numbers(article, alone, config.seed, scorer),
+        alone=lane_numbers(alone, alone),
+        agreements={
+            name: agreement(drafter, encoding, text, p, config)
+            for name, drafter in drafters.items()
+        },
+        lanes={gamma: {name: measured[gamma, name] for name in drafters} for gamma in gammas},
+    )
+
+
+def _race(
+    target: Target, lanes: Mapping[str, Drafter | None], text: str, config: DecodingConfig
+) -> dict[str, Trace]:
+    race = Race(target, list(lanes.values()), text, config, statistics=False)
+    for _ in race:
+        pass
+    return dict(zip(lanes, race.traces(), strict=True))
+
+
+def _text_numbers(article: Article, alone: Trace, seed: int, scorer: Any) -> TextNumbers:
+    written = metrics.words(alone.text)
+    ids = ",".join(map(str, alone.tokens))
+    return TextNumbers(
+        tokens=len(alone.tokens),
+        fingerprint=hashlib.sha256(ids.encode()).hexdigest()[:12],
+        ended=alone.ended,
+        loops=metrics.loops(written),
+        repeated_share=metrics.repeated_share(written),
+        copied_share=metrics.copied_share(written, metrics.words(article.text)),
+        rouge=_rouge(scorer, article, alone.text, seed),
+    )
+
+
+def lane_numbers(trace: Trace, alone: Trace) -> LaneNumbers:
+    """A lane in numbers.
+
+    Args:
+        trace: of the lane.
+        alone: of the target alone, whose text it is compared with.
+    """
+    return LaneNumbers(
+        calls=metrics.target_calls(trace),
+        tokens=metrics.token_count(trace),
+        drafted=metrics.drafted(trace),
+        accepted=metrics.accepted(trace),
+        positions=tuple(metrics.judged_by_position(trace.rounds)),
+        decode_seconds=metrics.decode_seconds(trace),
+        seconds=metrics.seconds_with_encoding(trace),
+        draft_seconds=sum(entry.draft_seconds for entry in trace.rounds),
+        verify_seconds=sum(entry.verify_seconds for entry in trace.rounds),
+        same_text=trace.tokens == alone.tokens,
+    )
+
+
+def _scorer() -> Any:
+    """What computes ROUGE; imported when texts are scored, since other measurements do not."""
+    try:
+        scorers = import_module("rouge_score.rouge_scorer")
+    except ModuleNotFoundError as error:
+        raise SettingsError(
+            f"texts are compared by ROUGE, and {error.name} is not installed: "
+            "`pip install rouge-score`."
+        ) from error
+    return scorers.RougeScorer(list(ROUGE), use_stemmer=True)
+
+
+def _rouge(
+    scorer: Any, article: Article, text: str, seed: int
+) -> dict[str, dict[str, float]]:
+    """F1 of the target's text, of the first two sentences, and of two random ones."""
+    if not article.summary:
+        return {}
+    sentences = split_sentences(article.text)
+    picked = sorted(random.Random(seed).sample(range(len(sentences)), min(2, len(sentences))))
+    candidates = {
+        "target": text,
+        "first two sentences": " ".join(sentences[:2]),
+        "two random sentences": " ".join(sentences[index] for index in picked),
+    }
+    return {
+        name: {
+            kind: float(score.fmeasure)
+            for kind, score in scorer.score(article.summary, candidate).items()
+        }
+        for name, candidate in candidates.items()
+    }
+
+
+def _duration(seconds: float) -> str:
+    """How long, for people: "48 s", "12 min", "3 h 20 min"."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
+
+
+# The comparison with transformers.
+
+
+@dataclass(frozen=True)
+class Mismatch:
+    """A text that is not generate's: where they part, and how close the target's two best are.
+
+    A margin near the rounding of the number type means a tie that two orders of addition broke
+    differently; a larger one means a wrong rule or cache.
+    """
+
+    article: str
+    lane: str
+    gamma: int
+    position: int
+    margin: float
+
+
+@dataclass
+class GenerateCheck:
+    """How many greedy texts equal those of transformers, token for token.
+
+    Attributes:
+        gammas: the draft lengths.
+        articles: how many were compared.
+        asked: how many were to be compared; fewer were if it was interrupted.
+        equal: lane -> draft length -> on how many articles the texts were equal.
+        mismatches: one entry for each other text.
+    """
+
+    gammas: tuple[int, ...]
+    articles: int
+    asked: int
+    equal: dict[str, dict[int, int]] = field(default_factory=dict)
+    mismatches: list[Mismatch] = field(default_factory=list)
+
+    @property
+    def passed(self) -> bool:
+        """Every text of every lane and gamma was equal."""
+        return not self.mismatches
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether some articles were left out."""
+        return self.articles < self.asked
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {**asdict(self), "interrupted": self.interrupted, "passed": self.passed}
+
+
+def check_generate(
+    target: HubTarget,
+    drafters: Mapping[str, Drafter],
+    articles: Sequence[Article],
+    config: DecodingConfig,
+    gammas: Sequence[int],
+    *,
+    say: Say = lambda line: None,
+) -> GenerateCheck:
+    """Compares greedy decoding with `generate(do_sample=False)`, token for token.
+
+    Interrupted (Ctrl-C), it gives what it has: the articles that are complete.
+
+    Args:
+        target: a model of transformers.
+        drafters: by name; the target alone is always compared too.
+        articles: what to summarise.
+        config: the settings; temperature is taken as 0, gamma from `gammas`.
+        gammas: draft lengths.
+        say: receives a progress line now and then.
+
+    Raises:
+        KeyboardInterrupt: interrupted before the first article was complete.
+    """
+    equal = {name: dict.fromkeys(gammas, 0) for name in (ALONE, *drafters)}
+    check = GenerateCheck(tuple(gammas), 0, len(articles), equal)
+    greedy = resolve(config, target).greedy()
+    try:
+        for article in articles:
+            same, others = _compare(target, drafters, article, greedy, gammas)
+            for name, gamma in same:
+                equal[name][gamma] += 1
+            check.mismatches += others
+            check.articles += 1
+            if check.articles % 5 == 0 or not check.interrupted:
+                say(f"compared with generate: {check.articles}/{check.asked} articles")
+    except KeyboardInterrupt:
+        if check.articles == 0:
+            raise
+        say(f"interrupted: {check.articles} of {check.asked} articles are complete")
+    return check
+
+
+def _compare(
+    target: HubTarget,
+    drafters: Mapping[str, Drafter],
+    article: Article,
+    greedy: DecodingConfig,
+    gammas: Sequence[int],
+) -> tuple[list[tuple[str, int]], list[Mismatch]]:
+    """Which lanes, at which draft lengths, write generate's text, and how the others do not."""
+    ids = target.vocabulary.encode(article.text, target.source_length, target.prefix).ids
+    wanted = generate(target, ids, greedy)
+    alone = _race(target, {ALONE: None}, article.text, greedy)  # it knows no gamma
+    same, others = [], []
+    for gamma in gammas:
+        traces = {}
+        if drafters:
+            traces = _race(target, drafters, article.text, replace(greedy, gamma=gamma))
+        for name, trace in (alone | traces).items():
+            if trace.tokens == wanted:
+                same.append((name, gamma))
+            else:
+                others.append(_mismatch(target, ids, article.id, name, gamma, wanted, trace))
+    return same, others
+
+
+@torch.inference_mode()
+def generate(target: HubTarget, source_ids: list[int], config: DecodingConfig) -> tuple[int, ...]:
+    """The greedy text of transformers' own loop, without the start token.
+
+    Args:
+        target: the model; its generation configuration holds as it is.
+        source_ids: the encoded article.
+        config: the length; of the rules only those that are not the target's own are passed on.
+    """
+    names = {"no_repeat_ngram": "no_repeat_ngram_size", "min_new_tokens": "min_new_tokens"}
+    given = resolve(config, target)
+    own = target.defaults
+    rules = {
+        names[name]: getattr(given, name)
+        for name in DecodingConfig.LEFT_TO_TARGET
+        if getattr(given, name) != own.get(name, 0)
+    }
+    out = target.model.generate(
+        input_ids=torch.tensor([source_ids], device=target.device),
+        attention_mask=torch.ones(1, len(source_ids), dtype=torch.long, device=target.device),
+        do_sample=False,
+        num_beams=1,
+        max_new_tokens=config.max_new_tokens,
+        **rules,
+    )
+    return tuple(int(token) for token in out[0, 1:])
+
+
+def _mismatch(
+    target: HubTarget,
+    source_ids: list[int],
+    article: str,
+    lane: str,
+    gamma: int,
+    wanted: Sequence[int],
+    trace: Trace,
+) -> Mismatch:
+    found = trace.tokens
+    shared = 0
+    while shared < min(len(wanted), len(found)) and wanted[shared] == found[shared]:
+        shared += 1
+    text = [target.start_id, *wanted[:shared]]
+    logits = target.begin(target.encode(source_ids)).forward(text)[-1:].float()
+    banned = Rules(ends_of(target)).banned(text, trace.config)
+    first, second = forbid(logits, [banned])[0].topk(2).values.tolist()
+    return Mismatch(article, lane, gamma, shared, first - second)
+
+
+# The story gate.
+
+
+@dataclass(frozen=True)
+class StoryGate:
+    """Whether a distilled drafter has a story to tell, on the sample articles, greedy.
+
+    Passed if the distilled lane needs at least a quarter fewer target calls than its baseline, and
+    beats plain decoding in seconds (encoding counted) on all articles but one. That every text was
+    read, and is fluent and true to its article, is for people to say.
+
+    Attributes:
+        before: the baseline's name.
+        after: the distilled drafter's name.
+        articles: one row each: id, target calls alone / before / after, seconds likewise.
+    """
+
+    before: str
+    after: str
+    articles: tuple[dict[str, Any], ...]
+
+    MOST_CALLS = 0.75
+
+    @property
+    def calls_ratio(self) -> float:
+        """Target calls after distillation over those before, all articles together."""
+        after = sum(int(row["calls"][self.after]) for row in self.articles)
+        return after / sum(int(row["calls"][self.before]) for row in self.articles)
+
+    @property
+    def faster(self) -> int:
+        """On how many articles the distilled lane beats plain decoding in seconds."""
+        return sum(row["seconds"][self.after] < row["seconds"][ALONE] for row in self.articles)
+
+    @property
+    def needed(self) -> int:
+        """On how many it has to."""
+        return max(1, len(self.articles) - 1)
+
+    @property
+    def passed(self) -> bool:
+        """Both measurable conditions hold."""
+        return self.calls_ratio <= self.MOST_CALLS and self.faster >= self.needed
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {
+            **asdict(self),
+            "calls_ratio": self.calls_ratio,
+            "faster": self.faster,
+            "needed": self.needed,
+            "passed": self.passed,
+        }
+
+
+def story_gate(
+    target: Target,
+    drafters: Mapping[str, Drafter],
+    before: str,
+    after: str,
+    articles: Sequence[Article],
+    config: DecodingConfig,
+    *,
+    repeats: int = 3,
+) -> StoryGate:
+    """Races the sample articles with a pair of drafters.
+
+    Args:
+        target: writes the texts.
+        drafters: by name; `before` and `after` are two of them.
+        before: the baseline's name.
+        after: the distilled drafter's name.
+        articles: the sample articles.
+        config: the settings; temperature is taken as 0.
+        repeats: seconds are the median of so many runs, after one to warm up.
+
+    Raises:
+        DataError: there are no articles.
+    """
+    if not articles:
+        raise DataError("the story gate needs sample articles: assets/articles holds none.")
+    lanes = {ALONE: None, before: drafters[before], after: drafters[after]}
+    greedy = config.greedy()
+    _race(target, lanes, articles[0].text, greedy)
+    rows = []
+    for article in articles:
+        runs = [_race(target, lanes, article.text, greedy) for _ in range(repeats)]
+        rows.append(
+            {
+                "id": article.id,
+                "calls": {name: metrics.target_calls(runs[0][name]) for name in lanes},
+                "seconds": {
+                    name: statistics.median(
+                        metrics.seconds_with_encoding(run[name]) for run in runs
+                    )
+                    for name in lanes
+                },
+            }
+        )
+    return StoryGate(before, after, tuple(rows))

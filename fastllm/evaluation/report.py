@@ -1,0 +1,666 @@
+"""An evaluation as aggregates, JSON and Markdown tables; the README's numbers come from here.
+
+Every rate is over all articles together, with a 95 % bootstrap interval over articles, and before
+against after is paired by article. `fastllm.evaluation.charts` draws the same aggregates.
+"""
+
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, replace
+from typing import Any
+
+from fastllm import metrics
+from fastllm.evaluation import tables
+from fastllm.evaluation.measure import (
+    ALONE,
+    ROUGE,
+    Evaluation,
+    GenerateCheck,
+    LaneNumbers,
+    StoryGate,
+)
+from fastllm.evaluation.tables import Section, Table, bracketed
+from fastllm.trace import DecodingConfig
+
+FEW = 20
+"""Below so many articles a bootstrap interval is too narrow to be believed."""
+
+Estimated = dict[str, float]
+"""value, low, high."""
+
+_FAMILIES = {"cnn": "CNN", "lstm": "LSTM", "ngram": "n-gram", "t5": "T5"}
+
+
+# Names.
+
+
+def pairs(names: Iterable[str]) -> list[tuple[str, str, str]]:
+    """(family, before, after) of the lanes that differ in distillation alone."""
+    names = list(names)
+    found = []
+    for name in names:
+        family = name.removesuffix("-before")
+        if family != name and f"{family}-after" in names:
+            found.append((family, name, f"{family}-after"))
+    return found
+
+
+def ordered(names: Sequence[str]) -> list[str]:
+    """Lanes in the order of tables: those without a pair first, then before and after together."""
+    found = pairs(names)
+    paired = [name for _, before, after in found for name in (before, after)]
+    return [name for name in names if name not in paired] + paired
+
+
+def family_label(family: str) -> str:
+    """A family's name for people.
+
+    Example:
+        >>> family_label("lstm")
+        'LSTM'
+    """
+    return _FAMILIES.get(family, family)
+
+
+def lane_label(name: str) -> str:
+    """A lane's name for people.
+
+    Example:
+        >>> lane_label("lstm-before")
+        'LSTM before'
+    """
+    known = {ALONE: "target alone", "lookup": "article lookup, no training"}
+    for end in ("before", "after"):
+        family = name.removesuffix(f"-{end}")
+        if family != name:
+            return f"{family_label(family)} {end}"
+    return known.get(name, name)
+
+
+def capital(label: str) -> str:
+    """A label at the beginning of a title.
+
+    Example:
+        >>> capital("greedy")
+        'Greedy'
+    """
+    return label[:1].upper() + label[1:]
+
+
+def temperature_label(temperature: float) -> str:
+    """A temperature in words."""
+    return "greedy" if temperature == 0 else f"temperature {temperature:g}"
+
+
+def setting_label(setting: Mapping[str, Any]) -> str:
+    """A measured temperature in words; never without the mark of a lossy rule."""
+    label = temperature_label(setting["temperature"])
+    return f"{label}, {setting['rule']}" if setting["lossy"] else label
+
+
+def rules(config: DecodingConfig, temperature: float) -> dict[str, Any]:
+    """What a setting says of verification and of the length of drafts, for `setting_label`."""
+    here = replace(config, temperature=temperature)
+    return {"rule": here.rule_label, "lossy": here.lossy, "draft_length": here.length_label}
+
+
+def rule_sentences(setting: Mapping[str, Any]) -> list[str]:
+    """Which rule accepted drafts, and how long they were."""
+    lines = [f"{capital(setting['rule'])}."]
+    if setting["lossy"]:
+        lines = [
+            f"LOSSY ({setting['rule'].partition(': ')[2]}): lanes with a drafter write texts that "
+            "are not distributed as the target's own."
+        ]
+    if setting["draft_length"]:
+        lines.append(f"Draft length: {setting['draft_length']}; gamma is the most.")
+    return lines
+
+
+def shared_settings(config: DecodingConfig) -> dict[str, Any]:
+    """The settings that all lanes and temperatures of a report have in common, by name."""
+    return {
+        key: value for key, value in asdict(config).items() if key not in ("gamma", "temperature")
+    }
+
+
+def shared_words(config: Mapping[str, Any]) -> str:
+    """What of `shared_settings` changes the text, to stand behind its length.
+
+    Example:
+        >>> shared_words({"no_repeat_ngram": 3, "min_new_tokens": 0, "top_k": 0, "top_p": 0.9})
+        ', no_repeat_ngram 3, top_p 0.9'
+    """
+    names = [name for name in ("no_repeat_ngram", "min_new_tokens", "top_k") if config.get(name)]
+    if config["top_p"] < 1:
+        names.append("top_p")
+    return "".join(f", {name} {config[name]:g}" for name in names)
+
+
+# Aggregates.
+
+
+def summarise(evaluation: Evaluation) -> dict[str, Any]:
+    """The numbers of tables and charts as plain JSON values; estimates are {value, low, high}."""
+    return {
+        "target": evaluation.target,
+        "notice": evaluation.notice,
+        "hardware": evaluation.hardware,
+        "versions": evaluation.versions,
+        "config": shared_settings(evaluation.config),
+        "articles": evaluation.articles,
+        "asked": evaluation.asked,
+        "interrupted": evaluation.interrupted,
+        "gammas": list(evaluation.gammas),
+        "headline_gamma": evaluation.headline_gamma,
+        "drafters": ordered(evaluation.drafters),
+        "settings": [_setting(evaluation, t) for t in evaluation.temperatures],
+    }
+
+
+def to_json(evaluation: Evaluation) -> dict[str, Any]:
+    """The summary, and every article's numbers behind it; no text of any article or summary."""
+    return summarise(evaluation) | rows_json(evaluation.rows)
+
+
+def rows_json(rows: Mapping[float, Iterable[Any]]) -> dict[str, Any]:
+    """What each article counted, by temperature, as plain JSON values."""
+    return {
+        "rows": [
+            {"temperature": temperature, "articles": [row.to_json() for row in articles]}
+            for temperature, articles in rows.items()
+        ]
+    }
+
+
+def _setting(evaluation: Evaluation, temperature: float) -> dict[str, Any]:
+    return {
+        "temperature": temperature,
+        **rules(evaluation.config, temperature),
+        "text": _text(evaluation, temperature),
+        "differing": evaluation.differing(temperature),
+        "alone": _lane(evaluation, temperature, evaluation.gammas[0], ALONE),
+        "drafters": {
+            name: _drafter(evaluation, temperature, name) for name in ordered(evaluation.drafters)
+        },
+        "pairs": {
+            family: _pair(evaluation, temperature, before, after)
+            for family, before, after in pairs(evaluation.drafters)
+        },
+    }
+
+
+def _text(evaluation: Evaluation, temperature: float) -> dict[str, Any]:
+    texts = [row.text for row in evaluation.rows[temperature]]
+    with_summary = [text.rouge for text in texts if text.rouge]
+    return {
+        "tokens": asdict(metrics.mean([text.tokens for text in texts])),
+        "ended_share": statistics.fmean(text.ended == "end_of_text" for text in texts),
+        "loop_rate": asdict(metrics.mean([float(text.loops) for text in texts])),
+        "repeated_4grams": asdict(metrics.mean([text.repeated_share for text in texts])),
+        "copied_4grams": asdict(metrics.mean([text.copied_share for text in texts])),
+        "rouge": {
+            name: {
+                kind: asdict(metrics.mean([scores[name][kind] for scores in with_summary]))
+                for kind in ROUGE
+            }
+            for name in (with_summary[0] if with_summary else {})
+        },
+    }
+
+
+def _drafter(evaluation: Evaluation, temperature: float, name: str) -> dict[str, Any]:
+    asked = [row.agreements[name] for row in evaluation.rows[temperature]]
+    alpha = metrics.mean([entry.alpha for entry in asked])
+    return {
+        "alpha": asdict(alpha),
+        "drafted_share": statistics.fmean(entry.drafted_share for entry in asked),
+        "gammas": {
+            str(gamma): _lane(evaluation, temperature, gamma, name, alpha.value)
+            for gamma in evaluation.gammas
+        },
+    }
+
+
+def _lane(
+    evaluation: Evaluation, temperature: float, gamma: int, name: str, alpha: float | None = None
+) -> dict[str, Any]:
+    lanes = evaluation.lanes(temperature, gamma, name)
+    alone = evaluation.lanes(temperature, gamma, ALONE)
+    # Sampled texts differ in length: what plain decoding takes for as many tokens. Equal if greedy.
+    plain = [
+        other.decode_seconds * lane.tokens / other.tokens
+        for lane, other in zip(lanes, alone, strict=True)
+    ]
+    whole = [
+        other.seconds - other.decode_seconds + share
+        for other, share in zip(alone, plain, strict=True)
+    ]
+    as_many = sum(other.tokens for other in alone) / sum(lane.tokens for lane in lanes)
+    summary: dict[str, Any] = {
+        "tokens": asdict(metrics.mean([lane.tokens for lane in lanes])),
+        "target_calls": asdict(_calls(lanes, alone)),
+        "tau": asdict(
+            metrics.ratio([lane.tokens for lane in lanes], [lane.calls for lane in lanes])
+        ),
+        "decode_seconds": asdict(metrics.mean([lane.decode_seconds * as_many for lane in lanes])),
+        "seconds": asdict(
+            metrics.mean(
+                [
+                    lane.seconds - lane.decode_seconds + lane.decode_seconds * as_many
+                    for lane in lanes
+                ]
+            )
+        ),
+        "speed_up_decoding": asdict(metrics.ratio(plain, [lane.decode_seconds for lane in lanes])),
+        "speed_up_with_encoding": asdict(metrics.ratio(whole, [lane.seconds for lane in lanes])),
+        "same_text": sum(lane.same_text for lane in lanes),
+    }
+    if alpha is None:
+        return summary
+    return summary | {
+        "accepted_of_drafted": asdict(
+            metrics.ratio([lane.accepted for lane in lanes], [lane.drafted for lane in lanes])
+        ),
+        "acceptance_by_position": _by_position(lanes),
+        "expected": _expected(lanes, alone, plain, alpha, gamma),
+    }
+
+
+def _calls(lanes: Sequence[LaneNumbers], alone: Sequence[LaneNumbers]) -> metrics.Estimate:
+    """Target calls an article, for as many tokens as the target alone wrote."""
+    if all(lane.tokens == other.tokens for lane, other in zip(lanes, alone, strict=True)):
+        return metrics.mean([lane.calls for lane in lanes])
+    length = statistics.fmean(other.tokens for other in alone)
+    return metrics.ratio([lane.calls * length for lane in lanes], [lane.tokens for lane in lanes])
+
+
+def _by_position(lanes: Sequence[LaneNumbers]) -> list[dict[str, float]]:
+    """At each draft position: the share accepted of those judged, and of all drafts (`reached`)."""
+    deepest = max((len(lane.positions) for lane in lanes), default=0)
+    counts = [
+        (
+            sum(lane.positions[place][0] for lane in lanes if place < len(lane.positions)),
+            sum(lane.positions[place][1] for lane in lanes if place < len(lane.positions)),
+        )
+        for place in range(deepest)
+    ]
+    return [
+        {"judged": judged, "accepted": stood, "share": stood / judged, "reached": chance}
+        for (judged, stood), chance in zip(counts, metrics.reached(counts), strict=True)
+    ]
+
+
+def _expected(
+    lanes: Sequence[LaneNumbers],
+    alone: Sequence[LaneNumbers],
+    plain: Sequence[float],
+    alpha: float,
+    gamma: int,
+) -> dict[str, float]:
+    """The parts of a round, and the speed-ups that they predict."""
+    step = sum(lane.verify_seconds for lane in alone) / sum(lane.calls for lane in alone)
+    calls = sum(lane.calls for lane in lanes)
+    drafted = sum(lane.drafted for lane in lanes)
+    c = sum(lane.draft_seconds for lane in lanes) / max(1, drafted) / step
+    v = sum(lane.verify_seconds for lane in lanes) / calls / step
+    from_tau = metrics.expected_speed_up(
+        sum(lane.tokens for lane in lanes) / calls, drafted / calls, c, v
+    )
+    iid_tau = metrics.expected_tau(alpha, gamma)
+    encoding, encoding_alone = (
+        sum(lane.seconds - lane.decode_seconds for lane in some) for some in (lanes, alone)
+    )
+    return {
+        "c": c,
+        "v": v,
+        "speed_up_from_tau": from_tau,
+        "speed_up_from_tau_with_encoding": (encoding_alone + sum(plain))
+        / (encoding + sum(plain) / from_tau),
+        "tau_from_alpha": iid_tau,
+        "speed_up_from_alpha": metrics.expected_speed_up(iid_tau, gamma, c, v),
+    }
+
+
+def _pair(evaluation: Evaluation, temperature: float, before: str, after: str) -> dict[str, Any]:
+    rows = evaluation.rows[temperature]
+    alphas = [[row.agreements[name].alpha for row in rows] for name in (after, before)]
+    return {
+        "before": before,
+        "after": after,
+        "alpha_difference": asdict(metrics.paired_difference(*alphas)),
+        "gammas": {
+            str(gamma): _pair_at(
+                evaluation.lanes(temperature, gamma, before),
+                evaluation.lanes(temperature, gamma, after),
+            )
+            for gamma in evaluation.gammas
+        },
+    }
+
+
+def _pair_at(before: Sequence[LaneNumbers], after: Sequence[LaneNumbers]) -> dict[str, Any]:
+    """After against before at one draft length.
+
+    Calls and seconds are compared a token: the same as a text where both wrote the same, and fair
+    where they sampled texts of different length.
+    """
+
+    def both(over: str, under: str) -> tuple[metrics.Fraction, metrics.Fraction]:
+        first, second = (
+            (
+                [float(getattr(lane, over)) for lane in lanes],
+                [float(getattr(lane, under)) for lane in lanes],
+            )
+            for lanes in (after, before)
+        )
+        return first, second
+
+    same = all(a.tokens == b.tokens for a, b in zip(after, before, strict=True))
+    difference = metrics.paired_difference(
+        [lane.calls for lane in after], [lane.calls for lane in before]
+    )
+    return {
+        "target_calls_ratio": asdict(metrics.ratio_of_ratios(*both("calls", "tokens"))),
+        "target_calls_difference": asdict(difference) if same else None,
+        "tau_difference": asdict(metrics.difference_of_ratios(*both("tokens", "calls"))),
+        "accepted_of_drafted_difference": asdict(
+            metrics.difference_of_ratios(*both("accepted", "drafted"))
+        ),
+        "decode_seconds_ratio": asdict(metrics.ratio_of_ratios(*both("decode_seconds", "tokens"))),
+        "seconds_ratio": asdict(metrics.ratio_of_ratios(*both("seconds", "tokens"))),
+    }
+
+
+# Tables.
+
+
+def heading(summary: dict[str, Any]) -> str:
+    """The title of a report."""
+    return f"{summary['target']}: what each drafter saves"
+
+
+def preamble(summary: dict[str, Any]) -> list[str]:
+    """What was measured on what, and what to beware of, in sentences."""
+    config, count = summary["config"], summary["articles"]
+    lines = [
+        f"{count} article{'s' if count > 1 else ''}; at most {config['max_new_tokens']} tokens"
+        f"{shared_words(config)}. {summary['hardware']}; Python "
+        f"{summary['versions']['python']}, torch {summary['versions']['torch']}. In brackets: "
+        "95 % bootstrap intervals over articles."
+    ]
+    if summary["notice"]:
+        lines.append(f"Note: {summary['notice']}")
+    if summary["interrupted"]:
+        lines.append(f"Interrupted: {summary['asked']} articles were to be measured.")
+    if count < FEW:
+        lines.append(f"Fewer than {FEW} articles: the intervals are too narrow to be believed.")
+    return lines
+
+
+def sections(summary: dict[str, Any]) -> list[Section]:
+    """One section a temperature."""
+    return [
+        Section.of(
+            capital(setting_label(setting)),
+            _sentences(summary, setting),
+            _lane_table(summary, setting),
+            _pair_table(summary, setting),
+            _position_table(summary, setting),
+            _cost_table(summary, setting),
+            _rouge_table(setting),
+        )
+        for setting in summary["settings"]
+    ]
+
+
+def markdown(summary: dict[str, Any]) -> str:
+    """The report as Markdown."""
+    return tables.markdown(heading(summary), preamble(summary), sections(summary))
+
+
+def _sentences(summary: dict[str, Any], setting: dict[str, Any]) -> list[str]:
+    text = setting["text"]
+    lines = [
+        f"The target's text: {bracketed(text['tokens'], 1)} tokens; {text['ended_share']:.0%} end "
+        f"by themselves; with a repeated 4-gram {_percent(text['loop_rate'])}; 4-grams repeated "
+        f"{_percent(text['repeated_4grams'])}, copied from the article "
+        f"{_percent(text['copied_4grams'])}."
+    ]
+    lines += rule_sentences(setting)
+    if setting["temperature"] > 0:
+        same = "" if setting["lossy"] else " of the same distribution"
+        lines.append(
+            f"Lanes sample different texts{same}: calls and seconds are given for as many tokens "
+            "as the target alone wrote."
+        )
+    elif setting["differing"]:
+        runs = summary["articles"] * len(summary["gammas"])
+        wrong = ", ".join(
+            f"{lane_label(name)} {count}" for name, count in setting["differing"].items()
+        )
+        lines.append(f"Of {runs} greedy texts a lane, these were NOT the target's own: {wrong}.")
+    elif summary["drafters"]:
+        lines.append(
+            "Every lane wrote the target's own text, token for token, on every article and at "
+            "every gamma."
+        )
+    return lines
+
+
+def _lane_table(summary: dict[str, Any], setting: dict[str, Any]) -> Table:
+    gamma, alone = str(summary["headline_gamma"]), setting["alone"]
+    count = len(summary["gammas"])
+    rows = [
+        (
+            lane_label(ALONE),
+            bracketed(alone["target_calls"], 1),
+            *["1.00"] * count,
+            "-",
+            "-",
+            f"{alone['seconds']['value']:.3f}",
+            "1.00",
+            "1.00",
+        )
+    ]
+    for name, drafter in setting["drafters"].items():
+        lane = drafter["gammas"][gamma]
+        rows.append(
+            (
+                lane_label(name),
+                bracketed(lane["target_calls"], 1),
+                *(bracketed(entry["tau"]) for entry in drafter["gammas"].values()),
+                bracketed(drafter["alpha"], 3),
+                f"{lane['accepted_of_drafted']['value']:.3f}",
+                f"{lane['seconds']['value']:.3f}",
+                bracketed(lane["speed_up_decoding"]),
+                bracketed(lane["speed_up_with_encoding"]),
+            )
+        )
+    return Table(
+        f"Lanes, {setting_label(setting)}",
+        f"Where no other is named: gamma {gamma}. tau: tokens a call of the target. alpha: on the "
+        "target's own text, the chance that a drafted token is accepted (by the token rule), "
+        "whatever gamma. Seconds "
+        "an article count the encoding. Speed-up: against the target alone in this run.",
+        (
+            "lane",
+            "target calls",
+            *(f"tau, gamma {length}" for length in summary["gammas"]),
+            "alpha",
+            "accepted / drafted",
+            "seconds",
+            "speed-up, decoding",
+            "speed-up, with encoding",
+        ),
+        tuple(rows),
+    )
+
+
+def _pair_table(summary: dict[str, Any], setting: dict[str, Any]) -> Table:
+    rows = []
+    for family, pair in setting["pairs"].items():
+        for gamma, entry in pair["gammas"].items():
+            found = metrics.Estimate(**entry["target_calls_ratio"]).away_from(1)
+            rows.append(
+                (
+                    family_label(family),
+                    gamma,
+                    bracketed(entry["target_calls_ratio"]),
+                    bracketed(entry["target_calls_difference"], 1),
+                    bracketed(entry["tau_difference"]),
+                    bracketed(pair["alpha_difference"], 3),
+                    bracketed(entry["accepted_of_drafted_difference"], 3),
+                    bracketed(entry["seconds_ratio"]),
+                    {-1: "fewer calls", 0: "not told apart", 1: "more calls"}[found],
+                )
+            )
+    return Table(
+        f"After distillation against before, {setting_label(setting)}",
+        "Paired by article. A ratio below 1 is a gain; the last column says whether the whole "
+        "interval of the ratio of calls lies on one side of 1.",
+        (
+            "family",
+            "gamma",
+            "target calls, ratio",
+            "target calls, difference",
+            "tau, difference",
+            "alpha, difference",
+            "accepted / drafted, difference",
+            "seconds, ratio",
+            "after has",
+        ),
+        tuple(rows),
+    )
+
+
+def _position_table(summary: dict[str, Any], setting: dict[str, Any]) -> Table:
+    gamma = str(summary["gammas"][-1])
+    rows = []
+    deepest = max(
+        (
+            len(drafter["gammas"][gamma]["acceptance_by_position"])
+            for drafter in setting["drafters"].values()
+        ),
+        default=0,
+    )
+    for name, drafter in setting["drafters"].items():
+        lane = drafter["gammas"][gamma]
+        shares = [f"{entry['share']:.2f}" for entry in lane["acceptance_by_position"]]
+        shares += ["-"] * (deepest - len(shares))
+        rows.append((lane_label(name), *shares, f"{drafter['drafted_share']:.0%}"))
+    return Table(
+        f"Acceptance at each draft position, gamma {gamma}, {setting_label(setting)}",
+        f"{_judged_there(setting)} Last: at how many places of the target's text the drafter has "
+        "something to say.",
+        ("lane", *(str(place + 1) for place in range(deepest)), "drafts at"),
+        tuple(rows),
+    )
+
+
+def _judged_there(setting: Mapping[str, Any]) -> str:
+    """Of which drafts a share accepted is taken."""
+    if setting["rule"].startswith("block"):
+        return (
+            "Of the drafts whose predecessors stand: the block rule tests all of them, and all "
+            "before the last that passes stand."
+        )
+    return "Of the drafts that were judged there: what follows a refusal is not judged."
+
+
+def _cost_table(summary: dict[str, Any], setting: dict[str, Any]) -> Table:
+    rows = []
+    for name, drafter in setting["drafters"].items():
+        for gamma, lane in drafter["gammas"].items():
+            expected = lane["expected"]
+            rows.append(
+                (
+                    lane_label(name),
+                    gamma,
+                    f"{expected['c']:.3f}",
+                    f"{expected['v']:.2f}",
+                    bracketed(lane["speed_up_decoding"]),
+                    f"{expected['speed_up_from_tau']:.2f}",
+                    f"{expected['speed_up_from_alpha']:.2f}",
+                    bracketed(lane["speed_up_with_encoding"]),
+                    f"{expected['speed_up_from_tau_with_encoding']:.2f}",
+                )
+            )
+    return Table(
+        f"What a round costs and what that predicts, {setting_label(setting)}",
+        "c: a drafted token, and v: a call that verifies, both in one-token calls of the target. "
+        "tau / (k c + v), with k the tokens drafted a call, must agree with what was measured; "
+        "with the tau of i.i.d. alpha it is a model.",
+        (
+            "lane",
+            "gamma",
+            "c",
+            "v",
+            "speed-up, decoding",
+            "from tau, c, v",
+            "from alpha",
+            "with encoding",
+            "from tau, c, v, encoding",
+        ),
+        tuple(rows),
+    )
+
+
+def _rouge_table(setting: dict[str, Any]) -> Table:
+    return Table(
+        f"ROUGE against the data set's summaries, {setting_label(setting)}",
+        "Of the target's text, which no drafter changes, beside two summaries that anyone can "
+        "write.",
+        ("text", "ROUGE-1", "ROUGE-2", "ROUGE-L"),
+        tuple(
+            (name, *(_percent(scores[kind], sign="") for kind in ROUGE))
+            for name, scores in setting["text"]["rouge"].items()
+        ),
+    )
+
+
+def generate_table(check: GenerateCheck) -> str:
+    """The comparison with transformers as Markdown."""
+    gammas = " | ".join(f"gamma {gamma}" for gamma in check.gammas)
+    lines = [
+        "## Greedy texts equal to transformers' generate(do_sample=False), of "
+        f"{check.articles} articles: {'PASS' if check.passed else 'FAIL'}",
+        "",
+        f"| lane | {gammas} |",
+        "|---" * (len(check.gammas) + 1) + "|",
+    ]
+    for name, counts in check.equal.items():
+        lines.append(f"| {name} | {' | '.join(str(counts[gamma]) for gamma in check.gammas)} |")
+    for miss in check.mismatches[:20]:
+        lines.append(
+            f"\nArticle {miss.article}, {miss.lane}, gamma {miss.gamma}: they part at token "
+            f"{miss.position}, where the target's two best logits differ by {miss.margin:.2e}."
+        )
+    return "\n".join(lines)
+
+
+def gate_table(gate: StoryGate) -> str:
+    """The story gate as Markdown."""
+    lines = [
+        f"## Story gate, {gate.before} -> {gate.after}: {'PASS' if gate.passed else 'FAIL'}",
+        "",
+        "| sample | calls alone | before | after | seconds alone | before | after |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    order = (ALONE, gate.before, gate.after)
+    for row in gate.articles:
+        calls = " | ".join(str(row["calls"][name]) for name in order)
+        seconds = " | ".join(f"{row['seconds'][name]:.3f}" for name in order)
+        lines.append(f"| {row['id']} | {calls} | {seconds} |")
+    lines += [
+        "",
+        f"Target calls after / before: {gate.calls_ratio:.2f} (at most {gate.MOST_CALLS:.2f} is "
+        f"needed). Faster than alone, encoding counted: {gate.faster} of {len(gate.articles)} "
+        f"(at least {gate.needed} needed). That every text was read, and is fluent and true to its "
+        "article, is for people to say.",
+    ]
+    return "\n".join(lines)
+
+
+def _percent(estimate: Estimated, sign: str = " %") -> str:
+    return bracketed(estimate, 1, scale=100, unit=sign)

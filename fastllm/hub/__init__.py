@@ -1,0 +1,1 @@
+"""What goes to the Hugging Face Hub: the page as a Space, checkpoints with their cards."""

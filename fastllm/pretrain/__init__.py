@@ -1,0 +1,1 @@
+"""A target from nothing: texts to write, vocabulary, curriculum."""

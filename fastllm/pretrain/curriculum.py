@@ -1,0 +1,352 @@
+"""Trains a small target from nothing: vocabulary, texts to write, copying start, curriculum.
+
+Each step leaves its result in the run's folder and is passed over when found there, so that an
+interrupted run goes on where it stopped.
+"""
+
+import json
+import random
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from transformers import GenerationConfig, T5ForConditionalGeneration
+
+from fastllm.checkpoints import SHARD, replace_folder
+from fastllm.data.articles import Article, find_split, read_articles, read_split
+from fastllm.distill.folders import new_folder
+from fastllm.distill.loop import Losses, Schedule, fit
+from fastllm.errors import DataError, SettingsError
+from fastllm.pretrain.copying_start import begin_like, start_copying, t5_config
+from fastllm.pretrain.t5_loss import t5_loss
+from fastllm.pretrain.vocabulary_training import train_tokenizer
+from fastllm.pretrain.windows import Batches, Windows
+from fastllm.vocabulary import Vocabulary
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A part of the curriculum.
+
+    Attributes:
+        name: of its folder.
+        source_length: the most source tokens.
+        mixture: kind of window -> how many of every few updates are of that kind.
+        updates: optimizer updates; the most there can be where `seconds` are given.
+        learning_rate: the constant rate.
+        warmup: updates of rising rate.
+        cooldown: updates (where `seconds` are given, seconds) of falling rate at the end.
+        batch: windows an update.
+        seconds: how long the stage takes, for a machine that is there for a while; 0 goes by
+            updates alone.
+    """
+
+    name: str
+    source_length: int
+    mixture: dict[str, int]
+    updates: int
+    learning_rate: float = 1e-3
+    warmup: int = 50
+    cooldown: int = 0
+    batch: int = 16
+    seconds: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not self.mixture or any(share < 1 for share in self.mixture.values()):
+            raise SettingsError(f"mixture={self.mixture}: give whole numbers above 0 for kinds.")
+        _ = self.schedule  # refused now, not hours later
+
+    @property
+    def schedule(self) -> Schedule:
+        """Its updates, and the rate of each."""
+        return Schedule(
+            self.updates, self.learning_rate, self.warmup, self.cooldown, self.seconds
+        )
+
+
+@dataclass(frozen=True)
+class TargetRecipe:
+    """What a target is made of.
+
+    Attributes:
+        name: of the checkpoint.
+        vocabulary_size: ids, bytes and special tokens included.
+        width: d_model.
+        heads: attention heads.
+        encoder_layers: layers of the encoder.
+        decoder_layers: the same number: `generate` of transformers needs it.
+        feed_forward: width of the feed-forward layers.
+        text_length: the most tokens of a summary.
+        prefix: put before every article; the decoder starts with its first token.
+        articles: articles without a reference summary to write texts about, at most.
+        seed: of everything.
+        precision: "fp32", or "bf16" for products in bfloat16 on a GPU (weights and sums stay fp32).
+        no_repeat_ngram: runs of so many tokens that its texts never repeat; 0 allows repeats.
+        min_new_tokens: the fewest tokens of a text.
+        stages: the curriculum.
+    """
+
+    name: str
+    stages: tuple[Stage, ...]
+    vocabulary_size: int = 8192
+    width: int = 256
+    heads: int = 4
+    encoder_layers: int = 4
+    decoder_layers: int = 4
+    feed_forward: int = 1024
+    text_length: int = 96
+    prefix: str = ". "
+    articles: int = 50_000
+    seed: int = 0
+    precision: str = "fp32"
+    no_repeat_ngram: int = 0
+    min_new_tokens: int = 0
+
+    def __post_init__(self) -> None:
+        if self.precision not in ("fp32", "bf16"):
+            raise SettingsError(f"precision={self.precision!r}: give fp32 or bf16.")
+
+    @classmethod
+    def from_tree(cls, tree: dict[str, Any]) -> "TargetRecipe":
+        """Reads a recipe from parsed YAML.
+
+        Raises:
+            SettingsError: a key that a recipe does not have, or one missing.
+        """
+        try:
+            stages = tuple(Stage(**stage) for stage in tree["stages"])
+            return cls(**{**tree, "stages": stages})
+        except (KeyError, TypeError) as error:
+            raise SettingsError(f"not a target recipe: {error}.") from error
+
+
+def train_target(
+    recipe: TargetRecipe,
+    data: str | Path,
+    run: str | Path,
+    *,
+    out: str | Path | None = None,
+    device: torch.device | None = None,
+    say: Callable[[str], None] = print,
+) -> Path:
+    """Trains a target and writes its checkpoint.
+
+    Args:
+        recipe: sizes and curriculum.
+        data: a folder with `train.jsonl.xz` (or .jsonl, .jsonl.gz) and, where there are some,
+            `articles.jsonl.xz` and `validation.jsonl.xz`; or one that `write_windows` made, with
+            the vocabulary.
+        run: the run's folder.
+        out: where the checkpoint goes, in the place of what is there; `run/checkpoint` by default.
+        device: CUDA where there is one, else the CPU.
+        say: receives progress lines.
+
+    Returns:
+        The folder of the checkpoint.
+
+    Raises:
+        DataError: the data is missing.
+    """
+    run = Path(run)
+    run.mkdir(parents=True, exist_ok=True)
+    device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    windows = _windows(recipe, Path(data), run, say)
+    held_out = windows.folder / "validation"
+    validate = _validation(Windows(held_out), recipe, device) if held_out.is_dir() else None
+    model = new_target(recipe, windows.vocabulary)
+    for stage in recipe.stages:
+        if (run / stage.name / "done").exists():
+            model.load_state_dict(
+                load_file(run / stage.name / "last" / "model.safetensors"), strict=False
+            )
+            continue
+        say(f"stage {stage.name}")
+        fit(
+            model,
+            _loss_of(windows, stage, recipe, device),
+            stage.schedule,
+            run / stage.name,
+            config=asdict(stage),
+            save_seconds=60.0,
+            validate=validate,
+            validate_every=max(1, min(_VALIDATE_EVERY, stage.updates // 20)),
+            say=say,
+        )
+        (run / stage.name / "done").touch()
+    return save_target(
+        model,
+        windows.vocabulary,
+        run,
+        Path(out or run / "checkpoint"),
+        name=recipe.name,
+        source_length=recipe.stages[-1].source_length,
+        prefix=recipe.prefix,
+        no_repeat_ngram=recipe.no_repeat_ngram,
+        min_new_tokens=recipe.min_new_tokens,
+    )
+
+
+def _windows(
+    recipe: TargetRecipe, data: Path, run: Path, say: Callable[[str], None]
+) -> Windows:
+    """The texts to learn from: those given, or written now, once."""
+    if (data / "windows.npy").is_file():
+        return Windows(data)
+    folder = run / "windows"
+    if not (folder / "meta.json").exists():
+        from fastllm.pretrain.summaries import write_summaries  # noqa: PLC0415 an extra: spaCy
+
+        train = list(read_split(data, "train"))
+        extra = _extra_articles(data, recipe)
+        if not (run / "tokenizer" / "tokenizer.json").exists():
+            say("learning the vocabulary")
+            fresh = run / "tokenizer.new"
+            train_tokenizer(_texts(train, extra), fresh, recipe.vocabulary_size)
+            replace_folder(fresh, run / "tokenizer")
+        say("writing the texts to learn from")
+        write_summaries(data, folder, Vocabulary.load(run / "tokenizer"), recipe, say=say)
+    return Windows(folder)
+
+
+def new_target(recipe: TargetRecipe, vocabulary: Vocabulary) -> T5ForConditionalGeneration:
+    """A small T5 with initial weights that copy, and that start like a full stop."""
+    torch.manual_seed(recipe.seed)
+    model = T5ForConditionalGeneration(
+        t5_config(
+            recipe.vocabulary_size,
+            recipe.width,
+            recipe.heads,
+            recipe.encoder_layers,
+            recipe.decoder_layers,
+            recipe.feed_forward,
+            start_id=vocabulary.encode(recipe.prefix, 2).ids[0] if recipe.prefix.strip() else 0,
+        )
+    )
+    start_copying(model, torch.Generator().manual_seed(recipe.seed))
+    begin_like(model, vocabulary.full_stop)
+    return model
+
+
+def save_target(
+    model: T5ForConditionalGeneration,
+    vocabulary: Vocabulary,
+    run: Path,
+    out: Path,
+    *,
+    name: str,
+    source_length: int,
+    prefix: str = "",
+    no_repeat_ngram: int = 0,
+    min_new_tokens: int = 0,
+) -> Path:
+    """Writes the checkpoint `out`: weights in bfloat16 shards, vocabulary, configuration."""
+    fresh = new_folder(out)
+    shutil.rmtree(fresh, ignore_errors=True)
+    model.config.fastllm = {"name": name, "prefix": prefix, "source_length": source_length}
+    model.generation_config = GenerationConfig(
+        decoder_start_token_id=model.config.decoder_start_token_id,
+        eos_token_id=1,
+        pad_token_id=0,
+        no_repeat_ngram_size=no_repeat_ngram,
+        min_new_tokens=min_new_tokens or None,
+    )
+    model.to(torch.bfloat16).save_pretrained(fresh, max_shard_size=SHARD)
+    model.float()
+    vocabulary.tokenizer.save_pretrained(fresh)
+    logs = sorted(run.glob("*/training.jsonl"), key=lambda path: path.stat().st_mtime)
+    lines = [
+        {"stage": log.parent.name, **json.loads(line)}
+        for log in logs
+        for line in log.read_text().splitlines()
+    ]
+    (fresh / "training.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    replace_folder(fresh, out)
+    return out
+
+
+def _extra_articles(data: str | Path, recipe: TargetRecipe) -> list[Article]:
+    try:
+        path = find_split(data, "articles")
+    except DataError:  # a data set without them is fine: central sentences then come from train
+        return []
+    extra = list(read_articles(path))
+    random.Random(recipe.seed).shuffle(extra)
+    return extra[: recipe.articles]
+
+
+def _texts(train: list[Article], extra: list[Article]) -> Iterator[str]:
+    for index, article in enumerate(train):
+        yield article.summary
+        if index % 2 == 0:
+            yield article.text
+    for article in extra[::3]:
+        yield article.text
+
+
+def _loss_of(
+    windows: Windows, stage: Stage, recipe: TargetRecipe, device: torch.device
+) -> Callable[[torch.nn.Module, int], Losses]:
+    batches = {
+        kind: Batches(
+            windows,
+            kind,
+            source_length=stage.source_length,
+            batch=stage.batch,
+            seed=recipe.seed,
+            device=device,
+        )
+        for kind in stage.mixture
+    }
+    slots = [(kind, place) for kind, share in stage.mixture.items() for place in range(share)]
+
+    def loss_of(model: torch.nn.Module, step: int) -> Losses:
+        turn, slot = divmod(step, len(slots))
+        kind, place = slots[slot]
+        source, text, masked = batches[kind](turn * stage.mixture[kind] + place)
+        return {"loss": _loss(model, source, text, masked, recipe)}
+
+    return loss_of
+
+
+def _loss(
+    model: Any, source: torch.Tensor, text: torch.Tensor, masked: bool, recipe: TargetRecipe
+) -> torch.Tensor:
+    half = recipe.precision == "bf16" and source.is_cuda
+    with torch.autocast(source.device.type, torch.bfloat16, enabled=half):
+        return t5_loss(model, source, text, masked=masked)
+
+
+def _validation(
+    windows: Windows, recipe: TargetRecipe, device: torch.device
+) -> Callable[[torch.nn.Module], dict[str, float]]:
+    """The loss on the first windows of each kind that the last stage reads."""
+    stage = recipe.stages[-1]
+    batches = [
+        Batches(
+            windows,
+            kind,
+            source_length=stage.source_length,
+            batch=_VALIDATED,
+            seed=0,
+            device=device,
+        )(0)
+        for kind in stage.mixture
+    ]
+
+    @torch.no_grad()
+    def validate(model: torch.nn.Module) -> dict[str, float]:
+        losses = [_loss(model, *batch, recipe) for batch in batches]
+        return {"validation_loss": float(torch.stack(losses).mean())}
+
+    return validate
+
+
+_VALIDATE_EVERY = 250
+"""Updates between two validations, at most."""
+
+_VALIDATED = 64
+"""Windows of each kind in the validation loss."""

@@ -1,0 +1,93 @@
+"""What the plots of a race are drawn from, and that they are drawn."""
+
+import dataclasses
+
+import pytest
+import stories
+
+from fastllm import metrics
+from fastllm.demo import page, rows, texts
+from fastllm.demo.folds.plots import race_stats
+from fastllm.evaluation import charts
+from fastllm.trace import DecodingConfig
+
+
+def test_the_numbers_of_a_race() -> None:
+    keys, traces = stories.race()
+    alone, before, _ = race_stats.summarise(keys, traces)
+    assert [lane["key"] for lane in (alone, before)] == keys[:2]
+    assert alone["clock"][:2] == pytest.approx([0.02, 0.03])
+    assert alone["written"] == list(range(len(stories.SUMMARY) + 1))
+    assert alone["gains"] == [1.0]
+    assert alone["reached"] == []
+    assert alone["speed_up"] == {}
+    assert before["written"][-1] == len(stories.SUMMARY)
+    assert sum(before["gains"]) == pytest.approx(1)
+    assert before["reached"] == metrics.reached(metrics.judged_by_position(traces[1].rounds))
+    assert before["alpha"] == pytest.approx(0.5), "the mean overlap"
+    assert set(before["overlap"]) == {0.5}
+    assert before["places"] == sorted(before["places"])
+    assert before["places"][-1] <= len(stories.SUMMARY)
+    whole = metrics.seconds_with_encoding(traces[1])
+    assert sum(before["parts"].values()) == pytest.approx(1000 * whole)
+
+
+def test_the_prediction_is_of_alpha_and_this_run_alone() -> None:
+    """Ten milliseconds a call, none of them drafting: c is 0, v is 1."""
+    keys, traces = stories.race()
+    found = race_stats.summarise(keys, traces)[2]["speed_up"]
+    assert found["predicted"] == pytest.approx(metrics.expected_tau(0.5, 5))
+    assert found["measured"] == pytest.approx(len(traces[0].rounds) / len(traces[2].rounds))
+    halted = dataclasses.replace(traces[2], ended="stopped")
+    assert race_stats.summarise(keys, [*traces[:2], halted])[2]["speed_up"] == {}
+    assert race_stats.summarise(keys[1:], traces[1:])[0]["speed_up"] == {}, "compared with nothing"
+
+
+def test_alpha_without_statistics_is_the_share_accepted() -> None:
+    trace = stories.trace("x", (2,))
+    rounds = []
+    for entry in trace.rounds:
+        judged = (dataclasses.replace(test, overlap=None) for test in entry.judged)
+        rounds.append(dataclasses.replace(entry, judged=tuple(judged)))
+    bare = dataclasses.replace(trace, rounds=tuple(rounds))
+    counts = metrics.judged_by_position(bare.rounds)
+    share = sum(stood for _, stood in counts) / sum(judged for judged, _ in counts)
+    assert race_stats.alpha(bare) == pytest.approx(share)
+    assert race_stats.summarise(["x"], [bare])[0]["overlap"] == []
+
+
+def test_under_the_block_rule_tests_behind_the_end_do_not_count() -> None:
+    trace = stories.trace("x", (1,), config=DecodingConfig(temperature=1.0))
+    first = trace.rounds[0]
+    tail = dataclasses.replace(first.judged[-1], overlap=0.0)
+    longer = dataclasses.replace(first, judged=(*first.judged, tail, tail))
+    blocked = dataclasses.replace(trace, rounds=(longer, *trace.rounds[1:]))
+    assert race_stats.alpha(blocked) == race_stats.alpha(trace)
+
+
+def test_every_plot_has_words_and_every_lane_a_line() -> None:
+    keys, traces = stories.race()
+    keys, traces = [*keys, "cnn-after"], [*traces, stories.trace("cnn", (4, 0))]
+    figures = charts.race_figures(race_stats.summarise(keys, traces))
+    assert list(figures) == list(texts.PLOT_TEXTS)
+    titles = [texts.title_of(key) for key in keys]
+    assert [line.name for line in figures["clock"].data] == titles
+    assert [line.name for line in figures["reached"].data][::2] == titles[1:]
+    # Two lanes after distillation share a colour, and differ in their dash.
+    last, other = figures["clock"].data[2].line, figures["clock"].data[3].line
+    assert last.color == other.color
+    assert last.dash != other.dash
+    lonely = charts.race_figures(race_stats.summarise(keys[1:2], traces[1:2]))["speed_up"]
+    (note,) = lonely.layout.annotations
+    assert "target alone" in note.text
+
+
+def test_plots_that_cannot_be_drawn_give_way_to_a_sentence() -> None:
+    note, *figures = page._draw("")
+    assert note.value == texts.NO_RACE
+    assert note.visible
+    assert not any(figure.visible for figure in figures)
+    note, *figures = page._draw("".join(rows.recorded_lines("r", *stories.race())))
+    assert not note.visible
+    assert all(figure.visible for figure in figures)
+    assert len(figures) == len(texts.PLOT_TEXTS)

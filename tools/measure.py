@@ -1,0 +1,325 @@
+"""Measures what the page promises, in a real browser: `python -m tools.measure`.
+
+Four promises, each a median of several visits, beside its bound:
+
+- delay: a live race of three lanes of 150 tokens, from the moment the first round left the models
+  to the moment the last one stood in the browser, against the time until the models were done;
+- scrub: scripting, style and layout of one frame, as Chromium traces them, while the position is
+  drawn through a race of 2,000 tokens;
+- first paint, and the moment at which the recorded race moves, after the address was entered with
+  nothing in the cache;
+- bytes that came over the wire until then and in the seconds after, before a plot is opened.
+
+The models, the server and the browser share this machine, as they do for whoever tries it at home.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import statistics
+import sys
+import tempfile
+import threading
+import time
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from fastllm.demo.engine import LocalEngine
+from fastllm.demo.jobs import Order, Work
+from fastllm.demo.limits import read_limits
+from fastllm.demo.page import RECORDED, build, launch_options
+from fastllm.errors import FastLLMError, SettingsError
+from fastllm.trace import Trace
+
+RACE_TOKENS = 150
+"""Of each lane of the live race."""
+
+SCRUB_TOKENS = 2000
+"""Of all lanes of the race that is scrubbed through."""
+
+SCRUB_FRAMES = 120
+"""In how many frames the position goes from one end to the other: two seconds of them."""
+
+FRAME = "fastllm-frame"
+
+WORK = frozenset(
+    (
+        "EvaluateScript", "EventDispatch", "FireAnimationFrame", "FunctionCall", "HitTest",
+        "IntersectionObserverController::computeIntersections", "Layout", "MajorGC", "MinorGC",
+        "PrePaint", "RunMicrotasks", "TimerFire", "UpdateLayoutTree",
+    )
+)  # fmt: skip
+"""What a trace calls scripting, style and layout; painting is not among them."""
+
+TRACED_CATEGORIES = ["devtools.timeline", "blink.user_timing", "v8", "disabled-by-default-v8.gc"]
+
+AFTER_SECONDS = 2.0
+"""What still comes over the wire this long after the recorded race moves is counted too."""
+
+PATIENCE_SECONDS = 300.0
+
+Event = dict[str, Any]
+"""Of a trace, in Chromium's form: a name, beginning and duration in microseconds, a thread."""
+
+CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
+
+
+@dataclass(frozen=True)
+class Promise:
+    """One line of the table: a name, what was measured a visit, its unit and its bound."""
+
+    name: str
+    measured: Sequence[float]
+    unit: str
+    bound: float
+
+    def __str__(self) -> str:
+        median = statistics.median(self.measured)
+        low, high = min(self.measured), max(self.measured)
+        kept = "kept" if median <= self.bound else "MISSED"
+        return (
+            f"{self.name:34}{median:9.2f} {self.unit:3}{low:9.2f} to {high:.2f}".ljust(68)
+            + f"at most {self.bound:g}".ljust(16)
+            + kept
+        )
+
+
+class ClockedEngine(LocalEngine):
+    """Writes down when the first round and the last row of a race left the models.
+
+    Attributes:
+        first: when the first round was written, in seconds since 1970.
+        last: when the last row was.
+    """
+
+    first = last = 0.0
+
+    def lines(self, work: Work, stop: threading.Event) -> Iterator[str]:
+        """The rows of a race whose lanes are as long as the measurement wants them."""
+        if isinstance(work, Order):
+            config = replace(work.config, min_new_tokens=RACE_TOKENS, max_new_tokens=RACE_TOKENS)
+            work = replace(work, config=config, seconds=600)
+        first = 0.0
+        for line in super().lines(work, stop):
+            if not first and line.startswith('{"row":"round"'):
+                first = time.time()
+            yield line
+        self.first, self.last = first, time.time()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measures and prints the table; 1 where a promise is missed, 2 where it cannot be."""
+    parser = argparse.ArgumentParser(prog="tools.measure", description=__doc__)
+    parser.add_argument("--runs", type=int, default=5, metavar="N", help="visits of each kind")
+    parser.add_argument("--target", default="target", help="shipped target, folder or Hub model")
+    options = parser.parse_args(arguments)
+    try:
+        promises = measure(max(1, options.runs), options.target)
+    except FastLLMError as error:
+        print(f"measure: {error}", file=sys.stderr)
+        return 2
+    load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
+    print(f"{os.cpu_count()} cores, load {load}; medians of {options.runs}, lowest to highest")
+    for promise in promises:
+        print(promise)
+    kept = all(statistics.median(each.measured) <= each.bound for each in promises)
+    return 0 if kept else 1
+
+
+def measure(runs: int, target: str = "target") -> list[Promise]:
+    """Serves the page and visits it.
+
+    Args:
+        runs: visits of each kind.
+        target: the shipped target, a folder, or a model of the Hub.
+
+    Raises:
+        SettingsError: there is no playwright, or no Chromium.
+        CheckpointError: the target could not be loaded.
+    """
+    playwright = _playwright()
+    limits = replace(read_limits(), runs_per_minute=10_000)
+    engine = ClockedEngine(target)
+    engine.start()
+    engine.target  # noqa: B018  (waits for it, or says why it is not there)
+    with playwright.sync_playwright() as running:
+        chromium = running.chromium.launch(
+            executable_path=next(filter(None, map(shutil.which, CHROMIUM)), None),
+            args=["--no-sandbox", "--disable-background-networking"],
+        )
+        with tempfile.TemporaryDirectory() as folder:
+            long = Path(folder) / "race.json"
+            long.write_text(json.dumps(longer(RECORDED, SCRUB_TOKENS)), encoding="utf-8")
+            pages = [build(engine, limits, path) for path in (RECORDED, long)]
+            here, there = (
+                page.launch(prevent_thread_lock=True, **launch_options())[1] for page in pages
+            )
+            opened = [_open(chromium, here) for _ in range(runs)]
+            frames = [_scrub(chromium, there) for _ in range(runs)]
+            delays = [_race(chromium, here, engine) for _ in range(runs + 1)][1:]
+        for page in pages:
+            page.close(verbose=False)
+        chromium.close()
+    return [
+        Promise(f"delay of a race, 3 x {RACE_TOKENS} tokens", delays, "%", 10),
+        Promise(f"a frame, scrubbing {SCRUB_TOKENS} tokens", frames, "ms", 8),
+        Promise("first contentful paint", [each[0] for each in opened], "s", 1.5),
+        Promise("the recorded race moves", [each[1] for each in opened], "s", 2.0),
+        Promise("over the wire before plots", [each[2] for each in opened], "MB", 1.0),
+    ]
+
+
+def longer(recorded: Path, tokens: int) -> dict[str, Any]:
+    """A recorded race, its rounds repeated until its lanes together hold as many tokens.
+
+    Args:
+        recorded: as `tools.record` writes it.
+        tokens: of all lanes together.
+    """
+    tree: dict[str, Any] = json.loads(recorded.read_text(encoding="utf-8"))
+    traces = [Trace.from_json(entry) for entry in tree["traces"]]
+    made = []
+    for trace in traces:
+        rounds = trace.rounds[:-1]  # the last one ends the text
+        pieces = trace.pieces[: sum(len(entry.tokens) for entry in rounds)]
+        times = -(-tokens // (len(traces) * len(pieces)))
+        repeated = replace(trace, rounds=rounds * times, pieces=pieces * times, ended="length")
+        made.append(repeated.to_json())
+    return tree | {"traces": made}
+
+
+def _open(chromium: Any, address: str) -> tuple[float, float, float]:
+    """Seconds to the first paint, seconds until the race moves, and megabytes."""
+    context = chromium.new_context(viewport={"width": 1440, "height": 900})
+    page = context.new_page()
+    wire = context.new_cdp_session(page)
+    sizes: list[float] = []
+    wire.on("Network.loadingFinished", lambda told: sizes.append(told["encodedDataLength"]))
+    wire.send("Network.enable")
+    page.add_init_script(_WATCH)
+    page.goto(address)
+    page.wait_for_function("window.moves", timeout=PATIENCE_SECONDS * 1000)
+    page.wait_for_timeout(AFTER_SECONDS * 1000)
+    painted, moves = page.evaluate(
+        "[performance.getEntriesByName('first-contentful-paint')[0].startTime, window.moves]"
+    )
+    context.close()
+    return painted / 1000, moves / 1000, sum(sizes) / 1e6
+
+
+_WATCH = """
+const look = () => {
+  const counts = [...document.querySelectorAll(".fl-count")];
+  if (counts.some((count) => Number(count.textContent) > 0)) window.moves = performance.now();
+  else requestAnimationFrame(look);
+};
+requestAnimationFrame(look);
+"""
+
+
+def _scrub(chromium: Any, address: str) -> float:
+    """The median frame in milliseconds."""
+    context = chromium.new_context(viewport={"width": 1440, "height": 900}, reduced_motion="reduce")
+    page = context.new_page()
+    page.goto(address)
+    page.wait_for_selector(".fl-lane .fl-round", timeout=PATIENCE_SECONDS * 1000)
+    wire = context.new_cdp_session(page)
+    events: list[Event] = []
+    over: list[Event] = []
+    wire.on("Tracing.dataCollected", lambda told: events.extend(told["value"]))
+    wire.on("Tracing.tracingComplete", lambda told: over.append(told))
+    categories = {"includedCategories": TRACED_CATEGORIES, "recordMode": "recordUntilFull"}
+    wire.send("Tracing.start", {"traceConfig": categories, "transferMode": "ReportEvents"})
+    page.evaluate(_SCRUB, [SCRUB_FRAMES, FRAME])
+    wire.send("Tracing.end")
+    while not over:
+        page.wait_for_timeout(50)
+    context.close()
+    return statistics.median(frames_of(events))
+
+
+_SCRUB = """async ([steps, mark]) => {
+  const bar = document.querySelector(".fl-position");
+  const frame = () => new Promise((then) => requestAnimationFrame(then));
+  for (let step = 0; step <= steps; step += 1) {
+    await frame();
+    performance.mark(mark);
+    bar.value = String((1000 * step) / steps);
+    bar.dispatchEvent(new Event("input", { bubbles: true }));
+  }
+  await frame();
+  performance.mark(mark);
+}"""
+
+
+def frames_of(events: Sequence[Event]) -> list[float]:
+    """How long each frame ran scripts and laid out, in milliseconds; what is nested counts once.
+
+    Args:
+        events: of a trace. Marks called `FRAME` stand at the beginning of each frame, the last
+            behind the last one; work that ends behind a mark is of the frame that it begins.
+    """
+    marks = sorted((event for event in events if event["name"] == FRAME), key=_began)
+    threads = {(mark["pid"], mark["tid"]) for mark in marks}
+    work = [
+        event
+        for event in events
+        if event["name"] in WORK and event.get("dur") and (event["pid"], event["tid"]) in threads
+    ]
+    took = [0.0] * max(0, len(marks) - 1)
+    behind = float("-inf")
+    for event in sorted(work, key=_began):
+        end = event["ts"] + event["dur"]
+        if end <= behind:
+            continue  # within one that has been counted
+        frame = bisect_left(marks, end, key=_began) - 1
+        if 0 <= frame < len(took):
+            took[frame] += (end - max(event["ts"], behind)) / 1000
+        behind = end
+    return took
+
+
+def _began(event: Event) -> float:
+    """Microseconds on the clock of the trace."""
+    return float(event["ts"])
+
+
+def _race(chromium: Any, address: str, engine: ClockedEngine) -> float:
+    """By how many percent the browser was later than the models."""
+    context = chromium.new_context(viewport={"width": 1440, "height": 900})
+    page = context.new_page()
+    page.goto(address)
+    page.wait_for_selector(".fl-lane .fl-round", timeout=PATIENCE_SECONDS * 1000)
+    page.evaluate(_SHOWN)
+    page.click("#fl-go")
+    page.wait_for_function("window.shown", timeout=PATIENCE_SECONDS * 1000)
+    shown: float = page.evaluate("window.shown") / 1000
+    context.close()
+    return 100 * ((shown - engine.first) / (engine.last - engine.first) - 1)
+
+
+_SHOWN = """() => {
+  const root = document.querySelector(".fl-race");
+  new MutationObserver(() => {
+    requestAnimationFrame(() => { window.shown ??= performance.timeOrigin + performance.now(); });
+  }).observe(root, { attributes: true, attributeFilter: ["data-ran"] });
+}"""
+
+
+def _playwright() -> Any:
+    try:
+        return import_module("playwright.sync_api")
+    except ImportError as error:
+        raise SettingsError(
+            "a browser is needed, and there is no playwright to drive one: pip install playwright, "
+            "and have Chromium installed (or: playwright install chromium)."
+        ) from error
+
+
+if __name__ == "__main__":
+    sys.exit(main())
