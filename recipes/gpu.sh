@@ -38,10 +38,10 @@ check() {
 bench() {
     short=$($PYTHON -c "print(max(8, round(96 * min(1, $SCALE * 10))))")
     limit 100 $PYTHON -m fastllm bench --target-shape "$SHAPE" --random-weights \
-        --drafter-shape "$DRAFTER_SHAPE" --alpha 0.7 --dtype bf16 --gamma 3 5 8 --temperature 0 \
+        --drafter-shape $DRAFTER_SHAPE --alpha 0.7 --dtype bf16 --gamma 3 5 8 --temperature 0 \
         --limit 3 --max-new-tokens "$short" --out "$OUT/bench" &&
     FASTLLM_GRAPHS=0 limit 60 $PYTHON -m fastllm bench --target-shape "$SHAPE" --random-weights \
-        --drafter-shape "$DRAFTER_SHAPE" --alpha 0.7 --dtype bf16 --gamma 5 --temperature 0 \
+        --drafter-shape $DRAFTER_SHAPE --alpha 0.7 --dtype bf16 --gamma 5 --temperature 0 \
         --limit 1 --max-new-tokens "$short" --no-baselines --out "$OUT/bench-without-graphs"
 }
 

@@ -6,11 +6,12 @@ with the text. Training uses `forward` over whole sequences; decoding and on-pol
 family has one: the same arithmetic again, over weights laid out for one row.
 """
 
+import copy
 import json
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar
 
@@ -206,6 +207,11 @@ class NeuralDrafter(Generic[Settings]):
     )
     """The network made ready for one text, and which state of the weights it was made from."""
 
+    _rounded: tuple[Weights, Any] | None = field(
+        default=None, init=False, repr=False, compare=False
+    )
+    """The same drafter in half precision, and which state of the weights it was made from."""
+
     @classmethod
     def fresh(
         cls,
@@ -307,9 +313,30 @@ class NeuralDrafter(Generic[Settings]):
         weights: dict[str, torch.Tensor] = self.model.state_dict()
         return weights
 
+    def _rounded_for(self, encoding: Encoding) -> Self:
+        """This drafter as it drafts for a target: on CUDA in bfloat16 where the target is.
+
+        Half the bytes are read a token. In float16 the layers of a T5 overflow: then it stays as
+        it is.
+        """
+        weight, states = next(self.model.parameters()), encoding.states
+        wanted = torch.bfloat16
+        if weight.device.type != "cuda" or weight.dtype == wanted or states.dtype != wanted:
+            return self
+        with torch.inference_mode(False):  # what is made there nobody can tell from changed weights
+            state = weights_of(self.model)
+            if self._rounded is None or self._rounded[0] != state:
+                model = copy.deepcopy(self.model).to(wanted).eval()
+                self._rounded = state, replace(self, model=model)
+            rounded: Self = self._rounded[1]
+            return rounded
+
     @torch.inference_mode()
     def begin(self, encoding: Encoding) -> "NeuralSession":
         """Reads the article."""
+        drafter = self._rounded_for(encoding)
+        if drafter is not self:
+            return drafter.begin(encoding)
         fast = self._one_text()
         if fast is not None and 0 not in encoding.source_ids:  # 0 is padding, which it cannot tell
             return NeuralSession(fast, fast.remember(encoding.source_ids), encoding.end_id)

@@ -280,6 +280,9 @@ class T5Drafter(NeuralDrafter[T5Settings]):
     @torch.inference_mode()
     def begin(self, encoding: Encoding) -> NeuralSession:
         """Reads the article."""
+        drafter = self._rounded_for(encoding)
+        if drafter is not self:
+            return drafter.begin(encoding)
         decoder = self._decoder()
         if decoder is None:
             return super().begin(encoding)
