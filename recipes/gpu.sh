@@ -66,7 +66,7 @@ drafters() { # side by side: each alone would leave most of a GPU idle
     code=0
     for name in $DRAFTERS; do
         for when in before after; do
-            limit 300 $PYTHON -m fastllm train --recipe "recipes/$name-$when.yaml" \
+            OMP_NUM_THREADS=2 limit 300 $PYTHON -m fastllm train --recipe "recipes/$name-$when.yaml" \
                 --target "$OUT/target/checkpoint" --pseudo_dataset_path "$PSEUDO" \
                 --scale "$SCALE" --run "$OUT/$name-$when" --out "$OUT/made/$name-$when" \
                 > "$OUT/$name-$when.log" 2>&1 &

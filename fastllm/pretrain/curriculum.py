@@ -81,6 +81,7 @@ class TargetRecipe:
         decoder_layers: the same number: `generate` of transformers needs it.
         feed_forward: width of the feed-forward layers.
         text_length: the most tokens of a summary.
+        source_length: the most source tokens that it reads; the last stage's by default.
         prefix: put before every article; the decoder starts with its first token.
         articles: articles without a reference summary to write texts about, at most.
         seed: of everything.
@@ -99,6 +100,7 @@ class TargetRecipe:
     decoder_layers: int = 4
     feed_forward: int = 1024
     text_length: int = 96
+    source_length: int = 0
     prefix: str = ". "
     articles: int = 50_000
     seed: int = 0
@@ -183,7 +185,7 @@ def train_target(
         run,
         Path(out or run / "checkpoint"),
         name=recipe.name,
-        source_length=recipe.stages[-1].source_length,
+        source_length=recipe.source_length or recipe.stages[-1].source_length,
         prefix=recipe.prefix,
         no_repeat_ngram=recipe.no_repeat_ngram,
         min_new_tokens=recipe.min_new_tokens,

@@ -214,8 +214,8 @@ class Batches:
         texts = [windows.text(index) for index in chosen]
         self._lengths = np.array([len(text) for text in texts])
         self._source_lengths = np.array([len(source) for source in sources])
-        self._source = _matrix(sources, 0).to(device)
-        self._text = _matrix(texts, IGNORED).to(device)
+        self._source = _matrix(sources, 0, multiple=8).to(device)
+        self._text = _matrix(texts, IGNORED, multiple=_STEP).to(device)
         self._full = self._source_lengths == self._source.shape[1]
         self._batch, self._seed = batch, seed
         self._epoch, self._order, self._on_device = -1, np.zeros((0, 0), int), self._text
@@ -265,9 +265,9 @@ class Batches:
         return np.stack([batches[place] for place in rng.permutation(len(batches))])
 
 
-def _matrix(sequences: Sequence[np.ndarray], fill: int) -> torch.Tensor:
-    """Sequences as rows, (n, longest rounded up), int16, filled up."""
-    longest = -(-max(map(len, sequences)) // _STEP) * _STEP
+def _matrix(sequences: Sequence[np.ndarray], fill: int, multiple: int) -> torch.Tensor:
+    """Sequences as rows, (n, longest rounded up to a multiple), int16, filled up."""
+    longest = -(-max(map(len, sequences)) // multiple) * multiple
     block = np.full((len(sequences), longest), fill, dtype=np.int16)
     for row, sequence in enumerate(sequences):
         block[row, : len(sequence)] = sequence
