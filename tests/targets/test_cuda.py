@@ -270,6 +270,25 @@ def test_every_family_drafts_for_a_target_in_half_precision(cuda: str, family: s
         assert len(text_of(target, drafter, source, gamma=4, temperature=1.0)) == 30
 
 
+@pytest.mark.parametrize("temperature", [0.0, 0.8])
+def test_texts_are_rolled_out_on_the_device(cuda: str, temperature: float) -> None:
+    def written(device: str, seed: int = 1) -> list[list[int]]:
+        torch.manual_seed(0)
+        model = T5Model(T5Settings(V, 64, 4, 1, 48)).eval().to(device)
+        return roll_out(
+            model, torch.arange(2, 44).view(3, 14).to(device), start_id=0, end_id=5, length=19,
+            temperature=temperature, generator=torch.Generator().manual_seed(seed),
+        )  # fmt: skip
+
+    found = written("cuda")
+    assert found == written("cuda")
+    assert all(1 <= len(text) <= 19 and 5 not in text[:-1] for text in found)
+    if temperature == 0:
+        assert found == written("cpu")
+    else:
+        assert found != written("cuda", seed=2)
+
+
 def test_cudnns_attention_is_off(cuda: str, monkeypatch: pytest.MonkeyPatch) -> None:
     before = torch.backends.cuda.cudnn_sdp_enabled()
     try:
