@@ -1,0 +1,1 @@
+"""Texts to learn to write before the first reference summary: compressive summaries."""
