@@ -20,7 +20,7 @@ PSEUDO=${PSEUDO:-$OUT/pseudo}
 ARTICLES=${ARTICLES:-24000}
 DRAFTERS=${DRAFTERS:-cnn lstm shared t5}
 SHAPE=${SHAPE:-google/flan-t5-xl}
-DRAFTER_SHAPE=${DRAFTER_SHAPE:-google/flan-t5-small}
+DRAFTER_SHAPE=${DRAFTER_SHAPE:-google/flan-t5-small lstm cnn shared}
 mkdir -p "$OUT"
 export PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=${HF_HUB_OFFLINE:-1}
 
@@ -38,10 +38,10 @@ check() {
 bench() {
     short=$($PYTHON -c "print(max(8, round(96 * min(1, $SCALE * 10))))")
     limit 100 $PYTHON -m fastllm bench --target-shape "$SHAPE" --random-weights \
-        --drafter-shape "$DRAFTER_SHAPE" --alpha 0.7 --dtype bf16 --gamma 3 5 8 --temperature 0 \
-        --limit 3 --max-new-tokens "$short" --out "$OUT/bench" &&
+        --drafter-shape $DRAFTER_SHAPE --alpha 0.7 --dtype bf16 --gamma 3 5 8 --temperature 0 \
+        --limit 3 --profile --max-new-tokens "$short" --out "$OUT/bench" &&
     FASTLLM_GRAPHS=0 limit 60 $PYTHON -m fastllm bench --target-shape "$SHAPE" --random-weights \
-        --drafter-shape "$DRAFTER_SHAPE" --alpha 0.7 --dtype bf16 --gamma 5 --temperature 0 \
+        --drafter-shape ${DRAFTER_SHAPE%% *} --alpha 0.7 --dtype bf16 --gamma 5 --temperature 0 \
         --limit 1 --max-new-tokens "$short" --no-baselines --out "$OUT/bench-without-graphs"
 }
 

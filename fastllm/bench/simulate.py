@@ -5,11 +5,12 @@ roofline can be measured on any machine, with nothing downloaded. How many draft
 cannot: that is simulated, and everything that comes of it says so.
 """
 
+import itertools
 import json
 import random
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,9 @@ from transformers import T5Config, T5ForConditionalGeneration
 
 from fastllm.drafters import Drafter, drafter_class
 from fastllm.errors import SettingsError
+from fastllm.targets import resolve
 from fastllm.targets.hub import HubTarget, synchronize
+from fastllm.trace import DecodingConfig
 from fastllm.vocabulary import Vocabulary
 
 VOCABULARY = 32128
@@ -42,6 +45,9 @@ Source: Raffel et al. 2020, arXiv:1910.10683; Chung et al. 2022, arXiv:2210.1141
 
 SHAPES = tuple(_SHAPES)
 """The names of the shapes that need no file."""
+
+FAMILIES = ("lstm", "cnn", "shared")
+"""Drafters that have a usual size."""
 
 COPIED_BYTES = {"cuda": 1 << 30, "cpu": 1 << 28}
 """How much the bandwidth test copies: far more than a cache holds."""
@@ -112,13 +118,23 @@ def random_target(
 
 
 def random_drafter(name_or_path: str, target: HubTarget) -> Drafter:
-    """A T5 drafter of a shape, its weights random, where and in what type its target is.
+    """A drafter with random weights, where and in what type its target is.
+
+    Args:
+        name_or_path: the shape of a T5, or a name of FAMILIES in its usual size.
+        target: whose vocabulary it has.
 
     Raises:
         SettingsError: there is no such shape, or it has another vocabulary than the target.
     """
-    config = shape(name_or_path)
     wanted = target.model.config.vocab_size
+    if name_or_path in FAMILIES:
+        own = {"target": target} if name_or_path == "shared" else {"start": "ordinary"}
+        made = drafter_class(name_or_path).fresh(wanted, start_id=target.start_id, **own)
+        made.model.to(target.device, target.model.dtype)
+        small: Drafter = made
+        return small
+    config = shape(name_or_path)
     if config.vocab_size != wanted:
         raise SettingsError(
             f"the drafter {name_or_path} has {config.vocab_size} tokens, the target {target.name} "
@@ -196,6 +212,60 @@ def copy_bandwidth(device: torch.device, size: int | None = None, repeats: int =
         return time.perf_counter() - started
 
     return 2 * size / _median(seconds, repeats)
+
+
+def profiles(
+    target: HubTarget,
+    drafters: Mapping[str, Drafter],
+    source_ids: list[int],
+    config: DecodingConfig,
+) -> str:
+    """What a plain token, and a draft of each drafter, consist of: tables of PyTorch's profiler.
+
+    Args:
+        target: decodes plainly.
+        drafters: draft along.
+        source_ids: an article.
+        config: the settings.
+    """
+    config = resolve(config, target)
+    encoding = target.encode(source_ids)
+    prefix = [target.start_id, *source_ids[:8]]
+    uniforms = torch.full((config.gamma,), 0.5, dtype=torch.float64)
+    session = target.begin(encoding)
+    session.forward(prefix)
+
+    def token() -> None:
+        session.forward([prefix[-1]]).argmax(-1).tolist()
+
+    shown = [f"A plain token of {target.name}:", _profile(token)]
+    for name, drafter in drafters.items():
+        drafting = drafter.begin(encoding)
+
+        def draft(drafting: Any = drafting, turns: Any = itertools.count(2)) -> None:  # noqa: B008
+            text = [*prefix, next(turns)]  # another token each time: nothing is known of it yet
+            drafting.draft(text, config.gamma, config, uniforms)
+
+        shown += [f"A draft of {config.gamma} tokens of {name}:", _profile(draft)]
+    return "\n".join(shown)
+
+
+def _profile(call: Callable[[], None], repeats: int = 5) -> str:
+    """The costliest operations of a call, summed over some repeats."""
+    for _ in range(2):
+        call()
+    kinds = [torch.profiler.ProfilerActivity.CPU]
+    if torch.cuda.is_available():
+        kinds.append(torch.profiler.ProfilerActivity.CUDA)
+    with torch.profiler.profile(activities=kinds) as seen:
+        started = time.perf_counter()
+        for _ in range(repeats):
+            call()
+        seconds = (time.perf_counter() - started) / repeats
+    averages = seen.key_averages()
+    by = "self_cuda_time_total" if torch.cuda.is_available() else "self_cpu_time_total"
+    table = averages.table(sort_by=by, row_limit=25, max_name_column_width=70)
+    return f"{1000 * seconds:.2f} ms each under the profiler, {repeats} of them:\n{table}"
 
 
 def _median(measure: Callable[[], float], repeats: int) -> float:

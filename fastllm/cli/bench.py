@@ -93,8 +93,15 @@ def add_arguments(commands: Any) -> None:
     shapes.add_argument(
         "--drafter-shape",
         metavar="SHAPE",
-        default="google-t5/t5-small",
-        help="likewise, for the drafter (default: google-t5/t5-small)",
+        nargs="+",
+        default=["google-t5/t5-small"],
+        help="likewise, for the drafters: shapes of T5s, or lstm, cnn, shared in their usual sizes "
+        "(default: google-t5/t5-small)",
+    )
+    shapes.add_argument(
+        "--profile",
+        action="store_true",
+        help="print which operations a plain token and each drafter's draft consist of",
     )
     shapes.add_argument(
         "--alpha",
@@ -160,6 +167,13 @@ def bench(options: argparse.Namespace) -> int:
             )
             put(Path(options.out) / "bench.html", page)
         say(f"the report is in {options.out}")
+    if options.profile:
+        profiles = import_module("fastllm.bench.simulate").profiles(
+            arguments["target"], arguments["drafters"], arguments["sources"][0][1], config
+        )
+        print(profiles)
+        if options.out:
+            put(Path(options.out) / "profile.txt", profiles + "\n")
     if summary["articles"] < summary["asked"]:
         return 130
     return 0 if done.exact else 1
@@ -253,11 +267,11 @@ def _bench_random(options: argparse.Namespace) -> tuple[dict[str, Any], dict[str
         dtype={"fp32": torch.float32, "bf16": torch.bfloat16}[options.dtype],
         source_length=options.source_length,
     )
-    drafter = simulate.random_drafter(options.drafter_shape, target)
+    made = [simulate.random_drafter(name, target) for name in options.drafter_shape]
     measuring = import_module("fastllm.bench.measure")
     return {
         "target": target,
-        "drafters": {drafter.name: drafter},
+        "drafters": {drafter.name: drafter for drafter in made},
         "sources": simulate.random_sources(
             options.limit or BENCH_SOURCES,
             options.source_length,

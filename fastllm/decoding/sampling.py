@@ -671,7 +671,10 @@ def _verify_on_device(
         token, chance = _on_host(extra[None], p[0].gather(0, extra[None]))
         return Verdict(0, int(token), [], [], [], chance)
     tokens = torch.tensor(draft.tokens).to(p.device, non_blocking=True)[:, None]
-    rows = draft.q.dense(count, size).to(p.device, non_blocking=True)
+    if isinstance(draft.q, OneHotProposal):  # made there: whole rows are not to be sent
+        rows = torch.zeros(count, size, device=p.device).scatter_(1, tokens, 1.0)
+    else:
+        rows = draft.q.dense(count, size).to(p.device, non_blocking=True)
     chance_p, chance_q = p[:count].gather(1, tokens)[:, 0], rows.gather(1, tokens)[:, 0]
     running, thresholds = None, chance_q[:0]
     if rule == "block":

@@ -115,6 +115,10 @@ class AheadSession(NeuralSession):
     ) -> Draft:
         """Proposes the tokens that `NeuralSession` would."""
         self._length.begin(config)
+        if self._model.drafts:
+            found = self._written(prefix, k, config, uniforms)
+            if found is not None:
+                return found
         text = list(prefix)
         tokens: list[int] = []
         kept: list[torch.Tensor] = []

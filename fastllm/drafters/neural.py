@@ -6,11 +6,12 @@ with the text. Training uses `forward` over whole sequences; decoding and on-pol
 family has one: the same arithmetic again, over weights laid out for one row.
 """
 
+import copy
 import json
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar
 
@@ -29,6 +30,7 @@ from fastllm.decoding.sampling import (
 from fastllm.drafters.length import LengthRule, confidence
 from fastllm.errors import CheckpointError, SettingsError
 from fastllm.targets import Encoding
+from fastllm.targets.slate import Choice, Written
 from fastllm.trace import DecodingConfig
 
 State = Any
@@ -70,9 +72,12 @@ class OneText(ABC):
 
     Attributes:
         device: where its logits are.
+        drafts: whether whole drafts may be written on the device; states are then numbers of
+            tokens.
     """
 
     device = torch.device("cpu")
+    drafts = False
 
     @abstractmethod
     def begin(self, memory: Memory) -> State:
@@ -87,6 +92,30 @@ class OneText(ABC):
     @abstractmethod
     def logits(self, features: Any) -> torch.Tensor:
         """The features behind a token to logits (V,)."""
+
+    def draft(
+        self,
+        memory: Memory,
+        state: State,
+        text: Sequence[int],
+        count: int,
+        choice: Choice,
+        uniforms: torch.Tensor,
+    ) -> Written | None:
+        """Writes a draft on the device, where `drafts` says that it may.
+
+        Args:
+            memory: the article.
+            state: behind the first tokens of the text.
+            text: the start token and everything behind it; at least its last token is read.
+            count: how many tokens to draft.
+            choice: how.
+            uniforms: of the draws, on the host.
+
+        Returns:
+            The draft, all its tokens but the last read; None where it cannot be written there.
+        """
+        return None
 
 
 class ArticleText(OneText):
@@ -177,6 +206,11 @@ class NeuralDrafter(Generic[Settings]):
         default=None, init=False, repr=False, compare=False
     )
     """The network made ready for one text, and which state of the weights it was made from."""
+
+    _rounded: tuple[Weights, Any] | None = field(
+        default=None, init=False, repr=False, compare=False
+    )
+    """The same drafter in half precision, and which state of the weights it was made from."""
 
     @classmethod
     def fresh(
@@ -279,9 +313,30 @@ class NeuralDrafter(Generic[Settings]):
         weights: dict[str, torch.Tensor] = self.model.state_dict()
         return weights
 
+    def _rounded_for(self, encoding: Encoding) -> Self:
+        """This drafter as it drafts for a target: on CUDA in bfloat16 where the target is.
+
+        Half the bytes are read a token. In float16 the layers of a T5 overflow: then it stays as
+        it is.
+        """
+        weight, states = next(self.model.parameters()), encoding.states
+        wanted = torch.bfloat16
+        if weight.device.type != "cuda" or weight.dtype == wanted or states.dtype != wanted:
+            return self
+        with torch.inference_mode(False):  # what is made there nobody can tell from changed weights
+            state = weights_of(self.model)
+            if self._rounded is None or self._rounded[0] != state:
+                model = copy.deepcopy(self.model).to(wanted).eval()
+                self._rounded = state, replace(self, model=model)
+            rounded: Self = self._rounded[1]
+            return rounded
+
     @torch.inference_mode()
     def begin(self, encoding: Encoding) -> "NeuralSession":
         """Reads the article."""
+        drafter = self._rounded_for(encoding)
+        if drafter is not self:
+            return drafter.begin(encoding)
         fast = self._one_text()
         if fast is not None and 0 not in encoding.source_ids:  # 0 is padding, which it cannot tell
             return NeuralSession(fast, fast.remember(encoding.source_ids), encoding.end_id)
@@ -317,6 +372,7 @@ class NeuralSession:
         self._model: OneText = model if isinstance(model, OneText) else _Row(model)
         self._memory = memory
         self._rules = Rules(end_id)
+        self._end = end_id
         self._length = LengthRule(end_id)
         self._read: list[int] = []
         self._states: list[State] = [self._model.begin(memory)]
@@ -330,8 +386,12 @@ class NeuralSession:
 
         With adaptive length fewer, where the next one would not pay.
         """
-        self._catch_up(prefix)
         self._length.begin(config)
+        if self._model.drafts:
+            found = self._written(prefix, k, config, uniforms)
+            if found is not None:
+                return found
+        self._catch_up(prefix)
         tokens: list[int] = []
         kept: list[torch.Tensor] = []
         rows: list[torch.Tensor] = []
@@ -352,6 +412,47 @@ class NeuralSession:
         q = DenseProposal(torch.stack(rows)) if rows else OneHotProposal(torch.tensor(tokens))
         return Draft(tokens, q, lambda position: kept[position].float().softmax(-1))
 
+    def _written(
+        self, prefix: Sequence[int], k: int, config: DecodingConfig, uniforms: torch.Tensor
+    ) -> Draft | None:
+        """A draft that was written on the device: the one that `draft` would write, in one wait.
+
+        Where the length is adaptive all of it is drafted, and what stands behind the end dropped.
+        None where that cannot be.
+        """
+        same = min(self._agrees(prefix), len(prefix) - 1)
+        choice = Choice.of(config, self._end)
+        state = self._states[same]
+        written = self._model.draft(self._memory, state, prefix, k, choice, uniforms)
+        if written is None:
+            self._forget()
+            return None
+        read = [*prefix[same:], *written.tokens[:-1]]
+        del self._read[same:], self._states[same + 1 :], self._features[same:]
+        self._read.extend(read)
+        self._states.extend(range(same + 1, same + len(read) + 1))
+        self._features.extend([None] * len(read))
+        tokens, logits = written.tokens, written.logits
+        for place, sure in enumerate(written.sure[:-1]):
+            if not self._length.goes_on(tokens[place], sure):
+                tokens = tokens[: place + 1]
+                break
+        q = OneHotProposal(tokens) if written.q is None else DenseProposal(written.q[: len(tokens)])
+        return Draft(tokens, q, lambda position: logits[position].float().softmax(-1))
+
+    def _agrees(self, prefix: Sequence[int]) -> int:
+        """How many tokens of a text were read."""
+        same = 0
+        while same < min(len(prefix), len(self._read)) and prefix[same] == self._read[same]:
+            same += 1
+        return same
+
+    def _forget(self) -> None:
+        """Takes back what was read on the device, where no features of it are known here."""
+        known = next((at for at, kept in enumerate(self._features) if kept is None), None)
+        if known is not None:
+            del self._read[known:], self._states[known + 1 :], self._features[known:]
+
     def accept(self, tokens: Sequence[int]) -> None:
         """Only counts: the next draft goes back to where the texts agree."""
         self._length.accept(len(tokens))
@@ -363,9 +464,7 @@ class NeuralSession:
         return not self._length.goes_on(token, confidence(logits, token))
 
     def _catch_up(self, prefix: Sequence[int]) -> None:
-        same = 0
-        while same < min(len(prefix), len(self._read)) and prefix[same] == self._read[same]:
-            same += 1
+        same = self._agrees(prefix)
         # At least the last token is read again if everything agrees: its features are kept.
         del self._read[same:], self._states[same + 1 :], self._features[same:]
         if same < len(prefix):

@@ -23,6 +23,7 @@ from torch import nn
 from torch.nn import functional
 
 from fastllm.drafters.neural import ArticleText
+from fastllm.drafters.stepwise import StepwiseText
 
 
 class ReaderMemory(NamedTuple):
@@ -121,7 +122,12 @@ class ArticleReader(nn.Module, ABC):
         return ReaderMemory(_heads(keys), _heads(values), real[:, None], mean)
 
     def frozen(self) -> ArticleText | None:
-        """The network for one text, with the weights as they are; None unless float32 on a CPU."""
+        """The network for one text, with the weights as they are.
+
+        In float32 on a CPU or wherever on CUDA; None elsewhere.
+        """
+        if self.embedding.weight.device.type == "cuda":
+            return StepwiseText(self)
         if any(w.device.type != "cpu" or w.dtype != torch.float32 for w in self.parameters()):
             return None
         return self._frozen()

@@ -43,6 +43,7 @@ from fastllm.drafters.t5 import T5Model
 from fastllm.errors import CheckpointError, SettingsError
 from fastllm.targets import Encoding
 from fastllm.targets.hub import HubTarget
+from fastllm.targets.slate import Choice, Written
 from fastllm.targets.t5_decoder import StaticDecoder, StaticSession, unfit
 
 FREQUENT = 512
@@ -349,6 +350,37 @@ class _Layers(StaticDecoder):
         self._last = torch.clone  # type: ignore[assignment]
 
 
+class _Words:
+    """The output matrix of an article's words, in memory that stays, for a step that is captured.
+
+    Args:
+        room: for so many words; what is left over is of a word behind the vocabulary.
+        output: the whole matrix, (V, d).
+        epsilon: of the norm before it.
+    """
+
+    def __init__(self, room: int, output: torch.Tensor, epsilon: float) -> None:
+        self._size = len(output)
+        self._epsilon = epsilon
+        self._words = torch.zeros(room, dtype=torch.long, device=output.device)
+        self._output = output.new_zeros(room, output.shape[1])
+
+    def hold(self, words: torch.Tensor, output: torch.Tensor) -> None:
+        """Takes an article's words over."""
+        self._words.fill_(self._size)
+        self._words[: len(words)] = words
+        self._output.zero_()
+        self._output[: len(words)] = output
+
+    def __call__(self, row: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """What stands before the output (d,) to logits (V,), and those of the words alone."""
+        row = row.float()
+        length = (row.dot(row) / len(row) + self._epsilon).rsqrt()
+        some = torch.mv(self._output, (row * length).to(self._output.dtype))
+        whole = some.new_full((self._size + 1,), float("-inf"))
+        return whole.index_copy_(0, self._words, some)[: self._size], some
+
+
 class _SharedText(OneText):
     """The static engine under the contract of `OneText`, with an output of a few hundred words.
 
@@ -372,8 +404,10 @@ class _SharedText(OneText):
         self, layers: _Layers, network: T5ForConditionalGeneration, source_ids: Sequence[int]
     ) -> None:
         self.device = layers.device
+        self.drafts = layers.device.type == "cuda"
         self._layers = layers
-        output = network.lm_head.weight
+        self._whole = output = network.lm_head.weight
+        self._held = False
         self._size = len(output)
         words = sorted({*range(min(FREQUENT, self._size)), *source_ids})
         self._words = torch.tensor(words, device=self.device)
@@ -382,6 +416,26 @@ class _SharedText(OneText):
         # the norm's own weights are folded in, in the type of the matrix
         self._output = output[self._words] * (norm.weight * scale)
         self._epsilon = norm.variance_epsilon
+
+    def draft(
+        self,
+        session: StaticSession,
+        state: int,
+        text: Sequence[int],
+        count: int,
+        choice: Choice,
+        uniforms: torch.Tensor,
+    ) -> Written | None:
+        """Writes a draft on the device, where calls are graphs."""
+        few = min(FREQUENT, self._size)
+        words = session.kept(lambda most: _Words(few + most, self._whole, self._epsilon))
+        if words is None:
+            return None
+        if not self._held:
+            words.hold(self._words, self._output)
+            self._held = True
+        session.rollback(state)
+        return session.draft(text, count, choice, uniforms, words)
 
     def begin(self, session: StaticSession) -> int:
         """The state before the first token."""

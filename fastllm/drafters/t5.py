@@ -24,6 +24,7 @@ from fastllm.errors import CheckpointError, SettingsError
 from fastllm.pretrain.copying_start import begin_like, start_copying, t5_config
 from fastllm.targets import Encoding
 from fastllm.targets.hub import HubTarget
+from fastllm.targets.slate import Choice, Written
 from fastllm.targets.t5_decoder import StaticDecoder, StaticSession, unfit
 from fastllm.vocabulary import Vocabulary
 
@@ -279,6 +280,9 @@ class T5Drafter(NeuralDrafter[T5Settings]):
     @torch.inference_mode()
     def begin(self, encoding: Encoding) -> NeuralSession:
         """Reads the article."""
+        drafter = self._rounded_for(encoding)
+        if drafter is not self:
+            return drafter.begin(encoding)
         decoder = self._decoder()
         if decoder is None:
             return super().begin(encoding)
@@ -453,6 +457,20 @@ class _OneText(OneText):
 
     def __init__(self, decoder: StaticDecoder) -> None:
         self.device = decoder.device
+        self.drafts = decoder.device.type == "cuda"
+
+    def draft(
+        self,
+        session: StaticSession,
+        state: int,
+        text: Sequence[int],
+        count: int,
+        choice: Choice,
+        uniforms: torch.Tensor,
+    ) -> Written | None:
+        """Writes a draft on the device, where calls are graphs."""
+        session.rollback(state)
+        return session.draft(text, count, choice, uniforms)
 
     def begin(self, session: StaticSession) -> int:
         """The state before the first token."""

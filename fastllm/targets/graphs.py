@@ -8,7 +8,7 @@ the CUDA semantics notes of PyTorch, "CUDA Graphs".
 
 import threading
 import warnings
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -76,19 +76,27 @@ class Graphs:
     def __len__(self) -> int:
         return len(self._known)
 
-    def replay(self, key: Hashable, call: Call, otherwise: Otherwise) -> torch.Tensor:
+    def replay(
+        self,
+        key: Hashable,
+        call: Call,
+        otherwise: Otherwise,
+        moved: Sequence[torch.Tensor] = (),
+    ) -> torch.Tensor:
         """What a call gives, from its graph, captured if the key is new.
 
         Args:
             key: tells calls apart.
-            call: reads and writes nothing but memory that stays. Done twice it comes to the same.
+            call: reads and writes nothing but memory that stays. Done twice it comes to the same,
+                once what it has `moved` is put back.
             otherwise: a context in which it is captured: there it would read other numbers, so
                 that a graph in which something froze gives itself away.
+            moved: what a call reads and then changes.
 
         Returns:
             A tensor that is the caller's own.
         """
-        found = self.prepare(key, call, otherwise)
+        found = self.prepare(key, call, otherwise, moved)
         if found is None:
             return call()
         graph, result = found
@@ -96,19 +104,37 @@ class Graphs:
         # Another graph may use the same memory: what is handed out is a copy.
         return result.clone()
 
+    def run(
+        self,
+        key: Hashable,
+        call: Call,
+        otherwise: Otherwise,
+        moved: Sequence[torch.Tensor] = (),
+    ) -> None:
+        """Makes a call for what it leaves in memory, as `replay` does."""
+        found = self.prepare(key, call, otherwise, moved)
+        if found is None:
+            call()
+        else:
+            found[0].replay()
+
     def prepare(
-        self, key: Hashable, call: Call, otherwise: Otherwise
+        self,
+        key: Hashable,
+        call: Call,
+        otherwise: Otherwise,
+        moved: Sequence[torch.Tensor] = (),
     ) -> tuple[Any, torch.Tensor] | None:
         """The graph of a call and where its result will lie; None where graphs are not used.
 
-        The arguments are those of `replay`.
+        The arguments are those of `replay`. Nothing has moved afterwards.
         """
         if self._capturing.failure:
             return None
         if key not in self._known:
             try:
                 with _ONE_AT_A_TIME:
-                    graph, result, difference = self._captured(call, otherwise)
+                    graph, result, difference = self._captured(call, otherwise, moved)
             except RuntimeError as error:
                 reason, _, _ = str(error).partition("\n")
                 self._capturing.fail(f"{type(error).__name__}: {reason}")
@@ -121,8 +147,16 @@ class Graphs:
             self._known[key] = graph, result
         return self._known[key]
 
-    def _captured(self, call: Call, otherwise: Otherwise) -> tuple[Any, torch.Tensor, float]:
+    def _captured(
+        self, call: Call, otherwise: Otherwise, moved: Sequence[torch.Tensor]
+    ) -> tuple[Any, torch.Tensor, float]:
         """The graph, where its result lies, and how far this is from what the call gives."""
+        before = [memory.clone() for memory in moved]
+
+        def put_back() -> None:
+            for memory, kept in zip(moved, before, strict=True):
+                memory.copy_(kept)
+
         stream = self._capturing.stream()
         current = torch.cuda.current_stream(self._capturing._device)
         stream.wait_stream(current)
@@ -130,6 +164,7 @@ class Graphs:
             # Libraries choose kernels and take workspaces before anything is captured.
             expected = call()
         current.wait_stream(stream)
+        put_back()
         if self._pool is None:
             self._pool = torch.cuda.graph_pool_handle()
         graph = torch.cuda.CUDAGraph()
@@ -140,7 +175,9 @@ class Graphs:
             ),
         ):
             result = call()
+        put_back()
         graph.replay()
+        put_back()
         expected = expected.float()
         span = expected.max() - expected.min()
         return graph, result, float((result.float() - expected).abs().max() / span)

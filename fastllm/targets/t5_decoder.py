@@ -14,7 +14,7 @@ serves these.
 
 import os
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, NamedTuple, Protocol
@@ -26,6 +26,7 @@ from transformers import T5ForConditionalGeneration
 from fastllm.devices import aligned, prepare
 from fastllm.errors import SettingsError
 from fastllm.targets.graphs import Capturing, Graphs
+from fastllm.targets.slate import Choice, Slate, Written
 
 _ROOM = 128
 """Tokens that a session has room for at first; it doubles as needed."""
@@ -129,6 +130,7 @@ class StaticDecoder:
         embedding: a row for each token, (V, d).
         device: where it is.
         dtype: of the weights, and of the logits.
+        size: V, how many logits a row has.
 
     Raises:
         SettingsError: it is no such model.
@@ -170,6 +172,7 @@ class StaticDecoder:
         # The bias towards the token 0, 1, 2 ... places back; what is farther has the last but one
         # entry, what lies ahead the last.
         self._biases = torch.cat([nearest_last.flip(-1), barred], -1)
+        self.size = len(model.lm_head.weight)
         self._tables: dict[int, torch.Tensor] = {}
         self._pool: dict[int, list[_Buffers]] = {}
         self._capturing = (
@@ -322,6 +325,95 @@ class StaticSession:
         self._length = total
         return logits
 
+    @torch.inference_mode()
+    def draft(
+        self,
+        text: Sequence[int],
+        count: int,
+        choice: Choice,
+        uniforms: torch.Tensor,
+        head: "Head | None" = None,
+    ) -> Written | None:
+        """Reads what is missing of a text, at least a token, and drafts behind it.
+
+        All tokens of the draft but the last are in the cache afterwards.
+
+        Args:
+            text: the start token and everything behind it.
+            count: how many tokens to draft.
+            choice: how they are chosen.
+            uniforms: of the draws, on the host.
+            head: what makes logits of the decoder's rows; None where these are logits.
+
+        Returns:
+            The draft; None where it cannot be written on the device.
+        """
+        buffers, decoder = self._buffers, self._decoder
+        unread = list(text[self._length :])
+        total = len(text) + count - 1
+        if buffers.graphs is None or decoder.graphs_failure:
+            return None
+        if total > buffers.room:
+            buffers.grow(self._length, total)
+        slate = buffers.slate(decoder.size)
+        if not slate.fits(choice, total):
+            return None
+        if len(unread) > 2:
+            self.forward(unread[:-1])
+            unread = unread[-1:]
+        length = self._length
+        seen = min(_power(total), buffers.room)
+        buffers.entry[: len(unread) + 1].copy_(torch.tensor([length, *unread]), non_blocking=True)
+        slate.begin(choice, text, uniforms)
+        if choice not in buffers.choices:  # not while a clock runs, once this was warmed up
+            buffers.choices.add(choice)
+            for usual in _USUAL_ROOM:
+                for rows in (1, 2):
+                    step = self._step(rows, usual, choice, slate, head)
+                    moved = (buffers.entry, slate.at)
+                    buffers.graphs.prepare(
+                        ("draft", rows, usual, choice), step, self._other_numbers, moved
+                    )
+        for rows in (len(unread), *[1] * (count - 1)):
+            buffers.graphs.run(
+                ("draft", rows, seen, choice),
+                self._step(rows, seen, choice, slate, head),
+                self._other_numbers,
+                (buffers.entry, slate.at),
+            )
+        self._length = total
+        return slate.take(count, choice)
+
+    def kept(self, make: "Callable[[int], Any]") -> Any:
+        """What stays as long as this session's buffers do, made once for them; None without any.
+
+        Args:
+            make: takes the most tokens that an article in these buffers has.
+        """
+        buffers = self._buffers
+        if buffers.article is None:
+            return None
+        if buffers.head is None:
+            buffers.head = make(buffers.article.keys.shape[3])
+        return buffers.head
+
+    def _step(
+        self, count: int, seen: int, choice: Choice, slate: Slate, head: "Head | None"
+    ) -> Callable[[], torch.Tensor]:
+        """A call as in `_call` that then chooses a token, for the next call to read."""
+        buffers, call = self._buffers, self._call(count, seen)
+
+        def step() -> torch.Tensor:
+            row = call()[-1]
+            logits, shown = (row, row) if head is None else head(row)
+            places = buffers.entry[:1] + count
+            token = slate.choose(logits, places, choice)
+            buffers.entry[:1].copy_(places)
+            buffers.entry[1:2].copy_(token)
+            return shown
+
+        return step
+
     def _call(self, count: int, seen: int) -> Callable[[], torch.Tensor]:
         """A call of `count` tokens that attends to the first `seen` places, for a graph.
 
@@ -352,12 +444,17 @@ class StaticSession:
         buffers = self._buffers
         kept = buffers.entry.clone()
         buffers.entry[1:].add_(1).remainder_(len(self._decoder.embedding))
-        if self._length + _ROWS < buffers.room:
+        if self._length + 2 * _ROWS < buffers.room:
             buffers.entry[0] += 1
         try:
             yield
         finally:
             buffers.entry.copy_(kept)
+
+
+Head = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
+"""Makes of a row (d,) the logits (V,), and numbers that tell whether they are right: all finite.
+On CUDA it reads memory that stays as long as the buffers of a session do."""
 
 
 class _Place(NamedTuple):
@@ -392,6 +489,8 @@ class _Buffers:
 
     Attributes:
         graphs: of calls over these buffers; None where nothing is captured.
+        choices: those for which drafts were captured.
+        head: what a drafter keeps beside; None before it was made.
     """
 
     def __init__(
@@ -408,6 +507,8 @@ class _Buffers:
         # Zeros, not what lay in memory: a graph also reads places that it then weighs with 0.
         self._cache = torch.zeros(layers, room, 2, heads, width, **options)
         self._capturing = capturing
+        self._slate: Slate | None = None
+        self.head: Any = None
         self.article: Crossing | None = None
         if sources:
             held = torch.zeros(2, layers, 1, heads, sources, width, **options)
@@ -431,7 +532,15 @@ class _Buffers:
         self._cache[:, :length] = old[:, :length]
         self._arrange()
 
+    def slate(self, size: int) -> Slate:
+        """Where drafts over a vocabulary of this size are written."""
+        if self._slate is None:
+            self._slate = Slate(size, self._cache.dtype, self.room, self._cache.device)
+        return self._slate
+
     def _arrange(self) -> None:
+        self._slate = None  # graphs are bound to it, and its room is theirs
+        self.choices: set[Choice] = set()
         # those there were are bound to the old place
         self.graphs = None if self._capturing is None else Graphs(self._capturing)
         self._rows = self._cache.flatten(2)

@@ -541,7 +541,8 @@ def test_bench_without_the_lanes_of_transformers(
 def test_bench_of_a_shape(
     tiny_shape: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    shape = ["--target-shape", tiny_shape, "--random-weights", "--drafter-shape", tiny_shape]
+    shape = ["--target-shape", tiny_shape, "--random-weights", "--profile"]
+    shape += ["--drafter-shape", tiny_shape, "lstm", "cnn", "shared"]
     more = ["--alpha", "0.5", "--source-length", "16", "--limit", "1", "--max-new-tokens", "8"]
     few = ["--gamma", "2", "--temperature", "0", "--device", "cpu", "--dtype", "bf16"]
     assert main(["bench", *shape, *more, *few, "--out", str(tmp_path)]) == 0
@@ -551,6 +552,12 @@ def test_bench_of_a_shape(
     assert "transformers generate" in shown
     tree = json.loads((tmp_path / "bench.json").read_text())
     assert tree["acceptance"] == "simulated acceptance"
+    drafters = [drafter["name"] for drafter in tree["drafters"]]
+    assert set(drafters) == {Path(tiny_shape).name, "lstm", "cnn", "shared"}
+    assert all(drafter["c"] > 0 for drafter in tree["drafters"])
+    profile = (tmp_path / "profile.txt").read_text()
+    assert profile in shown
+    assert profile.count("Self CPU time total") == 1 + len(drafters)
     assert "Acceptance is simulated" in (tmp_path / "bench.html").read_text()
 
 

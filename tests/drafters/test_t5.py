@@ -117,7 +117,7 @@ def test_any_t5_with_the_targets_vocabulary_drafts(
 
 def test_a_gated_t5_is_saved_and_loaded_whole(tmp_path: Path) -> None:
     network = _gated()
-    settings = T5Settings(60, 24, 3, 2, 16)
+    settings = T5Settings(60, 24, 3, 2, 16, head_width=10)
     T5Drafter(T5Model(network), settings, "gated", "0123").save(tmp_path, dtype=torch.float32)
     loaded = T5Drafter.load(tmp_path)
     assert loaded.settings == settings

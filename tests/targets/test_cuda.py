@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -41,8 +42,18 @@ def cuda(request: pytest.FixtureRequest) -> Iterator[str]:
     if request.param == "cuda":
         yield "cuda"
         return
-    with pretended("cuda"):
+    with pretended("cuda"), few_captures():
         yield "pretended"
+
+
+@contextmanager
+def few_captures() -> Iterator[None]:
+    """Fewer calls are captured ahead: on the pretended device each takes long."""
+    with (
+        mock.patch.object(t5_decoder, "_USUAL_ROOM", (64,)),
+        mock.patch.object(t5_decoder, "_USUAL", (1, 5)),
+    ):
+        yield
 
 
 def made(device: str = "cpu", dtype: torch.dtype = torch.float32) -> T5:
@@ -193,17 +204,60 @@ def test_greedy_texts_are_the_cpus_with_graphs_and_without(cuda: str) -> None:
 def test_every_family_drafts_on_the_device(cuda: str, family: str) -> None:
     here, there = target_on("cpu"), target_on("cuda")
     one, other = drafters(here)[family], drafters(there)[family]
-    for gamma in (3, 5):
-        for source in articles():
-            alone = text_of(here, None, source)
-            assert text_of(here, one, source, gamma=gamma) == alone
-            assert text_of(there, other, source, gamma=gamma) == alone
-            settings: Any = {"gamma": gamma, "temperature": 1.0, "seed": 4}
-            expected = text_of(here, one, source, **settings)
-            drawn = text_of(there, other, source, **settings)
-            if cuda == "pretended":  # a GPU rounds otherwise: a draw may fall the other way
-                assert drawn == expected or family.startswith("shared")
-            assert len(drawn) == 30
+    for gamma, source in zip((3, 5), articles(), strict=True):
+        alone = text_of(here, None, source)
+        assert text_of(here, one, source, gamma=gamma) == alone
+        assert text_of(there, other, source, gamma=gamma) == alone
+        settings: Any = {"gamma": gamma, "temperature": 1.0, "seed": 4}
+        expected = text_of(here, one, source, **settings)
+        drawn = text_of(there, other, source, **settings)
+        if cuda == "pretended":  # a GPU rounds otherwise: a draw may fall the other way
+            assert drawn == expected
+        assert len(drawn) == 30
+
+
+RULED: tuple[dict[str, Any], ...] = (
+    {},
+    {"temperature": 1.0, "seed": 4},
+    {"no_repeat_ngram": 3},
+    {
+        "temperature": 0.8, "top_k": 20, "top_p": 0.9, "seed": 2, "no_repeat_ngram": 2,
+        "min_new_tokens": 5,
+    },
+    {"draft_length": "adaptive"},
+    {"draft_length": "adaptive", "temperature": 1.0, "no_repeat_ngram": 1, "seed": 3},
+)  # fmt: skip
+"""Settings: whatever has a part in the choice of a drafted token."""
+
+
+def rounds_of(target: HubTarget, drafter: Any, source: list[int], config: DecodingConfig) -> Any:
+    encoding = target.encode(source)
+    session, drafting = target.begin(encoding), drafter.begin(encoding)
+    return speculate(session, drafting, config, start_id=0, end_id=1, statistics=False)
+
+
+@pytest.mark.parametrize("family", ["lstm", "cnn", "t5", "shared"])
+def test_a_draft_is_written_with_one_wait_and_is_the_same(family: str) -> None:
+    """Draft for draft what the host would draft, whatever the settings: and waited for once."""
+    source = articles()[0]
+    here = target_on("cpu")
+    one = drafters(here)[family]
+    with pretended("cuda") as rules, few_captures():
+        there = target_on("cuda")
+        other = drafters(there)[family]
+        for settings in RULED:
+            config = resolve(DecodingConfig(gamma=4, max_new_tokens=30, **settings), there)
+            expected = list(rounds_of(here, one, source, config))
+            list(rounds_of(there, other, source, config))  # captures what there is to capture
+            running = rounds_of(there, other, source, config)
+            found = [next(running)]
+            before = rules.waits
+            found += list(running)
+            told = [(entry.drafted, entry.tokens) for entry in found]
+            assert told == [(entry.drafted, entry.tokens) for entry in expected], settings
+            # one wait for a draft, and one for a verdict
+            speculative = sum(entry.kind == "speculative" for entry in found[1:])
+            assert rules.waits - before == speculative + len(found) - 1, settings
 
 
 @pytest.mark.parametrize("family", ["lstm", "cnn", "t5", "shared", "shared with copies"])
