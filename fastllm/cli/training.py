@@ -173,7 +173,19 @@ def study(options: argparse.Namespace) -> None:
 
 
 _OF_TARGETS = frozenset(
-    ("command", "handle", "usage", "target", "data", "run", "out", "scale", "device", "dry_run")
+    (
+        "command",
+        "handle",
+        "usage",
+        "target",
+        "data",
+        "run",
+        "out",
+        "scale",
+        "device",
+        "dry_run",
+        "start",
+    )
 )
 """What is heeded where a target is trained."""
 
@@ -197,7 +209,13 @@ def _train_target(options: argparse.Namespace, typed: set[str]) -> None:
     try:
         out = _out(options, work)
         folder = train_target(
-            recipe, data, work.folder, out=out, device=work.accelerator.device, say=work.say
+            recipe,
+            data,
+            work.folder,
+            out=out,
+            start=options.start or "",
+            device=work.accelerator.device,
+            say=work.say,
         )
     finally:
         work.clear()

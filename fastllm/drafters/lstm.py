@@ -92,7 +92,8 @@ class LstmModel(ArticleReader):
         state = self.begin(memory)
         embedded = self.embedding(prefix)
         before = functional.pad(embedded, (0, 0, 1, 0))[:, :-1]
-        hidden, _ = self.recurrent(embedded, (state.hidden[None], state.cell[None]))
+        begun = (state.hidden[None].contiguous(), state.cell[None].contiguous())  # cuDNN's wish
+        hidden, _ = self.recurrent(embedded, begun)
         return self.logits(self.look_up(memory, embedded, before, hidden))
 
     def _frozen(self) -> "FrozenLstm":

@@ -20,7 +20,7 @@ from fastllm.checkpoints import SHARD, replace_folder
 from fastllm.data.articles import Article, find_split, read_articles, read_split
 from fastllm.distill.folders import new_folder
 from fastllm.distill.loop import Losses, Schedule, fit
-from fastllm.errors import DataError, SettingsError
+from fastllm.errors import DataError, SettingsError, VocabularyError
 from fastllm.pretrain.copying_start import begin_like, start_copying, t5_config
 from fastllm.pretrain.t5_loss import t5_loss
 from fastllm.pretrain.vocabulary_training import train_tokenizer
@@ -63,9 +63,7 @@ class Stage:
     @property
     def schedule(self) -> Schedule:
         """Its updates, and the rate of each."""
-        return Schedule(
-            self.updates, self.learning_rate, self.warmup, self.cooldown, self.seconds
-        )
+        return Schedule(self.updates, self.learning_rate, self.warmup, self.cooldown, self.seconds)
 
 
 @dataclass(frozen=True)
@@ -132,6 +130,7 @@ def train_target(
     run: str | Path,
     *,
     out: str | Path | None = None,
+    start: str | Path = "",
     device: torch.device | None = None,
     say: Callable[[str], None] = print,
 ) -> Path:
@@ -144,6 +143,8 @@ def train_target(
             the vocabulary.
         run: the run's folder.
         out: where the checkpoint goes, in the place of what is there; `run/checkpoint` by default.
+        start: the folder of a target of the same sizes and vocabulary to go on from; without it
+            the weights are fresh, and copy.
         device: CUDA where there is one, else the CPU.
         say: receives progress lines.
 
@@ -160,6 +161,8 @@ def train_target(
     held_out = windows.folder / "validation"
     validate = _validation(Windows(held_out), recipe, device) if held_out.is_dir() else None
     model = new_target(recipe, windows.vocabulary)
+    if start:
+        _go_on_from(model, Path(start), windows.vocabulary)
     for stage in recipe.stages:
         if (run / stage.name / "done").exists():
             model.load_state_dict(
@@ -192,9 +195,17 @@ def train_target(
     )
 
 
-def _windows(
-    recipe: TargetRecipe, data: Path, run: Path, say: Callable[[str], None]
-) -> Windows:
+def _go_on_from(model: T5ForConditionalGeneration, folder: Path, vocabulary: Vocabulary) -> None:
+    if Vocabulary.load(folder).fingerprint != vocabulary.fingerprint:
+        raise VocabularyError(f"{folder} has another vocabulary than the texts to learn from.")
+    weights = T5ForConditionalGeneration.from_pretrained(folder).state_dict()
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        raise SettingsError(f"{folder} has other sizes than the recipe: {error}") from error
+
+
+def _windows(recipe: TargetRecipe, data: Path, run: Path, say: Callable[[str], None]) -> Windows:
     """The texts to learn from: those given, or written now, once."""
     if (data / "windows.npy").is_file():
         return Windows(data)

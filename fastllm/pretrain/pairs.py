@@ -48,7 +48,7 @@ def central_sentences(
     sentences = split_sentences(visible)
     if sentences and not re.search(r"""[.!?]['"”’)]*$""", sentences[-1]):
         sentences.pop()
-    words = [_content_words(sentence) for sentence in sentences]
+    words = [content_words(sentence) for sentence in sentences]
     counts = Counter(word for chosen in words for word in set(chosen))
     candidates = [
         index
@@ -86,14 +86,15 @@ def supported_summary(summary: str, visible: str, support: float = 0.7) -> str:
     Returns:
         The supported sentences joined by a blank; empty where none is.
     """
-    seen = set(_content_words(visible))
+    seen = set(content_words(visible))
     kept = []
     for sentence in split_sentences(summary.replace(" .", ".")):
-        words = _content_words(sentence)
+        words = content_words(sentence)
         if len(words) >= 3 and sum(word in seen for word in words) >= support * len(words):
             kept.append(sentence if sentence[-1] in ".!?'\"”" else sentence + ".")
     return " ".join(kept)
 
 
-def _content_words(text: str) -> list[str]:
+def content_words(text: str) -> list[str]:
+    """The words of a text that say what it is about, in lower case; numbers among them."""
     return [word for word in _WORD.findall(text.lower()) if word not in _STOP]
