@@ -270,6 +270,21 @@ def test_every_family_drafts_for_a_target_in_half_precision(cuda: str, family: s
         assert len(text_of(target, drafter, source, gamma=4, temperature=1.0)) == 30
 
 
+@pytest.mark.parametrize("family", ["lstm", "cnn", "t5", "shared", "shared with copies"])
+def test_training_reads_whole_texts_on_the_device(cuda: str, family: str) -> None:
+    """Libraries have wishes of their own there: cuDNN takes no state that is not contiguous."""
+    source, prefix = torch.randint(2, V, (3, 21)), torch.randint(2, V, (3, 11))
+    source[1, 13:] = 0
+    expected = drafters(target_on("cpu"))[family].model(source, prefix)
+    network = drafters(target_on("cuda"))[family].model.train()
+    found = network(source.to("cuda"), prefix.to("cuda"))
+    # TF32 is off: what is left is the order of sums, and cuDNN's own arithmetic of gates
+    assert float((found.detach().cpu() - expected.detach()).abs().max()) < 1e-2
+    found.logsumexp(-1).sum().backward()
+    own = [weight for weight in network.parameters() if weight.requires_grad]
+    assert any(weight.grad is not None for weight in own)
+
+
 @pytest.mark.parametrize("temperature", [0.0, 0.8])
 def test_texts_are_rolled_out_on_the_device(cuda: str, temperature: float) -> None:
     def written(device: str, seed: int = 1) -> list[list[int]]:
