@@ -20,22 +20,17 @@ network's own uniforms at hand, drawing again and comparing is enough, and chang
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 
-from fastllm.decoding.sampling import (
-    DenseProposal,
-    Draft,
-    OneHotProposal,
-    drawn,
-    most_likely,
-    ruled_distribution,
-)
+from fastllm.decoding.distributions import drawn, most_likely, ruled_distribution
+from fastllm.decoding.proposals import DenseProposal, Draft, OneHotProposal
 from fastllm.drafters import Drafter, DrafterSession
 from fastllm.drafters.lookup import ArticleLookup
 from fastllm.drafters.neural import NeuralSession
-from fastllm.targets import Encoding
+from fastllm.targets import Encoding, Target
 from fastllm.trace import DecodingConfig
 
 PREFIX = "lookup+"
@@ -48,7 +43,7 @@ to 4, 465 with 5, 462 with the network alone; with 2 the lookup writes 292 of th
 only 247, and a looked-up draft is all but free."""
 
 
-class CombinedDrafter:
+class CombinedDrafter(Drafter):
     """Article lookup where its match is long, another drafter elsewhere.
 
     Args:
@@ -65,6 +60,19 @@ class CombinedDrafter:
         self.min_match = min_match
         self.name = PREFIX + other.name
         self.vocabulary = other.vocabulary
+
+    @property
+    def parameters(self) -> int:
+        """The other drafter's: the lookup has none."""
+        return self.other.parameters
+
+    def bind(self, target: Target) -> None:
+        """Binds the other drafter."""
+        self.other.bind(target)
+
+    def save(self, folder: str | Path) -> None:
+        """Writes the other drafter: "lookup+" before the folder's name loads both."""
+        self.other.save(folder)
 
     def begin(self, encoding: Encoding) -> "CombinedSession":
         """Indexes the article, and lets the other drafter prepare."""

@@ -15,8 +15,9 @@ from collections.abc import Sequence
 
 import torch
 
+from fastllm.decoding.proposals import Draft, OneHotProposal
 from fastllm.decoding.rules import Rules
-from fastllm.decoding.sampling import Draft, OneHotProposal
+from fastllm.drafters import Drafter, FamilySpec
 from fastllm.errors import SettingsError
 from fastllm.targets import Encoding
 from fastllm.trace import DecodingConfig
@@ -25,7 +26,7 @@ _BORDER = -1
 """Stands between article and text; no token is equal to it, so no match or draft crosses it."""
 
 
-class ArticleLookup:
+class ArticleLookup(Drafter):
     """The drafter that needs no training.
 
     Args:
@@ -136,3 +137,14 @@ class LookupSession:
             if available > 0 and rank > best_rank and self._all[place + 1] not in banned:
                 best, best_rank = place, rank
         return self._all[best + 1 : best + 1 + best_rank[1]]
+
+
+SPEC = FamilySpec(
+    "lookup",
+    "article lookup",
+    "a lookup in the article",
+    ArticleLookup,
+    training="none",
+    required_keys=(),
+    weights=(),
+)

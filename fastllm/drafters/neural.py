@@ -8,7 +8,6 @@ family has one: the same arithmetic again, over weights laid out for one row.
 
 import copy
 import json
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -18,18 +17,12 @@ from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar
 import torch
 from safetensors.torch import load_file, save_file
 
+from fastllm.decoding.distributions import drawn, most_likely, ruled_distribution
+from fastllm.decoding.proposals import DenseProposal, Draft, OneHotProposal
 from fastllm.decoding.rules import Rules
-from fastllm.decoding.sampling import (
-    DenseProposal,
-    Draft,
-    OneHotProposal,
-    drawn,
-    most_likely,
-    ruled_distribution,
-)
 from fastllm.drafters.length import LengthRule, confidence
 from fastllm.errors import CheckpointError, SettingsError
-from fastllm.targets import Encoding
+from fastllm.targets import Encoding, Target
 from fastllm.targets.slate import Choice, Written
 from fastllm.trace import DecodingConfig
 
@@ -303,6 +296,9 @@ class NeuralDrafter(Generic[Settings]):
         }
         (folder / "config.json").write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
 
+    def bind(self, target: Target) -> None:
+        """Takes what it needs from its target before training; most networks need nothing."""
+
     @property
     def parameters(self) -> int:
         """How many weights the network has."""
@@ -539,18 +535,3 @@ def roll_out(
             break
     block = torch.stack(columns, 1).tolist()
     return [[token for token in row if token >= 0] for row in block]
-
-
-def measure_step(drafter: NeuralDrafter[Any], encoding: Encoding, repeats: int = 200) -> float:
-    """Median microseconds that one step and its logits take, for one text."""
-    session = drafter.begin(encoding)
-    uniforms = torch.zeros(1, dtype=torch.float64)
-    config = DecodingConfig(gamma=1)
-    prefix = [0]
-    seconds = []
-    for _ in range(repeats):
-        started = time.perf_counter()
-        draft = session.draft(prefix, 1, config, uniforms)
-        seconds.append(time.perf_counter() - started)
-        prefix = [*prefix, draft.tokens[0]][-2:] if len(prefix) > 400 else [*prefix, *draft.tokens]
-    return sorted(seconds)[len(seconds) // 2] * 1e6

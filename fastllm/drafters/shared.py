@@ -29,6 +29,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import T5Config, T5ForConditionalGeneration
 from transformers.modeling_outputs import BaseModelOutput
 
+from fastllm.drafters import FamilySpec
 from fastllm.drafters.combined import AheadSession
 from fastllm.drafters.mixture import CONTEXT, CopyMixture, Mixing, MixingText, windows
 from fastllm.drafters.neural import (
@@ -679,3 +680,12 @@ def fingerprint(embedding: torch.Tensor) -> str:
 def _stacked(articles: Sequence[Sequence[int]]) -> torch.Tensor:
     """Articles as a block of ids (B, S), filled up with 0."""
     return pad_sequence([torch.tensor(ids) for ids in articles], batch_first=True)
+
+
+SPEC = FamilySpec(
+    "shared",
+    "shared encoder",
+    "a decoder layer or two over the encoder output of its target",
+    SharedDrafter,
+    bound_to_target=True,
+)

@@ -19,10 +19,12 @@ from torch.nn import functional
 from transformers import GenerationConfig, T5Config, T5ForConditionalGeneration
 
 from fastllm.devices import aligned
+from fastllm.drafters import FamilySpec
 from fastllm.drafters.neural import NeuralDrafter, NeuralSession, OneText, Weights, weights_of
 from fastllm.errors import CheckpointError, SettingsError
 from fastllm.pretrain.copying_start import begin_like, start_copying, t5_config
 from fastllm.targets import Encoding
+from fastllm.targets.folder import WEIGHTS
 from fastllm.targets.hub import HubTarget
 from fastllm.targets.slate import Choice, Written
 from fastllm.targets.t5_decoder import StaticDecoder, StaticSession, unfit
@@ -550,3 +552,14 @@ def _heads(rows: torch.Tensor, width: int) -> torch.Tensor:
 def _joined(heads: torch.Tensor) -> torch.Tensor:
     """(B, heads, T, width) to (B, T, heads * width)."""
     return heads.transpose(1, 2).flatten(2)
+
+
+SPEC = FamilySpec(
+    "t5",
+    "T5",
+    "a small T5",
+    T5Drafter,
+    required_keys=(),
+    weights=WEIGHTS,
+    model_type="t5",
+)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from fastllm.decoding import autoregress, speculate
-from fastllm.decoding.sampling import DenseProposal, OneHotProposal
+from fastllm.decoding.proposals import DenseProposal, OneHotProposal
 from fastllm.drafters.combined import PREFIX, AheadSession, CombinedDrafter
 from fastllm.drafters.neural import NeuralSession
 from fastllm.drafters.t5 import T5Drafter

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from fastllm.decoding.sampling import Draft, OneHotProposal
+from fastllm.decoding.proposals import Draft, OneHotProposal
 from fastllm.drafters.combined import CombinedDrafter
 from fastllm.drafters.cost import CostMeter, bytes_of, cost_of, weights_in
 from fastllm.drafters.lookup import ArticleLookup

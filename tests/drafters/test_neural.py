@@ -9,9 +9,9 @@ import torch
 
 from fastllm.checkpoints import load_drafter
 from fastllm.data.tokens import TokenPairs, write_pairs
+from fastllm.decoding.distributions import distribution
 from fastllm.decoding.race import Race
 from fastllm.decoding.rules import Rules
-from fastllm.decoding.sampling import distribution
 from fastllm.distill.pseudo import write_pseudo
 from fastllm.distill.train import DrafterRecipe, train_drafter
 from fastllm.drafters import NEURAL, drafter_class
