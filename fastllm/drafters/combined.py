@@ -1,35 +1,24 @@
-"""Lookup and a network together, in two ways.
-
-`CombinedDrafter`: what was written in the article for long stretches, and a network elsewhere.
+"""Article lookup first, another drafter elsewhere.
 
 Where the last words stand in the article, word for word and several of them, what follows there is
 drafted: that costs microseconds, not a network's steps. Everywhere else the other drafter is asked.
 One draft is one drafter's, so q is exactly what its tokens were drawn from: one-hot where the
 article was looked up, the network's distribution elsewhere.
 
-Example: with `min_match` 3, the article "the old mill burned down on Friday" and the text "the old
-mill", the draft is "burned down on Friday"; after "Yesterday the old" the network drafts.
+Example: with `min_match` 2, the article "the old mill burned down on Friday" and the text "the old
+mill", the draft is "burned down on Friday"; after "Yesterday the" the network drafts.
 
-`AheadSession`: the network drafts, and the lookup guesses what it will say. A network that reads
-several tokens in one call reads the whole guess at once, and goes on step by step only from where
-it would have said something else. The draft is the network's own, to the last token and number.
-
-Source: Chen et al. 2023, "Cascade Speculative Drafting", arXiv:2312.11462; Spector and Re 2023,
-"Staged Speculative Decoding", arXiv:2308.04623 (there each stage is judged by sampling; with the
-network's own uniforms at hand, drawing again and comparing is enough, and changes nothing).
+Source: Chen et al. 2023, "Cascade Speculative Drafting", arXiv:2312.11462.
 """
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from fastllm.decoding.distributions import drawn, most_likely, ruled_distribution
-from fastllm.decoding.proposals import DenseProposal, Draft, OneHotProposal
+from fastllm.decoding.proposals import Draft
 from fastllm.drafters import Drafter, DrafterSession
 from fastllm.drafters.lookup import ArticleLookup
-from fastllm.drafters.neural import NeuralSession
 from fastllm.targets import Encoding, Target
 from fastllm.trace import DecodingConfig
 
@@ -76,7 +65,8 @@ class CombinedDrafter(Drafter):
 
     def begin(self, encoding: Encoding) -> "CombinedSession":
         """Indexes the article, and lets the other drafter prepare."""
-        return CombinedSession(_lookup(encoding, self.min_match), self.other.begin(encoding))
+        lookup = ArticleLookup(self.min_match).begin(encoding)
+        return CombinedSession(lookup, self.other.begin(encoding))
 
 
 class CombinedSession:
@@ -102,57 +92,3 @@ class CombinedSession:
         """Passes on what was added to the text."""
         self._lookup.accept(tokens)
         self._other.accept(tokens)
-
-
-class AheadSession(NeuralSession):
-    """A neural drafter at work, a lookup in the article guessing what it will say.
-
-    Args:
-        model: the network: a `OneText`, or a `NeuralModel`.
-        memory: what it keeps of the article.
-        encoding: the article.
-    """
-
-    def __init__(self, model: Any, memory: Any, encoding: Encoding) -> None:
-        super().__init__(model, memory, encoding.end_id)
-        self._lookup = _lookup(encoding, 1)
-
-    @torch.inference_mode()
-    def draft(
-        self, prefix: Sequence[int], k: int, config: DecodingConfig, uniforms: torch.Tensor
-    ) -> Draft:
-        """Proposes the tokens that `NeuralSession` would."""
-        self._length.begin(config)
-        if self._model.drafts:
-            found = self._written(prefix, k, config, uniforms)
-            if found is not None:
-                return found
-        text = list(prefix)
-        tokens: list[int] = []
-        kept: list[torch.Tensor] = []
-        rows: list[torch.Tensor] = []
-        numbers = uniforms.tolist()
-        for position in range(k):
-            if self._read[: len(text)] != text:
-                left = k - 1 - position
-                guess = self._lookup.draft(text, left, config, uniforms).tokens if left else []
-                self._catch_up([*text, *guess])
-            logits = self._model.logits(self._features[len(text) - 1])
-            kept.append(logits)
-            banned = self._rules.banned(text, config)
-            if config.temperature == 0:
-                token = most_likely(logits[None], [banned])[0]
-            else:
-                rows.append(ruled_distribution(logits[None], [banned], config)[0])
-                token = drawn(rows[-1], numbers[position])
-            tokens.append(token)
-            if position == k - 1 or self._stops(token, kept[-1], config):
-                break
-            text.append(token)
-        q = DenseProposal(torch.stack(rows)) if rows else OneHotProposal(tokens)
-        return Draft(tokens, q, lambda position: kept[position].float().softmax(-1))
-
-
-def _lookup(encoding: Encoding, min_match: int) -> DrafterSession:
-    ends = {} if encoding.end_id is None else {"end_id": encoding.end_id}
-    return ArticleLookup(min_match, **ends).begin(encoding)

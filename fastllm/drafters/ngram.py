@@ -17,7 +17,7 @@ tokens there are, V the vocabulary's size:
   lower orders of Kneser and Ney, which count contexts instead of tokens, have the better
   perplexity and give the right token less (0.19 against 0.20, N = 4): so plain counts.
 
-The lowest order tells only the most frequent tokens apart and gives all others the same probability.
+The lowest order tells only the most frequent tokens apart; all others have the same probability.
 
 Text format, UTF-8: a line of JSON ("format", "version" and the settings), then for each order n
 from 1 to N a line `[n] L` and L lines of n token ids and a count, sorted. Binary format: a folder
@@ -247,7 +247,7 @@ class NgramDrafter(Drafter):
         add: what Laplace smoothing adds to every count, above 0.
         discount: what interpolation takes from every count, above 0, at most 1. With 0.5 the right
             token of a news summary has the highest probability; perplexity is best at 0.75.
-        named: how many of the most frequent tokens the lowest order of the interpolation tells apart.
+        named: how many of the most frequent tokens the lowest order tells apart.
         end_id: the token that ends a text: nothing is drafted behind it.
 
     Raises:

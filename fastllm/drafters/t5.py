@@ -291,7 +291,7 @@ class T5Drafter(NeuralDrafter[T5Settings]):
         source = torch.tensor([encoding.source_ids], device=decoder.device)
         states = self.model.network.encoder(input_ids=source).last_hidden_state
         session = decoder.begin(decoder.remember(states))
-        return NeuralSession(_OneText(decoder), session, encoding.end_id)
+        return NeuralSession(StaticText(decoder), session, encoding.end_id)
 
     def _decoder(self) -> StaticDecoder | None:
         """The static engine with the weights as they are now; None where it does not fit."""
@@ -451,7 +451,7 @@ def _fingerprint(folder: str | Path, rows: int) -> str:
     return vocabulary.fingerprint
 
 
-class _OneText(OneText):
+class StaticText(OneText):
     """The static engine under the contract of `OneText`.
 
     The memory is a session, a state is how many tokens it has read, and features are logits.

@@ -30,7 +30,7 @@ from fastllm.decoding.proposals import OneHotProposal
 from fastllm.decoding.race import Race
 from fastllm.decoding.rules import Rules
 from fastllm.distill.teacher import write_texts
-from fastllm.drafters import BOUND, DRAFTERS, Drafter, drafter_class
+from fastllm.drafters import Drafter, drafter_class, families, spec_of
 from fastllm.drafters.ngram import NgramDrafter
 from fastllm.errors import SettingsError
 from fastllm.evaluation import measure
@@ -314,14 +314,14 @@ def drafter_of(family: str, target: HubTarget, story: str) -> Drafter:
         texts = [vocabulary.encode(story[at:], 60).ids for at in (0, 100, 200)]
         found = kind.fit(texts, order=3, vocabulary_size=size, end_id=END)
     else:
-        bound = {"target": target} if family in BOUND else {}
+        bound = {"target": target} if spec_of(family).bound_to_target else {}
         found = kind.fresh(size, start_id=START, vocabulary=vocabulary.fingerprint, **bound)
     return found
 
 
 @pytest.fixture(scope="module")
 def drafters(tiny_target: HubTarget, story: str) -> dict[str, Drafter]:
-    return {family: drafter_of(family, tiny_target, story) for family in DRAFTERS}
+    return {family: drafter_of(family, tiny_target, story) for family in families()}
 
 
 @pytest.mark.parametrize("order", [2, 3])
