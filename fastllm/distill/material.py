@@ -15,13 +15,13 @@ from transformers.utils import logging
 
 from fastllm.checkpoints import SHIPPED, TARGET
 from fastllm.data.articles import read_articles, read_split
+from fastllm.data.pairs import prepare_pairs
 from fastllm.data.tokens import TokenPairs
 from fastllm.distill.folders import differences, read_settings, require_writable
 from fastllm.distill.loop import processes
 from fastllm.distill.options import needed
 from fastllm.distill.pseudo import weights_fingerprint, write_pseudo
 from fastllm.errors import DataError, SettingsError
-from fastllm.pretrain.prepare import BARE, prepare_pairs
 from fastllm.targets.hub import HubTarget
 
 TEXT_LENGTH = 96
@@ -185,10 +185,10 @@ def choose_pairs(
             articles,
             target.vocabulary,
             folder,
-            kind="summary" if summaries else BARE,
             source_length=target.source_length,
             text_length=length,
             prefix=target.prefix,
+            summaries=summaries,
         )
         if not summaries:
             work.say(
