@@ -26,7 +26,7 @@ from fastllm.errors import (
     TrainingError,
     VocabularyError,
 )
-from fastllm.pretrain.curriculum import Stage
+from fastllm.pretrain.curriculum import CurriculumStage
 from fastllm.targets.hub import HubTarget
 
 SIZES = LstmSettings(vocabulary_size=300, width=48, hidden=32, mixing=32, places=32)
@@ -552,7 +552,7 @@ def test_what_cannot_be_trained_is_refused(
         with pytest.raises(SettingsError, match=f"learning_rate={rate}"):
             DrafterRecipe(learning_rate=rate)
         with pytest.raises(SettingsError, match=f"learning_rate={rate}"):
-            Stage("one", 120, {"central": 1}, 3, learning_rate=rate)
+            CurriculumStage("one", 120, {"central": 1}, 3, learning_rate=rate)
     with pytest.raises(SettingsError, match="keep='first'"):
         DrafterRecipe(keep="first")
     with pytest.raises(SettingsError, match="method='guess'"):
