@@ -3,9 +3,11 @@
 #   PYTHON   the interpreter that makes the environment (3.11 or newer)
 #   PORT     where demo serves the page; the first free one from 7860 by default
 #   VENV     where the environment lies
-#   DATA     for checkpoints: a folder with train, validation and articles as .jsonl.xz;
+#   DATA     for checkpoints and gpu: a folder with train, validation and articles as .jsonl.xz;
 #            for bench: with test
-#   SCALE    for checkpoints: shrinks updates and articles; 0.01 tries everything out
+#   TARGET   for checkpoints: the recipe of the target; recipes/target-cpu.yaml without a GPU
+#   OUT      for gpu: its results and logs; STEPS and more are in recipes/gpu.sh
+#   SCALE    for checkpoints and gpu: shrinks updates and articles; 0.01 tries everything out
 #   RUNS     for checkpoints: where they are made; what is there is not made again
 #   BENCH    for bench: where its report goes
 
@@ -13,17 +15,19 @@ PYTHON ?= python3
 VENV ?= .venv
 DATA ?= DATA
 SCALE ?= 1
+TARGET ?= recipes/target.yaml
+OUT ?= runs/gpu
 RUNS ?= runs/checkpoints
 ARTICLES ?= 6000
 BENCH ?= runs/bench
 
 RUN := $(VENV)/bin/python
 FASTLLM := $(RUN) -m fastllm
-RECIPES := $(filter-out recipes/target.yaml recipes/flan-% recipes/cascade-%,$(wildcard recipes/*.yaml))
+RECIPES := $(filter-out recipes/target% recipes/flan-% recipes/cascade-%,$(wildcard recipes/*.yaml))
 DEMO_INSTALLED := $(VENV)/.fastllm-demo
 TEST_INSTALLED := $(VENV)/.fastllm-test
 
-.PHONY: help demo test check bench checkpoints
+.PHONY: help demo test check bench checkpoints gpu
 
 help:
 	@echo "make demo    install once, then serve the page on http://127.0.0.1:7860"
@@ -31,6 +35,7 @@ help:
 	@echo "make check   the linter and the type checker"
 	@echo "make bench DATA=FOLDER   every lane against transformers on 50 articles of test.jsonl.xz"
 	@echo "make checkpoints DATA=FOLDER [SCALE=0.01]   train everything that ships, anew"
+	@echo "make gpu DATA=FOLDER [SCALE=0.001]   checks, costs and training on a GPU, in 15 minutes"
 
 demo: $(DEMO_INSTALLED)
 	$(RUN) app.py $(if $(PORT),--port $(PORT))
@@ -47,7 +52,7 @@ bench: $(DEMO_INSTALLED)
 
 # Each line passes over what is done already, so an interrupted `make checkpoints` goes on.
 checkpoints: $(DEMO_INSTALLED)
-	$(FASTLLM) train --target recipes/target.yaml --data $(DATA) --run $(RUNS)/target \
+	$(FASTLLM) train --target $(TARGET) --data $(DATA) --run $(RUNS)/target \
 	    --scale $(SCALE)
 	$(FASTLLM) pseudo --target $(RUNS)/target/checkpoint --data $(DATA) --out $(RUNS)/pseudo \
 	    --limit $(ARTICLES) --scale $(SCALE)
@@ -58,6 +63,9 @@ checkpoints: $(DEMO_INSTALLED)
 	        --out $(RUNS)/made/$$name --scale $(SCALE); \
 	done
 	@echo "the target is in $(RUNS)/target/checkpoint, the drafters are in $(RUNS)/made"
+
+gpu: $(TEST_INSTALLED)
+	DATA=$(DATA) OUT=$(OUT) SCALE=$(SCALE) PYTHON=$(RUN) bash recipes/gpu.sh
 
 # The stamps: pip runs again only when a file of requirements is newer than they are.
 

@@ -13,11 +13,12 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "fastllm"
 
 # What each room may import of fastllm; "targets." means the modules inside, "targets" the contract.
-BASE = {"errors", "trace", "devices"}
+BASE = {"errors", "trace", "devices", "files"}
 LOOPS = BASE | {"decoding", "decoding.", "targets", "drafters"}
 READERS = LOOPS | {"metrics", "vocabulary", "checkpoints", "data."}
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
+    "files": set(),
     "paths": set(),
     "devices": set(),
     "trace": {"errors"},

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForSeq2SeqLM
 
 from fastllm.checkpoints import replace_folder
@@ -18,12 +17,12 @@ from fastllm.decoding.race import versions
 from fastllm.distill import study as methods
 from fastllm.distill.cache import TeacherCache, write_cache
 from fastllm.distill.estimate import Size, Work, describe
-from fastllm.distill.folders import checkpoint_folder, new_folder, require_writable
+from fastllm.distill.folders import checkpoint_folder, new_folder, require_writable, writing
 from fastllm.distill.loop import in_words
 from fastllm.distill.material import (
     TEXT_LENGTH,
-    Material,
-    Workplace,
+    RunContext,
+    TrainingData,
     article_count,
     choose_pairs,
     gather,
@@ -36,7 +35,6 @@ from fastllm.distill.material import (
 from fastllm.distill.options import (
     needed,
     pseudo_flags,
-    read_yaml,
     settle,
     study_flags,
     train_flags,
@@ -52,10 +50,9 @@ from fastllm.errors import (
     CheckpointError,
     DataError,
     SettingsError,
-    TrainingError,
     VocabularyError,
 )
-from fastllm.pretrain.curriculum import TargetRecipe, train_target
+from fastllm.pretrain.curriculum import TargetRecipe, read_target_recipe, train_target
 from fastllm.targets.hub import HubTarget
 
 
@@ -105,19 +102,17 @@ def train(options: argparse.Namespace) -> None:
         _refuse_neural_options(options)
     if options.drafter != "t5":
         _refuse_options_of_t5(options)
-    work = Workplace.of(options, Path(options.run or f"runs/{needed(options, 'exp_name')}"))
-    try:
+    folder = Path(options.run or f"runs/{needed(options, 'exp_name')}")
+    with RunContext.of(options, folder) as context:
         for note in notes:
-            work.say(note)
-        _out(options, work)  # refused now, not once everything is trained
+            context.say(note)
+        _out(options, context)  # refused now, not once everything is trained
         if options.teacher_cache:
             require_writable(options.teacher_cache)
         if counts:
-            _train_ngram(options, work)
+            _train_ngram(options, context)
         else:
-            _train_neural(options, work)
-    finally:
-        work.clear()
+            _train_neural(options, context)
 
 
 def pseudo(options: argparse.Namespace) -> None:
@@ -126,21 +121,20 @@ def pseudo(options: argparse.Namespace) -> None:
     length = options.length or TEXT_LENGTH
     batch = options.batch or 64
     data = needed(options, "data")
-    work = Workplace.of(options, Path(needed(options, "out")))
-    try:
+    with RunContext.of(options, Path(needed(options, "out"))) as context:
         if options.dry_run:
-            work.say(_estimate(options, None))
+            context.say(_estimate(options, None))
         # What is learned from these texts is what the target decodes: no TF32 in their arithmetic.
         torch.set_float32_matmul_precision("highest")
-        target = load_teacher(options, work)
+        target = load_teacher(options, context)
         for split in ("validation", "train"):
-            count = article_count(options, work, 2 * batch)
-            out = work.folder
+            count = article_count(options, context, 2 * batch)
+            out = context.folder
             if split == "validation":
-                count, out = held_out_count(options, work), work.folder / split
+                count, out = held_out_count(options, context), context.folder / split
                 if not count or not has_split(data, split):
                     continue
-            pairs = choose_pairs(data, split, out / "articles", target, options, work, count)
+            pairs = choose_pairs(data, split, out / "articles", target, options, context, count)
             started = time.perf_counter()
             written = write_pseudo(
                 target,
@@ -150,16 +144,14 @@ def pseudo(options: argparse.Namespace) -> None:
                 temperature=options.temperature if split == "train" else 0.0,
                 batch=batch,
                 shard_size=options.shard_size,
-                accelerator=work.accelerator,
-                say=work.say,
+                accelerator=context.accelerator,
+                say=context.say,
             )
         seconds = (time.perf_counter() - started) / len(written)
         if options.dry_run:
-            work.say(f"two batches were written here, {seconds:.2f} s an article")
+            context.say(f"two batches were written here, {seconds:.2f} s an article")
         else:
-            work.say(f"{len(written)} texts in {out}")
-    finally:
-        work.clear()
+            context.say(f"{len(written)} texts in {out}")
 
 
 def study(options: argparse.Namespace) -> None:
@@ -201,25 +193,24 @@ def _train_target(options: argparse.Namespace, typed: set[str]) -> None:
             f"--{', --'.join(strange)}: a target is trained as {path} says, stage by stage. Change "
             "a copy of it, or shrink everything with --scale."
         )
-    recipe = _scaled_target(TargetRecipe.from_tree(read_yaml(path)), options)
+    recipe = _scaled_target(read_target_recipe(path), options)
     data = needed(options, "data")
-    work = Workplace.of(options, Path(options.run or f"runs/{recipe.name}"))
-    if work.accelerator.num_processes > 1:
-        raise SettingsError("a target is trained in one process: leave `accelerate launch` out.")
-    try:
-        out = _out(options, work)
+    with RunContext.of(options, Path(options.run or f"runs/{recipe.name}")) as context:
+        if context.accelerator.num_processes > 1:
+            raise SettingsError(
+                "a target is trained in one process: leave `accelerate launch` out."
+            )
+        out = _out(options, context)
         folder = train_target(
             recipe,
             data,
-            work.folder,
+            context.folder,
             out=out,
             start=options.start or "",
-            device=work.accelerator.device,
-            say=work.say,
+            device=context.accelerator.device,
+            say=context.say,
         )
-    finally:
-        work.clear()
-    work.say("two updates a stage ran" if work.dry else f"checkpoint in {folder}")
+        context.say("two updates a stage ran" if context.dry else f"checkpoint in {folder}")
 
 
 def _scaled_target(recipe: TargetRecipe, options: argparse.Namespace) -> TargetRecipe:
@@ -235,7 +226,8 @@ def _scaled_target(recipe: TargetRecipe, options: argparse.Namespace) -> TargetR
                 updates=stage.updates if stage.seconds and not options.dry_run else updates,
             )
         )
-    articles = max(16, round(recipe.articles * options.scale))
+    scale = min(options.scale, 1e-3) if options.dry_run else options.scale
+    articles = max(64, round(recipe.articles * scale))
     return replace(recipe, stages=tuple(stages), articles=min(articles, recipe.articles))
 
 
@@ -250,29 +242,29 @@ def _shrunk(
     return fewer, round(warmup * options.scale), min(fewer, round(cooldown * options.scale))
 
 
-def _train_neural(options: argparse.Namespace, work: Workplace) -> None:
+def _train_neural(options: argparse.Namespace, context: RunContext) -> None:
     recipe = _drafter_recipe(options)
-    if work.dry:
-        work.say(_estimate(options, recipe))
+    if context.dry:
+        context.say(_estimate(options, recipe))
     asked = recipe.updates
     updates, warmup, cooldown = _shrunk(recipe.updates, recipe.warmup, recipe.cooldown, options)
     recipe = replace(recipe, updates=updates, warmup=warmup, cooldown=cooldown)
-    material = gather(options, work, recipe.resolved.written_texts)
-    target = material.target
+    data = gather(options, context, recipe.resolved.written_texts)
+    target = data.target
     if recipe.resolved.lambda1:
-        _refuse_without_summaries(material, recipe.method)
-    held_out = held_out_texts(options, work, target)
-    log_every = 1 if work.dry else options.log_every
+        _refuse_without_summaries(data, recipe.method)
+    held_out = held_out_texts(options, context, target)
+    log_every = 1 if context.dry else options.log_every
     # A twentieth of all updates, and where there is a line in the log anyway.
     every = options.validate_every or log_every * max(1, round(recipe.updates / 20 / log_every))
-    drafter = _untrained(options, recipe.seed, options.exp_name or work.folder.name, target)
-    caches = _teacher_caches(options, work, recipe, material)
+    drafter = _untrained(options, recipe.seed, options.exp_name or context.folder.name, target)
+    caches = _teacher_caches(options, context, recipe, data)
     last = train_drafter(
         drafter.model,
         recipe,
-        work.folder,
-        dataset=material.dataset,
-        written=material.written,
+        context.folder,
+        dataset=data.dataset,
+        written=data.written,
         target=target,
         start_id=target.start_id,
         end_id=target.end_id,
@@ -281,7 +273,7 @@ def _train_neural(options: argparse.Namespace, work: Workplace) -> None:
             "target": target.name,
             "drafter": options.drafter,
             **_start_of(options),
-            "articles": len(material.dataset),
+            "articles": len(data.dataset),
             "validate_every": every if held_out is not None else 0,
             **({"teacher_top_k": options.teacher_top_k} if caches else {}),
         },
@@ -289,8 +281,8 @@ def _train_neural(options: argparse.Namespace, work: Workplace) -> None:
         validate_every=every,
         save_every=options.save_every,
         log_every=log_every,
-        accelerator=work.accelerator,
-        say=work.say,
+        accelerator=context.accelerator,
+        say=context.say,
     )
     best = last.get("best", last)
     card: dict[str, Any] = {
@@ -299,9 +291,9 @@ def _train_neural(options: argparse.Namespace, work: Workplace) -> None:
         **_start_of(options),
         "parameters": drafter.parameters,
         "seconds": last["seconds"],
-        "teacher_tokens": _teacher_tokens(recipe, material.written, work.folder),
+        "teacher_tokens": _teacher_tokens(recipe, data.written, context.folder),
         "last_losses": {key: last[key] for key in ("loss", "alpha", "alpha_greedy") if key in last},
-        "processes": work.accelerator.num_processes,
+        "processes": context.accelerator.num_processes,
     }
     if caches:
         card["teacher_cache"] = {
@@ -321,41 +313,41 @@ def _train_neural(options: argparse.Namespace, work: Workplace) -> None:
                 if name.startswith("validation_")
             },
         }
-    _save(drafter, options, work, card, material, _texts_of(recipe))
-    if work.dry:
-        seconds = _log_lines(work.folder)[-1]["seconds"] / recipe.updates
-        work.say(
+    _save(drafter, options, context, card, data, _texts_of(recipe))
+    if context.dry:
+        seconds = _log_lines(context.folder)[-1]["seconds"] / recipe.updates
+        context.say(
             f"two updates ran here, {seconds:.2f} s each: {asked} would take "
             f"{in_words(seconds * asked)}"
         )
 
 
 def _teacher_caches(
-    options: argparse.Namespace, work: Workplace, recipe: DrafterRecipe, material: Material
+    options: argparse.Namespace, context: RunContext, recipe: DrafterRecipe, data: TrainingData
 ) -> dict[str, TeacherCache]:
     """What the target thinks of the texts that the recipe reads, where a cache was asked for."""
     if not options.teacher_cache:
         return {}
     method = recipe.resolved
     texts = {
-        "dataset": material.dataset if method.lambda1 > 0 else None,
-        "written": material.written if method.written_texts else None,
+        "dataset": data.dataset if method.lambda1 > 0 else None,
+        "written": data.written if method.written_texts else None,
     }
     if not method.scored or not any(texts.values()):
         raise SettingsError(
             f"--teacher_cache keeps what the target thinks of given texts, and {recipe.method} "
             f"({method.loss}) asks it about none: leave it out."
         )
-    place = work.folder / "teacher" if work.dry else Path(options.teacher_cache)
+    place = context.folder / "teacher" if context.dry else Path(options.teacher_cache)
     return {
         name: write_cache(
-            material.target,
+            data.target,
             pairs,
             place / name,
             length=recipe.length,
             top_k=options.teacher_top_k,
-            accelerator=work.accelerator,
-            say=work.say,
+            accelerator=context.accelerator,
+            say=context.say,
         )
         for name, pairs in texts.items()
         if pairs is not None
@@ -420,27 +412,27 @@ def _pad_vocabulary(drafter: NeuralDrafter[Any], width: int) -> None:
     drafter.settings = replace(drafter.settings, vocabulary_size=width)
 
 
-def _train_ngram(options: argparse.Namespace, work: Workplace) -> None:
+def _train_ngram(options: argparse.Namespace, context: RunContext) -> None:
     method = options.distill_method or ("seq_kd" if options.pseudo_dataset_path else "supervised")
-    material = gather(options, work, method == "seq_kd")
-    texts = material.dataset
+    data = gather(options, context, method == "seq_kd")
+    texts = data.dataset
     if method == "seq_kd":
-        if material.written is None:
+        if data.written is None:
             raise SettingsError(
                 "seq_kd counts what the target wrote: give --pseudo_dataset_path, made with "
                 "`python -m fastllm pseudo`."
             )
-        texts = material.written
+        texts = data.written
     else:
-        _refuse_without_summaries(material, method)
-    target = material.target
+        _refuse_without_summaries(data, method)
+    target = data.target
     started = time.perf_counter()
     drafter = NgramDrafter.fit(
         (texts.target(index) for index in range(len(texts))),
         order=options.ngram_n,
         vocabulary_size=int(target.model.config.vocab_size),
         start_id=target.start_id,
-        name=options.exp_name or work.folder.name,
+        name=options.exp_name or context.folder.name,
         vocabulary=target.vocabulary.fingerprint,
         smoothing=options.smoothing,
         end_id=target.end_id,
@@ -450,9 +442,9 @@ def _train_ngram(options: argparse.Namespace, work: Workplace) -> None:
         "entries": drafter.counts.entries,
         "seconds": round(time.perf_counter() - started, 2),
     }
-    _save(drafter, options, work, card, material, _ORIGIN[method])
-    if work.dry:
-        work.say(f"counted {len(texts)} texts")
+    _save(drafter, options, context, card, data, _ORIGIN[method])
+    if context.dry:
+        context.say(f"counted {len(texts)} texts")
 
 
 def _refuse_neural_options(options: argparse.Namespace) -> None:
@@ -554,8 +546,8 @@ def _log_lines(run: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (run / "training.jsonl").read_text().splitlines()]
 
 
-def _refuse_without_summaries(material: Material, method: str) -> None:
-    if not material.dataset.lengths().any():
+def _refuse_without_summaries(data: TrainingData, method: str) -> None:
+    if not data.dataset.lengths().any():
         raise DataError(
             f"the articles have no summaries, and {method} trains on those: give data with "
             '"highlights", or a method that trains on what the target or the drafter writes, such '
@@ -563,28 +555,31 @@ def _refuse_without_summaries(material: Material, method: str) -> None:
         )
 
 
-def _out(options: argparse.Namespace, work: Workplace) -> Path:
+def _out(options: argparse.Namespace, context: RunContext) -> Path:
     """Where the checkpoint goes, if it may go there."""
-    usual = work.folder / "checkpoint"
-    out = checkpoint_folder(options.out or usual, work.folder, target_place(options))
-    return usual if work.dry else out
+    usual = context.folder / "checkpoint"
+    out = checkpoint_folder(options.out or usual, context.folder, target_place(options))
+    return usual if context.dry else out
 
 
 def _save(
     drafter: Any,
     options: argparse.Namespace,
-    work: Workplace,
+    context: RunContext,
     card: dict[str, Any],
-    material: Material,
+    data: TrainingData,
     texts: str,
 ) -> None:
     """Writes the checkpoint, once for all processes."""
-    target, dataset = material.target, material.dataset
-    out = _out(options, work)  # again: hours may have passed
-    work.accelerator.wait_for_everyone()  # all have looked; now the first may write
+    target, dataset = data.target, data.dataset
+    out = _out(options, context)  # again: hours may have passed
+    context.accelerator.wait_for_everyone()  # all have looked; now the first may write
 
     def write() -> None:
-        fresh = new_folder(out)
+        with writing(out, f"What was learned is in {context.folder}."):
+            write_into(new_folder(out))
+
+    def write_into(fresh: Path) -> None:
         shutil.rmtree(fresh, ignore_errors=True)
         if options.as_target:
             drafter.save_as_target(fresh, target)
@@ -603,22 +598,13 @@ def _save(
             "versions": versions(),
         }
         (fresh / "card.json").write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
-        if (work.folder / "training.jsonl").exists():
-            shutil.copy(work.folder / "training.jsonl", fresh / "training.jsonl")
+        if (context.folder / "training.jsonl").exists():
+            shutil.copy(context.folder / "training.jsonl", fresh / "training.jsonl")
         replace_folder(fresh, out)
 
-    def write_or_say() -> None:
-        try:
-            write()
-        except (OSError, SafetensorError) as error:
-            raise TrainingError(
-                f"{out} could not be written ({error}). Make room on the disk, or give another "
-                f"--out: the same command goes on from what is in {work.folder}."
-            ) from error
-
-    work.first(write_or_say)
-    if not work.dry:
-        work.say(f"checkpoint in {out}")
+    context.first(write)
+    if not context.dry:
+        context.say(f"checkpoint in {out}")
 
 
 # Estimates.

@@ -7,12 +7,14 @@ lengths). Padding is added when a batch is made, never stored.
 
 import json
 from collections.abc import Iterable, Sequence
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from fastllm.errors import DataError
+from fastllm.files import write_json, write_whole
 
 IGNORED = -100
 """The label of a padded position, as PyTorch's cross-entropy understands it."""
@@ -70,23 +72,46 @@ def write_pairs(
 
     Returns:
         How many pairs were written.
+
+    Raises:
+        OSError: the disk is full, or the like. The folder then counts as unfinished.
     """
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     ids: list[str] = []
     rows: dict[str, list[np.ndarray]] = {"source": [], "target": []}
     for name, source, target in pairs:
         ids.append(name)
         rows["source"].append(_narrow(source))
         rows["target"].append(_narrow(target))
+    start_set(folder)
     for side, sequences in rows.items():
-        flat = np.concatenate(sequences) if sequences else np.zeros(0, np.uint16)
-        ends = np.cumsum([len(sequence) for sequence in sequences], dtype=np.int64)
-        np.save(folder / f"{side}.npy", flat)
-        np.save(folder / f"{side}_ends.npy", ends)
-    (folder / "ids.json").write_text(json.dumps(ids))
-    (folder / "meta.json").write_text(json.dumps(meta, indent=1))
+        save_sequences(folder, side, sequences)
+    write_json(Path(folder) / "ids.json", ids, indent=None)
+    write_json(Path(folder) / "meta.json", meta)
     return len(ids)
+
+
+def start_set(folder: str | Path) -> None:
+    """Makes a folder for token arrays; a set that is there counts as unfinished from now on.
+
+    `meta.json` makes a set whole, and is written last.
+    """
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    (Path(folder) / "meta.json").unlink(missing_ok=True)
+
+
+def save_sequences(folder: str | Path, name: str, sequences: Sequence[np.ndarray]) -> None:
+    """Writes sequences in one row as NAME.npy, and where each ends as NAME_ends.npy."""
+    flat = np.concatenate(sequences) if sequences else np.zeros(0, np.uint16)
+    save_array(folder, name, flat)
+    lengths = [len(sequence) for sequence in sequences]
+    save_array(folder, f"{name}_ends", np.cumsum(lengths, dtype=np.int64))
+
+
+def save_array(folder: str | Path, name: str, array: np.ndarray) -> None:
+    """Writes NAME.npy, whole or not at all."""
+    file = BytesIO()
+    np.save(file, array)
+    write_whole(Path(folder) / f"{name}.npy", file.getvalue())
 
 
 def batch_indices(pairs: TokenPairs, size: int, step: int, seed: int) -> list[int]:
@@ -114,6 +139,15 @@ def padded(sequences: Sequence[Sequence[int]], fill: int) -> torch.Tensor:
     for row, sequence in enumerate(sequences):
         block[row, : len(sequence)] = torch.as_tensor(sequence, dtype=torch.long)
     return block
+
+
+def prefixes(texts: Sequence[Sequence[int]], start_id: int) -> torch.Tensor:
+    """What a decoder reads to write texts, (B, longest): each after the start token, moved by one.
+
+    Shorter texts are filled up with the start token: a decoder does not look ahead, and what it
+    says there is masked.
+    """
+    return padded([[start_id, *text[:-1]] for text in texts], start_id)
 
 
 def _narrow(ids: Sequence[int]) -> np.ndarray:

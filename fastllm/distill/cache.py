@@ -21,7 +21,6 @@ missing.
 
 import hashlib
 import json
-import os
 import shutil
 import time
 from collections.abc import Callable, Sequence
@@ -32,12 +31,13 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 
-from fastllm.data.tokens import TokenPairs, padded
-from fastllm.distill.folders import differences, read_settings
+from fastllm.data.tokens import TokenPairs, prefixes, save_array
+from fastllm.distill.folders import differences, read_settings, writing
 from fastllm.distill.loop import in_words, processes
 from fastllm.distill.pseudo import held_in, weights_fingerprint
 from fastllm.distill.teacher import Teacher
 from fastllm.errors import DataError, SettingsError, TrainingError
+from fastllm.files import write_json
 from fastllm.targets.hub import HubTarget
 
 TEXTS_A_SHARD = 256
@@ -222,7 +222,7 @@ def write_cache(
     accelerator.wait_for_everyone()  # all have looked; now the first may write
     if accelerator.is_main_process:
         folder.mkdir(parents=True, exist_ok=True)
-        _write_json(folder / "settings.json", asked)
+        write_json(folder / "settings.json", asked, indent=None)
     accelerator.wait_for_everyone()
     teacher = Teacher(target, pairs, keep=0)
     mine = shards[accelerator.process_index :: accelerator.num_processes]
@@ -231,18 +231,8 @@ def write_cache(
     try:
         for number, (name, members) in enumerate(todo, 1):
             rows = _judge(teacher, texts, members, target.start_id, record)
-            try:
-                with (folder / f"{name}.new").open("wb") as file:
-                    np.save(file, rows)
-                    file.flush()
-                    os.fsync(file.fileno())
-            except OSError as error:
-                (folder / f"{name}.new").unlink(missing_ok=True)
-                raise TrainingError(
-                    f"{folder / name} could not be written ({error}). What was written before is "
-                    "whole: make room on the disk and give the same command again."
-                ) from error
-            os.replace(folder / f"{name}.new", folder / name)
+            with writing(folder / name, "What was written before is whole."):
+                save_array(folder, Path(name).stem, rows)
             if accelerator.is_main_process:
                 left = (time.perf_counter() - started) / number * (len(todo) - number)
                 say(f"teacher cache: {number}/{len(todo)} shards  ({in_words(left)} left)")
@@ -258,7 +248,7 @@ def write_cache(
     if accelerator.is_main_process:
         lengths = [len(text) for text in texts]
         whole = {**asked, "shards": [name for name, _ in shards], "lengths": lengths}
-        _write_json(folder / "meta.json", whole)
+        write_json(folder / "meta.json", whole, indent=None)
     accelerator.wait_for_everyone()
     return TeacherCache(folder)
 
@@ -273,7 +263,7 @@ def _judge(
     order = sorted(members, key=lambda index: len(texts[index]))
     for at in range(0, len(order), _BATCH):
         chosen = order[at : at + _BATCH]
-        prefix = padded([[start_id, *texts[index][:-1]] for index in chosen], 0)
+        prefix = prefixes([texts[index] for index in chosen], start_id)
         log_p = teacher.logits(chosen, prefix.to(teacher.target.device)).log_softmax(-1)
         best = log_p.topk(k, -1)
         rest = log_p.scatter(-1, best.indices, float("-inf")).logsumexp(-1).clamp(min=_FLOOR)
@@ -309,9 +299,3 @@ def _free(folder: Path) -> int:
     """Bytes left on the disk of a folder that need not be there yet."""
     there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     return shutil.disk_usage(there).free
-
-
-def _write_json(path: Path, tree: dict[str, Any]) -> None:
-    fresh = path.with_suffix(".new")
-    fresh.write_text(json.dumps(tree))
-    os.replace(fresh, path)

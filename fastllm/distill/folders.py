@@ -4,12 +4,18 @@ All of it is asked before the work begins: hours later there is more to lose.
 """
 
 import json
+import os
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from fastllm.errors import CheckpointError, DataError, SettingsError
+import psutil  # type: ignore[import-untyped]
+from safetensors import SafetensorError
+
+from fastllm.errors import CheckpointError, DataError, SettingsError, TrainingError
 
 
 def require_writable(folder: str | Path) -> None:
@@ -33,6 +39,98 @@ def require_writable(folder: str | Path) -> None:
         raise SettingsError(
             f"{folder} cannot be written to ({error.strerror or error}): give another folder."
         ) from error
+
+
+@contextmanager
+def writing(path: Path, kept: str) -> Iterator[None]:
+    """Turns what a full disk and its like raise into a TrainingError.
+
+    Args:
+        path: what is written.
+        kept: what is left of the work, in a sentence.
+    """
+    try:
+        yield
+    # safetensors and torch.save have errors of their own for what is an OSError elsewhere.
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise TrainingError(
+            f"{path} could not be written ({error}). {kept} {_remedy(error)} and give the same "
+            "command again: it goes on from there."
+        ) from error
+
+
+def _remedy(error: Exception) -> str:
+    """What to do about a file that could not be written."""
+    gone = ("No such file", "os error 2)", "does not exist")
+    if isinstance(error, FileNotFoundError) or any(sign in str(error) for sign in gone):
+        return "Its folder is not there any more: see that nothing else works in it or removes it,"
+    if isinstance(error, PermissionError):
+        return "See to its rights"
+    return "Make room on the disk"
+
+
+LOCK = "lock.json"
+"""In a folder where a command is at work: the process, and when that was started."""
+
+
+@contextmanager
+def locked(folder: Path, *, passing: bool = False) -> Iterator[None]:
+    """Keeps other processes out of a folder; it is made if missing.
+
+    What a process left that was killed is recognised, and does not lock: neither does a later
+    process by the same number.
+
+    Args:
+        folder: of the work.
+        passing: remove the folder at the end, if it is empty; without it, if it was made here.
+
+    Raises:
+        CheckpointError: another process is at work there.
+    """
+    made = not folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / LOCK
+    while True:
+        try:
+            with path.open("x", encoding="utf-8") as file:
+                own = {"process": os.getpid(), "started": psutil.Process().create_time()}
+                json.dump(own, file)
+            break
+        except FileExistsError:
+            process = _at_work(path)
+            if process:
+                raise CheckpointError(
+                    f"process {process} is at work in {folder}: two would destroy each other's "
+                    "files. Wait until it ends, or give another folder."
+                ) from None
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            raise SettingsError(
+                f"{folder} cannot be written to ({error.strerror or error}): give another folder."
+            ) from error
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        if made or passing:  # and nothing was written
+            with suppress(OSError):
+                folder.rmdir()
+
+
+def _at_work(path: Path) -> int:
+    """The process that holds a lock; 0 where it has ended."""
+    for wait in (0.2, 0.0):  # it may be writing its number at this moment
+        try:
+            entry = json.loads(path.read_text(encoding="utf-8"))
+            process = psutil.Process(int(entry["process"]))
+            alive = process.status() != psutil.STATUS_ZOMBIE
+            same = abs(process.create_time() - float(entry["started"])) < 1
+            return int(process.pid) if alive and same else 0
+        except psutil.Error:
+            return 0
+        except (OSError, ValueError, TypeError, KeyError):
+            time.sleep(wait)
+    return 0
 
 
 def checkpoint_folder(out: str | Path, run: Path, target: str) -> Path:

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 import torch
 
-from fastllm.data.tokens import IGNORED, padded
+from fastllm.data.tokens import IGNORED, padded, prefixes
 from fastllm.decoding import autoregress
 from fastllm.distill.loop import optimizer_of
 from fastllm.distill.losses import forward_kl, masked_mean
@@ -332,7 +332,7 @@ class ShortTraining:
         device = self.target.device
         # Whoever decodes in this thread may have switched gradients off for all that is made here.
         with torch.inference_mode(False):
-            prefix = padded([[self.target.start_id, *text[:-1]] for text in texts], 0).to(device)
+            prefix = prefixes(texts, self.target.start_id).to(device)
             return _Batch(
                 padded(sources, 0).to(device),
                 prefix,

@@ -4,8 +4,8 @@ A run is a folder: `config.json` (what was asked), `training.jsonl` (a line each
 `last/` (weights, optimizer, step) and, where there is a validation, `best/` (the weights that did
 best in it). Batches and every random draw are functions of (seed, step), so a resumed run needs
 only these folders and continues bit for bit on one device. A save is written beside the old one
-and put in its place by a rename: at any moment one of the two is whole. Ctrl-C ends a run behind
-the update at hand, and saves it.
+and put in its place by a rename: at any moment one of the two is whole. Ctrl-C and SIGTERM
+end a run after the update at hand, and save it.
 
 Several processes (`accelerate launch`) share each batch: every one has the loss of its part, scaled
 so that the mean over the processes is the loss of the whole batch.
@@ -21,7 +21,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -34,8 +34,9 @@ from safetensors.torch import load_file, save_file
 
 from fastllm.checkpoints import replace_folder
 from fastllm.devices import prepare
-from fastllm.distill.folders import differences, has_save, require_run
+from fastllm.distill.folders import differences, has_save, require_run, writing
 from fastllm.errors import CheckpointError, SettingsError, TrainingError
+from fastllm.files import write_whole
 
 Losses = dict[str, torch.Tensor]
 """Named scalars of a batch; the one called "loss" is what is minimised."""
@@ -186,8 +187,8 @@ def fit(
             whole save, or something else that would be overwritten.
         TrainingError: a loss or a gradient that is not a number, or a disk that is full; the last
             save stays whole.
-        KeyboardInterrupt: Ctrl-C; in one process's main thread the update at hand was finished and
-            saved, unless it was pressed twice.
+        KeyboardInterrupt: Ctrl-C or SIGTERM; in one process's main thread the update at hand was
+            finished and saved, unless there were two of them.
     """
     run = Path(run)
     require_run(run)
@@ -211,7 +212,7 @@ def fit(
     accelerator.wait_for_everyone()  # all have read; now the first may write
     if main:
         with _writing(run / "config.json", step):
-            _write_whole(run / "config.json", settings)
+            write_whole(run / "config.json", settings)
     with _writing(run / "training.jsonl", step):
         lines = _log_so_far(run, step, cut=main)
     best = _best_so_far(run, step) if main else {}
@@ -231,6 +232,7 @@ def fit(
 
     def trained_for() -> float:
         return seconds_before + time.perf_counter() - started - validating
+
     # Without a buffer: what a full disk refuses is not tried again when the file is closed.
     with (
         _interrupts(run, accelerator, say) as interrupted,
@@ -408,7 +410,7 @@ def _log_so_far(run: Path, step: int, *, cut: bool) -> list[dict[str, Any]]:
         if row["step"] <= step:
             lines.append(row)
     if cut:
-        _write_whole(path, "".join(json.dumps(row) + "\n" for row in lines))
+        write_whole(path, "".join(json.dumps(row) + "\n" for row in lines))
     return lines
 
 
@@ -447,30 +449,35 @@ def _whole(run: Path) -> str:
 def _interrupts(
     run: Path, accelerator: Accelerator, say: Callable[[str], None]
 ) -> Iterator[Callable[[], bool]]:
-    """Makes the first Ctrl-C a wish that can be asked for; the second ends the work at once.
+    """Makes the first Ctrl-C, or SIGTERM, a wish that can be asked for; the second ends at once.
 
     Of several processes each gets the Ctrl-C of the terminal, and another from the launcher, which
     kills what is still alive half a minute later: no time to agree on the update to stop at. So
     they end where they are, none waits for another, and the last save stays.
     """
-    before = signal.getsignal(signal.SIGINT)
     # Another thread may not set handlers, and a process that ignores Ctrl-C is to go on doing so.
-    ours = (
-        accelerator.num_processes == 1
+    before = {
+        number: handler
+        for number in (signal.SIGINT, signal.SIGTERM)
+        if (handler := signal.getsignal(number)) not in (None, signal.SIG_IGN)
+        and accelerator.num_processes == 1
         and threading.current_thread() is threading.main_thread()
-        and before not in (None, signal.SIG_IGN)
-    )
+    }
     asked = False
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
     def ask(number: int, frame: object) -> None:
         nonlocal asked
         asked = True
-        signal.signal(signal.SIGINT, before)
+        restore()
         with suppress(OSError):  # not through sys.stderr, which may be in the middle of a line
             os.write(2, b"\nfinishing this update, to save it; Ctrl-C once more ends at once\n")
 
-    if ours:
-        signal.signal(signal.SIGINT, ask)
+    for number in before:
+        signal.signal(number, ask)
     try:
         yield lambda: asked
     except KeyboardInterrupt:
@@ -478,21 +485,12 @@ def _interrupts(
             say(f"interrupted. {_whole(run)} Give the same command to go on.")
         raise
     finally:
-        if ours:
-            signal.signal(signal.SIGINT, before)
+        restore()
 
 
-@contextmanager
-def _writing(path: Path, step: int) -> Iterator[None]:
-    """Turns what a full disk raises into a TrainingError."""
-    try:
-        yield
-    # safetensors and torch.save have errors of their own for what is an OSError elsewhere.
-    except (OSError, SafetensorError, RuntimeError) as error:
-        raise TrainingError(
-            f"{path} could not be written at update {step} ({error}). {_whole(path.parent)} "
-            "Make room on the disk and give the same command again: it goes on from there."
-        ) from error
+def _writing(path: Path, step: int) -> AbstractContextManager[None]:
+    """Says of a full disk at which update it was, and what is left."""
+    return writing(path, f"This was at update {step} of the run. {_whole(path.parent)}")
 
 
 @contextmanager
@@ -508,13 +506,6 @@ def _replacing(folder: Path, step: int) -> Iterator[Path]:
     except TrainingError:
         shutil.rmtree(fresh, ignore_errors=True)  # half a save is of no use, and the disk is full
         raise
-
-
-def _write_whole(path: Path, text: str) -> None:
-    """Writes a file that is there whole or not at all."""
-    fresh = path.with_suffix(".new")
-    fresh.write_text(text)
-    os.replace(fresh, path)
 
 
 def _write_weights(folder: Path, model: torch.nn.Module) -> None:

@@ -1,10 +1,12 @@
 """What a training works on: processes and their device, the target, articles and its texts."""
 
 import argparse
-import json
 import random
 import shutil
-from collections.abc import Callable
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -15,13 +17,21 @@ from transformers.utils import logging
 
 from fastllm.checkpoints import SHIPPED, TARGET
 from fastllm.data.articles import read_articles, read_split
+from fastllm.data.pairs import prepare_pairs
 from fastllm.data.tokens import TokenPairs
-from fastllm.distill.folders import differences, read_settings, require_writable
+from fastllm.distill.folders import (
+    LOCK,
+    differences,
+    locked,
+    read_settings,
+    require_writable,
+    writing,
+)
 from fastllm.distill.loop import processes
 from fastllm.distill.options import needed
 from fastllm.distill.pseudo import weights_fingerprint, write_pseudo
 from fastllm.errors import DataError, SettingsError
-from fastllm.pretrain.prepare import BARE, prepare_pairs
+from fastllm.files import write_json
 from fastllm.targets.hub import HubTarget
 
 TEXT_LENGTH = 96
@@ -29,8 +39,11 @@ TEXT_LENGTH = 96
 
 
 @dataclass
-class Workplace:
-    """Where a command works: processes, device, folder.
+class RunContext:
+    """Where a command runs: processes, device, folder. Nobody else works in the folder meanwhile.
+
+    Used as a context: SIGTERM then ends the work as Ctrl-C does, and what a dry run made is removed
+    at the end.
 
     Attributes:
         accelerator: the processes and their devices.
@@ -43,19 +56,29 @@ class Workplace:
     dry: bool
 
     @classmethod
-    def of(cls, options: argparse.Namespace, folder: Path) -> "Workplace":
-        """The workplace that options ask for, with `folder` as its place.
+    @contextmanager
+    def of(cls, options: argparse.Namespace, folder: Path) -> Iterator["RunContext"]:
+        """The context that options ask for, with `folder` as its place.
 
         Raises:
+            CheckpointError: another process is at work in the folder.
             SettingsError: the folder cannot be written to, or there is no such device.
         """
         logging.disable_progress_bar()
         require_writable(folder)
-        work = cls(processes(_device(options.device)), folder, options.dry_run)
-        if work.dry:
-            work.folder = folder.with_name(folder.name + ".dry-run")
-            work.first(lambda: shutil.rmtree(work.folder, ignore_errors=True))
-        return work
+        dry = bool(options.dry_run)
+        place = folder.with_name(folder.name + ".dry-run") if dry else folder
+        context = cls(processes(_device(options.device)), place, dry)
+        main = context.accelerator.is_main_process
+        lock = locked(place, passing=dry) if main else nullcontext()
+        with lock, _terminable(context.accelerator):
+            if dry:
+                context.first(context._remove)
+            try:
+                yield context
+            finally:
+                if dry and main:
+                    context._remove()
 
     def say(self, line: str) -> None:
         """Prints, once for all processes."""
@@ -68,10 +91,34 @@ class Workplace:
             act()
         self.accelerator.wait_for_everyone()
 
-    def clear(self) -> None:
-        """Removes what a dry run made."""
-        if self.dry and self.accelerator.is_main_process:
-            shutil.rmtree(self.folder, ignore_errors=True)
+    def _remove(self) -> None:
+        """Removes what a dry run made, but for its lock."""
+        for path in self.folder.iterdir():
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            elif path.name != LOCK:
+                path.unlink(missing_ok=True)
+
+
+@contextmanager
+def _terminable(accelerator: Accelerator) -> Iterator[None]:
+    """Makes SIGTERM a KeyboardInterrupt, so that what was done is saved.
+
+    Not of several processes, where their launcher is to end them all at once.
+    """
+    main_thread = threading.current_thread() is threading.main_thread()
+    if accelerator.num_processes > 1 or not main_thread:
+        yield
+        return
+
+    def interrupt(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _device(name: str | None) -> str | None:
@@ -100,40 +147,29 @@ def target_place(options: argparse.Namespace) -> str:
     return str(SHIPPED / TARGET) if options.target == TARGET else str(options.target)
 
 
-def load_teacher(options: argparse.Namespace, work: Workplace) -> HubTarget:
-    """The target, on this process's device.
-
-    Raises:
-        SettingsError: it fills batches up with another token than 0, which training takes for one.
-    """
-    target = HubTarget.load(
+def load_teacher(options: argparse.Namespace, context: RunContext) -> HubTarget:
+    """The target, on this process's device."""
+    return HubTarget.load(
         target_place(options),
-        device=work.accelerator.device,
+        device=context.accelerator.device,
         load_in=options.load_in,
         prefix=options.prefix,
         source_length=options.source_length,
     )
-    if target.pad_id != 0:
-        raise SettingsError(
-            f"the target {target.name} pads with token {target.pad_id}; distillation needs a "
-            "target that pads with token 0, such as a T5 or a FLAN-T5. The article lookup drafts "
-            "for any target without training."
-        )
-    return target
 
 
-def article_count(options: argparse.Namespace, work: Workplace, dry: int) -> int:
+def article_count(options: argparse.Namespace, context: RunContext, dry: int) -> int:
     """How many articles to take; 0 is all."""
-    if work.dry:
+    if context.dry:
         return dry
     limit, scale = int(options.limit), float(options.scale)
     return min(limit, max(16, round(limit * scale)))
 
 
-def held_out_count(options: argparse.Namespace, work: Workplace) -> int:
+def held_out_count(options: argparse.Namespace, context: RunContext) -> int:
     """How many articles to hold out; 0 is none."""
     asked, scale = int(options.validation_articles), float(options.scale)
-    return min(asked, 8 if work.dry else max(8, round(asked * scale)))
+    return min(asked, 8 if context.dry else max(8, round(asked * scale)))
 
 
 def has_split(data: str, split: str) -> bool:
@@ -151,7 +187,7 @@ def choose_pairs(
     folder: Path,
     target: HubTarget,
     options: argparse.Namespace,
-    work: Workplace,
+    context: RunContext,
     count: int,
 ) -> TokenPairs:
     """The data set's summaries of `count` random articles as token pairs, made once.
@@ -183,42 +219,42 @@ def choose_pairs(
     def make() -> None:
         path = Path(data)
         stream = read_articles(path) if path.is_file() else read_split(data, split)
-        if work.dry:
+        if context.dry:
             articles = list(islice(stream, count))
         else:
             everything = list(stream)
             random.Random(options.seed or 0).shuffle(everything)
             articles = everything[: count or None]
         summaries = any(article.summary for article in articles)
-        folder.mkdir(parents=True, exist_ok=True)
-        note.write_text(json.dumps(asked))
-        taken = prepare_pairs(
-            articles,
-            target.vocabulary,
-            folder,
-            kind="summary" if summaries else BARE,
-            source_length=target.source_length,
-            text_length=length,
-            prefix=target.prefix,
-        )
+        with writing(folder, "Nothing was written about these articles before."):
+            write_json(note, asked, indent=None)
+            taken = prepare_pairs(
+                articles,
+                target.vocabulary,
+                folder,
+                source_length=target.source_length,
+                text_length=length,
+                prefix=target.prefix,
+                summaries=summaries,
+            )
         if not summaries:
-            work.say(
+            context.say(
                 f"{split}: {taken} of {len(articles)} articles are long enough, and none has a "
                 "summary"
             )
         elif taken < len(articles):
-            work.say(
+            context.say(
                 f"{split}: {taken} of {len(articles)} articles have a usable summary, the others "
                 "are left out"
             )
 
-    work.accelerator.wait_for_everyone()  # all have looked; now the first may write
-    work.first(make)
+    context.accelerator.wait_for_everyone()  # all have looked; now the first may write
+    context.first(make)
     return TokenPairs(folder)
 
 
 @dataclass(frozen=True)
-class Material:
+class TrainingData:
     """What a drafter is trained on."""
 
     target: HubTarget
@@ -226,7 +262,7 @@ class Material:
     written: TokenPairs | None
 
 
-def gather(options: argparse.Namespace, work: Workplace, needs_texts: bool) -> Material:
+def gather(options: argparse.Namespace, context: RunContext, needs_texts: bool) -> TrainingData:
     """Loads the target, the articles and what the target wrote of them.
 
     A dry run before `pseudo` lets the target write a few texts by itself, if the method
@@ -236,13 +272,13 @@ def gather(options: argparse.Namespace, work: Workplace, needs_texts: bool) -> M
         DataError: there are no articles or texts, or they belong to another target.
     """
     folder = Path(options.pseudo_dataset_path) if options.pseudo_dataset_path else None
-    target = load_teacher(options, work)
+    target = load_teacher(options, context)
     few = 2 * (options.batch or 32)
     if folder is not None and (folder / "meta.json").exists():
         written, dataset = TokenPairs(folder), TokenPairs(folder / "articles")
         _check_texts(options, folder, written, dataset, target)
-        return Material(target, dataset, written)
-    if folder is not None and not work.dry:
+        return TrainingData(target, dataset, written)
+    if folder is not None and not context.dry:
         raise DataError(
             f"{folder} holds no texts, or not yet all: let the target write them with "
             "`python -m fastllm pseudo`, or run that again to let it finish."
@@ -250,24 +286,24 @@ def gather(options: argparse.Namespace, work: Workplace, needs_texts: bool) -> M
     dataset = choose_pairs(
         needed(options, "data"),
         "train",
-        work.folder / "articles",
+        context.folder / "articles",
         target,
         options,
-        work,
-        article_count(options, work, few),
+        context,
+        article_count(options, context, few),
     )
     texts = None
-    if work.dry and needs_texts:
+    if context.dry and needs_texts:
         texts = write_pseudo(
             target,
             dataset,
-            work.folder / "pseudo",
+            context.folder / "pseudo",
             length=options.length or TEXT_LENGTH,
             batch=options.batch or 32,
-            accelerator=work.accelerator,
+            accelerator=context.accelerator,
             say=lambda line: None,
         )
-    return Material(target, dataset, texts)
+    return TrainingData(target, dataset, texts)
 
 
 def _check_texts(
@@ -303,11 +339,11 @@ def _check_texts(
 
 
 def held_out_texts(
-    options: argparse.Namespace, work: Workplace, target: HubTarget
+    options: argparse.Namespace, context: RunContext, target: HubTarget
 ) -> TokenPairs | None:
     """What the target wrote of articles that no drafter trains on."""
     where = options.validation
-    count = held_out_count(options, work)
+    count = held_out_count(options, context)
     if where == "none" or not count:
         return None
     beside = Path(options.pseudo_dataset_path or "-") / "validation"
@@ -318,15 +354,17 @@ def held_out_texts(
     elif (Path(where) / "settings.json").exists():
         return TokenPairs(where)
     if where is None:
-        work.say("no validation: there is no validation split (--validation names other articles)")
+        context.say(
+            "no validation: there is no validation split (--validation names other articles)"
+        )
         return None
-    folder = work.folder / "validation"
-    pairs = choose_pairs(where, "validation", folder / "articles", target, options, work, count)
+    folder = context.folder / "validation"
+    pairs = choose_pairs(where, "validation", folder / "articles", target, options, context, count)
     return write_pseudo(
         target,
         pairs,
         folder,
         length=max(TEXT_LENGTH, options.length or 0),
-        accelerator=work.accelerator,
-        say=work.say,
+        accelerator=context.accelerator,
+        say=context.say,
     )

@@ -7,24 +7,25 @@ that none needs to know what the others do. When all are there they are joined i
 
 import hashlib
 import json
-import os
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator
 
 from fastllm.data.tokens import TokenPairs, write_pairs
-from fastllm.distill.folders import differences, read_settings
+from fastllm.distill.folders import differences, read_settings, writing
 from fastllm.distill.loop import in_words, processes
 from fastllm.distill.teacher import write_texts
-from fastllm.errors import DataError, TrainingError
+from fastllm.errors import DataError
+from fastllm.files import write_json
 from fastllm.targets.hub import HubTarget
 
 SHARD_SIZE = 256
 """Articles a shard, where nothing else is said."""
+
+_KEPT = "What was written before is whole."
 
 _SECONDS_A_LINE = 5.0
 """Between two progress lines, at least."""
@@ -62,8 +63,9 @@ def write_pseudo(
         The same articles, in the same order, with the target's texts.
 
     Raises:
+        CheckpointError: the target computes NaN or infinite numbers.
         DataError: the folder holds texts of another target or with other settings.
-        TrainingError: a shard cannot be written; those before are whole.
+        TrainingError: a file cannot be written; the shards before are whole.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -84,6 +86,8 @@ def write_pseudo(
         "articles": len(pairs),
         "shard_size": size,
     }
+    if target.unsupported:  # what its generation configuration asks for beside, and is not applied
+        meta["not_applied"] = list(target.unsupported)
     settings = folder / "settings.json"
     if settings.exists() and (changed := differences(read_settings(settings), meta)):
         raise DataError(
@@ -92,7 +96,8 @@ def write_pseudo(
         )
     accelerator.wait_for_everyone()  # all have looked; now the first may write
     if accelerator.is_main_process:
-        _write_whole(settings, json.dumps(meta))
+        with writing(settings, _KEPT):
+            write_json(settings, meta, indent=None)
     shards = [
         (folder / f"shard-{number:05d}.json", range(first, min(first + size, len(pairs))))
         for number, first in enumerate(range(0, len(pairs), size))
@@ -119,7 +124,8 @@ def write_pseudo(
     try:
         for shard, members in mine:
             texts = _write_shard(target, pairs, members, length, temperature, batch, tell)
-            _write_whole(shard, json.dumps([texts[index] for index in members]))
+            with writing(shard, _KEPT):
+                write_json(shard, [texts[index] for index in members], indent=None)
             tell(len(members), saved=True)
             before += len(members)
     except KeyboardInterrupt:
@@ -132,11 +138,9 @@ def write_pseudo(
     accelerator.wait_for_everyone()
     if accelerator.is_main_process and not (folder / "meta.json").exists():
         written = [text for shard, _ in shards for text in json.loads(shard.read_text())]
-        write_pairs(
-            folder,
-            ((pairs.ids[index], pairs.source(index), text) for index, text in enumerate(written)),
-            meta,
-        )
+        rows = ((pairs.ids[index], pairs.source(index), text) for index, text in enumerate(written))
+        with writing(folder, _KEPT):
+            write_pairs(folder, rows, meta)
     accelerator.wait_for_everyone()
     return TokenPairs(folder)
 
@@ -184,18 +188,3 @@ def _write_shard(
             if len(texts) < len(order):  # of a whole shard is told when it is saved
                 tell(len(texts))
     return texts
-
-
-def _write_whole(path: Path, text: str) -> None:
-    """Writes a file that is there whole or not at all."""
-    partial = path.with_suffix(".new")
-    try:
-        partial.write_text(text)
-        os.replace(partial, path)
-    except OSError as error:
-        with suppress(OSError):
-            partial.unlink(missing_ok=True)
-        raise TrainingError(
-            f"{path} could not be written ({error.strerror or error}). What was written before is "
-            "whole: make room on the disk, or see to its rights, and give the same command again."
-        ) from error

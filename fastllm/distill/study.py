@@ -1,4 +1,4 @@
-"""Which method, with which loss? One family is trained in every way and compared on held-out texts.
+"""Which method, with which loss? One family is trained with each and compared on held-out texts.
 
 All runs share initial weights, articles, their order and the number of updates; only the method and
 the loss differ. Each is a process of its own in a folder of its own, trained without looking at the
@@ -29,7 +29,7 @@ from fastllm.decoding.race import versions
 from fastllm.distill.folders import differences, read_settings
 from fastllm.distill.loop import in_words
 from fastllm.distill.losses import loss_weights
-from fastllm.distill.material import Workplace, held_out_texts, load_teacher
+from fastllm.distill.material import RunContext, held_out_texts, load_teacher
 from fastllm.distill.options import needed, read_yaml
 from fastllm.distill.train import METHODS
 from fastllm.distill.validation import Validation
@@ -51,14 +51,14 @@ _SECONDS_TO_SAVE = 20.0
 
 
 @dataclass(frozen=True)
-class Way:
+class StudyArm:
     """A method with a loss: a row of the table."""
 
     method: str
     loss: str
 
     @classmethod
-    def of(cls, text: str) -> "Way":
+    def of(cls, text: str) -> "StudyArm":
         """From METHOD or METHOD:LOSS.
 
         Raises:
@@ -85,8 +85,8 @@ class Way:
         return f"{self.method}-{self.loss.replace(',', '+')}-{seed}"
 
 
-def grid(options: argparse.Namespace) -> list[Way]:
-    """The ways to compare, the baseline first.
+def grid(options: argparse.Namespace) -> list[StudyArm]:
+    """The arms to compare, the baseline first.
 
     Raises:
         SettingsError: a name that there is not, or a grid beside methods or losses.
@@ -102,7 +102,7 @@ def grid(options: argparse.Namespace) -> list[Way]:
             # Cross-entropy makes supervised and seq_kd what they are: they keep it.
             for loss in ([""] if _plain(method) or not losses else losses)
         ]
-    return list(dict.fromkeys([Way.of(BASELINE), *map(Way.of, names)]))
+    return list(dict.fromkeys([StudyArm.of(BASELINE), *map(StudyArm.of, names)]))
 
 
 def _plain(method: str) -> bool:
@@ -117,46 +117,53 @@ def study(options: argparse.Namespace) -> None:
         SettingsError: an option out of range, or a folder that holds another study.
         TrainingError: a run ended badly; its log says why.
     """
-    ways, seeds = grid(options), _seeds(options)
+    arms, seeds = grid(options), _seeds(options)
     needed(options, "pseudo_dataset_path")
-    work = Workplace.of(options, Path(needed(options, "out")))
-    folder = work.folder
-    try:
-        settings = _settings(options)
-        _refuse_another(folder / "settings.json", settings)
-        (folder / "runs").mkdir(parents=True, exist_ok=True)
-        (folder / "settings.json").write_text(json.dumps(settings, indent=1))
-        runs = [(way, seeds[0]) for way in ways]
-        # A dry run trains nothing, it only shows that every run can be built.
-        _train(options, folder, runs, work)
-        if work.dry:
-            return
-        target = load_teacher(options, work)
-        held_out = held_out_texts(options, work, target)
-        if held_out is None:
-            raise DataError("a study compares on held-out texts: give --validation.")
-        validation = Validation(target, held_out)
-        found = _measured(folder, runs, validation, target)
-        best = max(ways[1:], key=lambda way: _tau(found[way, seeds[0]]), default=None)
-        more = [(way, seed) for way in (ways[0], best) if way for seed in seeds[1:]]
-        _train(options, folder, more, work)
-        found |= _measured(folder, more, validation, target)
-        summary = summarise(ways, seeds, found, best)
-        summary |= {
-            "settings": settings,
-            "articles": validation.articles,
-            "gamma": validation.gamma,
-            "target": target.name,
-            "versions": versions(),
-            "jobs": options.jobs,
-        }
-        _write_report(folder, summary)
-        work.say(f"\n{markdown(summary)}\nstudy.json, study.md, study.svg, study.html in {folder}")
-    except KeyboardInterrupt:
-        work.say(f"interrupted. What {folder} holds is kept; the same command goes on from there")
-        raise
-    finally:
-        work.clear()
+    with RunContext.of(options, Path(needed(options, "out"))) as context:
+        try:
+            _study(options, arms, seeds, context)
+        except KeyboardInterrupt:
+            context.say(
+                f"interrupted. What {context.folder} holds is kept; the same command goes on from "
+                "there"
+            )
+            raise
+
+
+def _study(
+    options: argparse.Namespace, arms: list[StudyArm], seeds: list[int], context: RunContext
+) -> None:
+    folder = context.folder
+    settings = _settings(options)
+    _refuse_another(folder / "settings.json", settings)
+    (folder / "runs").mkdir(parents=True, exist_ok=True)
+    (folder / "settings.json").write_text(json.dumps(settings, indent=1))
+    runs = [(arm, seeds[0]) for arm in arms]
+    # A dry run trains nothing, it only shows that every run can be built.
+    _train(options, folder, runs, context)
+    if context.dry:
+        return
+    target = load_teacher(options, context)
+    held_out = held_out_texts(options, context, target)
+    if held_out is None:
+        raise DataError("a study compares on held-out texts: give --validation.")
+    validation = Validation(target, held_out)
+    found = _measured(folder, runs, validation, target)
+    best = max(arms[1:], key=lambda arm: _tau(found[arm, seeds[0]]), default=None)
+    more = [(arm, seed) for arm in (arms[0], best) if arm for seed in seeds[1:]]
+    _train(options, folder, more, context)
+    found |= _measured(folder, more, validation, target)
+    summary = summarise(arms, seeds, found, best)
+    summary |= {
+        "settings": settings,
+        "articles": validation.articles,
+        "gamma": validation.gamma,
+        "target": target.name,
+        "versions": versions(),
+        "jobs": options.jobs,
+    }
+    _write_report(folder, summary)
+    context.say(f"\n{markdown(summary)}\nstudy.json, study.md, study.svg, study.html in {folder}")
 
 
 # Runs.
@@ -207,13 +214,13 @@ def _refuse_another(path: Path, settings: dict[str, Any]) -> None:
         )
 
 
-def _command(options: argparse.Namespace, folder: Path, way: Way, seed: int) -> list[str]:
+def _command(options: argparse.Namespace, folder: Path, arm: StudyArm, seed: int) -> list[str]:
     """The `train` of one run."""
-    name = way.folder(seed)
+    name = arm.folder(seed)
     words = [
         *("train", "--drafter", options.drafter or "lstm", "--exp_name", name),
-        *("--run", str(folder / "runs" / name), "--distill_method", way.method),
-        *("--loss", way.loss, "--seed", str(seed), "--keep", "last", "--validation", "none"),
+        *("--run", str(folder / "runs" / name), "--distill_method", arm.method),
+        *("--loss", arm.loss, "--seed", str(seed), "--keep", "last", "--validation", "none"),
     ]
     passed = (
         *("recipe", "target", "data", "pseudo_dataset_path", "limit", "prefix", "source_length"),
@@ -228,13 +235,16 @@ def _command(options: argparse.Namespace, folder: Path, way: Way, seed: int) -> 
 
 
 def _train(
-    options: argparse.Namespace, folder: Path, runs: Sequence[tuple[Way, int]], work: Workplace
+    options: argparse.Namespace,
+    folder: Path,
+    runs: Sequence[tuple[StudyArm, int]],
+    context: RunContext,
 ) -> None:
     """Trains what is not finished, `--jobs` at once."""
     waiting = [
-        (way, seed)
-        for way, seed in runs
-        if not (folder / "runs" / way.folder(seed) / "checkpoint" / "card.json").exists()
+        (arm, seed)
+        for arm, seed in runs
+        if not (folder / "runs" / arm.folder(seed) / "checkpoint" / "card.json").exists()
     ]
     count, failed = len(waiting), []
     threads = options.threads or max(1, (os.cpu_count() or 1) // options.jobs)
@@ -244,16 +254,16 @@ def _train(
     try:
         while waiting or running:
             while waiting and len(running) < options.jobs:
-                way, seed = waiting.pop(0)
-                name = way.folder(seed)
+                arm, seed = waiting.pop(0)
+                name = arm.folder(seed)
                 with (folder / "runs" / f"{name}.log").open("wb") as log:
                     running[name] = subprocess.Popen(
-                        [sys.executable, "-m", "fastllm", *_command(options, folder, way, seed)],
+                        [sys.executable, "-m", "fastllm", *_command(options, folder, arm, seed)],
                         stdout=log,
                         stderr=subprocess.STDOUT,
                         env=environment,
                     )
-                work.say(f"{name} begins")
+                context.say(f"{name} begins")
             time.sleep(0.1)
             for name in [name for name, run in running.items() if run.poll() is not None]:
                 done += 1
@@ -261,7 +271,7 @@ def _train(
                     failed.append(name)
                 left = (time.perf_counter() - started) / done * (count - done)
                 ended = "failed" if name in failed else "is finished"
-                work.say(f"{name} {ended}, {done}/{count}  ({in_words(left)} left)")
+                context.say(f"{name} {ended}, {done}/{count}  ({in_words(left)} left)")
     except KeyboardInterrupt:  # the terminal told the runs, too: they finish an update and save it
         deadline = time.perf_counter() + _SECONDS_TO_SAVE
         for run in running.values():
@@ -283,12 +293,12 @@ def _train(
 
 
 def _measured(
-    folder: Path, runs: Sequence[tuple[Way, int]], validation: Validation, target: HubTarget
-) -> dict[tuple[Way, int], dict[str, Any]]:
+    folder: Path, runs: Sequence[tuple[StudyArm, int]], validation: Validation, target: HubTarget
+) -> dict[tuple[StudyArm, int], dict[str, Any]]:
     """What each run counted on the held-out texts, kept in its folder, with what it cost."""
     found = {}
-    for way, seed in runs:
-        place = folder / "runs" / way.folder(seed)
+    for arm, seed in runs:
+        place = folder / "runs" / arm.folder(seed)
         card = json.loads((place / "checkpoint" / "card.json").read_text())
         path = place / "held-out.json"
         counts = json.loads(path.read_text()) if path.exists() else None
@@ -299,7 +309,7 @@ def _measured(
             fresh = path.with_suffix(".new")
             fresh.write_text(json.dumps(counts))
             os.replace(fresh, path)
-        found[way, seed] = {
+        found[arm, seed] = {
             "counts": counts,
             "seconds": card["seconds"],
             "teacher_tokens": card["teacher_tokens"],
@@ -318,33 +328,33 @@ def _tau(run: dict[str, Any]) -> float:
 
 
 def summarise(
-    ways: Sequence[Way],
+    arms: Sequence[StudyArm],
     seeds: Sequence[int],
-    found: dict[tuple[Way, int], dict[str, Any]],
-    best: Way | None,
+    found: dict[tuple[StudyArm, int], dict[str, Any]],
+    best: StudyArm | None,
 ) -> dict[str, Any]:
     """The table's numbers, the row with the most tau first.
 
     Args:
-        ways: the baseline first.
+        arms: the baseline first.
         seeds: of the runs, the first of which all have.
-        found: by way and seed: "counts" of each held-out text, "seconds", "teacher_tokens".
-        best: the way that was chosen to be trained with every seed.
+        found: by arm and seed: "counts" of each held-out text, "seconds", "teacher_tokens".
+        best: the arm that was chosen to be trained with every seed.
     """
     rows = []
-    baseline = [found[ways[0], seed] for seed in seeds if (ways[0], seed) in found]
-    for way in ways:
-        runs = {seed: found[way, seed] for seed in seeds if (way, seed) in found}
+    baseline = [found[arms[0], seed] for seed in seeds if (arms[0], seed) in found]
+    for arm in arms:
+        runs = {seed: found[arm, seed] for seed in seeds if (arm, seed) in found}
         own = list(runs.values())
         tokens, calls = _per_text(own, "tokens"), _per_text(own, "calls")
         # Against the baseline of the same seeds, so that luck is shared as far as it can be.
         other = baseline[: len(own)]
         rows.append(
             {
-                "method": way.method,
-                "loss": way.loss,
-                "baseline": way == ways[0],
-                "best": way == best,
+                "method": arm.method,
+                "loss": arm.loss,
+                "baseline": arm == arms[0],
+                "best": arm == best,
                 "seeds": {str(seed): _tau(run) for seed, run in runs.items()},
                 "tau": asdict(metrics.ratio(tokens, calls)),
                 "alpha": asdict(metrics.ratio(_per_text(own, "overlap"), tokens)),

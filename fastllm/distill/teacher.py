@@ -1,21 +1,17 @@
-"""The target as a teacher: its logits for given texts, and texts of its own.
+"""The target as a teacher: its logits for given texts, and texts of its own."""
 
-Reading the article costs a small target more than scoring the text, and training comes back to the
-same articles every epoch. So the encoder's output is kept, rounded to bfloat16: always rounded, so
-that the first use of an article and the later ones train on the same numbers. On a CPU each article
-is encoded by itself: the numbers then do not depend on which others were missing, which is what
-lets a resumed run continue bit for bit.
-"""
-
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 import torch
-from transformers import LogitsProcessor, LogitsProcessorList
+from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 from transformers.modeling_outputs import BaseModelOutput
 
-from fastllm.data.tokens import padded
+from fastllm.targets import resolve
+from fastllm.targets.encodings import EncodingCache, require_finite, stacked
 from fastllm.targets.hub import HubTarget
+from fastllm.trace import DecodingConfig
 
 
 class Articles(Protocol):
@@ -37,58 +33,43 @@ class Teacher:
     def __init__(self, target: HubTarget, pairs: Articles, keep: int = 2 << 30) -> None:
         self.target = target
         self._pairs = pairs
-        self._keep = keep
-        self._kept = 0
-        self._encodings: dict[int, torch.Tensor] = {}
+        self._encode = EncodingCache(
+            target.model.get_encoder(), pad_id=target.pad_id, keep=keep
+        )
+        self._checked = False
 
     @torch.no_grad()
     def logits(self, indices: Sequence[int], prefix: torch.Tensor) -> torch.Tensor:
-        """The target's logits (B, T, V) behind every token of `prefix` (B, T).
+        """The target's logits (B, T, V) after every token of `prefix` (B, T).
 
         Args:
             indices: which articles the texts are about.
-            prefix: the texts, each beginning with the start id, padded behind.
+            prefix: the texts, each beginning with the start id; what fills them up at the end is
+                not looked at.
+
+        Raises:
+            CheckpointError: the target computes NaN or infinite numbers. On a GPU, where looking
+                means waiting, the logits of the first batch and every article's encoding are
+                looked at; on a CPU all are.
         """
-        states = self._encode(indices)
-        longest = max(len(rows) for rows in states)
-        block = torch.zeros(len(states), longest, states[0].shape[-1], device=prefix.device)
-        mask = torch.zeros(len(states), longest, dtype=torch.long, device=prefix.device)
+        articles = [self._pairs.source(index) for index in indices]
+        states = self._encode(articles, self.target.device)
+        block = torch.zeros(
+            len(states), max(map(len, states)), states[0].shape[-1], device=prefix.device
+        )
         for row, rows in enumerate(states):
             block[row, : len(rows)] = rows
-            mask[row, : len(rows)] = 1
+        _, mask = stacked(articles, 0, prefix.device)
         logits: torch.Tensor = self.target.model(
             encoder_outputs=BaseModelOutput(last_hidden_state=block.to(self.target.model.dtype)),
             attention_mask=mask,
             decoder_input_ids=prefix,
             use_cache=False,
         ).logits
+        if not self._checked or logits.device.type == "cpu":
+            require_finite(logits, "the output")
+            self._checked = True
         return logits.float()
-
-    def _encode(self, indices: Sequence[int]) -> list[torch.Tensor]:
-        """The encoder's output for each article, (length, d)."""
-        missing = [index for index in dict.fromkeys(indices) if index not in self._encodings]
-        fresh: dict[int, torch.Tensor] = {}
-        group = 1 if self.target.device.type == "cpu" else max(1, len(missing))
-        for at in range(0, len(missing), group):
-            chosen = missing[at : at + group]
-            source = padded([self._pairs.source(index) for index in chosen], 0)
-            source = source.to(self.target.device)
-            states = self.target.model.get_encoder()(
-                input_ids=source, attention_mask=(source != 0).long()
-            ).last_hidden_state
-            for row, index in enumerate(chosen):
-                length = int((source[row] != 0).sum())
-                # A copy of its own: a part of `states` would keep the whole of it in memory.
-                fresh[index] = states[row, :length].to(torch.bfloat16, copy=True)
-        found = [fresh[index] if index in fresh else self._encodings[index] for index in indices]
-        size = sum(rows.nbytes for rows in fresh.values())
-        if self._kept + size > self._keep:
-            self._encodings.clear()
-            self._kept = 0
-        if size <= self._keep:
-            self._encodings.update(fresh)
-            self._kept += size
-        return found
 
 
 @torch.no_grad()
@@ -99,10 +80,11 @@ def write_texts(
     length: int,
     temperature: float = 0.0,
 ) -> list[list[int]]:
-    """Lets the target summarise a batch of articles.
+    """Lets the target summarise a batch of articles, as FastLLM decodes with it.
 
-    The target's own generation configuration holds, so these texts obey the rules that it decodes
-    with (`fastllm.decoding.rules`).
+    What `fastllm.targets.resolve` says of a target is obeyed, and nothing else: beams, penalties or
+    suppressed tokens of the checkpoint's generation configuration are not applied here, as they are
+    not applied in decoding (`HubTarget.unsupported` lists them).
 
     Args:
         target: the target.
@@ -112,21 +94,76 @@ def write_texts(
 
     Returns:
         The ids written for each article, the end token included where it came.
+
+    Raises:
+        CheckpointError: the target computes NaN or infinite numbers.
     """
-    source = padded(sources, 0).to(target.device)
-    options: dict[str, Any] = {"temperature": temperature, "top_k": 0} if temperature else {}
-    size = target.model.generation_config.no_repeat_ngram_size or 0
-    if size:
-        options["logits_processor"] = LogitsProcessorList([NoRepeatedNgrams(size)])
-    rows = target.model.generate(
-        input_ids=source,
-        attention_mask=(source != 0).long(),
-        do_sample=temperature > 0,
+    source, mask = stacked(sources, target.pad_id, target.device)
+    rules = resolve(DecodingConfig(), target)
+    watch = _Finite(at_once=temperature > 0)
+    processors: list[LogitsProcessor] = [watch]
+    if rules.no_repeat_ngram:  # for all texts at once
+        processors.append(NoRepeatedNgrams(rules.no_repeat_ngram))
+    sampling: dict[str, Any] = (
+        {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
+        if temperature
+        else {"do_sample": False}
+    )
+    settings = GenerationConfig(
+        decoder_start_token_id=target.start_id,
+        eos_token_id=list(target.end_ids),
+        pad_token_id=target.pad_id,
         max_new_tokens=length,
-        no_repeat_ngram_size=0,  # said above, for all texts at once
-        **options,
-    )[:, 1:].tolist()
+        min_new_tokens=rules.min_new_tokens or None,
+        **sampling,
+    )
+    with _generating_by(target.model, settings):
+        rows = target.model.generate(
+            input_ids=source,
+            attention_mask=mask,
+            logits_processor=LogitsProcessorList(processors),
+        )[:, 1:].tolist()
+    watch.refuse()
     return [_until_end(row, target.end_ids) for row in rows]
+
+
+@contextmanager
+def _generating_by(model: Any, settings: GenerationConfig) -> Iterator[None]:
+    """Puts settings in the place of a model's own for a while.
+
+    Given to `generate`, they would be mixed with the model's own.
+    """
+    own = model.generation_config
+    model.generation_config = settings
+    try:
+        yield
+    finally:
+        model.generation_config = own
+
+
+class _Finite(LogitsProcessor):  # type: ignore[misc] # transformers has no types
+    """Looks for scores that are no numbers, and waits for the device only once, at the end.
+
+    Args:
+        at_once: refuse them before anything is drawn from them.
+    """
+
+    def __init__(self, *, at_once: bool) -> None:
+        self._at_once = at_once
+        self._best: torch.Tensor | None = None
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        """Returns the scores as they are."""
+        best = scores.amax(-1)  # NaN where one is; tokens that are barred are minus infinity
+        self._best = best if self._best is None else self._best + best
+        if self._at_once:
+            self.refuse()
+        return scores
+
+    def refuse(self) -> None:
+        """Raises CheckpointError where something was not finite."""
+        if self._best is not None:
+            require_finite(self._best.float(), "the output")
 
 
 class NoRepeatedNgrams(LogitsProcessor):  # type: ignore[misc] # transformers has no types

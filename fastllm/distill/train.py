@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 
-from fastllm.data.tokens import IGNORED, TokenPairs, batch_indices, padded
+from fastllm.data.tokens import IGNORED, TokenPairs, batch_indices, padded, prefixes
 from fastllm.distill.cache import TeacherCache
 from fastllm.distill.loop import Losses, Schedule, fit, processes
 from fastllm.distill.losses import (
@@ -313,7 +313,7 @@ def train_drafter(
         come_from = method.origin(recipe.seed, step)
         texts = [text[: recipe.length] for text in texts_of(come_from, indices, step)]
         labels = padded(texts, IGNORED).to(device)
-        prefix = padded([[start_id, *text[:-1]] for text in texts], 0).to(device)
+        prefix = prefixes(texts, start_id).to(device)
         source = padded([dataset.source(index) for index in indices], 0).to(device)
         logits = network(source, prefix)
         real = labels != IGNORED

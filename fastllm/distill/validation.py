@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 import torch
 
-from fastllm.data.tokens import IGNORED, padded
+from fastllm.data.tokens import IGNORED, padded, prefixes
 from fastllm.decoding.distributions import forbid
 from fastllm.decoding.rules import Rules
 from fastllm.distill.teacher import Articles, Teacher
@@ -125,7 +125,7 @@ class Validation:
         for indices in self._batches:
             texts = [self._written.target(index) for index in indices]
             labels = padded(texts, IGNORED).to(device)
-            prefix = padded([[self._start, *text[:-1]] for text in texts], 0).to(device)
+            prefix = prefixes(texts, self._start).to(device)
             source = padded([self._written.source(index) for index in indices], 0).to(device)
             q_logits = model(source, prefix).float()
             p_logits = self._target_logits(indices, prefix)

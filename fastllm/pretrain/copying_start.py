@@ -22,8 +22,6 @@ sentences 97 % are the most likely ones; 92 % going by two tokens. A model train
 of 16 articles from the two-token start stood at 93 %.
 """
 
-from collections.abc import Sequence
-
 import torch
 from transformers import T5Config, T5ForConditionalGeneration
 from transformers.models.t5.modeling_t5 import T5Attention
@@ -163,72 +161,3 @@ def begin_like(model: T5ForConditionalGeneration, token: int) -> None:
 
 _BIAS = 8.0
 """A relative bias that leaves next to nothing for other offsets."""
-
-
-@torch.no_grad()
-def start_skipping(
-    model: T5ForConditionalGeneration,
-    skipped: Sequence[int],
-    *,
-    head: int = 3,
-    gain: float = 5.0,
-    end_id: int = 1,
-) -> None:
-    """Makes some words of the article pass for the word behind: copying then leaves them out.
-
-    A copying model that is to leave out "the" has to know, where it would write it, what comes
-    next, and gradients do not find that: after 1,400 updates on texts without articles, 0 of 177
-    places were right. With this circuit laid into the same weights 74 % were, before any update.
-
-    Three coordinates of the embedding become marks: every token carries the last, the skipped ones
-    the last but one, the end token of the article the last but two. One head of encoder layer 0
-    looks one place ahead from a skipped word, and from every other word at the end token, where
-    it finds nothing. What it finds is added to what the decoder copies from that place.
-
-    Args:
-        model: a T5 with tied embeddings that copies (`start_copying`), trained further or not.
-        skipped: the ids of the words to leave out.
-        head: the head of encoder layer 0 that is given up for this.
-        gain: how much louder the word behind is than the skipped one.
-        end_id: the token at the end of every article.
-    """
-    embedding = model.get_input_embeddings().weight
-    end, skip, every = (model.config.d_model - 3 + place for place in range(3))
-    for stack in (model.encoder, model.decoder):
-        for block in stack.block:
-            for layer in block.layer:
-                if hasattr(layer, "DenseReluDense"):
-                    layer.DenseReluDense.wi.weight[:, end:] = 0.0
-                    layer.DenseReluDense.wo.weight[end:] = 0.0
-                for name in ("SelfAttention", "EncDecAttention"):
-                    if hasattr(layer, name):
-                        attention = getattr(layer, name)
-                        for matrix in (attention.q, attention.k, attention.v):
-                            matrix.weight[:, end:] = 0.0
-                        attention.o.weight[end:] = 0.0
-    embedding[:, end:] = 0.0
-    embedding[:, every] = 1.0
-    embedding[list(skipped), skip] = 4.0
-    embedding[end_id, end] = 8.0
-
-    first = model.encoder.block[0].layer[0]
-    scale = first.layer_norm.weight
-    attention = first.SelfAttention
-    rows = slice(head * model.config.d_kv, (head + 1) * model.config.d_kv)
-    copied = model.decoder.block[0].layer[1].EncDecAttention.v.weight[: model.config.d_kv].clone()
-    copied[:, end:] = 0.0
-    basis = torch.linalg.qr(copied.T).Q.T
-    nothing = embedding[end_id].clone()
-    nothing[end:] = 0.0
-    nothing /= nothing.norm()
-    for matrix in (attention.q, attention.k, attention.v):
-        matrix.weight[rows] = 0.0
-    attention.q.weight[rows.start, every] = 4.0 / scale[every]
-    attention.q.weight[rows.start, skip] = -4.0 / scale[skip]
-    attention.k.weight[rows.start, end] = 0.6 / scale[end]
-    attention.v.weight[rows] = (basis - (basis @ nothing)[:, None] * nothing) / scale
-    attention.v.weight[rows, end:] = 0.0
-    attention.o.weight[:, rows] = gain * basis.T
-    half = model.config.relative_attention_num_buckets // 2
-    attention.relative_attention_bias.weight[:, head] = 0.0
-    attention.relative_attention_bias.weight[half + 1, head] = _BIAS

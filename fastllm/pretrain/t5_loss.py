@@ -6,6 +6,8 @@ stack, and no mask where nothing is padded. Dropout is not done: the targets her
 more text than they can learn by heart.
 """
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from transformers import T5ForConditionalGeneration
@@ -41,7 +43,7 @@ def t5_loss(
     return F.cross_entropy(logits.flatten(0, 1).float(), text.flatten(), ignore_index=IGNORED)
 
 
-def _embedded(model: T5ForConditionalGeneration, ids: torch.Tensor) -> torch.Tensor:
+def _embedded(model: Any, ids: torch.Tensor) -> torch.Tensor:
     """Under autocast in half precision from the start, as T5 itself was trained."""
     hidden = F.embedding(ids, model.shared.weight)
     kind = ids.device.type
@@ -49,7 +51,7 @@ def _embedded(model: T5ForConditionalGeneration, ids: torch.Tensor) -> torch.Ten
 
 
 def _encode(
-    model: T5ForConditionalGeneration, source: torch.Tensor, seen: torch.Tensor | None
+    model: Any, source: torch.Tensor, seen: torch.Tensor | None
 ) -> torch.Tensor:
     hidden = _embedded(model, source)
     length = source.shape[1]
@@ -64,7 +66,7 @@ def _encode(
 
 
 def _decode(
-    model: T5ForConditionalGeneration,
+    model: Any,
     before: torch.Tensor,
     encoded: torch.Tensor,
     seen: torch.Tensor | None,
@@ -87,13 +89,13 @@ _NOT_SEEN = -1e4
 """What keeps a place out of an attention; a number that float16 holds."""
 
 
-def _norm(layer: torch.nn.Module, hidden: torch.Tensor) -> torch.Tensor:
+def _norm(layer: Any, hidden: torch.Tensor) -> torch.Tensor:
     weight = layer.weight
     return F.rms_norm(hidden, weight.shape, weight.to(hidden.dtype), layer.variance_epsilon)
 
 
 def _self_attention(
-    layer: torch.nn.Module, hidden: torch.Tensor, bias: torch.Tensor
+    layer: Any, hidden: torch.Tensor, bias: torch.Tensor
 ) -> torch.Tensor:
     own = layer.SelfAttention
     joined = torch.cat([own.q.weight, own.k.weight, own.v.weight])
@@ -105,7 +107,7 @@ def _self_attention(
 
 
 def _cross_attention(
-    layer: torch.nn.Module, hidden: torch.Tensor, encoded: torch.Tensor, seen: torch.Tensor | None
+    layer: Any, hidden: torch.Tensor, encoded: torch.Tensor, seen: torch.Tensor | None
 ) -> torch.Tensor:
     cross = layer.EncDecAttention
     queries = _heads(F.linear(_norm(layer.layer_norm, hidden), cross.q.weight), cross.n_heads)
@@ -118,11 +120,11 @@ def _cross_attention(
     return F.linear(found.transpose(1, 2).flatten(2), cross.o.weight)
 
 
-def _feed_forward(layer: torch.nn.Module, hidden: torch.Tensor) -> torch.Tensor:
+def _feed_forward(layer: Any, hidden: torch.Tensor) -> torch.Tensor:
     inner = layer.DenseReluDense
     rows = F.relu(F.linear(_norm(layer.layer_norm, hidden), inner.wi.weight))
     return F.linear(rows, inner.wo.weight)
 
 
 def _heads(rows: torch.Tensor, count: int) -> torch.Tensor:
-    return rows.unflatten(-1, (count, -1)).transpose(1, 2)
+    return rows.view(*rows.shape[:-1], count, -1).transpose(1, 2)

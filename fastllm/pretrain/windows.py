@@ -17,8 +17,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from fastllm.data.tokens import IGNORED
+from fastllm.data.tokens import IGNORED, save_array, save_sequences, start_set
 from fastllm.errors import DataError, SettingsError
+from fastllm.files import write_json
 from fastllm.vocabulary import Vocabulary
 
 _SORTED = 32
@@ -78,8 +79,6 @@ def write_windows(
             f"for at most {_MOST_PIECES}."
         )
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "meta.json").unlink(missing_ok=True)
     kinds: dict[str, int] = {}
     sources: list[np.ndarray] = []
     texts: list[np.ndarray] = []
@@ -105,11 +104,10 @@ def write_windows(
             sources.append(np.asarray(encoded["input_ids"][:reach], dtype=np.uint16))
     if not rows:
         raise DataError("there is no article with a text to write about it.")
-    for name, sequences in (("source", sources), ("text", texts)):
-        np.save(folder / f"{name}.npy", np.concatenate(sequences))
-        lengths = [len(sequence) for sequence in sequences]
-        np.save(folder / f"{name}_ends.npy", np.cumsum(lengths, dtype=np.int64))
-    np.save(folder / "windows.npy", np.asarray(rows, dtype=np.int32))
+    start_set(folder)
+    save_sequences(folder, "source", sources)
+    save_sequences(folder, "text", texts)
+    save_array(folder, "windows", np.asarray(rows, dtype=np.int32))
     vocabulary.tokenizer.save_pretrained(folder / "tokenizer")
     meta = {
         "kinds": list(kinds),
@@ -120,7 +118,7 @@ def write_windows(
         "windows": len(rows),
         "articles": len(sources),
     }
-    (folder / "meta.json").write_text(json.dumps(meta, indent=1))
+    write_json(folder / "meta.json", meta)
     return len(rows)
 
 

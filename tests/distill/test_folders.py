@@ -2,19 +2,25 @@
 
 import errno
 import json
+import os
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
 import pytest
 
 from fastllm.distill.folders import (
+    LOCK,
     checkpoint_folder,
     differences,
+    locked,
     read_settings,
     require_run,
     require_writable,
+    writing,
 )
-from fastllm.errors import CheckpointError, DataError, SettingsError
+from fastllm.errors import CheckpointError, DataError, SettingsError, TrainingError
 
 
 def _checkpoint(folder: Path, config: dict[str, object], *others: str) -> Path:
@@ -113,3 +119,40 @@ def test_settings_that_cannot_be_read_are_named(tmp_path: Path) -> None:
         path.write_text(text)
         with pytest.raises(DataError, match=f"settings.json {why}"):
             read_settings(path)
+
+
+def test_two_processes_do_not_work_in_one_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    with locked(folder):
+        with pytest.raises(CheckpointError, match=f"process {os.getpid()} is at work in"):
+            with locked(folder):
+                pass
+        assert (folder / LOCK).exists(), "the one who was refused leaves the lock"
+    assert not folder.exists(), "nothing was written"
+    folder.mkdir()
+    code = "import json, os, psutil; print(json.dumps({'process': os.getpid(), 'started': " \
+        "psutil.Process().create_time()}))"  # fmt: skip
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    same_number = json.dumps({"process": os.getpid(), "started": 1.0})  # of an earlier process
+    for left in (ended.stdout, same_number, "", "{"):
+        (folder / LOCK).write_text(left)
+        with locked(folder):
+            assert json.loads((folder / LOCK).read_text())["process"] == os.getpid()
+        assert list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("error", "advice"),
+    [
+        (OSError(28, "No space left on device"), "Make room on the disk"),
+        (FileNotFoundError(2, "No such file or directory"), "see that nothing else works in it"),
+        (RuntimeError("Parent directory /x does not exist."), "see that nothing else works in it"),
+        (PermissionError(13, "Permission denied"), "See to its rights"),
+    ],
+)
+def test_what_cannot_be_written_is_told_with_its_own_advice(
+    error: Exception, advice: str, tmp_path: Path
+) -> None:
+    with pytest.raises(TrainingError, match=f"could not be written.*All is kept.*{advice}"):
+        with writing(tmp_path / "x", "All is kept."):
+            raise error

@@ -1,6 +1,8 @@
 """The recipes that ship, and `make checkpoints`, which runs them all."""
 
+import os
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +14,8 @@ from fastllm.checkpoints import load_drafter, load_target
 from fastllm.cli.main import build_parser
 from fastllm.distill.options import read_yaml, settle
 from fastllm.pretrain.curriculum import TargetRecipe
+from fastllm.vocabulary import Vocabulary
+from tiny_windows import write_tiny_windows
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
@@ -52,8 +56,9 @@ def test_make_checkpoints_runs_every_recipe_with_options_that_there_are() -> Non
     assert shown.returncode == 0, shown.stderr
     text = shown.stdout.replace("\\\n", " ")
     for path in RECIPES:
-        # FLAN's is for a GPU; neither it nor a cascade is part of what ships.
-        assert (f"recipes/{path.name}" in text) != path.stem.startswith(("flan-", "cascade-"))
+        # FLAN's is for a GPU; it, a cascade and a smaller target are no part of what ships.
+        others = ("flan-", "cascade-", "target-")
+        assert (f"recipes/{path.name}" in text) != path.stem.startswith(others)
     commands = [
         line.split("-m fastllm ")[1] for line in text.replace(";", "\n").splitlines()
         if "-m fastllm " in line
@@ -64,14 +69,52 @@ def test_make_checkpoints_runs_every_recipe_with_options_that_there_are() -> Non
         assert options.scale == 0.5
 
 
+def _tiny_target(folder: Path, story: str, vocabulary: Vocabulary) -> tuple[Path, Path]:
+    """A recipe of a target, and windows for it."""
+    stage = {"name": "one", "source_length": 64, "mixture": {"start": 1}, "updates": 9, "batch": 4}
+    tree = {"name": "mini", "vocabulary_size": 600, "width": 48, "encoder_layers": 1,
+            "decoder_layers": 1, "feed_forward": 32, "source_length": 96, "stages": [stage]}  # fmt: skip
+    recipe = folder / "mini.yaml"
+    recipe.write_text(yaml.safe_dump(tree))
+    return recipe, write_tiny_windows(folder / "windows", story, vocabulary)
+
+
 @pytest.mark.slow
-def test_make_checkpoints_trains_everything_and_goes_on(data: Path, tmp_path: Path) -> None:
+def test_make_gpu_tries_everything_on_a_cpu(
+    data: Path, story: str, vocabulary: Vocabulary, tmp_path: Path
+) -> None:
+    recipe, windows = _tiny_target(tmp_path, story, vocabulary)
+    out = tmp_path / "out"
+    environment = {
+        **os.environ, "RECIPE": str(recipe), "ARTICLES_DATA": str(data), "ARTICLES": "12",
+        "STEPS": "rates train label drafters", "BATCHES": "4", "DRAFTERS": "lstm cnn",
+    }  # fmt: skip
+    command = ["make", "-o", ".venv/.fastllm-test", f"RUN={sys.executable}", "gpu"]
+    command += [f"DATA={windows}", f"OUT={out}", "SCALE=0.001"]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert load_target(out / "target" / "checkpoint", device="cpu").name == "mini"
+    for name in ("lstm-before", "lstm-after", "cnn-before", "cnn-after"):
+        assert load_drafter(out / "made" / name, device="cpu").name
+    assert len((out / "summary.txt").read_text().splitlines()) == 4
+    again = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert again.returncode == 0
+    assert "windows_per_second" in done.stdout
+    assert "windows_per_second" not in again.stdout, "what is done is passed over"
+
+
+@pytest.mark.slow
+def test_make_checkpoints_trains_everything_and_goes_on(
+    data: Path, story: str, vocabulary: Vocabulary, tmp_path: Path
+) -> None:
+    recipe, windows = _tiny_target(tmp_path, story, vocabulary)
     news = tmp_path / "news"
     news.mkdir()
     for path in data.iterdir():  # a first sentence long enough to be a summary
         longer = path.read_text().replace("Friday night,", "Friday night after a long dry summer,")
         (news / path.name).write_text(longer)
-    asked = [f"DATA={news}", f"RUNS={tmp_path}", "SCALE=0.001"]
+    shutil.copytree(windows, news, dirs_exist_ok=True, ignore=lambda *_: ["validation"])
+    asked = [f"DATA={news}", f"RUNS={tmp_path}", "SCALE=0.001", f"TARGET={recipe}"]
     first = _make(*asked)
     assert first.returncode == 0, first.stdout + first.stderr
     target = load_target(tmp_path / "target" / "checkpoint", device="cpu")

@@ -11,7 +11,7 @@ from fastllm.checkpoints import load_drafter, load_target
 from fastllm.cli.main import build_parser, main
 from fastllm.data.tokens import TokenPairs
 from fastllm.distill.options import settle
-from fastllm.distill.study import GRID, Way, chart, grid, markdown, page, summarise
+from fastllm.distill.study import GRID, StudyArm, chart, grid, markdown, page, summarise
 from fastllm.distill.validation import Validation
 from fastllm.drafters import trainable
 from fastllm.errors import SettingsError
@@ -22,19 +22,19 @@ def _options(**given: str) -> argparse.Namespace:
 
 
 def test_the_grid_has_the_baseline_first_and_nothing_twice() -> None:
-    usual = [str(way) for way in grid(_options())]
+    usual = [str(arm) for arm in grid(_options())]
     assert usual[:3] == ["supervised ce", "seq_kd ce", "supervised_kd fkl"]
     assert len(grid(_options())) == len(GRID)
     given = grid(_options(grid="mixed-gkd:TVD++ mixed_gkd:tvdpp f_distill"))
-    assert [str(way) for way in given] == ["supervised ce", "mixed_gkd tvdpp", "f_distill tvd"]
+    assert [str(arm) for arm in given] == ["supervised ce", "mixed_gkd tvdpp", "f_distill tvd"]
     crossed = grid(_options(methods="supervised seq_kd imit_kd", losses="fkl tvd"))
-    assert [str(way) for way in crossed] == [
+    assert [str(arm) for arm in crossed] == [
         "supervised ce", "seq_kd ce", "imit_kd fkl", "imit_kd tvd",
     ]  # fmt: skip
-    assert Way.of("mixed_gkd:fkl=1,tvd=0.5").folder(2) == "mixed_gkd-fkl=1+tvd=0.5-2"
+    assert StudyArm.of("mixed_gkd:fkl=1,tvd=0.5").folder(2) == "mixed_gkd-fkl=1+tvd=0.5-2"
     for wrong, why in (("guess", "method 'guess'"), ("imit_kd:ce", "teaches nothing")):
         with pytest.raises(SettingsError, match=why):
-            Way.of(wrong)
+            StudyArm.of(wrong)
     with pytest.raises(SettingsError, match="give one"):
         grid(_options(grid="seq_kd", losses="fkl"))
 
@@ -48,13 +48,13 @@ def _run(calls: list[int], seconds: float = 1.0) -> dict[str, object]:
 
 
 def _summary() -> dict[str, object]:
-    ways = [Way.of(name) for name in ("supervised", "seq_kd", "mixed_gkd:tvd")]
+    arms = [StudyArm.of(name) for name in ("supervised", "seq_kd", "mixed_gkd:tvd")]
     found = {
-        (ways[0], 0): _run([6, 6]), (ways[0], 1): _run([4, 4]),
-        (ways[1], 0): _run([4, 6], 3.0),
-        (ways[2], 0): _run([2, 4]), (ways[2], 1): _run([4, 2]),
+        (arms[0], 0): _run([6, 6]), (arms[0], 1): _run([4, 4]),
+        (arms[1], 0): _run([4, 6], 3.0),
+        (arms[2], 0): _run([2, 4]), (arms[2], 1): _run([4, 2]),
     }  # fmt: skip
-    return summarise(ways, [0, 1], found, ways[2]) | {
+    return summarise(arms, [0, 1], found, arms[2]) | {
         "settings": {"drafter": "lstm"}, "articles": 2, "gamma": 5, "target": "<t>", "jobs": 2,
     }  # fmt: skip
 

@@ -2,6 +2,7 @@ import json
 import resource
 import shutil
 import signal
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
@@ -26,7 +27,7 @@ from fastllm.errors import (
     TrainingError,
     VocabularyError,
 )
-from fastllm.pretrain.curriculum import Stage
+from fastllm.pretrain.curriculum import CurriculumStage
 from fastllm.targets.hub import HubTarget
 
 SIZES = LstmSettings(vocabulary_size=300, width=48, hidden=32, mixing=32, places=32)
@@ -271,16 +272,19 @@ def test_a_damaged_best_is_named(tmp_path: Path) -> None:
 
 
 def _interrupted(
-    folder: Path, presses: int = 0, lines: list[str] | None = None
+    folder: Path,
+    presses: int = 0,
+    lines: list[str] | None = None,
+    by: signal.Signals = signal.SIGINT,
 ) -> torch.nn.Module:
-    """Thirty updates, in the eighteenth of which Ctrl-C is pressed."""
+    """Thirty updates, in the eighteenth of which Ctrl-C is pressed, or SIGTERM comes."""
     torch.manual_seed(0)
     model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Tanh(), torch.nn.Linear(8, 1))
 
     def loss_of(network: torch.nn.Module, step: int) -> dict[str, torch.Tensor]:
         if step == 17:
             for _ in range(presses):
-                signal.raise_signal(signal.SIGINT)
+                signal.raise_signal(by)
         batch = torch.randn(16, 4, generator=torch.Generator().manual_seed(step))
         return {"loss": (network(batch) - batch.sum(1, keepdim=True)).square().mean()}
 
@@ -290,13 +294,16 @@ def _interrupted(
     return model
 
 
-def test_ctrl_c_finishes_the_update_saves_it_and_resumes_bit_for_bit(tmp_path: Path) -> None:
-    before = signal.getsignal(signal.SIGINT)
+@pytest.mark.parametrize("by", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_finishes_the_update_saves_it_and_resumes_bit_for_bit(
+    by: signal.Signals, tmp_path: Path
+) -> None:
+    before = signal.getsignal(by)
     whole = _interrupted(tmp_path / "whole")
     lines: list[str] = []
     with pytest.raises(KeyboardInterrupt):
-        _interrupted(tmp_path / "broken", 1, lines)
-    assert signal.getsignal(signal.SIGINT) is before
+        _interrupted(tmp_path / "broken", 1, lines, by)
+    assert signal.getsignal(by) is before
     assert lines[-1].startswith("interrupted at update 18 of 30")
     assert "the same command goes on" in lines[-1]
     saved = torch.load(tmp_path / "broken" / "last" / "optimizer.pt", weights_only=True)
@@ -308,6 +315,30 @@ def test_ctrl_c_finishes_the_update_saves_it_and_resumes_bit_for_bit(tmp_path: P
     for row in [*logs[0], *logs[1]]:
         del row["seconds"]
     assert logs[0] == logs[1]
+
+
+def test_a_schedule_by_the_clock_cools_down_at_its_end_and_stops(tmp_path: Path) -> None:
+    schedule = Schedule(1000, 1e-2, warmup=10, cooldown=4, seconds=20)
+    assert schedule.rate(0, 0.0) == pytest.approx(1e-3)
+    assert schedule.rate(50, 16.0) == schedule.rate(999, 10.0) == 1e-2, "updates do not count"
+    assert schedule.rate(50, 18.0) == pytest.approx(5e-3)
+    assert schedule.rate(50, 20.0) == pytest.approx(5e-4)
+    assert not schedule.done(999, 19.9)
+    assert schedule.done(3, 20.0)
+    assert schedule.done(1000, 0.0)
+    with pytest.raises(SettingsError, match="a cool-down that fits"):
+        Schedule(1000, 1e-2, cooldown=21, seconds=20)
+
+    def loss_of(network: torch.nn.Module, step: int) -> dict[str, torch.Tensor]:
+        time.sleep(0.01)
+        return {"loss": network(torch.ones(1, 2)).square().sum()}
+
+    brief = Schedule(100_000, 1e-3, seconds=0.3)
+    last = fit(torch.nn.Linear(2, 1), loss_of, brief, tmp_path, say=_quiet)
+    assert 0.3 <= last["seconds"] < 3
+    assert 1 <= last["step"] < 40
+    again = fit(torch.nn.Linear(2, 1), loss_of, brief, tmp_path, say=_quiet)
+    assert again["step"] == last["step"], "its time is over"
 
 
 def test_a_second_ctrl_c_ends_at_once_and_says_what_is_saved(tmp_path: Path) -> None:
@@ -552,7 +583,7 @@ def test_what_cannot_be_trained_is_refused(
         with pytest.raises(SettingsError, match=f"learning_rate={rate}"):
             DrafterRecipe(learning_rate=rate)
         with pytest.raises(SettingsError, match=f"learning_rate={rate}"):
-            Stage("one", 120, {"central": 1}, 3, learning_rate=rate)
+            CurriculumStage("one", 120, {"central": 1}, 3, learning_rate=rate)
     with pytest.raises(SettingsError, match="keep='first'"):
         DrafterRecipe(keep="first")
     with pytest.raises(SettingsError, match="method='guess'"):

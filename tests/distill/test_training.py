@@ -13,6 +13,8 @@ from fastllm.data.tokens import TokenPairs
 from fastllm.decoding.race import Race
 from fastllm.distill.options import settle
 from fastllm.trace import DecodingConfig
+from fastllm.vocabulary import Vocabulary
+from tiny_windows import write_tiny_windows
 
 
 @pytest.fixture(scope="module")
@@ -123,20 +125,27 @@ def test_train_counts_n_grams_before_and_after(
         assert load_drafter(tmp_path / name / "checkpoint").name == f"ngram-{name}"
 
 
+@pytest.fixture(scope="module")
+def windows(tmp_path_factory: pytest.TempPathFactory, story: str, vocabulary: Vocabulary) -> Path:
+    return write_tiny_windows(tmp_path_factory.mktemp("windows"), story, vocabulary)
+
+
 def test_train_makes_a_target_from_nothing_and_goes_on_where_it_stopped(
-    data: Path, tmp_path: Path, story: str, capsys: pytest.CaptureFixture[str]
+    windows: Path, tmp_path: Path, story: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     recipe = {
-        "name": "mini", "vocabulary_size": 500, "width": 48, "heads": 4, "encoder_layers": 1,
+        "name": "mini", "vocabulary_size": 600, "width": 48, "heads": 4, "encoder_layers": 1,
         "decoder_layers": 1, "feed_forward": 32,
         "stages": [
-            {"name": "one", "source_length": 120, "mixture": {"central": 2, "extractive": 1},
+            {"name": "one", "source_length": 120, "mixture": {"start": 2, "short": 1},
              "updates": 3, "batch": 4},
         ],
     }  # fmt: skip
     path = tmp_path / "mini.yaml"
     path.write_text(yaml.safe_dump(recipe))
-    command = ["train", "--target", str(path), "--data", str(data), "--run", str(tmp_path / "run")]
+    command = ["train", "--target", str(path), "--data", str(windows), "--device", "cpu"]
+    start = ["--start", str(tmp_path / "run" / "checkpoint"), "--run", str(tmp_path / "second")]
+    command += ["--run", str(tmp_path / "run")]
     assert main([*command, "--updates", "3", "--seed", "0"]) == 2
     assert "--seed, --updates: a target is trained as" in capsys.readouterr().err
     assert main(command) == 0
@@ -147,6 +156,25 @@ def test_train_makes_a_target_from_nothing_and_goes_on_where_it_stopped(
     capsys.readouterr()
     assert main(command) == 0  # everything is there already
     assert "stage" not in capsys.readouterr().out
+    log = (tmp_path / "run" / "checkpoint" / "training.jsonl").read_text().splitlines()
+    assert json.loads(log[-1])["step"] == 3
+    assert "validation_loss" in json.loads(log[-1])
+
+    # --start: from another's weights, rounded to bfloat16; at that rate nothing else happens.
+    recipe["stages"][0]["learning_rate"] = 1e-9
+    path.write_text(yaml.safe_dump(recipe))
+    assert main([*command[:-2], *start]) == 0
+    second = load_target(tmp_path / "second" / "checkpoint", device="cpu")
+    name = "encoder.block.0.layer.0.SelfAttention.q.weight"
+    both = [model.model.state_dict()[name] for model in (target, second)]
+    assert torch.equal(*both)
+    path.write_text(yaml.safe_dump({**recipe, "width": 96}))
+    assert main([*command[:-2], *start[:-1], str(tmp_path / "third")]) == 2
+    assert "other sizes than the recipe" in capsys.readouterr().err
+    recipe["stages"][0]["mixture"] = {"central": 1}
+    path.write_text(yaml.safe_dump(recipe))
+    assert main([*command[:-2], "--run", str(tmp_path / "fourth")]) == 2
+    assert "no windows of kind 'central'" in capsys.readouterr().err
 
 
 def test_names_of_the_original_and_a_recipe_mean_the_same(
@@ -227,14 +255,14 @@ def _ngram(target: Path, pseudo: Path, run: Path, out: Path) -> list[str]:
 
 
 def test_a_checkpoint_does_not_delete_what_it_did_not_write(
-    pseudo: Path, target: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    pseudo: Path, target: Path, windows: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run, out = tmp_path / "run", tmp_path / "out"
     recipe = tmp_path / "mini.yaml"
-    stage = {"name": "one", "source_length": 120, "mixture": {"central": 1}, "updates": 1}
+    stage = {"name": "one", "source_length": 120, "mixture": {"start": 1}, "updates": 1}
     recipe.write_text(
         yaml.safe_dump(
-            {"name": "mini", "vocabulary_size": 500, "width": 48, "heads": 4, "encoder_layers": 1,
+            {"name": "mini", "vocabulary_size": 600, "width": 48, "heads": 4, "encoder_layers": 1,
              "decoder_layers": 1, "feed_forward": 32, "stages": [{**stage, "batch": 2}]}
         )
     )  # fmt: skip
@@ -245,7 +273,7 @@ def test_a_checkpoint_does_not_delete_what_it_did_not_write(
         ngram,
         ["train", "--drafter", "lstm", *common],
         [*smaller, *common],
-        ["train", "--target", str(recipe), "--data", str(data), *ngram[-4:]],
+        ["train", "--target", str(recipe), "--data", str(windows), *ngram[-4:]],
     ]
     out.mkdir()
     (out / "thesis.txt").write_text("mine")

@@ -3,7 +3,7 @@ import torch
 from transformers import T5ForConditionalGeneration
 
 from fastllm.errors import SettingsError
-from fastllm.pretrain.copying_start import begin_like, start_copying, start_skipping, t5_config
+from fastllm.pretrain.copying_start import begin_like, start_copying, t5_config
 
 
 def _model(context: int | None) -> T5ForConditionalGeneration:
@@ -41,23 +41,3 @@ def test_the_start_token_can_begin_like_another() -> None:
 def test_too_much_context_for_the_heads_is_refused() -> None:
     with pytest.raises(SettingsError, match="context=5"):
         _model(5)
-
-
-def test_skipped_words_are_left_out_without_training() -> None:
-    generator = torch.Generator().manual_seed(2)
-    skipped = (5, 6)
-    words = torch.stack([torch.randperm(390, generator=generator)[:60] + 10 for _ in range(4)])
-    source = torch.cat([words, torch.ones(4, 1, dtype=torch.long)], 1)
-    source[:, 10:50:4] = torch.tensor(skipped * 5)  # every fourth word is one to leave out
-    ends = torch.tensor([place for place in range(14, 46) if place % 4 == 1])
-
-    def right(model: T5ForConditionalGeneration) -> float:
-        """The share of places before a skipped word where the word behind it is written."""
-        with torch.inference_mode():
-            logits = model(input_ids=source, decoder_input_ids=source[:, :60]).logits
-        return (logits[:, ends].argmax(-1) == source[:, ends + 2]).float().mean().item()
-
-    model = _model(3)
-    assert right(model) == 0.0
-    start_skipping(model, skipped)
-    assert right(model) > 0.8

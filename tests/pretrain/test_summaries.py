@@ -5,7 +5,8 @@ from types import SimpleNamespace
 import pytest
 
 from fastllm.data.articles import Article
-from fastllm.pretrain import summaries
+from fastllm.errors import SettingsError
+from fastllm.pretrain import summaries, windows
 from fastllm.pretrain.summaries import (
     Sentence,
     Window,
@@ -20,8 +21,10 @@ from fastllm.pretrain.summaries import (
     stands,
     summarise,
     windows_of,
-    write_texts,
+    write_lines,
+    write_summaries,
 )
+from fastllm.pretrain.windows import Windows
 
 
 class Words:
@@ -227,30 +230,80 @@ def test_one_article_in_eight_has_a_short_window():
 def test_texts_are_written_as_lines_with_their_places(tmp_path):
     article = long_article()
     path = tmp_path / "part-0.jsonl"
-    written = write_texts([("articles", article)], Words(), list, path)
+    written = write_lines([article], Words(), list, path)
     rows = [json.loads(line) for line in path.read_text().splitlines()]
     assert len(rows) == sum(written.values()) == len({row["window"] for row in rows})
     for row in rows:
-        assert set(row) == {"id", "split", "window", "start", "end", "text", "kept"}
+        assert set(row) == {"id", "window", "start", "end", "text", "kept"}
         visible = article.text[row["start"] : row["end"]]
         assert all(sentence in visible for sentence in row["text"].split(". ")[:1])
         assert row["kept"] == 1.0
 
 
-def test_a_second_run_goes_on_where_the_first_was_cut_off(tmp_path):
+def test_full_windows_are_exactly_as_long_as_asked(vocabulary, tmp_path):
+    article = long_article()
     path = tmp_path / "part-0.jsonl"
-    path.write_text('{"id": "one", "text": "Rain."}\n{"id": "two", "te')
-    assert summaries._written(path) == {"one"}
-    assert path.read_text().endswith("\n")
+    write_lines([article], vocabulary, list, path)
+    wanted = {"whole": 512, "start": 256, "later": 256}
+    kinds = set()
+    for window in windows_of(article, sentences_of(article.text), vocabulary):
+        if window.kind in wanted:
+            kinds.add(window.kind)
+            inside = summaries.Text(window.kind, window.start, window.end, "Rain.")
+            folder = tmp_path / window.kind
+            windows.write_windows(folder, [(article.text, [inside])], vocabulary, prefix=". ")
+            length = len(Windows(folder).source(0, 600))
+            assert length == wanted[window.kind] or window.end == len(article.text)
+    assert kinds == set(wanted)
 
 
-def test_all_splits_are_mixed_and_the_first_comes_early(tmp_path):
-    for split, count in (("train", 40), ("articles", 60)):
-        with lzma.open(tmp_path / f"{split}.jsonl.xz", "wt") as file:
-            for number in range(count):
-                file.write(json.dumps({"id": f"{split}-{number}", "article": "Rain."}) + "\n")
-    mix = summaries.mixed(tmp_path, ["train", "articles"])
-    assert mix == summaries.mixed(tmp_path, ["train", "articles"])
-    assert len(mix) == 100
-    first = [split for split, _ in mix[:40]]
-    assert 20 < first.count("train") < 40
+@pytest.fixture
+def unparsed(monkeypatch):
+    """Sentences stay as they are, so that no parser is needed."""
+    monkeypatch.setattr(summaries, "require_parser", lambda model="": None)
+    monkeypatch.setattr(summaries, "shortener", lambda model="": list)
+
+
+def write_split(folder, split, rows):
+    with lzma.open(folder / f"{split}.jsonl.xz", "wt") as file:
+        for name, article in rows:
+            file.write(json.dumps({"id": name, "article": article}) + "\n")
+
+
+def test_texts_of_all_splits_are_written_and_joined_and_a_second_run_goes_on(
+    unparsed, tokenizer_folder, vocabulary, tmp_path
+):
+    data, out = tmp_path / "data", tmp_path / "out"
+    data.mkdir()
+    for split, count in (("train", 6), ("articles", 4), ("validation", 3)):
+        write_split(data, split, [(f"{split}-{i}", long_article().text) for i in range(count)])
+    texts = out / "texts"
+    texts.mkdir(parents=True)
+    cut_off = {"id": "train-0", "window": "start", "start": 0, "end": 300, "text": "Rain. Sun."}
+    (texts / "part-0.jsonl").write_text(json.dumps(cut_off) + '\n{"id": "train-1", "te')
+    said = []
+    settings = {"articles": 5, "prefix": ". ", "say": said.append}
+    found = write_summaries(data, out, tokenizer_folder, **settings)
+    rows = [json.loads(line) for line in (texts / "part-0.jsonl").read_text().splitlines()
+            if line.endswith("}")]  # fmt: skip
+    names = {row["id"] for row in rows}
+    assert sum(row["id"] == "train-0" for row in rows) == 1, "written before, not again"
+    assert len(names & {f"train-{i}" for i in range(6)}) >= 5
+    assert {name for name in names if name.startswith("articles")} == {
+        f"articles-{i}" for i in range(4)
+    }
+    assert found.meta["articles"] == 9, "five of train, four articles"
+    assert Windows(out / "validation").meta["articles"] == 3
+    assert found.vocabulary.fingerprint == vocabulary.fingerprint
+    lines = len(said)
+    again = write_summaries(data, out, tokenizer_folder, **settings)
+    assert (len(said), len(again)) == (lines, len(found)), "everything is there"
+    (out / "meta.json").unlink()
+    with pytest.raises(SettingsError, match="another target"):
+        write_summaries(data, out, tokenizer_folder, **{**settings, "prefix": "summarize: "})
+
+
+def test_without_spacy_it_is_said_what_to_install(monkeypatch):
+    monkeypatch.setattr(summaries.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(SettingsError, match=r"spacy and en_core.*fastllm\[texts\]"):
+        summaries.require_parser()
