@@ -23,9 +23,9 @@ from fastllm import paths
 from fastllm.checkpoints import load_target
 from fastllm.data.articles import Article, read_articles, read_text
 from fastllm.decoding import autoregress
+from fastllm.decoding.distributions import forbid
 from fastllm.decoding.race import hardware, versions
 from fastllm.decoding.rules import Rules
-from fastllm.decoding.sampling import forbid
 from fastllm.errors import DataError, SettingsError, VocabularyError
 from fastllm.targets import Target, TargetSession, ends_of, resolve
 from fastllm.targets.hub import PRECISIONS

@@ -12,7 +12,8 @@ from functools import cache
 
 import torch
 
-from fastllm.decoding.sampling import DenseProposal, Draft, OneHotProposal, distribution, draw
+from fastllm.decoding.distributions import distribution, draw
+from fastllm.decoding.proposals import DenseProposal, Draft, OneHotProposal
 from fastllm.targets import Encoding
 from fastllm.trace import DecodingConfig
 from fastllm.vocabulary import Encoded

@@ -18,8 +18,8 @@ import torch
 
 from fastllm.bench.baselines import ASSISTED, GENERATE, LOOKUP, generate
 from fastllm.decoding import autoregress, speculate
+from fastllm.decoding.proposals import Draft
 from fastllm.decoding.race import hardware, require_same_vocabulary, versions
-from fastllm.decoding.sampling import Draft
 from fastllm.drafters import Drafter, DrafterSession
 from fastllm.drafters.cost import Cost, CostMeter
 from fastllm.errors import DataError

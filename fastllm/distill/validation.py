@@ -12,8 +12,8 @@ from typing import Any, Protocol
 import torch
 
 from fastllm.data.tokens import IGNORED, padded
+from fastllm.decoding.distributions import forbid
 from fastllm.decoding.rules import Rules
-from fastllm.decoding.sampling import forbid
 from fastllm.distill.teacher import Articles, Teacher
 from fastllm.errors import DataError, VocabularyError
 from fastllm.targets import ends_of, resolve

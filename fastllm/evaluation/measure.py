@@ -20,9 +20,9 @@ import torch
 
 from fastllm import metrics
 from fastllm.data.articles import Article, read_articles, split_sentences
+from fastllm.decoding.distributions import distribution, forbid
 from fastllm.decoding.race import Race, hardware, versions
 from fastllm.decoding.rules import Rules
-from fastllm.decoding.sampling import distribution, forbid
 from fastllm.drafters import Drafter
 from fastllm.errors import DataError, SettingsError
 from fastllm.targets import Encoding, Target, ends_of, resolve

@@ -33,9 +33,9 @@ from typing import Any, NamedTuple
 
 import torch
 
+from fastllm.decoding.distributions import distribution, draw, forbid
 from fastllm.decoding.rounds import uniforms
 from fastllm.decoding.rules import Rules
-from fastllm.decoding.sampling import distribution, draw, forbid
 from fastllm.demo import rows, texts
 from fastllm.demo.jobs import Models
 from fastllm.drafters import Drafter
