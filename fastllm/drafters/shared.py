@@ -565,7 +565,7 @@ class SharedDrafter(NeuralDrafter[SharedSettings]):
         self.model.bind(target)
 
     @torch.inference_mode()
-    def begin(self, encoding: Encoding) -> DrafterSession:
+    def begin(self, encoding: Encoding) -> NeuralSession:
         """Takes over what the target said of the article.
 
         Raises:

@@ -105,7 +105,7 @@ def test_guessing_ahead_drafts_the_same_in_fewer_calls(
         assert tokens == same
         assert (rows - alike).abs().max() < 1e-5
     if start == "copying" and temperature == 0:
-        assert calls[1] < calls[0] / 1.5
+        assert calls[1] <= calls[0] / 1.5
     else:
         assert calls[1] <= calls[0]
 
