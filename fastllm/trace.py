@@ -42,7 +42,8 @@ class DecodingConfig:
             numbers that were measured before (`python -m fastllm bench` prints them) and never
             timed in a run, so that a run can be repeated; by default those of the shipped LSTM on
             two CPU cores. With "fixed" they have no meaning.
-        temperature: 0 is greedy: the distribution becomes one-hot on the most likely token.
+        temperature: 0 is greedy: the distribution becomes one-hot on the most likely token. Above 0
+            it is at least `COLDEST`.
         top_k: keep only the k most likely tokens; 0 keeps all.
         top_p: keep the smallest set of most likely tokens whose mass reaches top_p; 1 keeps all.
         max_new_tokens: the most tokens to write, the end token included.
@@ -56,8 +57,12 @@ class DecodingConfig:
             off, None what the target's own generation configuration says.
         min_new_tokens: the end token does not come before so many others; 0 is off, None what the
             target's own generation configuration says.
+        forced_first: the token that every text begins with, behind the start token, whatever the
+            logits (mBART and NLLB: the language); -1 is off, None what the target's own generation
+            configuration says.
+        forced_last: the token at place `max_new_tokens`, whatever the logits; likewise.
 
-    These last two are rules of the target's text: `fastllm.decoding.rules` applies them, and
+    These last four are rules of the target's text: `fastllm.decoding.rules` applies them, and
     `fastllm.targets.resolve` puts the target's own numbers in the place of None.
 
     Raises:
@@ -79,6 +84,8 @@ class DecodingConfig:
     call_cost: float = 0.09
     no_repeat_ngram: int | None = None
     min_new_tokens: int | None = None
+    forced_first: int | None = None
+    forced_last: int | None = None
 
     RANGES: ClassVar[dict[str, tuple[float, float]]] = {
         "gamma": (1, 16),
@@ -99,8 +106,15 @@ class DecodingConfig:
         "draft_length": get_args(DraftLength),
     }
     """The settings that are words, and the words."""
-    LEFT_TO_TARGET: ClassVar[tuple[str, ...]] = ("no_repeat_ngram", "min_new_tokens")
-    """The settings that may be None."""
+    LEFT_TO_TARGET: ClassVar[dict[str, int]] = {
+        "no_repeat_ngram": 0,
+        "min_new_tokens": 0,
+        "forced_first": -1,
+        "forced_last": -1,
+    }
+    """The settings that may be None, and what turns each off."""
+    COLDEST: ClassVar[float] = 1e-3
+    """The lowest temperature above 0: with less, logits divided by it overflow."""
 
     def __post_init__(self) -> None:
         for name, (low, high) in self.RANGES.items():
@@ -114,6 +128,17 @@ class DecodingConfig:
                 raise SettingsError(
                     f"{name}={value!r} is out of range: give {kind} between {low} and {high}."
                 )
+        for name in ("forced_first", "forced_last"):
+            value = getattr(self, name)
+            if value is not None and (type(value) is not int or value < -1):
+                raise SettingsError(
+                    f"{name}={value!r} is out of range: give a token id, or -1 for none."
+                )
+        if 0 < self.temperature < self.COLDEST:
+            raise SettingsError(
+                f"temperature={self.temperature!r} is out of range: give 0, which is greedy, or "
+                f"at least {self.COLDEST}."
+            )
         for name, words in self.CHOICES.items():
             value = getattr(self, name)
             if value not in words:
@@ -317,7 +342,7 @@ class Trace:
 
     def dumps(self) -> str:
         """The Trace as JSON text."""
-        return json.dumps(self.to_json(), ensure_ascii=False)
+        return json.dumps(self.to_json(), ensure_ascii=False, allow_nan=False)
 
     @classmethod
     def loads(cls, text: str) -> "Trace":

@@ -97,6 +97,7 @@ class FakeTarget:
         self.prefix = ""
         self.source_length = source_length
         self.seconds = seconds
+        self.longest_text: int | None = None
         self.defaults = defaults or {}
         self.sessions: list[FakeSession] = []
 

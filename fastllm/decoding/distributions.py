@@ -8,11 +8,14 @@ are numpy's, and single numbers are Python's. On CUDA a synchronisation costs mo
 stays tensors. Apple's GPU knows no float64: its rows come to the host.
 """
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 import torch
 
+from fastllm.decoding.rules import AllBut
+from fastllm.errors import NotFiniteError
 from fastllm.trace import DecodingConfig
 
 
@@ -71,7 +74,8 @@ def _barred_places(banned: Sequence[Sequence[int]], size: int) -> list[int]:
     for row, tokens in enumerate(banned):
         if not tokens:
             continue
-        known = {token for token in tokens if token < size}
+        barred = tokens.within(size) if isinstance(tokens, AllBut) else tokens
+        known = {token for token in barred if token < size}
         if len(known) == size:
             known.remove(0)
         places += [row * size + token for token in known]
@@ -124,8 +128,9 @@ def draw(weights: torch.Tensor, uniform: torch.Tensor | float) -> torch.Tensor:
     whole = cumulative[-1]
     share = torch.as_tensor(uniform, dtype=torch.float64)
     reached = share.to(weights.device, non_blocking=True) * whole
-    # A product rounded up to the whole sum stays on the last token that added to it.
-    last = torch.searchsorted(cumulative, whole)
+    # A product rounded up to the whole sum stays on the last token that added to it. Nothing is
+    # found for NaN: an id from V on would end the process.
+    last = torch.searchsorted(cumulative, whole).clamp_(max=len(weights) - 1)
     return torch.searchsorted(cumulative, reached, right=True).minimum(last)
 
 
@@ -180,3 +185,51 @@ def most_likely(logits: torch.Tensor, banned: Sequence[Sequence[int]]) -> list[i
         if best[row] in tokens:
             best[row] = int(forbid(logits[row : row + 1], [tokens]).argmax())
     return best
+
+
+def best_tokens(
+    logits: torch.Tensor, banned: Sequence[Sequence[int]]
+) -> tuple[list[int], list[float]]:
+    """What `most_likely` finds, and its logits: NaN or infinite where something of a row is.
+
+    Args:
+        logits: shape (T, V), any float type.
+        banned: the ids barred in each of the first rows, as for `forbid`.
+    """
+    if _is_numpys(logits):
+        best = most_likely(logits, banned)
+        rows = logits.numpy()
+        return best, [float(rows[place, token]) for place, token in enumerate(best)]
+    ruled = forbid(logits, banned)
+    tokens = ruled.argmax(-1, keepdim=True)
+    # Fetched at once: float64 holds all ids.
+    found = torch.cat([tokens.double(), ruled.gather(-1, tokens).double()]).tolist()
+    numbers = [row[0] for row in found]
+    return [int(token) for token in numbers[: len(logits)]], numbers[len(logits) :]
+
+
+def require_finite(numbers: Sequence[float], dtype: torch.dtype) -> None:
+    """Refuses a target's numbers that no token can be chosen by.
+
+    Args:
+        numbers: of each row one that is NaN or infinite where something of the row is: the largest
+            logit, or any probability.
+        dtype: of the logits.
+
+    Raises:
+        NotFiniteError: one is not finite.
+    """
+    if all(map(math.isfinite, numbers)):
+        return
+    kind = str(dtype).removeprefix("torch.")
+    if dtype == torch.float16:
+        remedy = (
+            "float16 overflows in many T5s: load the target in bf16 or fp32 (`--load-in bf16`, "
+            'load_in="bf16").'
+        )
+    else:
+        remedy = (
+            "Load it in fp32; if that does not help, its weights are damaged: copy or download "
+            "them again."
+        )
+    raise NotFiniteError(f"the target's logits ({kind}) are NaN or infinite. {remedy}")

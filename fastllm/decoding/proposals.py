@@ -1,7 +1,7 @@
 """What a drafter proposes: tokens, and the distributions that they were drawn from."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -133,6 +133,10 @@ class Draft:
     def chances(self) -> list[float]:
         """The drafter's probability of each drafted token, on the host."""
         return self.q.chances(self.tokens)
+
+    def up_to(self, count: int) -> "Draft":
+        """The first `count` tokens of it."""
+        return self if count >= len(self.tokens) else replace(self, tokens=self.tokens[:count])
 
     def prepare(self) -> None:
         """Finds `chances` before they are asked for, unless this means to wait for a device."""

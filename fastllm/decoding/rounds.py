@@ -127,6 +127,7 @@ def _rounds(
         if len(unread) > 1:
             logits = logits[len(unread) - 1 :]
         verdict = judge(logits, draft, for_tests, config, banned)
+        draft = draft.up_to(len(verdict.q))  # the rest of it was drawn from NaN
         ended = not ends.isdisjoint(draft.tokens[: verdict.accepted])
         added = draft.tokens[: verdict.accepted] + ([] if ended else [verdict.extra])
         session.rollback(len(text) + verdict.accepted)
@@ -185,6 +186,8 @@ def _with_statistics(
     judged = []
     for i, test in enumerate(entry.judged):
         raw = None if draft.unwarped is None else draft.unwarped(i)
+        if raw is not None and not raw.isfinite().all():
+            raw = None
         judged.append(
             replace(
                 test,

@@ -12,6 +12,7 @@ vocabulary: there rows are numpy's, and single numbers are Python's.
 To add a rule: subclass `Rule`, list it in `RULES`, and name it in `fastllm.trace.Verification`.
 """
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, ClassVar, NamedTuple, TypeVar
@@ -20,11 +21,12 @@ import numpy as np
 import torch
 
 from fastllm.decoding.distributions import (
+    best_tokens,
     cumulative_sum,
     draw,
     drawn_from,
-    most_likely,
     on_cuda,
+    require_finite,
     ruled_distribution,
 )
 from fastllm.decoding.proposals import Draft, OneHotProposal, Proposal
@@ -42,7 +44,8 @@ class Verdict(NamedTuple):
     Attributes:
         accepted: how many drafts stand.
         extra: the target's own token after them.
-        p: the target's probability of each drafted token.
+        p: the target's probability of each drafted token; fewer than were drafted where a q is NaN:
+            that token and those after it count as not drafted.
         q: the drafter's probability of each.
         thresholds: what the uniform of each drafted token is compared with; the test passes below.
             Under the block rule on a CPU, those that decide nothing are computed when asked for.
@@ -77,15 +80,20 @@ def judge(
         banned: the ids barred in each row, as for `forbid`.
 
     Raises:
+        NotFiniteError: the target's logits are NaN or infinite.
         VocabularyError: the drafter's distributions are over another number of tokens.
     """
     if config.temperature > 0:
         draft.q.require(logits.shape[-1])
         p = ruled_distribution(logits, banned, config)
-        return rule_of(config).verify(p, draft, uniforms)
-    best = most_likely(logits, banned)
+        verdict = rule_of(config).verify(p, draft, uniforms)
+        # What stands after the accepted tokens has no part in the text.
+        require_finite([*verdict.p[: verdict.accepted + 1], verdict.extra_p], logits.dtype)
+        return verdict
+    best, largest = best_tokens(logits, banned)
     p_drafted = [float(token == wanted) for token, wanted in zip(draft.tokens, best, strict=False)]
     accepted = [*p_drafted, 0.0].index(0.0)
+    require_finite(largest[: accepted + 1], logits.dtype)
     return Verdict(accepted, best[accepted], p_drafted, draft.chances, p_drafted, 1.0)
 
 
@@ -204,6 +212,10 @@ class Rule(ABC):
         else:
             rows = draft.q.dense(count, size).to(p.device, non_blocking=True)
         chance_p, chance_q = p[:count].gather(1, tokens)[:, 0], rows.gather(1, tokens)[:, 0]
+        if not isinstance(draft.q, OneHotProposal):
+            # What was drawn from NaN never stands, and is replaced by a draw from p.
+            chance_q = chance_q.nan_to_num(math.inf)
+            rows = rows.nan_to_num(0.0)
         accepted, scales, thresholds = self.decide_on_device(
             p, rows, chance_p, chance_q, numbers[:count]
         )
@@ -219,12 +231,16 @@ class Rule(ABC):
         (where, token, chance), found = found[:3], found[3:]
         of_p, of_q, tests = found[:count], found[count : 2 * count], found[2 * count :]
         tests = tests or self.thresholds(of_p, of_q)
-        return Verdict(int(where), int(token), of_p, of_q, tests, chance)
+        known = of_q.index(math.inf) if math.inf in of_q else count
+        return Verdict(int(where), int(token), of_p[:known], of_q[:known], tests[:known], chance)
 
     def _verify_on_host(self, p: torch.Tensor, draft: Draft, uniforms: Uniforms) -> Verdict:
         """`verify` where a tensor operation costs more than its arithmetic."""
         if isinstance(uniforms, torch.Tensor):
             uniforms = uniforms.tolist()
+        if any(map(math.isnan, draft.chances)):
+            draft = draft.up_to(next(at for at, x in enumerate(draft.chances) if math.isnan(x)))
+            p, uniforms = p[: len(draft.tokens) + 1], [*uniforms[: len(draft.tokens)], uniforms[-1]]
         tokens, count, rows = draft.tokens, len(draft.tokens), p.numpy()
         of_p = [float(rows[place, token]) for place, token in enumerate(tokens)]
         of_q = draft.chances

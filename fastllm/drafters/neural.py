@@ -22,6 +22,7 @@ from fastllm.decoding.proposals import DenseProposal, Draft, OneHotProposal
 from fastllm.decoding.rules import Rules
 from fastllm.drafters import DrafterSession
 from fastllm.drafters.length import LengthRule, confidence
+from fastllm.drafters.width import fitted
 from fastllm.errors import CheckpointError, SettingsError
 from fastllm.targets import Encoding, Target
 from fastllm.targets.slate import Choice, Written
@@ -329,17 +330,23 @@ class NeuralDrafter(Generic[Settings]):
             return rounded
 
     @torch.inference_mode()
-    def begin(self, encoding: Encoding) -> "NeuralSession":
+    def begin(self, encoding: Encoding) -> DrafterSession:
         """Reads the article."""
         drafter = self._rounded_for(encoding)
         if drafter is not self:
             return drafter.begin(encoding)
         fast = self._one_text()
         if fast is not None and 0 not in encoding.source_ids:  # 0 is padding, which it cannot tell
-            return NeuralSession(fast, fast.remember(encoding.source_ids), encoding.end_id)
+            session = NeuralSession(fast, fast.remember(encoding.source_ids), encoding.end_id)
+            return self._fitted(session, encoding)
         device = next(self.model.parameters()).device
         source = torch.tensor([encoding.source_ids], device=device)
-        return NeuralSession(self.model, self.model.remember(source), encoding.end_id)
+        session = NeuralSession(self.model, self.model.remember(source), encoding.end_id)
+        return self._fitted(session, encoding)
+
+    def _fitted(self, session: "NeuralSession", encoding: Encoding) -> DrafterSession:
+        size: int = self.settings.vocabulary_size  # type: ignore[attr-defined]
+        return fitted(session, size, encoding)
 
     def _one_text(self) -> ArticleText | None:
         """The network for one text with the weights as they are now; None where it has no such.

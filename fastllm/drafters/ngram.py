@@ -41,8 +41,9 @@ import torch
 from fastllm.decoding.distributions import distribution, drawn
 from fastllm.decoding.proposals import DenseProposal, Draft, OneHotProposal
 from fastllm.decoding.rules import Rules
-from fastllm.drafters import Drafter, FamilySpec
+from fastllm.drafters import Drafter, DrafterSession, FamilySpec
 from fastllm.drafters.length import LengthRule
+from fastllm.drafters.width import fitted
 from fastllm.errors import CheckpointError, DataError, SettingsError
 from fastllm.targets import Encoding
 from fastllm.trace import DecodingConfig
@@ -383,9 +384,9 @@ class NgramDrafter(Drafter):
         row[tokens[kept]] = chances
         return row
 
-    def begin(self, encoding: Encoding) -> "NgramSession":
+    def begin(self, encoding: Encoding) -> DrafterSession:
         """A session; the article is not read."""
-        return NgramSession(self)
+        return fitted(NgramSession(self), self.counts.vocabulary_size, encoding)
 
     def config(self) -> dict[str, Any]:
         """What `config.json` says."""

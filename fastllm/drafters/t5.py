@@ -19,7 +19,7 @@ from torch.nn import functional
 from transformers import GenerationConfig, T5Config, T5ForConditionalGeneration
 
 from fastllm.devices import aligned
-from fastllm.drafters import FamilySpec
+from fastllm.drafters import DrafterSession, FamilySpec
 from fastllm.drafters.neural import NeuralDrafter, NeuralSession, OneText, Weights, weights_of
 from fastllm.errors import CheckpointError, SettingsError
 from fastllm.pretrain.copying_start import begin_like, start_copying, t5_config
@@ -280,7 +280,7 @@ class T5Drafter(NeuralDrafter[T5Settings]):
     """The static engine, and which state of the weights it was made from."""
 
     @torch.inference_mode()
-    def begin(self, encoding: Encoding) -> NeuralSession:
+    def begin(self, encoding: Encoding) -> DrafterSession:
         """Reads the article."""
         drafter = self._rounded_for(encoding)
         if drafter is not self:
@@ -291,7 +291,8 @@ class T5Drafter(NeuralDrafter[T5Settings]):
         source = torch.tensor([encoding.source_ids], device=decoder.device)
         states = self.model.network.encoder(input_ids=source).last_hidden_state
         session = decoder.begin(decoder.remember(states))
-        return NeuralSession(StaticText(decoder), session, encoding.end_id)
+        drafting = NeuralSession(StaticText(decoder), session, encoding.end_id)
+        return self._fitted(drafting, encoding)
 
     def _decoder(self) -> StaticDecoder | None:
         """The static engine with the weights as they are now; None where it does not fit."""

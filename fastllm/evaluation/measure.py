@@ -620,13 +620,18 @@ def generate(target: HubTarget, source_ids: list[int], config: DecodingConfig) -
         source_ids: the encoded article.
         config: the length; of the rules only those that are not the target's own are passed on.
     """
-    names = {"no_repeat_ngram": "no_repeat_ngram_size", "min_new_tokens": "min_new_tokens"}
+    names = {
+        "no_repeat_ngram": "no_repeat_ngram_size",
+        "min_new_tokens": "min_new_tokens",
+        "forced_first": "forced_bos_token_id",
+        "forced_last": "forced_eos_token_id",
+    }
     given = resolve(config, target)
     own = target.defaults
     rules = {
         names[name]: getattr(given, name)
-        for name in DecodingConfig.LEFT_TO_TARGET
-        if getattr(given, name) != own.get(name, 0)
+        for name, off in DecodingConfig.LEFT_TO_TARGET.items()
+        if getattr(given, name) != own.get(name, off)
     }
     out = target.model.generate(
         input_ids=torch.tensor([source_ids], device=target.device),
