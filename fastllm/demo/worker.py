@@ -31,7 +31,7 @@ def stream(lines: Lines, *, pause: float = PAUSE_SECONDS) -> Iterator[str]:
         pause: seconds between two yields.
 
     Raises:
-        Exception: whatever `lines` raised, behind the text that came before it.
+        Exception: whatever `lines` raised, after the text that came before it.
     """
     yield ""
     stop = threading.Event()

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from conftest import Visit
 from playwright.sync_api import expect
 
-from fastllm.demo import texts
+from fastllm.demo.folds.race import words as race_words
 
 
 def test_a_live_race_on_a_sample(visit: Callable[..., Visit], app_address: str) -> None:
@@ -40,13 +40,14 @@ def test_drawn_texts_are_compared_a_call(visit: Callable[..., Visit], app_addres
     page.click("#fl-go")
     page.wait_for_selector(".fl-badge.fl-live >> text=LIVE")
     page.wait_for_selector(".fl-race[data-ran]")
-    expect(page.locator(".fl-headline")).to_contain_text(texts.BROWSER["headline_rate"])
+    expect(page.locator(".fl-headline")).to_contain_text(race_words.BROWSER["headline_rate"])
     expect(page.locator(".fl-count").first).to_have_text("1.0")
     expect(page.locator(".fl-same")).to_contain_text("Sampling")
     if not page.get_by_text("Ended after").count():
         feet = page.locator(".fl-lane .fl-foot").all_inner_texts()[1:]
         rates = page.locator(".fl-count").all_inner_texts()[1:]
-        assert all(f"{rate} tokens a call" in foot for foot, rate in zip(feet, rates, strict=True))
+        for foot, rate in zip(feet, rates, strict=True):
+            assert f"{rate} tokens per call" in foot
     seen.require_clean()
 
 

@@ -18,7 +18,7 @@ import pytest
 from asking import WAIT, Page, serving
 
 from fastllm.demo.engine import LocalEngine
-from fastllm.demo.jobs import Models, Order
+from fastllm.demo.jobs import Models, RaceJob
 from fastllm.demo.limits import Limits
 from fastllm.trace import DecodingConfig
 
@@ -75,7 +75,7 @@ class Watched(LocalEngine):
 class Counted:
     """Work that its engine counts while it has the device."""
 
-    work: Order
+    work: RaceJob
     engine: Watched
 
     @property
@@ -129,7 +129,7 @@ def written(rows: list[dict[str, Any]]) -> list[Any]:
 def alone(engine: LocalEngine, article: str, seed: int, length: int) -> list[Any]:
     """What a race writes when nobody else is there."""
     config = DecodingConfig(temperature=1.0, top_p=1.0, gamma=4, seed=seed, max_new_tokens=length)
-    lines = engine.lines(Order(article, ("alone", "lookup"), config), threading.Event())
+    lines = engine.lines(RaceJob(article, ("alone", "lookup"), config), threading.Event())
     return written([json.loads(line) for line in lines])
 
 

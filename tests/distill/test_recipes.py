@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 import yaml
+from tiny_windows import write_tiny_windows
 
 from fastllm.checkpoints import load_drafter, load_target
 from fastllm.cli.main import build_parser
 from fastllm.distill.options import read_yaml, settle
 from fastllm.pretrain.curriculum import TargetRecipe
 from fastllm.vocabulary import Vocabulary
-from tiny_windows import write_tiny_windows
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))

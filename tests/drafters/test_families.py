@@ -11,7 +11,7 @@ import pytest
 from fastllm.checkpoints import load_drafter, load_target
 from fastllm.cli.main import main
 from fastllm.decoding.race import Race
-from fastllm.demo import texts
+from fastllm.demo import words
 from fastllm.demo.engine import LocalEngine
 from fastllm.demo.folds.learn.learn import students
 from fastllm.demo.jobs import Order
@@ -85,8 +85,8 @@ def test_the_families_describe_themselves() -> None:
         assert spec.description.split()[0] in ("a", "an")
     assert trainable() == ["lstm", "t5", "cnn", "shared"]
     assert [name for name, spec in found.items() if spec.bound_to_target] == ["shared"]
-    assert texts.title_of("shared-after") == "shared encoder after distillation"
-    assert texts.title_of("lookup") == "article lookup (no training)"
+    assert words.title_of("shared-after") == "shared encoder after distillation"
+    assert words.title_of("lookup") == "article lookup (no training)"
     with pytest.raises(SettingsError, match="drafter 'magic': no such family"):
         spec_of("magic")
     with pytest.raises(SettingsError, match="there is a family 'lstm' already"):
