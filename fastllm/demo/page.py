@@ -17,7 +17,8 @@ from fastllm.demo.folds.game import guess
 from fastllm.demo.folds.learn import learn
 from fastllm.demo.folds.plots import race_stats
 from fastllm.demo.folds.trained import trained
-from fastllm.demo.limits import Limits
+from fastllm.demo.guard import Guard
+from fastllm.demo.limits import Limits, read_limits
 from fastllm.demo.stage import (
     DEVICE_QUEUE,
     FEWEST_LANES,
@@ -28,6 +29,7 @@ from fastllm.demo.stage import (
     literal,
     scripted,
 )
+from fastllm.demo.worker import news
 from fastllm.errors import DataError
 from fastllm.evaluation import charts
 from fastllm.trace import DecodingConfig, Trace, config_defaults
@@ -80,9 +82,13 @@ def build(engine: Engine, limits: Limits, recorded: Path = RECORDED) -> gr.Block
         lenience: float,
         request: gr.Request,
     ) -> Iterator[str]:
-        """Races an article; yields the rows so far as lines of JSON, again and again."""
+        """Races an article; yields the rows so far as lines of JSON, again and again.
+
+        To a program at `call/race` it yields only the new rows each time, and all of them at last.
+        """
         values = (gamma, temperature, top_p, seed, length, rule, lenience)
-        yield from stage.perform(request, lambda: stage.order(article, lanes, *values))
+        so_far = stage.perform(request, lambda: stage.order(article, lanes, *values))
+        yield from news(so_far) if "/call/" in request.url.path else so_far
 
     def read_file(sent: str) -> tuple[str, str]:
         """A file as the article."""
@@ -254,7 +260,7 @@ def build(engine: Engine, limits: Limits, recorded: Path = RECORDED) -> gr.Block
         )
         running.failure(None, js=announce("failed"), api_visibility="private")
         halt.click(None, cancels=[running], js=announce("stop"), api_visibility="private")
-    page.queue(max_size=limits.queue_size, default_concurrency_limit=4)
+    page.queue(max_size=limits.queue_size, default_concurrency_limit=4, api_open=False)
     return page
 
 
@@ -321,8 +327,13 @@ def _draw(lines: str) -> list[Any]:
     ]
 
 
-def launch_options() -> dict[str, Any]:
-    """What `launch` needs for this page: its style, the system's fonts, nothing from outside."""
+def launch_options(guard: Guard | None = None) -> dict[str, Any]:
+    """What `launch` needs for this page: its style, the system's fonts, nothing from outside.
+
+    Args:
+        guard: of this page alone; by default one with the limits of the Spacefile.
+    """
+    guard = guard or Guard(read_limits())
     fonts = [gr.themes.Font(name) for name in ("system-ui", "Segoe UI", "Arial", "sans-serif")]
     mono = [gr.themes.Font(name) for name in ("ui-monospace", "Consolas", "monospace")]
     return {
@@ -330,7 +341,7 @@ def launch_options() -> dict[str, Any]:
             primary_hue="blue", neutral_hue="slate", font=fonts, font_mono=mono
         ),
         "css": STYLE.read_text(encoding="utf-8"),
-        "app_kwargs": {"middleware": head.middleware()},
+        "app_kwargs": {"middleware": [guard.middleware(), *head.middleware()]},
         "footer_links": ["api"],
         "run_history": False,
         "ssr_mode": False,

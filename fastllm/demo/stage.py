@@ -1,12 +1,14 @@
 """What the parts of the page share: the models, the bounds, and what the visitor has chosen."""
 
 import html
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import gradio as gr
+import torch
 
 from fastllm import paths
 from fastllm.demo import articles, rows, texts
@@ -198,6 +200,12 @@ class Stage:
         except FastLLMError as error:
             words = html.escape(str(error), quote=False)
             raise gr.Error(words, duration=15, print_exception=False) from error
+        except (MemoryError, torch.OutOfMemoryError) as error:
+            traceback.print_exc()
+            raise gr.Error(texts.NO_MEMORY, duration=15, print_exception=False) from error
+        except SystemExit as error:  # Gradio's server would end with it
+            traceback.print_exc()
+            raise gr.Error(texts.BROKE_OFF, duration=15, print_exception=False) from error
 
 
 def literal(value: Any) -> str:
@@ -245,5 +253,4 @@ def _whole(value: float) -> Any:
 
 def _visitor(request: gr.Request) -> str:
     """Who asks, for the bound on what is begun within a minute."""
-    host = request.client.host if request.client else None
-    return visitor_of(host, request.headers.get("x-forwarded-for"), request.session_hash)
+    return visitor_of(request.client.host if request.client else None)

@@ -60,6 +60,12 @@ PRIVACY = (
 )
 
 
+NO_MEMORY = (
+    "The memory of this machine was not enough for that. Try a shorter article, fewer lanes or a "
+    "shorter summary."
+)
+BROKE_OFF = "That ended before it was done, for a reason that only the operator's log tells."
+
 
 def runs_on(about: Mapping[str, str]) -> str:
     """The line at the foot of the page.
@@ -765,6 +771,7 @@ GUESS_CHANGED = (
     "The settings were changed, and with them the target would write another text. Press “Start "
     "over”, or set them back."
 )
+GUESS_NO_WORDS = "The words of a guess have to be text."
 GUESS_NO_DRAFTER = "There is no drafter on this page that could guess for you."
 
 

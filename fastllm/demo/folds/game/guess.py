@@ -89,6 +89,8 @@ def add(stage: Stage) -> None:
         before = sent_back if isinstance(sent_back, str) else ""
 
         def work() -> Turn:
+            if not isinstance(words, str):  # a program may send anything
+                raise DataError(texts.GUESS_NO_WORDS)
             checked = stage.checked(article)
             config = stage.config(gamma, temperature, top_p, seed, length, "auto", 1.0)
             key = key_of(checked.text, config)
@@ -123,6 +125,7 @@ def add(stage: Stage) -> None:
         concurrency_id=DEVICE_QUEUE,
         concurrency_limit=1,
         trigger_mode="once",
+        preprocess=False,
         api_visibility="private",
     )
     running.failure(None, js=announce("guess-failed"), api_visibility="private")
