@@ -1,12 +1,14 @@
 """What the parts of the page share: the models, the bounds, and what the visitor has chosen."""
 
 import html
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import gradio as gr
+import torch
 
 from fastllm import paths
 from fastllm.demo import articles, rows, words
@@ -244,8 +246,14 @@ class PageContext:
         try:
             yield
         except FastLLMError as error:
-            words = html.escape(str(error), quote=False)
-            raise gr.Error(words, duration=15, print_exception=False) from error
+            told = html.escape(str(error), quote=False)
+            raise gr.Error(told, duration=15, print_exception=False) from error
+        except (MemoryError, torch.OutOfMemoryError) as error:
+            traceback.print_exc()
+            raise gr.Error(words.NO_MEMORY, duration=15, print_exception=False) from error
+        except SystemExit as error:  # Gradio's server would end with it
+            traceback.print_exc()
+            raise gr.Error(words.BROKE_OFF, duration=15, print_exception=False) from error
 
 
 def literal(value: Any) -> str:
@@ -312,6 +320,5 @@ def _whole(value: float) -> Any:
 
 
 def _visitor(request: gr.Request) -> str:
-    """Who asks: the key of the limit per minute."""
-    host = request.client.host if request.client else None
-    return visitor_of(host, request.headers.get("x-forwarded-for"), request.session_hash)
+    """Who asks, for the bound on what is begun within a minute."""
+    return visitor_of(request.client.host if request.client else None)

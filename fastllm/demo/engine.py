@@ -252,15 +252,42 @@ class LocalEngine:
             self._load()
             if self._failure is None:
                 self._doing = "warming up"
-                lanes = tuple(key for key in self.keys if key not in self._refused)
-                job = RaceJob(WARM_UP, lanes, DecodingConfig(max_new_tokens=WARM_UP_TOKENS))
-                try:
-                    for _ in job.race(self):
-                        pass
-                    self._say("ready")
-                except Exception as error:  # a race may still go well; the operator should know
-                    self._say(f"the warm-up failed ({type(error).__name__}: {error})")
+                self._warm_up()
         self._doing = ""
+
+    def _warm_up(self) -> None:
+        """Has every lane write a few tokens. What cannot is refused: the target, or a lane."""
+        try:
+            self._write_a_few([key for key in self.keys if key not in self._refused])
+        except Exception as error:  # of one lane, or of all: of whatever kind
+            self._say(f"the warm-up failed ({type(error).__name__}: {error})")
+            for key in sorted(self.keys, key=lambda key: key != words.ALONE):
+                self._write_alone(key)
+                if self._failure is not None:
+                    self._say(f"no race can be run: {self._failure}")
+                    return
+        self._say("ready")
+
+    def _write_alone(self, key: str) -> None:
+        if key in self._refused:
+            return
+        try:
+            self._write_a_few([key])
+        except Exception as error:
+            reason = f"it was loaded, but could not write ({type(error).__name__}: {error})"
+            if key == words.ALONE:
+                self._failure = CheckpointError(
+                    f"{self._name}: {reason}. Hold it in another type, or name another device or "
+                    "target."
+                )
+            else:
+                self._refused[key] = reason
+                self._say(words.not_offered(key, reason))
+
+    def _write_a_few(self, keys: Sequence[str]) -> None:
+        job = RaceJob(WARM_UP, tuple(keys), DecodingConfig(max_new_tokens=WARM_UP_TOKENS))
+        for _ in job.race(self):
+            pass
 
     def _load(self) -> None:
         if self._name == checkpoints.TARGET:  # small enough to be there before a bar is read

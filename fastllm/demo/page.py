@@ -17,7 +17,8 @@ from fastllm.demo.folds.plots import plots
 from fastllm.demo.folds.race import race
 from fastllm.demo.folds.settings import settings
 from fastllm.demo.folds.trained import trained
-from fastllm.demo.limits import Limits
+from fastllm.demo.guard import Guard
+from fastllm.demo.limits import Limits, read_limits
 
 RECORDED = paths.RECORDED / "race.json"
 """The race that plays when the page opens."""
@@ -60,12 +61,17 @@ def build(engine: Engine, limits: Limits, recorded: Path = RECORDED) -> gr.Block
             compare.add(context)
         race.connect(context, page)
         answers.add(context)
-    page.queue(max_size=limits.queue_size, default_concurrency_limit=4)
+    page.queue(max_size=limits.queue_size, default_concurrency_limit=4, api_open=False)
     return page
 
 
-def launch_options() -> dict[str, Any]:
-    """What `launch` needs for this page: its style, the system's fonts, nothing from outside."""
+def launch_options(guard: Guard | None = None) -> dict[str, Any]:
+    """What `launch` needs for this page: its style, the system's fonts, nothing from outside.
+
+    Args:
+        guard: of this page alone; by default one with the limits of the Spacefile.
+    """
+    guard = guard or Guard(read_limits())
     fonts = [gr.themes.Font(name) for name in ("system-ui", "Segoe UI", "Arial", "sans-serif")]
     mono = [gr.themes.Font(name) for name in ("ui-monospace", "Consolas", "monospace")]
     return {
@@ -73,7 +79,7 @@ def launch_options() -> dict[str, Any]:
             primary_hue="blue", neutral_hue="slate", font=fonts, font_mono=mono
         ),
         "css": race.STYLE.read_text(encoding="utf-8"),
-        "app_kwargs": {"middleware": head.middleware()},
+        "app_kwargs": {"middleware": [guard.middleware(), *head.middleware()]},
         "footer_links": ["api"],
         "run_history": False,
         "ssr_mode": False,

@@ -44,6 +44,13 @@ PRIVACY = (
 )
 
 
+NO_MEMORY = (
+    "The memory of this machine was not enough for that. Try a shorter article, fewer lanes or a "
+    "shorter summary."
+)
+BROKE_OFF = "That ended before it was done, for a reason that only the operator's log tells."
+
+
 def runs_on(about: Mapping[str, str]) -> str:
     """The line at the foot of the page.
 

@@ -69,6 +69,18 @@ def stream(lines: Lines, *, pause: float = PAUSE_SECONDS) -> Iterator[str]:
         stop.set()
 
 
+def news(texts: Iterable[str]) -> Iterator[str]:
+    """Of texts that only grow: what is new in each of them, and at last the whole.
+
+    A program is sent each value whole: of the texts themselves that would be megabytes a second.
+    """
+    before = ""
+    for text in texts:
+        yield text[len(before) :]
+        before = text
+    yield before
+
+
 def _collect(
     arrived: "queue.SimpleQueue[str | BaseException | None]",
 ) -> tuple[list[str | BaseException], bool]:

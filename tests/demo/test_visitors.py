@@ -42,6 +42,8 @@ LIMITS = Limits(
     compare_articles=8,
     compare_seconds=600,
     training_seconds=3,
+    waiting=10,
+    body_bytes=2_500_000,
 )
 
 STORIES = [

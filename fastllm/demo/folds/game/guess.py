@@ -81,6 +81,8 @@ def add(context: PageContext) -> None:
         before = sent_back if isinstance(sent_back, str) else ""
 
         def work() -> Turn:
+            if not isinstance(guess, str):  # a program may send anything
+                raise DataError(words.NO_WORDS)
             checked = context.checked(article)
             config = context.config(*settings, *_RULE)
             key = key_of(checked.text, config)
@@ -107,6 +109,7 @@ def add(context: PageContext) -> None:
         [typed, board, context.article, *context.settings[: -len(_RULE)]],
         board,
         name="guess-",
+        preprocess=False,
     )
     again.click(None, None, board, js=_AGAIN, cancels=[running], **HIDDEN)
     fold.expand(None, context.article, read, js="(article) => article", **HIDDEN)

@@ -26,6 +26,7 @@ CHANGED = (
     "The settings were changed, and with them the target would write another text. Press “Start "
     "over”, or set them back."
 )
+NO_WORDS = "The words of a guess have to be text."
 NO_DRAFTER = "There is no drafter on this page that could guess for you."
 LET_GUESS = "Let {} guess"
 TOO_LONG = "A guess of {:,} characters; this page takes {}. Type fewer words."

@@ -29,6 +29,7 @@ from fastllm.demo.folds.settings.settings import bounds
 from fastllm.demo.folds.settings.words import RULES
 from fastllm.demo.upload import opener
 from fastllm.demo.words import ALONE, STOP, because, choice_of
+from fastllm.demo.worker import news
 from fastllm.trace import Trace
 
 SCRIPTS = (
@@ -143,9 +144,13 @@ def connect(context: PageContext, page: gr.Blocks) -> None:
         lenience: float,
         request: gr.Request,
     ) -> Iterator[str]:
-        """Races an article; yields the rows so far as lines of JSON, again and again."""
+        """Races an article; yields the rows so far as lines of JSON, again and again.
+
+        To a program at `call/race` it yields only the new rows each time, and all of them at last.
+        """
         values = (gamma, temperature, top_p, seed, length, rule, lenience)
-        yield from context.perform(request, lambda: context.race_job(article, lanes, *values))
+        so_far = context.perform(request, lambda: context.race_job(article, lanes, *values))
+        yield from news(so_far) if "/call/" in request.url.path else so_far
 
     inputs = [context.article, context.lanes, *context.settings]
     context.bind(
