@@ -12,6 +12,7 @@ from typing import Literal, TextIO
 
 from fastllm import metrics
 from fastllm.trace import Round, Trace
+from fastllm.words import capital
 
 State = Literal["plain", "accepted", "refused", "correction", "bonus"]
 
@@ -112,19 +113,15 @@ def counts(trace: Trace) -> str:
     drafted = metrics.drafted(trace)
     length = trace.config.length_label
     return (
-        f"{work} with {trace.drafter} ({metrics.tau(trace):.2f} tokens a call); the target alone "
+        f"{work} with {trace.drafter} ({metrics.tau(trace):.2f} tokens per call); the target alone "
         f"needs {tokens}. {metrics.accepted(trace)} of {_number(drafted, 'drafted token')} "
-        f"accepted; {seconds:.2f} s. {_capital(trace.config.rule_label)}."
+        f"accepted; {seconds:.2f} s. {capital(trace.config.rule_label)}."
         + (f" Draft length: {length}." if length else "")
     )
 
 
 def _number(count: int, noun: str) -> str:
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
-
-
-def _capital(words: str) -> str:
-    return words[:1].upper() + words[1:]
 
 
 def _controls(letter: str) -> bool:

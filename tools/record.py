@@ -11,6 +11,7 @@ from fastllm.demo.engine import LocalEngine
 from fastllm.demo.jobs import Order
 from fastllm.demo.page import DEFAULT_LANES, RECORDED
 from fastllm.errors import FastLLMError
+from fastllm.files import write_whole
 from fastllm.metrics import target_calls
 from fastllm.trace import DecodingConfig, Trace
 
@@ -45,8 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "lanes": lanes,
         "traces": [trace.to_json() for trace in traces],
     }
-    options.to.parent.mkdir(parents=True, exist_ok=True)
-    options.to.write_text(json.dumps(tree, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_whole(options.to, json.dumps(tree, ensure_ascii=False) + "\n")
     for key, trace in zip(lanes, traces, strict=True):
         print(f"{texts.title_of(key)}: {target_calls(trace)} target calls. {trace.text}")
     return 0

@@ -18,7 +18,6 @@ from fastllm.errors import FastLLMError
 
 _ELSEWHERE = {
     "fastllm.cli.training": ("train", "pseudo", "study"),
-    "fastllm.precision": ("precision",),
     "fastllm.hub.deploy": ("deploy",),
     "fastllm.hub.push": ("push",),
 }
@@ -27,7 +26,7 @@ _ELSEWHERE = {
 _RESUMED = _ELSEWHERE["fastllm.cli.training"]
 """Commands that go on where they were interrupted."""
 
-_REPORTING = ("eval", "bench", "precision")
+_REPORTING = ("eval", "bench")
 """Commands that measure for long and then write `--out` or `--json`."""
 
 

@@ -5,12 +5,7 @@ import sys
 from importlib import import_module
 from typing import Any
 
-from fastllm.cli.options import (
-    add_decoding_arguments,
-    add_device_argument,
-    decoding_config,
-    device_name,
-)
+from fastllm.cli.options import add_decoding_arguments, add_device_argument, decoding_config
 from fastllm.cli.output import quiet
 
 
@@ -42,12 +37,11 @@ def run(options: argparse.Namespace) -> None:
     text = articles.read_text(options.article)
     quiet()
     checkpoints = import_module("fastllm.checkpoints")
-    device = device_name(options.device)
-    target = checkpoints.load_target(options.target, device=device, prefix=options.prefix)
+    target = checkpoints.load_target(options.target, device=options.device, prefix=options.prefix)
     name = options.drafter
     if name is None:
         name = checkpoints.default_drafter(options.target)
-    drafter = None if name == "none" else checkpoints.load_drafter(name, device=device)
+    drafter = None if name == "none" else checkpoints.load_drafter(name, device=options.device)
     race = import_module("fastllm.decoding.race").Race(target, [drafter], text, config)
     if options.json:
         for _ in race:

@@ -19,6 +19,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import IO, Any
 
+from fastllm import paths
 from fastllm.errors import DataError
 
 
@@ -124,6 +125,21 @@ def read_text(path: str | Path) -> str:
     if not text.strip():
         raise DataError(f"{path}: empty. Give a file with an article in it.")
     return text.strip()
+
+
+def sample_articles() -> list[Article]:
+    """The articles that come with a clone, in the order of their files' names.
+
+    Raises:
+        DataError: there are none.
+    """
+    found = [Article(path.stem, read_text(path)) for path in sorted(paths.ARTICLES.glob("*.txt"))]
+    if not found:
+        raise DataError(
+            f"{paths.ARTICLES} holds no sample articles: they come with the repository, not with "
+            "the package. Run this from a clone."
+        )
+    return found
 
 
 def split_sentences(text: str) -> list[str]:

@@ -9,18 +9,18 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-import torch
 from accelerate import Accelerator
 from transformers.utils import logging
 
 from fastllm.checkpoints import SHIPPED, TARGET
 from fastllm.data.articles import read_articles, read_split
 from fastllm.data.tokens import TokenPairs
+from fastllm.devices import usable_device
 from fastllm.distill.folders import differences, read_settings, require_writable
 from fastllm.distill.loop import processes
 from fastllm.distill.options import needed
 from fastllm.distill.pseudo import weights_fingerprint, write_pseudo
-from fastllm.errors import DataError, SettingsError
+from fastllm.errors import DataError
 from fastllm.pretrain.prepare import BARE, prepare_pairs
 from fastllm.targets.hub import HubTarget
 
@@ -51,7 +51,8 @@ class Workplace:
         """
         logging.disable_progress_bar()
         require_writable(folder)
-        work = cls(processes(_device(options.device)), folder, options.dry_run)
+        device = None if options.device is None else str(usable_device(options.device))
+        work = cls(processes(device), folder, options.dry_run)
         if work.dry:
             work.folder = folder.with_name(folder.name + ".dry-run")
             work.first(lambda: shutil.rmtree(work.folder, ignore_errors=True))
@@ -72,24 +73,6 @@ class Workplace:
         """Removes what a dry run made."""
         if self.dry and self.accelerator.is_main_process:
             shutil.rmtree(self.folder, ignore_errors=True)
-
-
-def _device(name: str | None) -> str | None:
-    """What torch calls a device: a bare number means a GPU."""
-    if name is None:
-        return None
-    name = f"cuda:{name}" if name.isdigit() else name
-    try:
-        kind = torch.device(name)
-    except RuntimeError as error:
-        raise SettingsError(f"--device {name}: there is no such device.") from error
-    here = {"cpu": True, "mps": torch.backends.mps.is_available()}
-    if not here.get(kind.type, (kind.index or 0) < torch.cuda.device_count()):
-        raise SettingsError(
-            f"--device {name}: there is no such device here ({torch.cuda.device_count()} CUDA "
-            "GPUs). Give cpu, or leave it out to take the best there is."
-        )
-    return name
 
 
 # The target, and articles for it.

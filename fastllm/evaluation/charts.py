@@ -16,6 +16,7 @@ from plotly.offline import get_plotlyjs
 from fastllm.evaluation import report
 from fastllm.evaluation.measure import ALONE
 from fastllm.evaluation.tables import Section, Table
+from fastllm.words import capital
 
 # Hues of Okabe and Ito, moved until they stand 3:1 against a white and a dark ground alike.
 BEFORE, AFTER, UNTRAINED, OTHER, NEUTRAL = "#c47f00", "#2f87c9", "#1a9a78", "#a96fc4", "#7b8794"
@@ -576,7 +577,7 @@ def _place(label: str, setting: dict[str, Any]) -> str:
 
 
 def _capital(setting: dict[str, Any]) -> str:
-    return report.capital(report.setting_label(setting))
+    return capital(report.setting_label(setting))
 
 
 # The page.

@@ -1,0 +1,58 @@
+"""Files that are there whole or not at all.
+
+A file is written beside its place, put on the disk, and then takes its place in one step. A process
+that is killed, or a disk that is full, leaves what was there before.
+"""
+
+import json
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+
+def write_whole(path: str | Path, content: str | bytes) -> None:
+    """Writes a file; folders that are missing are made.
+
+    What is no regular file (a named pipe, a device) is written to directly: it cannot be replaced.
+
+    Args:
+        path: where to; a link stays, and the file that it leads to is replaced.
+        content: text, which is written as UTF-8, or bytes.
+
+    Raises:
+        OSError: with the file's name, which the system leaves out where a disk is full.
+    """
+    place = Path(path)
+    raw = content.encode("utf-8") if isinstance(content, str) else content
+    try:
+        place = place.resolve()
+        if place.exists() and not place.is_file():
+            place.write_bytes(raw)
+            return
+        place.parent.mkdir(parents=True, exist_ok=True)
+        # The process id: two processes that write the same file do not write into one another.
+        fresh = place.with_name(f".{place.name}.{os.getpid()}.new")
+        try:
+            with fresh.open("wb") as file:
+                file.write(raw)
+                file.flush()
+                os.fsync(file.fileno())
+            fresh.replace(place)
+        except BaseException:
+            with suppress(OSError):
+                fresh.unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+def write_json(path: str | Path, tree: Any, *, indent: int | None = 1) -> None:
+    """Writes plain JSON values, as `write_whole` does.
+
+    Args:
+        path: where to.
+        tree: dictionaries, lists, texts, numbers.
+        indent: blanks for each level; None puts all on one line.
+    """
+    write_whole(path, json.dumps(tree, indent=indent) + "\n")
