@@ -18,6 +18,7 @@ from fastllm.demo.engine import LocalEngine
 from fastllm.demo.limits import Models, read_limits, read_models, titled_drafters
 from fastllm.demo.page import build, launch_options
 from fastllm.errors import FastLLMError
+from fastllm.words import first_line
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -33,12 +34,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"app.py: {error}", file=sys.stderr)
         return 2
     engine.start()
-    _, address, _ = page.launch(
-        server_name=options.host,
-        server_port=options.port,
-        prevent_thread_lock=True,
-        **launch_options(),
-    )
+    try:
+        _, address, _ = page.launch(
+            server_name=options.host,
+            server_port=options.port,
+            prevent_thread_lock=True,
+            **launch_options(),
+        )
+    except (OSError, OverflowError) as error:  # a port in use, or one that cannot be
+        print(
+            f"app.py: cannot listen at {options.host or 'this machine'}, port "
+            f"{options.port or 'any from 7860'} ({first_line(error)}). Give a free --port and an "
+            "address of this machine as --host.",
+            file=sys.stderr,
+        )
+        return 2
     _say(f"FastLLM is at {address}")
     page.block_thread()
     return 0

@@ -125,4 +125,15 @@ def _number(count: int, noun: str) -> str:
 
 
 def _controls(letter: str) -> bool:
-    return unicodedata.category(letter) in {"Cc", "Cf", "Cs"} and letter != "\N{ZERO WIDTH JOINER}"
+    return letter in _STEERING or unicodedata.category(letter) in {"Cc", "Cs"}
+
+
+_STEERING = frozenset(
+    map(
+        chr,
+        [*range(0x202A, 0x202F), *range(0x2066, 0x206A), *range(0xFFF9, 0xFFFC)]
+        + [*range(0xE0000, 0xE0080)],
+    )
+)
+"""Format characters that turn the direction of what follows, or hide it. Others stay: joiners,
+which words of Persian and Indic scripts need, and signs that are written, as before numbers."""

@@ -36,3 +36,11 @@ def first_line(error: BaseException, most: int = MOST_ECHOED) -> str:
     """The first line of what an error says, cut short; the error's kind where it says nothing."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return shortened(lines[0], most)
+
+
+def echoed(value: object, most: int = 80) -> str:
+    """What was sent, as a message may repeat it: its `repr`, cut short."""
+    try:
+        return shortened(repr(value), most)
+    except (ValueError, RecursionError):  # an integer of thousands of digits; lists in lists
+        return f"{type(value).__name__} too large to show"

@@ -1,5 +1,6 @@
 """What a command prints and writes."""
 
+import io
 import os
 import sys
 from importlib import import_module
@@ -64,6 +65,26 @@ def charts() -> Any:
             raise
         say("plotly is not installed: the charts and the HTML page are left out")
         return None
+
+
+def degrade_text() -> None:
+    """Lets standard output write what its encoding lacks as question marks.
+
+    A console of Windows, or a program in the C locale, knows few characters: a summary is readable
+    without the others, and an error would look like a text that differs.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+
+
+def put_json(text: str) -> None:
+    """Writes JSON to standard output, in UTF-8 whatever the console's encoding is."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.flush()
+        sys.stdout.buffer.write(text.encode("utf-8") + b"\n")
+    else:
+        print(text)
 
 
 def say(line: str) -> None:

@@ -6,7 +6,7 @@ from importlib import import_module
 from typing import Any
 
 from fastllm.cli.options import add_decoding_arguments, add_device_argument, decoding_config
-from fastllm.cli.output import quiet
+from fastllm.cli.output import put_json, quiet
 
 
 def add_arguments(commands: Any) -> None:
@@ -46,7 +46,7 @@ def run(options: argparse.Namespace) -> None:
     if options.json:
         for _ in race:
             pass
-        print(race.traces()[0].dumps())
+        put_json(race.traces()[0].dumps())
         return
     _show(race)
 

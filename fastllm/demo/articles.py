@@ -1,13 +1,13 @@
 """The sample articles, and the check of what visitors paste or open from a file."""
 
 import base64
-import codecs
 import json
 import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 
 from fastllm import paths
+from fastllm.data.articles import repaired, text_encoding
 from fastllm.demo import texts
 from fastllm.errors import DataError
 
@@ -20,13 +20,6 @@ FILE_TYPES = (".txt", ".md")
 
 LIST_TYPES = (*FILE_TYPES, ".jsonl")
 """What may be opened as one article or several."""
-
-_MARKS = {
-    codecs.BOM_UTF8: "utf-8-sig",
-    codecs.BOM_UTF16_LE: "utf-16",
-    codecs.BOM_UTF16_BE: "utf-16",
-}
-"""The first bytes of a file -> its encoding."""
 
 _COMMON = frozenset(
     "the of and to in a is that for it was on with as by at from be are this have not his her "
@@ -61,6 +54,7 @@ def check(text: str, most_characters: int) -> Checked:
         raise DataError(texts.EMPTY)
     if len(text) > most_characters:
         raise DataError(texts.too_long(len(text), most_characters))
+    text = repaired(text)
     strange = sum(map(_is_strange, text))
     if "\0" in text or strange > max(3, len(text) // 100):
         raise DataError(texts.BINARY)
@@ -174,10 +168,9 @@ def _decoded(sent: str, types: tuple[str, ...], most_bytes: int) -> tuple[str, s
         raise DataError(texts.wrong_type(types))
     if len(raw) > most_bytes:
         raise DataError(texts.large_file(most_bytes))
-    encoding = next((name for mark, name in _MARKS.items() if raw.startswith(mark)), "utf-8")
     try:
-        return kind, raw.decode(encoding)
-    except UnicodeDecodeError as error:
+        return kind, raw.decode(text_encoding(raw))
+    except UnicodeError as error:
         raise DataError(texts.NOT_UTF8) from error
 
 
@@ -196,7 +189,7 @@ def _article(line: str) -> str:
 
 def _is_strange(letter: str) -> bool:
     """Control characters, halves of surrogate pairs, private and undecodable ones."""
-    if letter in "\n\r\t\f\v\u200d":
+    if letter in "\n\r\t\f\v":
         return False
     return letter == "\ufffd" or unicodedata.category(letter) in {"Cc", "Cs", "Co", "Cn"}
 

@@ -237,6 +237,37 @@ def test_an_interruption_is_told(
     assert capsys.readouterr().err == f"fastllm {command}: interrupted{more}\n"
 
 
+@pytest.mark.parametrize("encoding", ["ascii", "cp437", "cp1252", "utf-8"])
+def test_a_console_of_few_characters(
+    encoding: str, folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("市議会 voted. " * 9 + "😀 Fluß", encoding="utf-8")
+    monkeypatch.setattr(terminal, "legend", lambda **_: "legend of 市 and \udc80")
+    run = ["run", str(path), "--target", folder, "--drafter", "lookup", "--device", "cpu", *SHORT]
+
+    def printed(*more: str) -> bytes:
+        written = io.BytesIO()
+        console = io.TextIOWrapper(written, encoding=encoding, errors="strict")
+        with monkeypatch.context() as patch:
+            patch.setattr("sys.stdout", console)
+            assert main([*run, *more]) == 0
+        console.flush()
+        return written.getvalue()
+
+    assert b"12 tokens in" in printed()
+    assert b"legend of " in printed()
+    assert Trace.loads(printed("--json").decode("utf-8")).source.endswith("😀 Fluß")
+
+
+def test_an_error_that_nobody_foresaw_is_not_the_code_of_texts_that_differ(
+    article: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkpoints, "load_target", lambda *_, **__: 1 / 0)
+    assert main(["run", article]) == 70
+    assert "ZeroDivisionError" in capsys.readouterr().err
+
+
 FULL = Path("/dev/full")
 
 
@@ -486,6 +517,12 @@ def test_colour_is_for_terminals_that_want_it(monkeypatch: pytest.MonkeyPatch) -
 def test_a_text_cannot_steer_the_terminal() -> None:
     shown = terminal.styled("a\x1b[2Jb\x07\nc\u202e", "bonus", colour=False)
     assert shown == "[+a·[2Jb· c·]"
+
+
+def test_what_words_need_stays_in_a_text() -> None:
+    for text in ("می\u200cخواهم", "क्\u200dष", "\u0600\u0661"):
+        assert terminal.printable(text) == text
+    assert terminal.printable("\u202eab\u2066\U000e0041") == "·ab··"
 
 
 def test_counts_of_a_run() -> None:
