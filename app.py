@@ -16,6 +16,7 @@ os.environ.setdefault("GRADIO_ANALYTICS_CACHE_FREQUENCY", "1000000")
 if os.environ.get("SPACES_ZERO_GPU"):
     import spaces  # noqa: F401  (has to come before anything that touches CUDA)
 
+from fastllm.cli.options import add_device_argument
 from fastllm.demo.engine import LocalEngine
 from fastllm.demo.guard import Guard
 from fastllm.demo.limits import Models, read_limits, read_models, read_network, titled_drafters
@@ -130,7 +131,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--source-length", type=int, metavar="N", help="the most source tokens that are read"
     )
-    parser.add_argument("--device", help="cpu, cuda, cuda:1 or mps (default: the best there is)")
+    add_device_argument(parser)
     return parser
 
 

@@ -16,12 +16,13 @@ from typing import Any
 import torch
 
 from fastllm import paths
+from fastllm.devices import usable_device
 from fastllm.drafters import Drafter, FamilySpec, drafter_class, families
 from fastllm.drafters.combined import PREFIX, CombinedDrafter
 from fastllm.drafters.lookup import ArticleLookup
 from fastllm.errors import CheckpointError
 from fastllm.targets.folder import read_json, require_weights
-from fastllm.targets.hub import HubTarget, usable_device
+from fastllm.targets.hub import HubTarget
 
 SHIPPED = paths.CHECKPOINTS
 """Where the checkpoints lie that come with the repository."""

@@ -6,10 +6,13 @@ around. Rates (tokens per call, acceptance, speed-up) are computed from the roun
 """
 
 import json
-from dataclasses import asdict, dataclass, field, fields, replace
-from typing import Any, ClassVar, Literal, get_args
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from functools import cache
+from types import UnionType
+from typing import Any, ClassVar, Literal, get_args, get_origin, get_type_hints
 
 from fastllm.errors import DataError, SettingsError
+from fastllm.words import echoed, first_line, shortened
 
 SCHEMA_VERSION = 1
 
@@ -126,7 +129,8 @@ class DecodingConfig:
             if not good_type or isinstance(value, bool) or not low <= value <= high:
                 kind = "a whole number" if whole else "a number"
                 raise SettingsError(
-                    f"{name}={value!r} is out of range: give {kind} between {low} and {high}."
+                    f"{name}={echoed(value)} is out of range: give {kind} between {low} and "
+                    f"{high}."
                 )
         for name in ("forced_first", "forced_last"):
             value = getattr(self, name)
@@ -142,7 +146,9 @@ class DecodingConfig:
         for name, words in self.CHOICES.items():
             value = getattr(self, name)
             if value not in words:
-                raise SettingsError(f"{name}={value!r} is not known: give {', '.join(words)}.")
+                raise SettingsError(
+                    f"{name}={echoed(value)} is not known: give {', '.join(words)}."
+                )
         if self.verification == "lenient" and self.temperature == 0:
             raise SettingsError(
                 "verification='lenient' with temperature=0: a greedy target has one token at each "
@@ -353,10 +359,8 @@ class Trace:
         """
         try:
             tree = json.loads(text)
-        except ValueError as error:
-            raise DataError(f"not a trace ({error}): record it again.") from error
-        if not isinstance(tree, dict):
-            raise DataError("not a trace, but other JSON: record it again.")
+        except (ValueError, TypeError, RecursionError) as error:
+            raise DataError(f"not a trace ({first_line(error)}): record it again.") from error
         return cls.from_json(tree)
 
     @classmethod
@@ -364,46 +368,122 @@ class Trace:
         """Rebuilds a Trace from `to_json` (or from its JSON text, parsed).
 
         Raises:
-            DataError: another schema version, or fields missing or unknown.
+            DataError: another schema version; or a field that is missing, unknown, or holds what
+                it cannot.
         """
+        if not isinstance(tree, dict):
+            raise DataError("not a trace, but other JSON: record it again.")
         if tree.get("schema_version") != SCHEMA_VERSION:
             raise DataError(
-                f"a trace of schema version {tree.get('schema_version')!r}; this FastLLM reads "
-                f"version {SCHEMA_VERSION}: record it again."
+                f"a trace of schema version {echoed(tree.get('schema_version'))}; this FastLLM "
+                f"reads version {SCHEMA_VERSION}: record it again."
             )
         try:
-            values = dict(tree)
-            values["config"] = DecodingConfig(**tree["config"])
-            values["rounds"] = tuple(round_from_json(entry) for entry in tree["rounds"])
-            values["pieces"] = tuple(tree["pieces"])
-            values["names"] = {int(token): name for token, name in tree["names"].items()}
-            return cls(**values)
-        except (KeyError, TypeError) as error:
+            found: Trace = _read(cls, tree, "")
+        except _Damage as error:
             raise DataError(f"not a whole trace ({error}): record it again.") from error
+        return found
 
 
-def round_from_json(tree: dict[str, Any]) -> Round:
-    """Rebuilds a Round from its JSON form."""
-    values = dict(tree)
-    values["drafted"] = tuple(tree["drafted"])
-    values["extra_best"] = _alternatives(tree["extra_best"])
-    values["judged"] = tuple(
-        Judged(
-            **{
-                **entry,
-                "target_best": _alternatives(entry["target_best"]),
-                "drafter_best": _alternatives(entry["drafter_best"]),
-            }
+# Reading JSON. The types of the fields say what may stand there.
+
+
+class _Damage(Exception):
+    """What is wrong with a value, and where it stands."""
+
+
+_MOST_WHOLE, _MOST = 2**31, 1e9
+"""Whole numbers lie in [0, 2^31): ids, counts, places. Other numbers are at most 1e9 in size."""
+
+
+def _read(kind: Any, value: Any, place: str) -> Any:
+    """A value of the type of a field, from its JSON form.
+
+    Args:
+        kind: the type; a dataclass of this module, or what its fields have.
+        value: lists may be tuples, and the keys of `names` numbers: as `asdict` leaves them.
+        place: where it stands, for the message.
+
+    Raises:
+        _Damage: it is of another type or out of range.
+    """
+    origin, inside = get_origin(kind), get_args(kind)
+    if origin is UnionType:  # X | None
+        return None if value is None else _read(inside[0], value, place)
+    if kind is DecodingConfig:
+        try:
+            return DecodingConfig(**_typed(dict, value, place))
+        except (SettingsError, TypeError) as error:
+            raise _Damage(f"{place}: {first_line(error)}") from error
+    if is_dataclass(kind):
+        return _read_fields(kind, _typed(dict, value, place), place)
+    if origin is tuple:
+        items = _typed((list, tuple), value, place)
+        kinds = [inside[0]] * len(items) if inside[-1] is ... else inside
+        if len(kinds) != len(items):
+            raise _Damage(f"{place}: {len(kinds)} values are needed, found {len(items)}")
+        return tuple(
+            _read(one, item, f"{place}[{at}]")
+            for at, (one, item) in enumerate(zip(kinds, items, strict=True))
         )
-        for entry in tree["judged"]
-    )
-    return Round(**values)
+    if origin is dict:
+        return {
+            _read_key(inside[0], key, place): _read(inside[1], item, place)
+            for key, item in _typed(dict, value, place).items()
+        }
+    if origin is Literal:
+        if _typed(str, value, place) not in inside:
+            raise _Damage(f"{place}: {echoed(value)} is none of {', '.join(inside)}")
+        return value
+    if kind is str:
+        try:
+            _typed(str, value, place).encode()
+        except UnicodeEncodeError as error:
+            raise _Damage(f"{place}: half of a surrogate pair is no character") from error
+        return value
+    number = _typed(int if kind is int else (int, float), value, place)
+    low, high = (0, _MOST_WHOLE - 1) if kind is int else (-_MOST, _MOST)
+    if isinstance(number, bool) or not low <= number <= high:
+        raise _Damage(f"{place}: {echoed(value)} is no number between {low:g} and {high:g}")
+    return kind(number)
+
+
+def _read_fields(kind: Any, tree: dict[str, Any], place: str) -> Any:
+    hints = _hints(kind)
+    inside = f"{place}." if place else ""
+    for name in {**hints, **tree}:
+        if name not in tree or name not in hints:
+            what = "missing" if name in hints else "unknown"
+            raise _Damage(f"{inside}{shortened(str(name), 80)} is {what}")
+    values = {name: _read(hint, tree[name], inside + name) for name, hint in hints.items()}
+    made = kind(**values)
+    if isinstance(made, Round) and made.accepted > len(made.drafted):
+        raise _Damage(
+            f"{inside}accepted: {made.accepted} of {len(made.drafted)} drafted tokens cannot be"
+        )
+    return made
+
+
+def _read_key(kind: type, key: Any, place: str) -> Any:
+    """A key of a JSON object; those of `names` are numbers, which JSON writes as text."""
+    if kind is int and isinstance(key, str) and key.isdecimal() and len(key) <= 10:
+        key = int(key)
+    return _read(kind, key, place)
+
+
+def _typed(kind: Any, value: Any, place: str) -> Any:
+    if not isinstance(value, kind):
+        raise _Damage(f"{place}: {echoed(value)} is of the wrong type")
+    return value
+
+
+@cache
+def _hints(kind: type) -> dict[str, Any]:
+    """The fields of a dataclass and their types."""
+    found = get_type_hints(kind)
+    return {entry.name: found[entry.name] for entry in fields(kind)}
 
 
 def config_defaults() -> dict[str, Any]:
     """The default of each setting, by name."""
     return {entry.name: entry.default for entry in fields(DecodingConfig)}
-
-
-def _alternatives(rows: list[list[Any]]) -> tuple[Alternative, ...]:
-    return tuple((int(token), float(probability)) for token, probability in rows)

@@ -12,6 +12,7 @@ from fastllm.demo.folds.race.race import DEFAULT_LANES
 from fastllm.demo.jobs import RaceJob
 from fastllm.demo.page import RECORDED
 from fastllm.errors import FastLLMError
+from fastllm.files import write_whole
 from fastllm.metrics import target_calls
 from fastllm.trace import DecodingConfig, Trace
 
@@ -46,8 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "lanes": lanes,
         "traces": [trace.to_json() for trace in traces],
     }
-    options.to.parent.mkdir(parents=True, exist_ok=True)
-    options.to.write_text(json.dumps(tree, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_whole(options.to, json.dumps(tree, ensure_ascii=False) + "\n")
     for key, trace in zip(lanes, traces, strict=True):
         print(f"{words.title_of(key)}: {target_calls(trace)} target calls. {trace.text}")
     return 0

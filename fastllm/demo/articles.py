@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fastllm import paths
+from fastllm.data.articles import repaired
 from fastllm.demo import words
 from fastllm.errors import DataError
 
@@ -59,6 +60,7 @@ def check(text: str, most_characters: int) -> Checked:
             f"The article has {len(text):,} characters; this page takes {most_characters:,}. "
             "Shorten it."
         )
+    text = repaired(text)
     strange = sum(map(_is_strange, text))
     if "\0" in text or strange > max(3, len(text) // 100):
         raise DataError(
@@ -205,7 +207,7 @@ def _article(line: str) -> str:
 
 def _is_strange(letter: str) -> bool:
     """Control characters, halves of surrogate pairs, private and undecodable ones."""
-    if letter in "\n\r\t\f\v\u200d":
+    if letter in "\n\r\t\f\v":
         return False
     return letter == "\ufffd" or unicodedata.category(letter) in {"Cc", "Cs", "Co", "Cn"}
 

@@ -21,10 +21,11 @@ from fastllm import checkpoints
 from fastllm.decoding.race import hardware, require_same_vocabulary, versions
 from fastllm.demo import words
 from fastllm.demo.jobs import WARM_UP_TOKENS, RaceJob, Work
+from fastllm.devices import usable_device
 from fastllm.drafters import Drafter
 from fastllm.errors import CheckpointError, FastLLMError, SettingsError
 from fastllm.targets import Target
-from fastllm.targets.hub import HubTarget, best_device
+from fastllm.targets.hub import HubTarget
 from fastllm.trace import DecodingConfig
 from fastllm.vocabulary import Vocabulary
 
@@ -94,7 +95,7 @@ class LocalEngine:
         keys: the lanes on offer, in the order of the page.
 
     Raises:
-        SettingsError: a drafter has the title of the lane without one.
+        SettingsError: a drafter has the title of the lane without one, or there is no such device.
     """
 
     def __init__(
@@ -113,7 +114,8 @@ class LocalEngine:
             "load_in": load_in,
             "prefix": prefix,
             "source_length": source_length,
-            "device": device,
+            # A device that is not there is refused now, not while models load.
+            "device": None if device is None else str(usable_device(device)),
         }
         self._say = say or (lambda _: None)
         shipped = checkpoints.shipped_drafters()
@@ -166,7 +168,7 @@ class LocalEngine:
             "fastllm": fastllm.__version__,
             **versions(),
             "gradio": gr.__version__,
-            "hardware": LENT if lent else hardware(torch.device(device or best_device())),
+            "hardware": LENT if lent else hardware(usable_device(device)),
         }
 
     def start(self) -> None:

@@ -164,6 +164,11 @@ def settle(options: argparse.Namespace) -> list[str]:
             raise SettingsError(f"--{name} {value}: give at least 1.")
     if not 0 < options.scale <= 1:
         raise SettingsError(f"--scale {options.scale}: give a number above 0, at most 1.")
+    if options.limit == 0 and options.scale != 1:
+        raise SettingsError(
+            f"--limit 0 takes all articles, and --scale {options.scale:g} a share of --limit: give "
+            "as --limit the number of articles to shrink, or leave --scale out."
+        )
     return _shorten(options, typed)
 
 

@@ -19,7 +19,7 @@ from transformers import AutoConfig, AutoModelForSeq2SeqLM, BitsAndBytesConfig
 from transformers.cache_utils import DynamicCache, EncoderDecoderCache
 from transformers.modeling_outputs import BaseModelOutput
 
-from fastllm.devices import prepare
+from fastllm.devices import prepare, usable_device
 from fastllm.errors import CheckpointError, FastLLMWarning, SettingsError
 from fastllm.targets import Encoding, Target, TargetSession
 from fastllm.targets.folder import read_json, require_weights
@@ -530,41 +530,6 @@ def entry_device(model: Any) -> torch.device:
     if device is None:
         device = model.device
     return torch.device("cuda", device) if isinstance(device, int) else torch.device(device)
-
-
-def best_device() -> torch.device:
-    """CUDA where there is one, else the CPU.
-
-    Apple's MPS is taken by name alone: the static engine does not run there, and small models are
-    what it is for.
-    """
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def usable_device(device: str | torch.device | None) -> torch.device:
-    """The device of that name, which is here; the best there is where none is named.
-
-    Raises:
-        SettingsError: there is no such device.
-    """
-    if device is None:
-        return best_device()
-    try:
-        found = torch.device(device)
-    except RuntimeError as error:
-        raise SettingsError(
-            f"device={device!r} is no name of a device: give cpu, cuda, cuda:1 or mps."
-        ) from error
-    here = {
-        "cuda": (found.index or 0) < torch.cuda.device_count(),
-        "mps": torch.backends.mps.is_available(),
-    }
-    if not here.get(found.type, True):
-        raise SettingsError(
-            f"device={str(device)!r}: there is no such device here ({torch.cuda.device_count()} "
-            "CUDA GPUs). Give cpu, or leave it out to take the best there is."
-        )
-    return found
 
 
 def synchronize(device: torch.device) -> None:

@@ -43,6 +43,13 @@ def test_binary(story: str, strange: str) -> None:
         articles.check(story + strange, LIMIT)
 
 
+def test_pasted_quotes_bullets_and_joiners_are_text(story: str) -> None:
+    pasted = story.replace(" ", " \x93", 20).replace(". ", ". \uf0b7 ") + " می\u200cخواهم क्\u200dष"
+    checked = articles.check(pasted, LIMIT)
+    assert checked.text == pasted.replace("\x93", "“").replace("\uf0b7", "•")
+    assert checked.notices == ()
+
+
 def test_a_few_control_characters_are_left_out_with_a_notice(story: str) -> None:
     checked = articles.check(story.replace(" ", " \x07", 2), LIMIT)
     assert checked.text == story

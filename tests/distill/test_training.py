@@ -394,6 +394,8 @@ def test_articles_without_a_usable_summary_are_counted_and_none_need_have_one(
         (["train", "--drafter", "lstm", "--kd_temp", "8"], "belongs to a divergence"),
         (["train", "--drafter", "lstm", "--kd_loss", "fkl", "--kd_temp", "0"], "above 0"),
         (["train", "--drafter", "lstm", "--batch", "0"], "at least 1"),
+        (["train", "--drafter", "lstm", "--limit", "0", "--scale", "0.01"], "--limit 0 takes all"),
+        (["pseudo", "--limit", "0", "--scale", "0.01"], "--limit 0 takes all"),
         (["train", "--drafter", "lstm", "--learning_rate", "nan"], "learning_rate=nan"),
         (["train", "--drafter", "lstm", "--seed", "-1"], "--seed -1: give 0 or more"),
         (["pseudo", "--temperature", "nan"], "--temperature nan: give 0 or more"),
