@@ -8,6 +8,7 @@
 #   SCALE    for checkpoints: shrinks updates and articles; 0.01 tries everything out
 #   RUNS     for checkpoints: where they are made; what is there is not made again
 #   BENCH    for bench: where its report goes
+#   TESTS    for test: what pytest is given beside its settings; -m slow runs what takes minutes
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -16,6 +17,7 @@ SCALE ?= 1
 RUNS ?= runs/checkpoints
 ARTICLES ?= 6000
 BENCH ?= runs/bench
+TESTS ?=
 
 RUN := $(VENV)/bin/python
 FASTLLM := $(RUN) -m fastllm
@@ -28,7 +30,7 @@ TEST_INSTALLED := $(VENV)/.fastllm-test
 help:
 	@echo "make demo    install once, then serve the page on http://127.0.0.1:7860"
 	@echo "make test    install the test tools once, then run the tests"
-	@echo "make check   the linter and the type checker"
+	@echo "make check   the linter, the formatter and the type checker"
 	@echo "make bench DATA=FOLDER   every lane against transformers on 50 articles of test.jsonl.xz"
 	@echo "make checkpoints DATA=FOLDER [SCALE=0.01]   train everything that ships, anew"
 
@@ -36,10 +38,11 @@ demo: $(DEMO_INSTALLED)
 	$(RUN) app.py $(if $(PORT),--port $(PORT))
 
 test: $(TEST_INSTALLED)
-	$(RUN) -m pytest
+	$(RUN) -m pytest $(TESTS)
 
 check: $(TEST_INSTALLED)
 	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
 
 bench: $(DEMO_INSTALLED)
