@@ -65,6 +65,7 @@ def test_train_writes_a_drafter_that_races(
     assert with_drafter.tokens == alone.tokens
 
 
+@pytest.mark.slow  # trains from end to end
 def test_a_cascade_distils_a_smaller_target_and_then_its_drafter(
     pseudo: Path, target: Path, data: Path, tmp_path: Path, story: str
 ) -> None:
@@ -123,6 +124,7 @@ def test_train_counts_n_grams_before_and_after(
         assert load_drafter(tmp_path / name / "checkpoint").name == f"ngram-{name}"
 
 
+@pytest.mark.slow  # trains from end to end
 def test_train_makes_a_target_from_nothing_and_goes_on_where_it_stopped(
     data: Path, tmp_path: Path, story: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
