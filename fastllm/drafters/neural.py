@@ -477,6 +477,10 @@ class NeuralSession:
         self._states.extend(states)
 
 
+_ASKED = 8
+"""After so many steps on CUDA it is asked whether all texts have ended."""
+
+
 @torch.inference_mode()
 def roll_out(
     model: Any,
@@ -497,7 +501,8 @@ def roll_out(
         end_id: the token that ends a text.
         length: the most tokens.
         temperature: of the draws; 0 is greedy.
-        generator: of the draws, on the CPU, so that a resumed run draws the same.
+        generator: of the draws, on the CPU, so that a resumed run draws the same. On CUDA its
+            numbers are sent once, and tokens are drawn there.
 
     Returns:
         The ids written for each article, the end token included where it came.
@@ -507,17 +512,30 @@ def roll_out(
     ids = torch.full((source.shape[0],), start_id, device=source.device)
     alive = torch.ones_like(ids, dtype=torch.bool)
     columns = []
-    for _ in range(length):
+    apart = source.device.type == "cuda"
+    uniforms = torch.empty(0)
+    if apart and temperature > 0:
+        shape = (length, len(source), 1)
+        uniforms = torch.rand(shape, generator=generator, dtype=torch.float64).to(source.device)
+    for place in range(length):
         features, state = model.step(memory, state, ids)
         logits = model.logits(features).float()
         if temperature == 0:
             ids = logits.argmax(-1)
+        elif apart:
+            sums = (logits / temperature).softmax(-1).cumsum(-1, dtype=torch.float64)
+            whole = sums[:, -1:].contiguous()
+            # A product rounded up to the whole sum stays on the last token that added to it.
+            last = torch.searchsorted(sums, whole)
+            reached = torch.searchsorted(sums, uniforms[place] * whole, right=True)
+            ids = reached.minimum(last)[:, 0]
         else:
             chances = (logits / temperature).softmax(-1).cpu()
             ids = torch.multinomial(chances, 1, generator=generator)[:, 0].to(source.device)
         columns.append(torch.where(alive, ids, -1))
         alive &= ids != end_id
-        if not alive.any():
+        # On CUDA to ask is to wait for all that was launched: so it is asked now and then.
+        if (not apart or place % _ASKED == _ASKED - 1) and not alive.any():
             break
     block = torch.stack(columns, 1).tolist()
     return [[token for token in row if token >= 0] for row in block]

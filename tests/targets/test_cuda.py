@@ -270,6 +270,40 @@ def test_every_family_drafts_for_a_target_in_half_precision(cuda: str, family: s
         assert len(text_of(target, drafter, source, gamma=4, temperature=1.0)) == 30
 
 
+@pytest.mark.parametrize("family", ["lstm", "cnn", "t5", "shared", "shared with copies"])
+def test_training_reads_whole_texts_on_the_device(cuda: str, family: str) -> None:
+    """Libraries have wishes of their own there: cuDNN takes no state that is not contiguous."""
+    source, prefix = torch.randint(2, V, (3, 21)), torch.randint(2, V, (3, 11))
+    source[1, 13:] = 0
+    expected = drafters(target_on("cpu"))[family].model(source, prefix)
+    network = drafters(target_on("cuda"))[family].model.train()
+    found = network(source.to("cuda"), prefix.to("cuda"))
+    # TF32 is off: what is left is the order of sums, and cuDNN's own arithmetic of gates
+    assert float((found.detach().cpu() - expected.detach()).abs().max()) < 1e-2
+    found.logsumexp(-1).sum().backward()
+    own = [weight for weight in network.parameters() if weight.requires_grad]
+    assert any(weight.grad is not None for weight in own)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.8])
+def test_texts_are_rolled_out_on_the_device(cuda: str, temperature: float) -> None:
+    def written(device: str, seed: int = 1) -> list[list[int]]:
+        torch.manual_seed(0)
+        model = T5Model(T5Settings(V, 64, 4, 1, 48)).eval().to(device)
+        return roll_out(
+            model, torch.arange(2, 44).view(3, 14).to(device), start_id=0, end_id=5, length=19,
+            temperature=temperature, generator=torch.Generator().manual_seed(seed),
+        )  # fmt: skip
+
+    found = written("cuda")
+    assert found == written("cuda")
+    assert all(1 <= len(text) <= 19 and 5 not in text[:-1] for text in found)
+    if temperature == 0:
+        assert found == written("cpu")
+    else:
+        assert found != written("cuda", seed=2)
+
+
 def test_cudnns_attention_is_off(cuda: str, monkeypatch: pytest.MonkeyPatch) -> None:
     before = torch.backends.cuda.cudnn_sdp_enabled()
     try:
