@@ -2,8 +2,8 @@
 
     python -m examples.custom_drafter
 
-A drafter is any object with `name`, `vocabulary` and `begin`; what `begin` returns has `draft` and
-`accept`. Whatever it guesses, the text stays the target's.
+A drafter has `name`, `vocabulary` and `begin`; what `begin` returns has `draft` and `accept`.
+Whatever it guesses, the text stays the target's.
 """
 
 from collections.abc import Sequence
@@ -12,12 +12,13 @@ from pathlib import Path
 import torch
 
 import fastllm
-from fastllm.decoding.sampling import Draft, OneHotProposal
+from fastllm.decoding.proposals import Draft, OneHotProposal
+from fastllm.drafters import Drafter
 from fastllm.metrics import target_calls
 from fastllm.targets import Encoding
 
 
-class NextInArticle:
+class NextInArticle(Drafter):
     """Drafts the tokens that follow the last written token where it first stands in the article."""
 
     name = "next in article"

@@ -23,11 +23,11 @@ from fastllm import paths
 from fastllm.checkpoints import load_target
 from fastllm.data.articles import Article, read_articles, read_text
 from fastllm.decoding import autoregress
+from fastllm.decoding.distributions import forbid
 from fastllm.decoding.race import hardware, versions
 from fastllm.decoding.rules import Rules
-from fastllm.decoding.sampling import forbid
 from fastllm.errors import DataError, SettingsError, VocabularyError
-from fastllm.targets import Target, TargetSession, ends_of, resolve
+from fastllm.targets import Target, TargetSession, resolve
 from fastllm.targets.hub import PRECISIONS
 from fastllm.trace import DecodingConfig, config_defaults
 
@@ -200,7 +200,7 @@ def _write(
     """A text, without the start token, and the logits that each of its tokens was chosen by."""
     session = _Recorder(target.begin(target.encode(source_ids)))
     rounds = autoregress(
-        session, config, start_id=target.start_id, end_id=ends_of(target), statistics=False
+        session, config, start_id=target.start_id, end_id=target.end_ids, statistics=False
     )
     tokens = [token for entry in rounds for token in entry.tokens]
     return tokens, session.logits
@@ -222,7 +222,7 @@ def _compared(
         float((one - other).abs().max())
         for one, other in zip(exact[1][:shared], rounded[1][:shared], strict=True)
     )
-    banned = Rules(ends_of(reference)).along([reference.start_id], tokens[: shared - 1], config)
+    banned = Rules(reference.end_ids).along([reference.start_id], tokens[: shared - 1], config)
     ruled = [
         forbid(torch.stack(logits[:shared]), banned) for logits in (exact[1], rounded[1])
     ]

@@ -20,7 +20,7 @@ Alternative = tuple[int, Probability]
 RoundKind = Literal["plain", "speculative"]
 Ending = Literal["end_of_text", "length", "stopped", "deadline"]
 Verification = Literal["token", "block", "lenient"]
-"""The rules that accept or refuse drafted tokens (`fastllm.decoding.sampling.verify`)."""
+"""The rules that accept or refuse drafted tokens (`fastllm.decoding.verification`)."""
 LenienceForm = Literal["linear", "square", "exponent"]
 """What lenient verification puts in the place of p: p / eps, p / eps^2, p^eps."""
 DraftLength = Literal["fixed", "adaptive"]

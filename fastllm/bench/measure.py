@@ -18,13 +18,13 @@ import torch
 
 from fastllm.bench.baselines import ASSISTED, GENERATE, LOOKUP, generate
 from fastllm.decoding import autoregress, speculate
+from fastllm.decoding.proposals import Draft
 from fastllm.decoding.race import hardware, require_same_vocabulary, versions
-from fastllm.decoding.sampling import Draft
 from fastllm.drafters import Drafter, DrafterSession
 from fastllm.drafters.cost import Cost, CostMeter
 from fastllm.errors import DataError
 from fastllm.evaluation.measure import ALONE, Say, agreement, distributions_along
-from fastllm.targets import Encoding, TargetSession, ends_of, resolve
+from fastllm.targets import Encoding, TargetSession, resolve
 from fastllm.targets.hub import HubTarget
 from fastllm.targets.t5_decoder import bucket
 from fastllm.trace import DecodingConfig, Round
@@ -401,7 +401,7 @@ class _Track:
         # A simulated text never ends: no token does it.
         ends: Any = {
             "start_id": target.start_id,
-            "end_id": ends_of(target) if self._alpha is None else (),
+            "end_id": target.end_ids if self._alpha is None else (),
         }
         drafting = None
         if lane.name == ALONE:

@@ -14,8 +14,10 @@ from dataclasses import replace
 
 import torch
 
+from fastllm.decoding.distributions import distribution, forbid
+from fastllm.decoding.proposals import Draft, OneHotProposal
 from fastllm.decoding.rules import Rules, end_set
-from fastllm.decoding.sampling import Draft, OneHotProposal, Verdict, distribution, forbid, judge
+from fastllm.decoding.verification import Verdict, judge, rule_of
 from fastllm.drafters import DrafterSession
 from fastllm.targets import TargetSession
 from fastllm.trace import Alternative, DecodingConfig, Judged, Round
@@ -169,8 +171,8 @@ def _until_end(draft: Draft, ends: frozenset[int]) -> Draft:
 def _judged(
     verdict: Verdict, draft: Draft, uniforms: Sequence[float], config: DecodingConfig
 ) -> tuple[Judged, ...]:
-    """An entry for each test: all under the block rule, else up to the first refusal."""
-    tested = len(draft.tokens) if config.verified_by == "block" else verdict.accepted + 1
+    """An entry for each test that the rule says decided."""
+    tested = rule_of(config).tested(len(draft.tokens), verdict.accepted)
     columns = draft.tokens[:tested], verdict.p, verdict.q, uniforms, verdict.thresholds
     return tuple(Judged(*test) for test in zip(*columns, strict=False))
 

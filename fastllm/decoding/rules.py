@@ -1,8 +1,9 @@
 """Which tokens may not come next: no repeated n-grams, and no end before a least length.
 
-The rules are part of what the target writes: its logits are barred (`forbid` in `sampling`) before
-temperature and filters, at every position of a draft as in plain decoding, so speculation stays
-exact. Drafters bar the same tokens, since the target would refuse them all.
+The rules are part of what the target writes: its logits are barred (`forbid` of
+`fastllm.decoding.distributions`) before temperature and filters, at every position of a draft as in
+plain decoding, so speculation stays exact. Drafters bar the same tokens, since the target would
+refuse them all.
 """
 
 from collections.abc import Sequence

@@ -125,8 +125,8 @@ class LocalEngine:
             self._missing |= {
                 key: texts.NO_CHECKPOINT for key in texts.EXPECTED if key not in shipped
             }
-        known = [key for key in texts.LANES if key in (texts.ALONE, *self._sources)]
-        known += [key for key in self._sources if key not in texts.LANES]
+        known = [key for key in texts.lanes() if key in (texts.ALONE, *self._sources)]
+        known += [key for key in self._sources if key not in known]
         self.keys: list[str] = [key for key in known if key not in self._missing]
         self._target: Target | None = None
         self._drafters: dict[str, Drafter | None] = {}

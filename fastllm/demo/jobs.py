@@ -14,7 +14,7 @@ from typing import Protocol
 from fastllm.decoding.race import Race, hardware
 from fastllm.demo import rows, texts
 from fastllm.drafters import Drafter
-from fastllm.targets import Target, ends_of
+from fastllm.targets import Target
 from fastllm.trace import DecodingConfig, Trace
 from fastllm.vocabulary import Detokenizer
 
@@ -186,7 +186,7 @@ def race_lines(
     )
     vocabulary = target.vocabulary
     writers = [
-        rows.RoundWriter(lane, Detokenizer(vocabulary).push, vocabulary.names, ends_of(target))
+        rows.RoundWriter(lane, Detokenizer(vocabulary).push, vocabulary.names, target.end_ids)
         for lane in range(len(lanes))
     ]
     for step in race:

@@ -9,6 +9,9 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
+from fastllm.decoding import verification
+from fastllm.drafters import families
+
 TITLE = "FastLLM"
 CLAIM = "A small model guesses, a large one checks. Same words, fewer calls."
 ROLES = (
@@ -20,22 +23,21 @@ THUMBNAIL = "Three lanes have written the same summary, with fewer and fewer cal
 ALONE = "alone"
 """The key of the lane without a drafter."""
 
-LANES = {
-    ALONE: "target alone",
-    "lookup": "article lookup (no training)",
-    "lstm-before": "LSTM before distillation",
-    "lstm-after": "LSTM after distillation",
-    "t5-before": "T5 (tiny) before distillation",
-    "t5-after": "T5 (tiny) after distillation",
-    "cnn-before": "CNN before distillation",
-    "cnn-after": "CNN after distillation",
-    "shared-before": "shared encoder before distillation",
-    "shared-after": "shared encoder after distillation",
-    "ngram-before": "n-gram before distillation",
-    "ngram-after": "n-gram after distillation",
-}
-"""Key -> title, in the order of the page: pairs side by side. Checkpoints that ship under other
-names follow."""
+
+def lanes() -> dict[str, str]:
+    """Key -> title of a lane, in the order of the page: pairs side by side.
+
+    Checkpoints that ship under other names follow.
+    """
+    found = {ALONE: "target alone"}
+    for name, spec in families().items():
+        if spec.training == "none":
+            found[name] = f"{spec.title} (no training)"
+            continue
+        for end in ("before", "after"):
+            found[f"{name}-{end}"] = f"{spec.title} {end} distillation"
+    return found
+
 
 LOOKUP_FIRST = "lookup+"
 """Before a drafter's key: the article lookup is asked first."""
@@ -83,9 +85,7 @@ RULE = (
 )
 RULES = {
     "auto": "automatic: block when sampling",
-    "token": "token by token",
-    "block": "block: the longest stretch that passes",
-    "lenient": "lenient: LOSSY, not the target's own text any more",
+    **{name: rule.label for name, rule in verification.RULES.items()},
 }
 LENIENCE = (
     "Lenience (LOSSY)",
@@ -317,9 +317,9 @@ def title_of(key: str) -> str:
     """What the page calls a lane."""
     if key.startswith(LOOKUP_FIRST):
         return f"lookup + {title_of(key.removeprefix(LOOKUP_FIRST))}"
-    if key.endswith(YOURS) and key not in LANES:
+    if key.endswith(YOURS) and key not in lanes():
         return f"your freshly trained {_copied(key.removesuffix(YOURS))}"
-    return LANES.get(key, key)
+    return lanes().get(key, key)
 
 
 def choice_of(key: str) -> str:
@@ -917,7 +917,7 @@ def yours_of(key: str) -> str:
 
 def _copied(family: str) -> str:
     """What the copy of a drafter is called: of what ships by its family, else by its title."""
-    return family_of(f"{family}-before") if f"{family}-before" in LANES else family
+    return family_of(f"{family}-before") if f"{family}-before" in lanes() else family
 
 
 def learn_fold(seconds: int) -> str:

@@ -101,14 +101,25 @@ def target_place(options: argparse.Namespace) -> str:
 
 
 def load_teacher(options: argparse.Namespace, work: Workplace) -> HubTarget:
-    """The target, on this process's device."""
-    return HubTarget.load(
+    """The target, on this process's device.
+
+    Raises:
+        SettingsError: it fills batches up with another token than 0, which training takes for one.
+    """
+    target = HubTarget.load(
         target_place(options),
         device=work.accelerator.device,
         load_in=options.load_in,
         prefix=options.prefix,
         source_length=options.source_length,
     )
+    if target.pad_id != 0:
+        raise SettingsError(
+            f"the target {target.name} pads with token {target.pad_id}; distillation needs a "
+            "target that pads with token 0, such as a T5 or a FLAN-T5. The article lookup drafts "
+            "for any target without training."
+        )
+    return target
 
 
 def article_count(options: argparse.Namespace, work: Workplace, dry: int) -> int:

@@ -15,7 +15,6 @@ from transformers import LogitsProcessor, LogitsProcessorList
 from transformers.modeling_outputs import BaseModelOutput
 
 from fastllm.data.tokens import padded
-from fastllm.targets import ends_of
 from fastllm.targets.hub import HubTarget
 
 
@@ -127,7 +126,7 @@ def write_texts(
         no_repeat_ngram_size=0,  # said above, for all texts at once
         **options,
     )[:, 1:].tolist()
-    return [_until_end(row, ends_of(target)) for row in rows]
+    return [_until_end(row, target.end_ids) for row in rows]
 
 
 class NoRepeatedNgrams(LogitsProcessor):  # type: ignore[misc] # transformers has no types

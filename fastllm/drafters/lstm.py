@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from fastllm.drafters import FamilySpec
 from fastllm.drafters.neural import NeuralDrafter
 from fastllm.drafters.reader import (
     Affine,
@@ -149,3 +150,6 @@ class LstmDrafter(NeuralDrafter[LstmSettings]):
     FAMILY: ClassVar[str] = "lstm"
     SETTINGS: ClassVar[type] = LstmSettings
     MODEL: ClassVar[Any] = LstmModel
+
+
+SPEC = FamilySpec("lstm", "LSTM", "an LSTM", LstmDrafter)

@@ -20,12 +20,12 @@ import torch
 
 from fastllm import metrics
 from fastllm.data.articles import Article, read_articles, split_sentences
+from fastllm.decoding.distributions import distribution, forbid
 from fastllm.decoding.race import Race, hardware, versions
 from fastllm.decoding.rules import Rules
-from fastllm.decoding.sampling import distribution, forbid
 from fastllm.drafters import Drafter
 from fastllm.errors import DataError, SettingsError
-from fastllm.targets import Encoding, Target, ends_of, resolve
+from fastllm.targets import Encoding, Target, resolve
 from fastllm.targets.hub import HubTarget, notice
 from fastllm.trace import DecodingConfig, Trace
 
@@ -290,7 +290,7 @@ def evaluate(
         versions=dict(versions()),
         asked=len(articles),
         rows={temperature: tuple(entries) for temperature, entries in rows.items()},
-        notice=notice(cast(HubTarget, target)) if getattr(target, "unsupported", ()) else "",
+        notice=notice(target) if target.unsupported else "",
     )
 
 
@@ -353,7 +353,7 @@ def distributions_along(
     """
     text = [target.start_id, *written]
     logits = target.begin(encoding).forward(text[:-1])
-    banned = Rules(ends_of(target)).along(text[:1], text[1:-1], config)
+    banned = Rules(target.end_ids).along(text[:1], text[1:-1], config)
     return text, distribution(forbid(logits, banned), config)
 
 
@@ -654,7 +654,7 @@ def _mismatch(
         shared += 1
     text = [target.start_id, *wanted[:shared]]
     logits = target.begin(target.encode(source_ids)).forward(text)[-1:].float()
-    banned = Rules(ends_of(target)).banned(text, trace.config)
+    banned = Rules(target.end_ids).banned(text, trace.config)
     first, second = forbid(logits, [banned])[0].topk(2).values.tolist()
     return Mismatch(article, lane, gamma, shared, first - second)
 

@@ -10,6 +10,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from fastllm import metrics
+from fastllm.drafters import families
 from fastllm.evaluation import tables
 from fastllm.evaluation.measure import (
     ALONE,
@@ -27,8 +28,6 @@ FEW = 20
 
 Estimated = dict[str, float]
 """value, low, high."""
-
-_FAMILIES = {"cnn": "CNN", "lstm": "LSTM", "ngram": "n-gram", "t5": "T5"}
 
 
 # Names.
@@ -59,7 +58,8 @@ def family_label(family: str) -> str:
         >>> family_label("lstm")
         'LSTM'
     """
-    return _FAMILIES.get(family, family)
+    known = families()
+    return known[family].title if family in known else family
 
 
 def lane_label(name: str) -> str:

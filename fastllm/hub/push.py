@@ -12,18 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from fastllm import paths
+from fastllm.drafters import families
 from fastllm.errors import CheckpointError
 from fastllm.hub import upload
 
 LICENSE = "apache-2.0"
-
-FAMILIES = {
-    "lstm": "an LSTM",
-    "cnn": "a convolutional network",
-    "t5": "a small T5",
-    "ngram": "a table of n-grams",
-}
-"""Families of drafters in words."""
 
 METHODS = {
     "supervised": "cross-entropy on written texts, no distillation",
@@ -184,7 +177,7 @@ def _sections(
     yield f"# {name}"
     if family:
         yield (
-            f"A *drafter* for speculative decoding with FastLLM: {FAMILIES.get(family, family)} "
+            f"A *drafter* for speculative decoding with FastLLM: {_in_words(family)} "
             f"that guesses the next tokens of `{told.get('target', 'its target')}`. It never "
             "changes the target's text, only how fast the text comes. It fits targets with the "
             "same vocabulary and no others."
@@ -230,6 +223,11 @@ def _facts(told: dict[str, Any]) -> Iterator[str]:
         yield f"- reads {told['source_length']} source tokens"
     if told.get("seconds"):
         yield f"- trained for {told['seconds']:,.0f} seconds on {told.get('device', 'a machine')}"
+
+
+def _in_words(family: str) -> str:
+    known = families()
+    return known[family].description if family in known else f"of the family {family}"
 
 
 def _numbers(validation: dict[str, Any]) -> str:

@@ -59,11 +59,12 @@ class Target(Protocol):
         device: where it is.
         start_id: the token that its decoder begins with.
         end_id: the token that ends its texts; where there are several, the first of them.
+        end_ids: every token that ends its texts, `end_id` the first.
+        pad_id: the token that fills shorter texts of a batch up.
         prefix: put before every article.
         source_length: the most source tokens it reads, the end token included.
-
-    A target whose texts several tokens may end has `end_ids` beside: all of them, `end_id` the
-    first. `ends_of` reads either.
+        unsupported: what its own generation configuration asks for and FastLLM does not do, each
+            as "name=value"; empty for most.
     """
 
     name: str
@@ -71,8 +72,11 @@ class Target(Protocol):
     device: torch.device
     start_id: int
     end_id: int
+    end_ids: tuple[int, ...]
+    pad_id: int
     prefix: str
     source_length: int
+    unsupported: tuple[str, ...]
 
     @property
     def engine(self) -> str:
@@ -90,12 +94,6 @@ class Target(Protocol):
 
     def begin(self, encoding: Encoding) -> TargetSession:
         """A fresh session over an encoded article."""
-
-
-def ends_of(target: Target) -> tuple[int, ...]:
-    """The tokens that end a target's texts, any of them; `end_id` the first."""
-    ends: tuple[int, ...] = getattr(target, "end_ids", (target.end_id,))
-    return ends
 
 
 def resolve(config: DecodingConfig, target: Target) -> DecodingConfig:

@@ -21,7 +21,7 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from fastllm.devices import prepare
 from fastllm.errors import CheckpointError, FastLLMWarning, SettingsError
-from fastllm.targets import Encoding, TargetSession
+from fastllm.targets import Encoding, Target, TargetSession
 from fastllm.targets.folder import read_json, require_weights
 from fastllm.targets.t5_decoder import StaticDecoder, require_fit, unfit
 from fastllm.vocabulary import Vocabulary
@@ -43,6 +43,8 @@ class HubTarget:
         device: where ids go in and logits come out; of a model on several devices the first.
         end_ids: every token that ends a text, as the generation configuration lists them; `end_id`
             is the first.
+        pad_id: the token that fills up batches; the end token where no configuration names one, as
+            in `generate` of transformers.
         unsupported: settings of the model's own generation configuration that `generate` of
             transformers obeys and FastLLM does not, each as "name=value". Empty for most.
 
@@ -73,6 +75,7 @@ class HubTarget:
         self.start_id = _tokens(model, "decoder_start_token_id", name)[0]
         self.end_ids = _tokens(model, "eos_token_id", name)
         self.end_id = self.end_ids[0]
+        self.pad_id = _pad_token(model, self.end_id)
         self.unsupported = unsupported(model)
         if engine == "auto":
             engine = "transformers" if unfit(model) else "static"
@@ -394,7 +397,7 @@ def unsupported(model: Any) -> tuple[str, ...]:
     return tuple(found)
 
 
-def notice(target: HubTarget) -> str:
+def notice(target: Target) -> str:
     """What to tell people of a target whose `unsupported` is not empty."""
     return (
         f"the generation configuration of {target.name} asks for {', '.join(target.unsupported)}, "
@@ -431,6 +434,14 @@ def _tokens(model: Any, setting: str, name: str) -> tuple[int, ...]:
         f"{name}: neither generation_config.json nor config.json names its {setting}. Set it in "
         "one of them: the model's own documentation says which token it is."
     )
+
+
+def _pad_token(model: Any, end_id: int) -> int:
+    """The padding token that the generation configuration names, or else the model's."""
+    for config in (model.generation_config, model.config):
+        if config.pad_token_id is not None:
+            return int(config.pad_token_id)
+    return end_id
 
 
 def entry_device(model: Any) -> torch.device:

@@ -13,7 +13,7 @@ from fastllm.data.tokens import TokenPairs
 from fastllm.distill.options import settle
 from fastllm.distill.study import GRID, Way, chart, grid, markdown, page, summarise
 from fastllm.distill.validation import Validation
-from fastllm.drafters import BOUND, NEURAL
+from fastllm.drafters import trainable
 from fastllm.errors import SettingsError
 
 
@@ -148,7 +148,7 @@ def test_a_study_trains_measures_and_goes_on_where_it_stopped(
 
 
 @pytest.mark.slow  # trains from end to end
-@pytest.mark.parametrize("family", [*NEURAL, *BOUND])
+@pytest.mark.parametrize("family", trainable())
 def test_a_study_takes_every_family_that_is_trained_by_gradient(
     family: str, tmp_path: Path
 ) -> None:

@@ -7,7 +7,7 @@ from fakes import END, FakeTarget, RuleDrafter, ScriptedDrafter, always, random_
 
 from fastllm import metrics
 from fastllm.data.articles import Article
-from fastllm.decoding.sampling import distribution
+from fastllm.decoding.distributions import distribution
 from fastllm.drafters import drafter_class
 from fastllm.errors import DataError, SettingsError
 from fastllm.evaluation import measure, report

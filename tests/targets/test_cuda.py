@@ -107,7 +107,6 @@ def drafters(target: HubTarget) -> dict[str, Any]:
         "cnn": CnnDrafter.fresh(V, width=24, channels=32, mixing=32, **sizes),
         "t5": T5Drafter.fresh(V, width=64, heads=4, feed_forward=32, **sizes),
         "shared": SharedDrafter.fresh(V, target=target),
-        "shared with copies": SharedDrafter.fresh(V, target=target, copies=True),
     }
     for name, drafter in families.items():
         drafter.model.to(target.device)
@@ -200,7 +199,7 @@ def test_greedy_texts_are_the_cpus_with_graphs_and_without(cuda: str) -> None:
             assert made.graphs_failure == ""
 
 
-@pytest.mark.parametrize("family", ["lstm", "cnn", "t5", "shared", "shared with copies"])
+@pytest.mark.parametrize("family", ["lstm", "cnn", "t5", "shared"])
 def test_every_family_drafts_on_the_device(cuda: str, family: str) -> None:
     here, there = target_on("cpu"), target_on("cuda")
     one, other = drafters(here)[family], drafters(there)[family]
@@ -260,7 +259,7 @@ def test_a_draft_is_written_with_one_wait_and_is_the_same(family: str) -> None:
             assert rules.waits - before == speculative + len(found) - 1, settings
 
 
-@pytest.mark.parametrize("family", ["lstm", "cnn", "t5", "shared", "shared with copies"])
+@pytest.mark.parametrize("family", ["lstm", "cnn", "t5", "shared"])
 def test_every_family_drafts_for_a_target_in_half_precision(cuda: str, family: str) -> None:
     target = target_on("cuda", torch.bfloat16)
     drafter = drafters(target)[family]
@@ -270,7 +269,7 @@ def test_every_family_drafts_for_a_target_in_half_precision(cuda: str, family: s
         assert len(text_of(target, drafter, source, gamma=4, temperature=1.0)) == 30
 
 
-@pytest.mark.parametrize("family", ["lstm", "cnn", "t5", "shared", "shared with copies"])
+@pytest.mark.parametrize("family", ["lstm", "cnn", "t5", "shared"])
 def test_training_reads_whole_texts_on_the_device(cuda: str, family: str) -> None:
     """Libraries have wishes of their own there: cuDNN takes no state that is not contiguous."""
     source, prefix = torch.randint(2, V, (3, 21)), torch.randint(2, V, (3, 11))

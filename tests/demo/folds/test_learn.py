@@ -239,7 +239,7 @@ def test_what_is_flat_is_called_flat(before: float, now: float, word: str) -> No
 def test_what_lanes_are_called() -> None:
     assert texts.yours_of("lstm-before") == texts.yours_of("lstm-after") == "lstm-yours"
     assert texts.title_of("lstm-yours") == "your freshly trained LSTM"
-    assert texts.title_of("t5-yours") == "your freshly trained T5 (tiny)"
+    assert texts.title_of("t5-yours") == "your freshly trained T5"
     assert texts.title_of(texts.yours_of("Mine")) == "your freshly trained Mine"
 
 

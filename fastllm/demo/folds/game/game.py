@@ -33,14 +33,14 @@ from typing import Any, NamedTuple
 
 import torch
 
+from fastllm.decoding.distributions import distribution, draw, forbid
 from fastllm.decoding.rounds import uniforms
 from fastllm.decoding.rules import Rules
-from fastllm.decoding.sampling import distribution, draw, forbid
 from fastllm.demo import rows, texts
 from fastllm.demo.jobs import Models
 from fastllm.drafters import Drafter
 from fastllm.errors import DataError
-from fastllm.targets import Encoding, Target, ends_of, resolve
+from fastllm.targets import Encoding, Target, resolve
 from fastllm.trace import DecodingConfig, Round
 from fastllm.vocabulary import Vocabulary
 
@@ -264,7 +264,7 @@ class Writer:
         self, target: Target, encoding: Encoding, written: Sequence[int], config: DecodingConfig
     ) -> None:
         self._text = [target.start_id, *written]
-        self._ends = ends_of(target)
+        self._ends = target.end_ids
         self._vocabulary = target.vocabulary
         self._config = config
         self._session = target.begin(encoding)
@@ -418,7 +418,7 @@ class Turn:
         most, ids = resolve(self.config, target).max_new_tokens, self.game.ids
         if any(token >= len(target.vocabulary.tokenizer) for token in ids) or len(ids) > most:
             raise DataError(texts.GUESS_NO_GAME)
-        if set(ends_of(target)) & set(ids) or len(ids) == most:
+        if set(target.end_ids) & set(ids) or len(ids) == most:
             raise DataError(texts.GUESS_IS_OVER)
         if self.kind == "drafter" and not self.rivals:
             raise DataError(texts.GUESS_NO_DRAFTER)
@@ -604,7 +604,7 @@ def _as_words(target: Target, written: Sequence[int], draft: Sequence[int]) -> l
     pieces = target.vocabulary.pieces([*written, *draft])[len(written) :]
     words: list[Word] = []
     for token, piece in zip(draft, pieces, strict=True):
-        if token in ends_of(target):
+        if token in target.end_ids:
             words.append(Word(texts.GUESS_END, (token,)))
         elif words and not piece.startswith(" "):
             words[-1] = Word(words[-1].text + piece, (*words[-1].tokens, token))

@@ -32,7 +32,7 @@ from fastllm.demo import rows, texts
 from fastllm.demo.jobs import Models, race_lines, warmed_up
 from fastllm.demo.stage import DEVICE_QUEUE, Stage, announce, paragraph, scripted
 from fastllm.distill.live_training import Alignment, Moment, ShortRecipe, ShortTraining, student_of
-from fastllm.drafters import BOUND, NEURAL, Drafter
+from fastllm.drafters import Drafter, FamilySpec, families, spec_of
 from fastllm.drafters.neural import NeuralDrafter
 from fastllm.errors import SettingsError
 from fastllm.targets.hub import HubTarget
@@ -56,13 +56,19 @@ def students(keys: Sequence[str]) -> tuple[str, ...]:
     Args:
         keys: the lanes on offer.
     """
-    untrainable = (texts.ALONE, "lookup", texts.LOOKUP_FIRST, "ngram-", *(f"{f}-" for f in BOUND))
+    others = [name for name, spec in families().items() if not _copies_well(spec)]
+    untrainable = (texts.ALONE, "lookup", texts.LOOKUP_FIRST, *(f"{name}-" for name in others))
     found = [key for key in keys if not key.startswith(untrainable)]
 
     def rank(key: str) -> tuple[bool, bool, bool]:
         return key != FIRST, not key.endswith("-before"), key.endswith("-after")
 
     return tuple(sorted(found, key=rank))
+
+
+def _copies_well(spec: FamilySpec) -> bool:
+    """Whether a drafter can be copied and trained here: one that shares no weights with others."""
+    return spec.trainable and not spec.bound_to_target
 
 
 @dataclass(frozen=True)
@@ -190,7 +196,7 @@ class Lesson:
         target = models.target
         for key in self.candidates:
             drafter = models.drafter(key)
-            if isinstance(drafter, NeuralDrafter) and drafter.FAMILY in NEURAL:
+            if isinstance(drafter, NeuralDrafter) and _copies_well(spec_of(drafter.FAMILY)):
                 if isinstance(target, HubTarget):
                     return key, drafter, target
         raise SettingsError(texts.LEARN_NOBODY)
