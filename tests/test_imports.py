@@ -30,6 +30,7 @@ ALLOWED: dict[str, set[str]] = {
     "drafters": LOOPS | {"drafters.", "targets.", "vocabulary", "pretrain."},
     "decoding": LOOPS | {"metrics"},
     "checkpoints": BASE | {"paths", "vocabulary", "targets", "targets.", "drafters", "drafters."},
+    "pretrained": {"checkpoints", "drafters", "hub.", "targets."},
     "data": BASE | {"paths", "vocabulary", "data."},
     "evaluation": READERS | {"targets.", "evaluation."},
     "api": READERS | {"targets."},

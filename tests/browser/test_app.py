@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import pytest
 from conftest import Visit
 from playwright.sync_api import expect
 
@@ -33,6 +34,7 @@ def test_a_live_race_on_a_sample(visit: Callable[..., Visit], app_address: str) 
     seen.require_clean()
 
 
+@pytest.mark.slow  # one more live race with the models that ship
 def test_drawn_texts_are_compared_a_call(visit: Callable[..., Visit], app_address: str) -> None:
     lanes = "lanes=alone,lookup,lstm-after&temperature=1&max_new_tokens=24"
     seen = visit(app_address, reduced_motion="reduce").open(f"?{lanes}&sample=Autumn+storm")
@@ -51,6 +53,7 @@ def test_drawn_texts_are_compared_a_call(visit: Callable[..., Visit], app_addres
     seen.require_clean()
 
 
+@pytest.mark.slow  # one more live race with the models that ship
 def test_a_sample_can_be_read_before_it_is_raced(
     visit: Callable[..., Visit], app_address: str
 ) -> None:
@@ -64,6 +67,7 @@ def test_a_sample_can_be_read_before_it_is_raced(
     expect(box).not_to_have_value("")
 
 
+@pytest.mark.slow  # one more live race with the models that ship
 def test_the_recorded_race_is_slow_enough_to_follow(
     visit: Callable[..., Visit], app_address: str
 ) -> None:

@@ -87,6 +87,7 @@ def test_a_whole_game(visit: Callable[..., Visit], app_address: str, summary: st
     seen.require_clean()
 
 
+@pytest.mark.slow  # one more live game with the models that ship
 def test_what_is_refused_stays_to_be_mended(visit: Callable[..., Visit], app_address: str) -> None:
     page = opened(visit(app_address))
     page.locator(GUESSING).get_by_role("button", name=game_words.SKIP).click()
@@ -101,6 +102,7 @@ def test_what_is_refused_stays_to_be_mended(visit: Callable[..., Visit], app_add
     assert text_of(page) == written
 
 
+@pytest.mark.slow  # one more live game with the models that ship
 def test_another_article_is_another_game(visit: Callable[..., Visit], app_address: str) -> None:
     page = opened(visit(app_address))
     page.locator(GUESSING).get_by_role("button", name=game_words.SKIP).click()
@@ -115,6 +117,7 @@ def test_another_article_is_another_game(visit: Callable[..., Visit], app_addres
     expect(page.get_by_label(game_words.ARTICLE)).to_have_value(box.input_value())
 
 
+@pytest.mark.slow  # one more live game with the models that ship
 def test_on_a_telephone_and_on_a_stage(visit: Callable[..., Visit], app_address: str) -> None:
     page = opened(visit(app_address, width=390, height=844))
     field(page).fill("incomprehensibilities, notwithstanding")

@@ -246,6 +246,7 @@ def test_who_waits_is_told_their_place(engine: Watched, page: Page) -> None:
         tab.close()
 
 
+@pytest.mark.slow  # boots a page of its own
 def test_more_than_may_wait_are_told_so(engine: Watched) -> None:
     """A page of its own, with room for one."""
     clear(engine)
@@ -265,6 +266,7 @@ def test_more_than_may_wait_are_told_so(engine: Watched) -> None:
         assert engine.ended.acquire(timeout=WAIT)
 
 
+@pytest.mark.slow  # boots a page of its own
 def test_too_many_races_within_a_minute_are_told_to_wait(engine: Watched) -> None:
     """A page of its own, where a visitor has one race a minute; a refused one does not count."""
     clear(engine)
