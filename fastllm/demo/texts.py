@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
+from fastllm.decoding import verification
 from fastllm.drafters import families
 
 TITLE = "FastLLM"
@@ -84,9 +85,7 @@ RULE = (
 )
 RULES = {
     "auto": "automatic: block when sampling",
-    "token": "token by token",
-    "block": "block: the longest stretch that passes",
-    "lenient": "lenient: LOSSY, not the target's own text any more",
+    **{name: rule.label for name, rule in verification.RULES.items()},
 }
 LENIENCE = (
     "Lenience (LOSSY)",
