@@ -20,17 +20,20 @@ from fakes import (
 )
 from transformers import GenerationConfig
 from transformers.generation.logits_process import (
+    ForcedBOSTokenLogitsProcessor,
+    ForcedEOSTokenLogitsProcessor,
     MinNewTokensLengthLogitsProcessor,
     NoRepeatNGramLogitsProcessor,
 )
 
 from fastllm.data.articles import Article
-from fastllm.decoding.distributions import distribution, forbid
+from fastllm.decoding.distributions import distribution, forbid, most_likely
 from fastllm.decoding.proposals import OneHotProposal
 from fastllm.decoding.race import Race
 from fastllm.decoding.rules import Rules
 from fastllm.distill.teacher import write_texts
 from fastllm.drafters import Drafter, drafter_class, families, spec_of
+from fastllm.drafters.lookup import ArticleLookup
 from fastllm.drafters.ngram import NgramDrafter
 from fastllm.errors import SettingsError
 from fastllm.evaluation import measure
@@ -41,7 +44,7 @@ from fastllm.trace import DecodingConfig, Trace
 SIZE = 9
 LENGTH = 20
 STRICT = {"no_repeat_ngram": 2, "min_new_tokens": 5}
-OFF = {"no_repeat_ngram": 0, "min_new_tokens": 0}
+OFF = {"no_repeat_ngram": 0, "min_new_tokens": 0, "forced_first": -1, "forced_last": -1}
 
 
 def repeated(tokens: Sequence[int], order: int) -> int:
@@ -61,6 +64,12 @@ def banned_by_transformers(text: Sequence[int], config: DecodingConfig) -> set[i
         scores = NoRepeatNGramLogitsProcessor(config.no_repeat_ngram)(ids, scores)
     if config.min_new_tokens:
         scores = MinNewTokensLengthLogitsProcessor(1, config.min_new_tokens, END)(ids, scores)
+    if config.forced_first is not None:
+        scores = ForcedBOSTokenLogitsProcessor(config.forced_first)(ids, scores)
+    if config.forced_last is not None:
+        scores = ForcedEOSTokenLogitsProcessor(config.max_new_tokens + 1, config.forced_last)(
+            ids, scores
+        )
     return set(scores[0].isinf().nonzero()[:, 0].tolist())
 
 
@@ -85,6 +94,38 @@ def test_the_same_tokens_are_banned_as_by_transformers(order: int) -> None:
         assert set(rules.banned([*text, *drafted], config)) == wanted[-1]
         found += sum(map(len, wanted))
     assert found > (10 if order else 0)
+
+
+@pytest.mark.parametrize("longest", [1, 2, 6])
+@pytest.mark.parametrize("order", [0, 1])
+@pytest.mark.parametrize(("first", "last"), [(4, None), (None, END), (4, END), (END, 3)])
+def test_forced_tokens_come_whatever_else_is_barred(
+    longest: int, order: int, first: int | None, last: int | None
+) -> None:
+    config = DecodingConfig(
+        max_new_tokens=longest, no_repeat_ngram=order, min_new_tokens=3, forced_first=first,
+        forced_last=last,
+    )  # fmt: skip
+    text, drafted = [START], [4, 4, 3, END, 5][: longest - 1]
+    wanted = [banned_by_transformers([*text, *drafted[:at]], config) for at in range(longest)]
+    found = Rules(END).along(text, drafted, config)
+    assert [{token for token in row if token < SIZE} for row in found] == wanted
+    logits = torch.randn(longest, SIZE)
+    barred = forbid(logits, found)
+    assert [set(row.isinf().nonzero()[:, 0].tolist()) for row in barred] == wanted
+    assert most_likely(logits, found) == barred.argmax(-1).tolist()
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_every_drafter_keeps_to_forced_tokens(temperature: float) -> None:
+    rule = random_rule(SIZE, end_bias=-9.0)
+    config = DecodingConfig(
+        temperature=temperature, max_new_tokens=7, forced_first=5, forced_last=END
+    )
+    race = Race(FakeTarget(rule), [None, RuleDrafter(rule), ArticleLookup()], "words", config)
+    list(race)
+    for trace in race.traces():
+        assert (len(trace.tokens), trace.tokens[0], trace.tokens[-1]) == (7, 5, END)
 
 
 def test_a_change_of_the_setting_is_noticed() -> None:
@@ -139,7 +180,7 @@ def test_what_is_left_to_the_target_is_resolved_once() -> None:
     open_config = DecodingConfig(temperature=0.5)
     assert (open_config.no_repeat_ngram, open_config.min_new_tokens) == (None, None)
     resolved = resolve(open_config, target)
-    assert resolved == DecodingConfig(temperature=0.5, no_repeat_ngram=3, min_new_tokens=0)
+    assert resolved == DecodingConfig(temperature=0.5, **{**OFF, "no_repeat_ngram": 3})
     assert resolve(resolved, FakeTarget(random_rule(SIZE), defaults=STRICT)) == resolved
     race = Race(target, [None], "words", DecodingConfig(max_new_tokens=3, min_new_tokens=1))
     list(race)
@@ -176,7 +217,14 @@ def test_rules_survive_json_and_old_traces_have_none() -> None:
     assert Trace.from_json(tree).config == DecodingConfig()
 
 
-@pytest.mark.parametrize("name", DecodingConfig.LEFT_TO_TARGET)
+@pytest.mark.parametrize("name", ["forced_first", "forced_last"])
+@pytest.mark.parametrize("value", [-2, 2.0, True, "3"])
+def test_a_forced_token_is_an_id(name: str, value: object) -> None:
+    with pytest.raises(SettingsError, match=f"{name}=.* token id, or -1"):
+        DecodingConfig(**{name: value})
+
+
+@pytest.mark.parametrize("name", ["no_repeat_ngram", "min_new_tokens"])
 @pytest.mark.parametrize("value", [-1, 5000, 2.0, True, "3"])
 def test_a_rule_out_of_range_is_named(name: str, value: object) -> None:
     with pytest.raises(SettingsError, match=f"{name}="):

@@ -8,8 +8,6 @@ from typing import Any
 import pytest
 import torch
 from transformers import (
-    BartConfig,
-    BartForConditionalGeneration,
     GenerationConfig,
     T5ForConditionalGeneration,
 )
@@ -69,8 +67,7 @@ def with_generation(target: HubTarget, **settings: Any) -> HubTarget:
         ({"repetition_penalty": 1.3}, ("repetition_penalty=1.3",)),
         ({"encoder_repetition_penalty": 2.0}, ("encoder_repetition_penalty=2.0",)),
         ({"encoder_no_repeat_ngram_size": 4}, ("encoder_no_repeat_ngram_size=4",)),
-        ({"forced_bos_token_id": 0}, ("forced_bos_token_id=0",)),
-        ({"forced_eos_token_id": 1}, ("forced_eos_token_id=1",)),
+        ({"forced_bos_token_id": 0, "forced_eos_token_id": 1}, ()),
         ({"bad_words_ids": [[5], [6, 7]]}, ("bad_words_ids=[[5], [6, 7]]",)),
         ({"suppress_tokens": list(range(9))}, ("suppress_tokens=[0, 1, 2, ... 9 in all]",)),
         ({"begin_suppress_tokens": [4]}, ("begin_suppress_tokens=[4]",)),
@@ -98,7 +95,6 @@ def test_what_is_not_applied_is_named(
     "settings",
     [
         {"repetition_penalty": 3.0},
-        {"forced_bos_token_id": 9},
         {"suppress_tokens": list(range(2, 250))},
     ],
     ids=lambda settings: next(iter(settings)),
@@ -141,17 +137,6 @@ def test_the_generation_configuration_goes_before_the_models(
     silent.model.config.eos_token_id = None
     with pytest.raises(CheckpointError, match="names its eos_token_id"):
         HubTarget(silent.model, vocabulary, name="endless")
-
-
-def test_barts_ask_for_more_than_t5s() -> None:
-    config = BartConfig(
-        vocab_size=20, d_model=8, encoder_layers=1, decoder_layers=1, encoder_attention_heads=1,
-        decoder_attention_heads=1, encoder_ffn_dim=8, decoder_ffn_dim=8, forced_eos_token_id=2,
-    )  # fmt: skip
-    model = BartForConditionalGeneration(config)
-    model.generation_config.forced_eos_token_id = 2
-    target = HubTarget(model, Vocabulary(None), name="bart")
-    assert target.unsupported == ("forced_eos_token_id=2",)
 
 
 BLOCKS = {

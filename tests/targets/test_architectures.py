@@ -1,0 +1,245 @@
+"""Checkpoints of other families than T5, saved to a folder and loaded: limits, prefixes, forced tokens.
+
+Each is compared with `generate` of transformers.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import (
+    BartConfig,
+    BartForConditionalGeneration,
+    BlenderbotConfig,
+    BlenderbotForConditionalGeneration,
+    ByT5Tokenizer,
+    LEDConfig,
+    LEDForConditionalGeneration,
+    M2M100Config,
+    M2M100ForConditionalGeneration,
+    MBartConfig,
+    MBartForConditionalGeneration,
+    PegasusConfig,
+    PegasusForConditionalGeneration,
+    T5ForConditionalGeneration,
+)
+
+from fastllm.checkpoints import load_target
+from fastllm.decoding.race import Race
+from fastllm.drafters.lookup import ArticleLookup
+from fastllm.errors import CheckpointError, FastLLMWarning, NotFiniteError, SettingsError
+from fastllm.pretrain.copying_start import t5_config
+from fastllm.targets.hub import HubTarget
+from fastllm.trace import DecodingConfig
+from fastllm.vocabulary import Vocabulary
+
+POSITIONS = 40
+
+SIZES = {
+    "d_model": 16, "encoder_layers": 1, "decoder_layers": 1, "encoder_attention_heads": 2,
+    "decoder_attention_heads": 2, "encoder_ffn_dim": 16, "decoder_ffn_dim": 16, "dropout": 0.0,
+    "decoder_start_token_id": 0, "pad_token_id": 0, "eos_token_id": 1, "bos_token_id": 0,
+    "forced_eos_token_id": None, "init_std": 1.0,
+}  # fmt: skip
+
+FAMILIES: dict[str, tuple[Any, Any, dict[str, Any]]] = {
+    "bart": (BartConfig, BartForConditionalGeneration, {}),
+    "pegasus": (PegasusConfig, PegasusForConditionalGeneration, {}),
+    "mbart": (MBartConfig, MBartForConditionalGeneration, {}),
+    "blenderbot": (
+        BlenderbotConfig,
+        BlenderbotForConditionalGeneration,
+        {"encoder_no_repeat_ngram_size": 0},
+    ),
+    "led": (
+        LEDConfig,
+        LEDForConditionalGeneration,
+        {
+            "max_encoder_position_embeddings": POSITIONS,
+            "max_decoder_position_embeddings": POSITIONS, "attention_window": 8,
+        },
+    ),
+    "m2m100": (M2M100Config, M2M100ForConditionalGeneration, {}),
+}  # fmt: skip
+
+
+def saved(family: str, vocabulary: Vocabulary, folder: Path, **settings: Any) -> Path:
+    """A random model of a family beside the tests' own tokenizer."""
+    config, model, more = FAMILIES[family]
+    torch.manual_seed(3)
+    sizes = {
+        **SIZES, "vocab_size": len(vocabulary.tokenizer), "max_position_embeddings": POSITIONS,
+        **more, **settings,
+    }  # fmt: skip
+    made = model(config(**sizes))
+    made.save_pretrained(folder)
+    vocabulary.tokenizer.save_pretrained(folder)
+    return folder
+
+
+def written(target: HubTarget, text: str, **settings: Any) -> list[tuple[int, ...]]:
+    """Alone, and with the lookup."""
+    race = Race(target, [None, ArticleLookup()], text, DecodingConfig(**settings))
+    for _ in race:
+        pass
+    return [trace.tokens for trace in race.traces()]
+
+
+def by_transformers(target: HubTarget, ids: list[int], **settings: Any) -> tuple[int, ...]:
+    with torch.inference_mode():
+        out = target.model.generate(
+            input_ids=torch.tensor([ids]), do_sample=False, num_beams=1, **settings
+        )
+    return tuple(out[0, 1:].tolist())
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_positions_of_an_architecture_are_its_limits(
+    family: str, vocabulary: Vocabulary, story: str, tmp_path: Path
+) -> None:
+    target = load_target(saved(family, vocabulary, tmp_path), device="cpu")
+    limited = family != "m2m100"  # which computes as many as it needs
+    assert target.longest_text == (POSITIONS if limited else None)
+    assert target.source_length == (POSITIONS if limited else 512)
+    encoded = vocabulary.encode(story, target.source_length)
+    assert (encoded.cut_at is not None) == limited
+    alone, with_lookup = written(target, story, max_new_tokens=POSITIONS)
+    wanted = by_transformers(target, encoded.ids, max_new_tokens=POSITIONS)
+    assert alone == with_lookup == wanted
+    assert len(alone) == POSITIONS, "this text is to use the last position"
+    if limited:
+        with pytest.raises(SettingsError, match=f"positions for {POSITIONS} tokens: give at most"):
+            Race(target, [None], story, DecodingConfig(max_new_tokens=POSITIONS + 1))
+
+
+def test_a_race_says_where_an_article_was_cut(
+    vocabulary: Vocabulary, story: str, tmp_path: Path
+) -> None:
+    target = load_target(saved("bart", vocabulary, tmp_path), device="cpu")
+    race = Race(target, [None], story, DecodingConfig(max_new_tokens=4))
+    assert len(race.source_ids) == POSITIONS
+    assert race.cut_at is not None
+    assert story.startswith(vocabulary.decode(race.source_ids)[: race.cut_at])
+
+
+@pytest.mark.parametrize("family", ["mbart", "m2m100", "bart"])
+@pytest.mark.parametrize("longest", [1, 2, 12])
+def test_forced_tokens_are_those_of_generate(
+    family: str, longest: int, vocabulary: Vocabulary, story: str, tmp_path: Path
+) -> None:
+    folder = saved(family, vocabulary, tmp_path)
+    path = folder / "generation_config.json"
+    own = json.loads(path.read_text()) | {"forced_bos_token_id": 9, "forced_eos_token_id": 1}
+    path.write_text(json.dumps(own))
+    target = load_target(folder, device="cpu")
+    assert target.unsupported == ()
+    ids = vocabulary.encode(story, target.source_length).ids
+    wanted = by_transformers(target, ids, max_new_tokens=longest)
+    assert wanted[0] == (9 if longest > 1 else 1)
+    assert wanted[-1] == 1
+    for gamma in (1, 5):
+        found = written(target, story, max_new_tokens=longest, gamma=gamma)
+        assert found == [wanted, wanted]
+
+
+def test_without_a_decoder_start_a_text_begins_as_with_generate(
+    vocabulary: Vocabulary, story: str, tmp_path: Path
+) -> None:
+    folder = saved("bart", vocabulary, tmp_path, bos_token_id=7)
+    for name in ("config.json", "generation_config.json"):
+        own = json.loads((folder / name).read_text())
+        own.pop("decoder_start_token_id", None)
+        if name == "config.json":
+            own["decoder_start_token_id"] = None
+        (folder / name).write_text(json.dumps(own))
+    target = load_target(folder, device="cpu")
+    assert target.start_id == 7
+    ids = vocabulary.encode(story, target.source_length).ids
+    wanted = by_transformers(target, ids, max_new_tokens=12)
+    assert written(target, story, max_new_tokens=12) == [wanted, wanted]
+
+
+def t5_folder(folder: Path, rows: int, **settings: Any) -> Path:
+    torch.manual_seed(5)
+    config = t5_config(rows, 32, 2, 1, 1, 32)
+    for name, value in settings.items():
+        setattr(config, name, value)
+    T5ForConditionalGeneration(config).save_pretrained(folder)
+    return folder
+
+
+def test_the_prefix_that_a_configuration_names_is_used(
+    vocabulary: Vocabulary, tmp_path: Path
+) -> None:
+    tasks = {
+        "summarization": {"prefix": "summarize: ", "num_beams": 4},
+        "translation_en_to_de": {"prefix": "translate: "},
+    }
+    t5_folder(tmp_path, len(vocabulary.tokenizer), task_specific_params=tasks)
+    vocabulary.tokenizer.save_pretrained(tmp_path)
+    with pytest.warns(FastLLMWarning, match="names the prefix 'summarize: ' for summarization"):
+        assert load_target(tmp_path, device="cpu").prefix == "summarize: "
+    for given in ("", "tl;dr: "):
+        assert load_target(tmp_path, device="cpu", prefix=given).prefix == given
+    own = json.loads((tmp_path / "config.json").read_text())
+    for fastllm, wanted in (({"prefix": ""}, ""), ({"prefix": "ours: "}, "ours: ")):
+        (tmp_path / "config.json").write_text(json.dumps(own | {"fastllm": fastllm}))
+        assert load_target(tmp_path, device="cpu").prefix == wanted
+
+
+@pytest.mark.parametrize("tasks", [{}, {"summarization": {}}, {"summarization": {"prefix": ""}}])
+def test_without_a_named_prefix_there_is_none(
+    tasks: dict[str, Any], vocabulary: Vocabulary, tmp_path: Path
+) -> None:
+    t5_folder(tmp_path, len(vocabulary.tokenizer), task_specific_params=tasks)
+    vocabulary.tokenizer.save_pretrained(tmp_path)
+    assert load_target(tmp_path, device="cpu").prefix == ""
+
+
+def test_a_vocabulary_of_bytes_has_no_offsets(story: str, tmp_path: Path) -> None:
+    tokenizer = ByT5Tokenizer()
+    t5_folder(tmp_path, len(tokenizer))
+    tokenizer.save_pretrained(tmp_path)
+    target = HubTarget.load(tmp_path, device="cpu", source_length=50)
+    text = "Ü" + story
+    race = Race(target, [None, ArticleLookup()], text, DecodingConfig(max_new_tokens=12))
+    list(race)
+    alone, with_lookup = race.traces()
+    assert alone.tokens == with_lookup.tokens
+    assert alone.cut_at == 48  # of 50 bytes one is the end, and the first letter has two
+    assert "".join(alone.pieces) == alone.text
+    assert alone.tokens == by_transformers(target, race.source_ids, max_new_tokens=12)
+    assert Race(target, [None], "Short.", DecodingConfig()).cut_at is None
+
+
+def test_a_model_that_needs_more_than_ids_is_refused_at_load(
+    vocabulary: Vocabulary, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = saved("bart", vocabulary, tmp_path)
+
+    def wanting(self: Any, *args: Any, **given: Any) -> Any:
+        raise TypeError("forward() missing 1 required argument: 'langs'")
+
+    monkeypatch.setattr(BartForConditionalGeneration, "forward", wanting)
+    with pytest.raises(CheckpointError, match=r"text of two tokens fails \(forward\(\) missing"):
+        load_target(folder, device="cpu")
+
+
+@pytest.mark.parametrize("engine", ["static", "transformers"])
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+@pytest.mark.parametrize("drafter", [None, ArticleLookup()])
+def test_a_target_that_overflows_is_an_error(
+    engine: str, temperature: float, number: float, drafter: Any, vocabulary: Vocabulary,
+    story: str, tmp_path: Path,
+) -> None:  # fmt: skip
+    t5_folder(tmp_path, len(vocabulary.tokenizer))
+    vocabulary.tokenizer.save_pretrained(tmp_path)
+    target = HubTarget.load(tmp_path, device="cpu", load_in="fp16", engine=engine)
+    with torch.no_grad():
+        target.model.decoder.final_layer_norm.weight.fill_(number)
+    race = Race(target, [drafter], story, DecodingConfig(temperature=temperature))
+    with pytest.raises(NotFiniteError, match=r"\(float16\) are NaN or infinite.*bf16"):
+        list(race)
