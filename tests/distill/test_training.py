@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from tiny_windows import write_tiny_windows
 
 from fastllm.checkpoints import load_drafter, load_target
 from fastllm.cli.main import build_parser, main
@@ -14,7 +15,6 @@ from fastllm.decoding.race import Race
 from fastllm.distill.options import settle
 from fastllm.trace import DecodingConfig
 from fastllm.vocabulary import Vocabulary
-from tiny_windows import write_tiny_windows
 
 
 @pytest.fixture(scope="module")

@@ -3,12 +3,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tiny_windows import write_tiny_windows
 
 from fastllm.data.tokens import IGNORED
 from fastllm.errors import DataError, SettingsError
 from fastllm.pretrain.windows import Batches, Window, Windows, write_windows
 from fastllm.vocabulary import Vocabulary
-from tiny_windows import write_tiny_windows
 
 
 @pytest.fixture(scope="module")
