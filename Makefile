@@ -10,6 +10,7 @@
 #   SCALE    for checkpoints and gpu: shrinks updates and articles; 0.01 tries everything out
 #   RUNS     for checkpoints: where they are made; what is there is not made again
 #   BENCH    for bench: where its report goes
+#   TESTS    for test: what pytest is given beside its settings; -m slow runs what takes minutes
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -20,6 +21,7 @@ OUT ?= runs/gpu
 RUNS ?= runs/checkpoints
 ARTICLES ?= 6000
 BENCH ?= runs/bench
+TESTS ?=
 
 RUN := $(VENV)/bin/python
 FASTLLM := $(RUN) -m fastllm
@@ -32,7 +34,7 @@ TEST_INSTALLED := $(VENV)/.fastllm-test
 help:
 	@echo "make demo    install once, then serve the page on http://127.0.0.1:7860"
 	@echo "make test    install the test tools once, then run the tests"
-	@echo "make check   the linter and the type checker"
+	@echo "make check   the linter, the formatter and the type checker"
 	@echo "make bench DATA=FOLDER   every lane against transformers on 50 articles of test.jsonl.xz"
 	@echo "make checkpoints DATA=FOLDER [SCALE=0.01]   train everything that ships, anew"
 	@echo "make gpu DATA=FOLDER [SCALE=0.001]   checks, costs and training on a GPU, in 15 minutes"
@@ -41,10 +43,11 @@ demo: $(DEMO_INSTALLED)
 	$(RUN) app.py $(if $(PORT),--port $(PORT))
 
 test: $(TEST_INSTALLED)
-	$(RUN) -m pytest
+	$(RUN) -m pytest $(TESTS)
 
 check: $(TEST_INSTALLED)
 	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
 
 bench: $(DEMO_INSTALLED)

@@ -2,7 +2,10 @@
 
 import argparse
 import os
+import signal
+import socket
 import sys
+import threading
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 
@@ -13,17 +16,21 @@ os.environ.setdefault("GRADIO_ANALYTICS_CACHE_FREQUENCY", "1000000")
 if os.environ.get("SPACES_ZERO_GPU"):
     import spaces  # noqa: F401  (has to come before anything that touches CUDA)
 
+from fastllm.cli.options import add_device_argument
 from fastllm.demo.engine import LocalEngine
-from fastllm.demo.limits import Models, read_limits, read_models, titled_drafters
+from fastllm.demo.guard import Guard
+from fastllm.demo.limits import Models, read_limits, read_models, read_network, titled_drafters
 from fastllm.demo.page import build, launch_options
-from fastllm.errors import FastLLMError
+from fastllm.errors import FastLLMError, SettingsError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Serves the page until it is interrupted; 2 where a setting is wrong."""
+    """Serves the page until it is told to end; 2 where a setting is wrong."""
     options = _parser().parse_args(arguments)
     try:
-        limits = read_limits()
+        limits, network = read_limits(), read_network()
+        if options.port is not None:
+            require_free(options.host or LOCAL, options.port)
         models = chosen(options, read_models())
         # Models load in the background; where a GPU is borrowed they are there before the launch.
         engine = LocalEngine(**asdict(models), say=_say)
@@ -31,16 +38,60 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except FastLLMError as error:
         print(f"app.py: {error}", file=sys.stderr)
         return 2
+    if options.host:
+        network = replace(network, hosts=(*network.hosts, options.host.lower()))
+    # The server puts in the place of a proxy's address whom the proxy heard from: of these alone.
+    os.environ["FORWARDED_ALLOW_IPS"] = ",".join(network.trusted_proxies)
+    guard = Guard(limits, network)
     engine.start()
-    _, address, _ = page.launch(
-        server_name=options.host,
-        server_port=options.port,
-        prevent_thread_lock=True,
-        **launch_options(),
-    )
+    try:
+        _, address, _ = page.launch(
+            server_name=options.host,
+            server_port=options.port,
+            prevent_thread_lock=True,
+            **launch_options(guard),
+        )
+    except OSError as error:
+        print(f"app.py: the page cannot be served ({error}). Give another --port.", file=sys.stderr)
+        return 2
     _say(f"FastLLM is at {address}")
-    page.block_thread()
+    _wait()
+    guard.dismiss()
+    page.close(verbose=False)
     return 0
+
+
+LOCAL = "127.0.0.1"
+"""Where the page listens by default."""
+
+
+def require_free(host: str, port: int) -> None:
+    """Refuses an address that the page cannot listen on.
+
+    Args:
+        host: a name or a numeric address.
+        port: 1 to 65535.
+
+    Raises:
+        SettingsError: somebody listens there already, or it is no address of this machine.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        socket.create_server((host, port), family=family).close()
+    except (OSError, OverflowError) as error:
+        raise SettingsError(
+            f"nothing can listen on {host}, port {port} ({error}). Give another --port, or leave "
+            "it out: then the first free one from 7860 is taken."
+        ) from error
+
+
+def _wait() -> None:
+    """Until the process is told to end, by Ctrl-C or by whoever runs it."""
+    told = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: told.set())
+    while not told.wait(1.0):  # in pieces: on Windows a wait is not interrupted
+        pass
 
 
 def chosen(options: argparse.Namespace, models: Models) -> Models:
@@ -80,7 +131,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--source-length", type=int, metavar="N", help="the most source tokens that are read"
     )
-    parser.add_argument("--device", help="cpu, cuda, cuda:1 or mps (default: the best there is)")
+    add_device_argument(parser)
     return parser
 
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from fastllm.api import Step, generate, stream
     from fastllm.checkpoints import load_drafter, load_target
     from fastllm.errors import FastLLMError, FastLLMWarning
+    from fastllm.pretrained import from_pretrained, push_to_hub
     from fastllm.trace import DecodingConfig, Trace
 
 __version__ = "0.1.0"
@@ -28,9 +29,11 @@ __all__ = [
     "Step",
     "Trace",
     "__version__",
+    "from_pretrained",
     "generate",
     "load_drafter",
     "load_target",
+    "push_to_hub",
     "stream",
 ]
 
@@ -40,9 +43,11 @@ _PLACES = {
     "FastLLMWarning": "fastllm.errors",
     "Step": "fastllm.api",
     "Trace": "fastllm.trace",
+    "from_pretrained": "fastllm.pretrained",
     "generate": "fastllm.api",
     "load_drafter": "fastllm.checkpoints",
     "load_target": "fastllm.checkpoints",
+    "push_to_hub": "fastllm.pretrained",
     "stream": "fastllm.api",
 }
 """Where each public name lives."""

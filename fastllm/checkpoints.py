@@ -16,11 +16,13 @@ from typing import Any
 import torch
 
 from fastllm import paths
-from fastllm.drafters import BOUND, DRAFTERS, NEURAL, Drafter, drafter_class
+from fastllm.devices import usable_device
+from fastllm.drafters import Drafter, FamilySpec, drafter_class, families
 from fastllm.drafters.combined import PREFIX, CombinedDrafter
+from fastllm.drafters.lookup import ArticleLookup
 from fastllm.errors import CheckpointError
 from fastllm.targets.folder import read_json, require_weights
-from fastllm.targets.hub import HubTarget, usable_device
+from fastllm.targets.hub import HubTarget
 
 SHIPPED = paths.CHECKPOINTS
 """Where the checkpoints lie that come with the repository."""
@@ -91,8 +93,7 @@ def load_drafter(
             "drafter's folder."
         )
     if name == "lookup":
-        lookup: Drafter = drafter_class("lookup")()  # the one family with nothing to load
-        return lookup
+        return ArticleLookup()  # the one family with nothing to load
     if name.startswith(PREFIX):
         other = name.removeprefix(PREFIX)
         if other in ("", "none") or f"{other}+".startswith(PREFIX):
@@ -108,36 +109,34 @@ def load_drafter(
         hub: Drafter = drafter_class("t5").load(name, device=device)
         return hub
     config = read_config(folder)
-    family = family_of(config) or ("t5" if config.get("model_type") == "t5" else None)
-    if family not in DRAFTERS:
-        kind = config.get("model_type")
-        what = f"a {kind} of transformers" if kind and not family else f"of the family {family!r}"
+    spec = _spec_of(folder, config)
+    missing = [key for key in spec.required_keys if key not in config]
+    if missing:
         raise CheckpointError(
-            f"{folder} says it is {what}; FastLLM has the families {', '.join(DRAFTERS)}. "
-            f"Shipped drafters: {', '.join(shipped_drafters()) or 'none'}."
+            f"{folder}/config.json lacks {', '.join(missing)}: it was written by another "
+            f"version, or changed. Train the {spec.name} drafter again with `fastllm train`."
         )
-    if family == "t5":
-        require_weights(Path(folder))
-    elif family in _ENTRIES:
-        missing = [name for name in _ENTRIES[family] if name not in config]
-        if missing:
-            raise CheckpointError(
-                f"{folder}/config.json lacks {', '.join(missing)}: it was written by another "
-                f"version, or changed. Train the {family} drafter again with `fastllm train`."
-            )
-        if family in (*NEURAL, *BOUND):
-            require_weights(Path(folder), ("model.safetensors",))
-    drafter: Drafter = drafter_class(family).load(folder, device=device)
+    if spec.weights:
+        require_weights(Path(folder), spec.weights)
+    drafter: Drafter = spec.drafter.load(folder, device=device)
     return drafter
 
 
-_ENTRIES = {
-    "ngram": ("name", "vocabulary", "order", "vocabulary_size", "start_id"),
-    "lstm": ("name", "vocabulary", "settings"),
-    "cnn": ("name", "vocabulary", "settings"),
-    "shared": ("name", "vocabulary", "settings"),
-}
-"""What the `config.json` of a family's drafter must hold."""
+def _spec_of(folder: Path, config: dict[str, Any]) -> FamilySpec:
+    """The family of the drafter in a folder, by its `config.json`.
+
+    Raises:
+        CheckpointError: it is of no family.
+    """
+    named, kind = family_of(config), config.get("model_type")
+    for spec in families().values():
+        if spec.name == named or (not named and kind and spec.model_type == kind):
+            return spec
+    what = f"a {kind} of transformers" if kind and not named else f"of the family {named!r}"
+    raise CheckpointError(
+        f"{folder} says it is {what}; FastLLM has the families {', '.join(families())}. "
+        f"Shipped drafters: {', '.join(shipped_drafters()) or 'none'}."
+    )
 
 
 def default_drafter(target: Any) -> str:

@@ -1,17 +1,58 @@
-"""What CUDA asks of us beside the arithmetic: switches of its backends, and where a bias may lie.
+"""Devices: their names, and what CUDA asks of us beside the arithmetic.
 
-Every such switch is set here, and nowhere else.
+Every name of a device is read here, every switch of a backend is set here, and nowhere else.
 """
 
 import os
 
 import torch
 
+from fastllm.errors import SettingsError
+
 CUDNN_ATTENTION = "FASTLLM_CUDNN_ATTENTION"
 """The environment variable that leaves cuDNN's attention on where it is "1"."""
 
 _ALIGNED = 8
 """A row of a bias takes a multiple of so many numbers: 16 bytes of bfloat16, 32 of float32."""
+
+
+def best_device() -> torch.device:
+    """CUDA where there is one, else the CPU.
+
+    Apple's MPS is taken by name alone: the static engine does not run there, and small models are
+    what it is for.
+    """
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def usable_device(device: str | torch.device | None) -> torch.device:
+    """The device of a name, which is here; the best there is where none is named.
+
+    Args:
+        device: cpu, cuda, cuda:1, mps, or the number of a GPU ("1" is cuda:1).
+
+    Raises:
+        SettingsError: it is no name of a device, or there is no such device.
+    """
+    if device is None:
+        return best_device()
+    try:
+        found = torch.device(f"cuda:{device}" if str(device).isdigit() else device)
+    except RuntimeError as error:
+        raise SettingsError(
+            f"device={device!r} is no name of a device: give cpu, cuda, cuda:1, mps, or the number "
+            "of a GPU."
+        ) from error
+    here = {
+        "cuda": (found.index or 0) < torch.cuda.device_count(),
+        "mps": torch.backends.mps.is_available(),
+    }
+    if not here.get(found.type, True):
+        raise SettingsError(
+            f"device={str(device)!r}: there is no such device here ({torch.cuda.device_count()} "
+            "CUDA GPUs). Give cpu, or leave it out to take the best there is."
+        )
+    return found
 
 
 def prepare(device: torch.device) -> None:

@@ -5,6 +5,7 @@
     ├── DataError          a file or an article that cannot be used (also a ValueError)
     ├── VocabularyError    token ids of one vocabulary offered to another (also a ValueError)
     ├── CheckpointError    a checkpoint that is missing, incomplete or of another format
+    ├── NotFiniteError     a model's numbers are NaN or infinite (also an ArithmeticError)
     ├── TrainingError      a training that cannot go on: its last save is whole
     └── HubError           the Hugging Face Hub refused, or could not be reached
 
@@ -32,6 +33,10 @@ class VocabularyError(FastLLMError, ValueError):
 
 class CheckpointError(FastLLMError):
     """A checkpoint folder that is missing, incomplete, damaged or of another format."""
+
+
+class NotFiniteError(FastLLMError, ArithmeticError):
+    """Numbers of a target that are NaN or infinite: no text can be drawn from them."""
 
 
 class TrainingError(FastLLMError):

@@ -6,11 +6,9 @@ library and numpy only.
 
 import math
 import re
-import sys
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -188,90 +186,6 @@ def call_cost(seconds: Mapping[int, float]) -> float:
     return round(max(0.0, slope), 4)
 
 
-def costs_of(trace: Trace, plain: Trace) -> tuple[float, float]:
-    """c and the cost of a token more in a call: `draft_cost` and `call_cost` of a DecodingConfig.
-
-    From the clocks of two runs on the same target and device, so that a third can be repeated.
-
-    Args:
-        trace: of a drafter, with drafts of several tokens.
-        plain: of the target alone.
-
-    Raises:
-        SettingsError: nothing was drafted, or `plain` is not plain.
-    """
-    if trace.target != plain.target or trace.hardware != plain.hardware or not drafted(trace):
-        raise SettingsError(
-            "the costs of a drafted token are read from a trace with drafts, and one of the same "
-            "target alone on the same device."
-        )
-    found: dict[int, list[float]] = {}
-    for entry in (*trace.rounds, *plain.rounds):
-        found.setdefault(len(entry.drafted) + 1, []).append(entry.verify_seconds)
-    found[1] = [entry.verify_seconds for entry in plain.rounds]
-    seconds = {size: float(np.median(values)) for size, values in found.items()}
-    steps = [entry.draft_seconds / len(entry.drafted) for entry in trace.rounds if entry.drafted]
-    return round(float(np.median(steps)) / seconds[1], 4), call_cost(seconds)
-
-
-def expected_accepted(
-    p: Sequence[float], q: Sequence[float], rule: Literal["token", "block"]
-) -> float:
-    """How many of a draft's tokens a rule accepts, in expectation: the sum over i of r_i.
-
-    r_i is the chance that i or more stand, given the first i tokens: the product of min(1, p/q)
-    under the token rule, p_i = min(p_{i-1} p/q, 1) under the block rule. Averaged over drafts, from
-    one context or from many, this is exactly the mean number accepted, without the noise of the
-    tests; and since each r_i of the block rule is at least the token rule's, so is the sum, draft
-    by draft. Source: Sun et al. 2024, arXiv:2403.10444.
-
-    Args:
-        p: the target's probability of each drafted token.
-        q: the drafter's.
-        rule: which.
-
-    Example:
-        >>> expected_accepted([0.25, 0.5], [0.5, 0.25], "token")
-        1.0
-        >>> expected_accepted([0.25, 0.5], [0.5, 0.25], "block")
-        1.5
-    """
-    chance, total = 1.0, 0.0
-    for of_p, of_q in zip(p, q, strict=True):
-        # A drafted token has q above 0, but float32 may have rounded it to 0.
-        ratio_here = of_p / max(of_q, sys.float_info.min)
-        if rule == "block":
-            chance = min(1.0, chance * ratio_here)
-        else:
-            chance *= min(1.0, ratio_here)
-        total += chance
-    return total
-
-
-def greedy_calls(agrees: Sequence[bool], gamma: int, max_new_tokens: int) -> int:
-    """Target calls of greedy speculation, from one teacher-forced pass over the target's text.
-
-    Exact for drafters that write token by token, so that one pass gives tau for every gamma.
-
-    Args:
-        agrees: at each token of the target's text, whether the drafter's best token, asked behind
-            the target's own prefix, is that token.
-        gamma: draft length.
-        max_new_tokens: the length at which texts are cut; the last token of a text of that length
-            is always the target's own.
-    """
-    calls = written = 0
-    while written < len(agrees):
-        room = min(gamma, len(agrees) - written, max_new_tokens - written - 1)
-        stood = 0
-        while stood < room and agrees[written + stood]:
-            stood += 1
-        calls += 1
-        # All that was left stood, the end token last: the target has nothing to add.
-        written += stood if written + stood == len(agrees) else stood + 1
-    return calls
-
-
 # Texts.
 
 
@@ -426,36 +340,6 @@ def ratio_of_ratios(
     return _bootstrap(
         lambda a, b, c, d: _over(_over(a, b), _over(c, d)), [*after, *before], seed, resamples
     )
-
-
-def block_gain(traces: Sequence[Trace], *, seed: int = 0, resamples: int = RESAMPLES) -> Estimate:
-    """Expected tokens a call under the block rule over those under the token rule, never below 1.
-
-    On identical contexts and drafts: those that the traces hold, the target's own token counted in
-    every call. Articles are resampled.
-
-    Args:
-        traces: of the block rule, which tests every drafted token; one an article.
-        seed: of the resampling.
-        resamples: how many.
-
-    Raises:
-        SettingsError: a trace of another rule, or none at all.
-    """
-    block, token = [], []
-    for trace in traces:
-        if trace.config.verified_by != "block":
-            raise SettingsError(
-                f"a trace of the {trace.config.verified_by} rule, which tests nothing behind a "
-                "refusal: to compare the rules, give traces of the block rule."
-            )
-        tests = [
-            ([test.p for test in entry.judged], [test.q for test in entry.judged])
-            for entry in trace.rounds
-        ]
-        block.append(sum(1 + expected_accepted(p, q, "block") for p, q in tests))
-        token.append(sum(1 + expected_accepted(p, q, "token") for p, q in tests))
-    return ratio(block, token, seed=seed, resamples=resamples)
 
 
 def _bootstrap(

@@ -1,15 +1,22 @@
-"""Where things lie: the files that a clone has beside the package, and the page's own in it."""
+"""Where things lie: what a clone has beside the package, and a wheel inside it.
+
+A clone keeps `assets/` and the Spacefile at its top; the build of a wheel copies both into the
+package (`setup.py`). So the package says by what it holds which of the two it is.
+"""
 
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-"""A clone of the repository."""
+PACKAGE = Path(__file__).resolve().parent
+"""The package, in a clone or where it was installed."""
 
-SPACEFILE = ROOT / "Spacefile"
+ROOT = PACKAGE.parent
+"""A clone of the repository; for an installed package the folder it was installed into."""
 
-RECIPES = ROOT / "recipes"
+_HOLDER = PACKAGE if (PACKAGE / "assets").is_dir() else ROOT
 
-ASSETS = ROOT / "assets"
+SPACEFILE = _HOLDER / "Spacefile"
+
+ASSETS = _HOLDER / "assets"
 
 CHECKPOINTS = ASSETS / "checkpoints"
 """The target and the drafters that ship, each in a folder of its name."""
@@ -20,5 +27,5 @@ ARTICLES = ASSETS / "articles"
 RECORDED = ASSETS / "recorded"
 """The race that the page opens with."""
 
-PAGE = ROOT / "fastllm" / "demo"
+PAGE = PACKAGE / "demo"
 """The scripts of the page and its style: those of a fold in its folder, the others in `static`."""

@@ -12,6 +12,7 @@ from typing import Literal, TextIO
 
 from fastllm import metrics
 from fastllm.trace import Round, Trace
+from fastllm.words import capital
 
 State = Literal["plain", "accepted", "refused", "correction", "bonus"]
 
@@ -112,9 +113,9 @@ def counts(trace: Trace) -> str:
     drafted = metrics.drafted(trace)
     length = trace.config.length_label
     return (
-        f"{work} with {trace.drafter} ({metrics.tau(trace):.2f} tokens a call); the target alone "
+        f"{work} with {trace.drafter} ({metrics.tau(trace):.2f} tokens per call); the target alone "
         f"needs {tokens}. {metrics.accepted(trace)} of {_number(drafted, 'drafted token')} "
-        f"accepted; {seconds:.2f} s. {_capital(trace.config.rule_label)}."
+        f"accepted; {seconds:.2f} s. {capital(trace.config.rule_label)}."
         + (f" Draft length: {length}." if length else "")
     )
 
@@ -123,9 +124,16 @@ def _number(count: int, noun: str) -> str:
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
-def _capital(words: str) -> str:
-    return words[:1].upper() + words[1:]
-
-
 def _controls(letter: str) -> bool:
-    return unicodedata.category(letter) in {"Cc", "Cf", "Cs"} and letter != "\N{ZERO WIDTH JOINER}"
+    return letter in _STEERING or unicodedata.category(letter) in {"Cc", "Cs"}
+
+
+_STEERING = frozenset(
+    map(
+        chr,
+        [*range(0x202A, 0x202F), *range(0x2066, 0x206A), *range(0xFFF9, 0xFFFC)]
+        + [*range(0xE0000, 0xE0080)],
+    )
+)
+"""Format characters that turn the direction of what follows, or hide it. Others stay: joiners,
+which words of Persian and Indic scripts need, and signs that are written, as before numbers."""

@@ -6,10 +6,13 @@ around. Rates (tokens per call, acceptance, speed-up) are computed from the roun
 """
 
 import json
-from dataclasses import asdict, dataclass, field, fields, replace
-from typing import Any, ClassVar, Literal, get_args
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from functools import cache
+from types import UnionType
+from typing import Any, ClassVar, Literal, get_args, get_origin, get_type_hints
 
 from fastllm.errors import DataError, SettingsError
+from fastllm.words import echoed, first_line, shortened
 
 SCHEMA_VERSION = 1
 
@@ -20,7 +23,7 @@ Alternative = tuple[int, Probability]
 RoundKind = Literal["plain", "speculative"]
 Ending = Literal["end_of_text", "length", "stopped", "deadline"]
 Verification = Literal["token", "block", "lenient"]
-"""The rules that accept or refuse drafted tokens (`fastllm.decoding.sampling.verify`)."""
+"""The rules that accept or refuse drafted tokens (`fastllm.decoding.verification`)."""
 LenienceForm = Literal["linear", "square", "exponent"]
 """What lenient verification puts in the place of p: p / eps, p / eps^2, p^eps."""
 DraftLength = Literal["fixed", "adaptive"]
@@ -42,7 +45,8 @@ class DecodingConfig:
             numbers that were measured before (`python -m fastllm bench` prints them) and never
             timed in a run, so that a run can be repeated; by default those of the shipped LSTM on
             two CPU cores. With "fixed" they have no meaning.
-        temperature: 0 is greedy: the distribution becomes one-hot on the most likely token.
+        temperature: 0 is greedy: the distribution becomes one-hot on the most likely token. Above 0
+            it is at least `COLDEST`.
         top_k: keep only the k most likely tokens; 0 keeps all.
         top_p: keep the smallest set of most likely tokens whose mass reaches top_p; 1 keeps all.
         max_new_tokens: the most tokens to write, the end token included.
@@ -56,8 +60,12 @@ class DecodingConfig:
             off, None what the target's own generation configuration says.
         min_new_tokens: the end token does not come before so many others; 0 is off, None what the
             target's own generation configuration says.
+        forced_first: the token that every text begins with, behind the start token, whatever the
+            logits (mBART and NLLB: the language); -1 is off, None what the target's own generation
+            configuration says.
+        forced_last: the token at place `max_new_tokens`, whatever the logits; likewise.
 
-    These last two are rules of the target's text: `fastllm.decoding.rules` applies them, and
+    These last four are rules of the target's text: `fastllm.decoding.rules` applies them, and
     `fastllm.targets.resolve` puts the target's own numbers in the place of None.
 
     Raises:
@@ -79,6 +87,8 @@ class DecodingConfig:
     call_cost: float = 0.09
     no_repeat_ngram: int | None = None
     min_new_tokens: int | None = None
+    forced_first: int | None = None
+    forced_last: int | None = None
 
     RANGES: ClassVar[dict[str, tuple[float, float]]] = {
         "gamma": (1, 16),
@@ -99,8 +109,15 @@ class DecodingConfig:
         "draft_length": get_args(DraftLength),
     }
     """The settings that are words, and the words."""
-    LEFT_TO_TARGET: ClassVar[tuple[str, ...]] = ("no_repeat_ngram", "min_new_tokens")
-    """The settings that may be None."""
+    LEFT_TO_TARGET: ClassVar[dict[str, int]] = {
+        "no_repeat_ngram": 0,
+        "min_new_tokens": 0,
+        "forced_first": -1,
+        "forced_last": -1,
+    }
+    """The settings that may be None, and what turns each off."""
+    COLDEST: ClassVar[float] = 1e-3
+    """The lowest temperature above 0: with less, logits divided by it overflow."""
 
     def __post_init__(self) -> None:
         for name, (low, high) in self.RANGES.items():
@@ -112,12 +129,26 @@ class DecodingConfig:
             if not good_type or isinstance(value, bool) or not low <= value <= high:
                 kind = "a whole number" if whole else "a number"
                 raise SettingsError(
-                    f"{name}={value!r} is out of range: give {kind} between {low} and {high}."
+                    f"{name}={echoed(value)} is out of range: give {kind} between {low} and "
+                    f"{high}."
                 )
+        for name in ("forced_first", "forced_last"):
+            value = getattr(self, name)
+            if value is not None and (type(value) is not int or value < -1):
+                raise SettingsError(
+                    f"{name}={value!r} is out of range: give a token id, or -1 for none."
+                )
+        if 0 < self.temperature < self.COLDEST:
+            raise SettingsError(
+                f"temperature={self.temperature!r} is out of range: give 0, which is greedy, or "
+                f"at least {self.COLDEST}."
+            )
         for name, words in self.CHOICES.items():
             value = getattr(self, name)
             if value not in words:
-                raise SettingsError(f"{name}={value!r} is not known: give {', '.join(words)}.")
+                raise SettingsError(
+                    f"{name}={echoed(value)} is not known: give {', '.join(words)}."
+                )
         if self.verification == "lenient" and self.temperature == 0:
             raise SettingsError(
                 "verification='lenient' with temperature=0: a greedy target has one token at each "
@@ -317,7 +348,7 @@ class Trace:
 
     def dumps(self) -> str:
         """The Trace as JSON text."""
-        return json.dumps(self.to_json(), ensure_ascii=False)
+        return json.dumps(self.to_json(), ensure_ascii=False, allow_nan=False)
 
     @classmethod
     def loads(cls, text: str) -> "Trace":
@@ -328,10 +359,8 @@ class Trace:
         """
         try:
             tree = json.loads(text)
-        except ValueError as error:
-            raise DataError(f"not a trace ({error}): record it again.") from error
-        if not isinstance(tree, dict):
-            raise DataError("not a trace, but other JSON: record it again.")
+        except (ValueError, TypeError, RecursionError) as error:
+            raise DataError(f"not a trace ({first_line(error)}): record it again.") from error
         return cls.from_json(tree)
 
     @classmethod
@@ -339,46 +368,122 @@ class Trace:
         """Rebuilds a Trace from `to_json` (or from its JSON text, parsed).
 
         Raises:
-            DataError: another schema version, or fields missing or unknown.
+            DataError: another schema version; or a field that is missing, unknown, or holds what
+                it cannot.
         """
+        if not isinstance(tree, dict):
+            raise DataError("not a trace, but other JSON: record it again.")
         if tree.get("schema_version") != SCHEMA_VERSION:
             raise DataError(
-                f"a trace of schema version {tree.get('schema_version')!r}; this FastLLM reads "
-                f"version {SCHEMA_VERSION}: record it again."
+                f"a trace of schema version {echoed(tree.get('schema_version'))}; this FastLLM "
+                f"reads version {SCHEMA_VERSION}: record it again."
             )
         try:
-            values = dict(tree)
-            values["config"] = DecodingConfig(**tree["config"])
-            values["rounds"] = tuple(round_from_json(entry) for entry in tree["rounds"])
-            values["pieces"] = tuple(tree["pieces"])
-            values["names"] = {int(token): name for token, name in tree["names"].items()}
-            return cls(**values)
-        except (KeyError, TypeError) as error:
+            found: Trace = _read(cls, tree, "")
+        except _Damage as error:
             raise DataError(f"not a whole trace ({error}): record it again.") from error
+        return found
 
 
-def round_from_json(tree: dict[str, Any]) -> Round:
-    """Rebuilds a Round from its JSON form."""
-    values = dict(tree)
-    values["drafted"] = tuple(tree["drafted"])
-    values["extra_best"] = _alternatives(tree["extra_best"])
-    values["judged"] = tuple(
-        Judged(
-            **{
-                **entry,
-                "target_best": _alternatives(entry["target_best"]),
-                "drafter_best": _alternatives(entry["drafter_best"]),
-            }
+# Reading JSON. The types of the fields say what may stand there.
+
+
+class _Damage(Exception):
+    """What is wrong with a value, and where it stands."""
+
+
+_MOST_WHOLE, _MOST = 2**31, 1e9
+"""Whole numbers lie in [0, 2^31): ids, counts, places. Other numbers are at most 1e9 in size."""
+
+
+def _read(kind: Any, value: Any, place: str) -> Any:
+    """A value of the type of a field, from its JSON form.
+
+    Args:
+        kind: the type; a dataclass of this module, or what its fields have.
+        value: lists may be tuples, and the keys of `names` numbers: as `asdict` leaves them.
+        place: where it stands, for the message.
+
+    Raises:
+        _Damage: it is of another type or out of range.
+    """
+    origin, inside = get_origin(kind), get_args(kind)
+    if origin is UnionType:  # X | None
+        return None if value is None else _read(inside[0], value, place)
+    if kind is DecodingConfig:
+        try:
+            return DecodingConfig(**_typed(dict, value, place))
+        except (SettingsError, TypeError) as error:
+            raise _Damage(f"{place}: {first_line(error)}") from error
+    if is_dataclass(kind):
+        return _read_fields(kind, _typed(dict, value, place), place)
+    if origin is tuple:
+        items = _typed((list, tuple), value, place)
+        kinds = [inside[0]] * len(items) if inside[-1] is ... else inside
+        if len(kinds) != len(items):
+            raise _Damage(f"{place}: {len(kinds)} values are needed, found {len(items)}")
+        return tuple(
+            _read(one, item, f"{place}[{at}]")
+            for at, (one, item) in enumerate(zip(kinds, items, strict=True))
         )
-        for entry in tree["judged"]
-    )
-    return Round(**values)
+    if origin is dict:
+        return {
+            _read_key(inside[0], key, place): _read(inside[1], item, place)
+            for key, item in _typed(dict, value, place).items()
+        }
+    if origin is Literal:
+        if _typed(str, value, place) not in inside:
+            raise _Damage(f"{place}: {echoed(value)} is none of {', '.join(inside)}")
+        return value
+    if kind is str:
+        try:
+            _typed(str, value, place).encode()
+        except UnicodeEncodeError as error:
+            raise _Damage(f"{place}: half of a surrogate pair is no character") from error
+        return value
+    number = _typed(int if kind is int else (int, float), value, place)
+    low, high = (0, _MOST_WHOLE - 1) if kind is int else (-_MOST, _MOST)
+    if isinstance(number, bool) or not low <= number <= high:
+        raise _Damage(f"{place}: {echoed(value)} is no number between {low:g} and {high:g}")
+    return kind(number)
+
+
+def _read_fields(kind: Any, tree: dict[str, Any], place: str) -> Any:
+    hints = _hints(kind)
+    inside = f"{place}." if place else ""
+    for name in {**hints, **tree}:
+        if name not in tree or name not in hints:
+            what = "missing" if name in hints else "unknown"
+            raise _Damage(f"{inside}{shortened(str(name), 80)} is {what}")
+    values = {name: _read(hint, tree[name], inside + name) for name, hint in hints.items()}
+    made = kind(**values)
+    if isinstance(made, Round) and made.accepted > len(made.drafted):
+        raise _Damage(
+            f"{inside}accepted: {made.accepted} of {len(made.drafted)} drafted tokens cannot be"
+        )
+    return made
+
+
+def _read_key(kind: type, key: Any, place: str) -> Any:
+    """A key of a JSON object; those of `names` are numbers, which JSON writes as text."""
+    if kind is int and isinstance(key, str) and key.isdecimal() and len(key) <= 10:
+        key = int(key)
+    return _read(kind, key, place)
+
+
+def _typed(kind: Any, value: Any, place: str) -> Any:
+    if not isinstance(value, kind):
+        raise _Damage(f"{place}: {echoed(value)} is of the wrong type")
+    return value
+
+
+@cache
+def _hints(kind: type) -> dict[str, Any]:
+    """The fields of a dataclass and their types."""
+    found = get_type_hints(kind)
+    return {entry.name: found[entry.name] for entry in fields(kind)}
 
 
 def config_defaults() -> dict[str, Any]:
     """The default of each setting, by name."""
     return {entry.name: entry.default for entry in fields(DecodingConfig)}
-
-
-def _alternatives(rows: list[list[Any]]) -> tuple[Alternative, ...]:
-    return tuple((int(token), float(probability)) for token, probability in rows)

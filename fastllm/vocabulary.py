@@ -34,11 +34,14 @@ class Vocabulary:
     """A tokenizer as FastLLM uses it.
 
     Args:
-        tokenizer: a *fast* tokenizer of transformers.
+        tokenizer: a tokenizer of transformers. From now on it cuts at the right, whatever side it
+            was saved with: the prefix and the opening of an article are what counts.
     """
 
     def __init__(self, tokenizer: Any) -> None:
         self.tokenizer = tokenizer
+        if tokenizer is not None:
+            tokenizer.truncation_side = "right"
 
     @classmethod
     def load(cls, name_or_folder: str | Path) -> "Vocabulary":
@@ -99,14 +102,32 @@ class Vocabulary:
                 f"character {error.start} of the article is half of a surrogate pair (\\ud800 to "
                 "\\udfff), which is no character: decode the file anew, or leave it out."
             ) from error
+        whole = prefix + text
+        offsets = bool(self.tokenizer.is_fast)
         encoded = self.tokenizer(
-            prefix + text, truncation=True, max_length=limit, return_offsets_mapping=True
+            whole, truncation=True, max_length=limit, return_offsets_mapping=offsets
         )
         ids = list(encoded["input_ids"])
-        ends = [end for _, end in encoded["offset_mapping"]]
-        reached = max(ends, default=0) - len(prefix)
-        cut = len(ids) >= limit and bool(text[reached:].strip())
-        return Encoded(ids, max(reached, 0) if cut else None)
+        if len(ids) < limit:
+            return Encoded(ids, None)
+        if offsets:
+            reached = max((end for _, end in encoded["offset_mapping"]), default=0)
+        else:
+            reached = self._fits(whole, limit)
+        reached = max(reached - len(prefix), 0)
+        return Encoded(ids, reached if text[reached:].strip() else None)
+
+    def _fits(self, text: str, limit: int) -> int:
+        """How many characters of a text fit into `limit` ids, for tokenizers without offsets.
+
+        What they write for the beginning of a text is taken as no longer than for all of it.
+        """
+        low, high = 0, len(text)
+        while low < high:
+            middle = (low + high + 1) // 2
+            fits = len(self.tokenizer(text[:middle])["input_ids"]) <= limit
+            low, high = (middle, high) if fits else (low, middle - 1)
+        return low
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of ids, special tokens left out."""

@@ -29,7 +29,7 @@ limit() { timeout --signal=INT --kill-after=20 "$@"; }
 
 check() {
     $PYTHON -c 'import torch, transformers; print(torch.__version__, transformers.__version__, torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU")'
-    limit 90 $PYTHON -m pytest -q -m gpu -p no:cacheprovider tests
+    limit 150 $PYTHON -m pytest -q -m gpu -p no:cacheprovider tests
     code=$?
     [ $code -eq 5 ] && code=0  # there is no GPU, so nothing was selected
     return $code

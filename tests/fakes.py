@@ -12,7 +12,9 @@ from functools import cache
 
 import torch
 
-from fastllm.decoding.sampling import DenseProposal, Draft, OneHotProposal, distribution, draw
+from fastllm.decoding.distributions import distribution, draw
+from fastllm.decoding.proposals import DenseProposal, Draft, OneHotProposal
+from fastllm.drafters import Drafter
 from fastllm.targets import Encoding
 from fastllm.trace import DecodingConfig
 from fastllm.vocabulary import Encoded
@@ -89,10 +91,13 @@ class FakeTarget:
         self.vocabulary = FakeVocabulary()
         self.device = torch.device("cpu")
         self.engine = "rule"
-        self.start_id, self.end_id = START, END
+        self.start_id, self.end_id, self.pad_id = START, END, START
+        self.end_ids: tuple[int, ...] = (END,)
+        self.unsupported: tuple[str, ...] = ()
         self.prefix = ""
         self.source_length = source_length
         self.seconds = seconds
+        self.longest_text: int | None = None
         self.defaults = defaults or {}
         self.sessions: list[FakeSession] = []
 
@@ -134,7 +139,7 @@ class FakeSession:
         del self.ids[length:]
 
 
-class RuleDrafter:
+class RuleDrafter(Drafter):
     """A drafter that draws from a rule, its q dense and honest."""
 
     def __init__(
@@ -193,7 +198,7 @@ class HesitantSession(RuleSession):
         return replace(whole, tokens=whole.tokens[:count])
 
 
-class ScriptedDrafter:
+class ScriptedDrafter(Drafter):
     """A deterministic drafter: a script says what it proposes.
 
     Args:

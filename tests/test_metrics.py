@@ -1,9 +1,7 @@
 import numpy as np
 import pytest
-from fakes import END, START, FakeSession, Rule, RuleSession, random_rule
 
 from fastllm import metrics
-from fastllm.decoding import speculate
 from fastllm.errors import SettingsError
 from fastllm.trace import DecodingConfig, Judged, Round, Trace
 
@@ -46,47 +44,6 @@ def test_tests_behind_the_accepted_prefix_are_no_judged_positions() -> None:
     assert chances == pytest.approx([2 / 3, 1 / 3, 1 / 3])
 
 
-def test_a_block_is_expected_to_accept_no_fewer_on_any_draft() -> None:
-    random = np.random.default_rng(5)
-    gains = []
-    for _ in range(300):
-        count = int(random.integers(1, 9))
-        p, q = random.uniform(0, 1, count), random.uniform(0.01, 1, count)
-        token = metrics.expected_accepted(p.tolist(), q.tolist(), "token")
-        block = metrics.expected_accepted(p.tolist(), q.tolist(), "block")
-        assert 0 <= token <= block + 1e-12 <= count + 1e-12
-        if count == 1:
-            assert block == token
-        gains.append(block - token)
-    assert np.mean(gains) > 0.05
-    assert metrics.expected_accepted([], [], "block") == 0
-    assert metrics.expected_accepted([0.3, 1.0], [0.3, 0.5], "token") == 2
-
-
-def by_block(seed: int, **settings: object) -> Trace:
-    """A drafter near its target, and the trace of its run."""
-    rule, other = random_rule(6, seed=seed), random_rule(6, seed=seed + 40)
-
-    def drafts(written: tuple[int, ...]) -> list[float]:
-        return [a + 0.5 * b for a, b in zip(rule(written), other(written), strict=True)]
-
-    config = DecodingConfig(**{"temperature": 1.0, "gamma": 4, "max_new_tokens": 24, **settings})
-    session, drafting = FakeSession(rule), RuleSession(drafts)
-    return trace(
-        tuple(speculate(session, drafting, config, start_id=START, end_id=END)), config=config
-    )
-
-
-def test_the_gain_of_blocks_is_computed_on_identical_drafts() -> None:
-    traces = [by_block(seed) for seed in range(8)]
-    gain = metrics.block_gain(traces)
-    assert 1 < gain.low <= gain.value <= gain.high < 1.5
-    assert gain == metrics.block_gain(traces)
-    for run in (by_block(0, verification="token"), by_block(0, temperature=0.0)):
-        with pytest.raises(SettingsError, match="of the token rule"):
-            metrics.block_gain([run])
-
-
 def test_a_trace_without_rounds_has_no_tau() -> None:
     assert metrics.tau(trace(())) == 0
     assert metrics.judged_by_position(()) == []
@@ -123,28 +80,6 @@ def test_expected_tau() -> None:
 
 def test_expected_speed_up() -> None:
     assert metrics.expected_speed_up(3, 5, 0.1, 1.5) == pytest.approx(1.5)
-
-
-@pytest.mark.parametrize("gamma", range(1, 9))
-@pytest.mark.parametrize("length", [1, 2, 7, 30])
-def test_greedy_calls_are_those_of_the_loop(gamma: int, length: int) -> None:
-    for seed in range(4):
-        rule = random_rule(6, seed=seed, end_bias=-0.5)
-        other = random_rule(6, seed=seed + 40)
-
-        def drafts(written: tuple[int, ...], rule: Rule = rule, other: Rule = other) -> list[float]:
-            right, wrong = rule(written), other(written)
-            return [2 * a + b for a, b in zip(right, wrong, strict=True)]
-
-        config = DecodingConfig(gamma=gamma, max_new_tokens=length)
-        rounds = list(
-            speculate(FakeSession(rule), RuleSession(drafts), config, start_id=START, end_id=END)
-        )
-        text = [token for entry in rounds for token in entry.tokens]
-        agrees = [
-            int(np.argmax(drafts(tuple(text[:place])))) == token for place, token in enumerate(text)
-        ]
-        assert metrics.greedy_calls(agrees, gamma, length) == len(rounds)
 
 
 def test_repeated_and_copied_4grams() -> None:
@@ -257,17 +192,3 @@ def test_the_cost_of_a_token_more_is_the_slope_through_one_token() -> None:
     for few in ({}, {1: 0.01}, {2: 0.01, 3: 0.01}):
         with pytest.raises(SettingsError, match="calls of one token and of several"):
             metrics.call_cost(few)
-
-
-def test_costs_are_read_from_two_traces() -> None:
-    plain = trace((Round("plain", extra=4, verify_seconds=0.01),) * 3, drafter="")
-    drafting = Round(
-        "speculative", (5, 6), judged(5, 6), 2, 7, draft_seconds=0.004, verify_seconds=0.013
-    )
-    assert metrics.costs_of(trace((drafting,) * 3), plain) == (
-        pytest.approx(0.2),
-        pytest.approx(0.15),
-    )
-    for one, other in ((plain, plain), (trace((drafting,)), trace((), target="another"))):
-        with pytest.raises(SettingsError, match="the same target alone"):
-            metrics.costs_of(one, other)

@@ -6,12 +6,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from fastllm import paths
 from fastllm.checkpoints import SHIPPED, load_drafter, load_target, read_card, shipped_drafters
 from fastllm.decoding.race import Race
 from fastllm.targets.hub import HubTarget
 from fastllm.trace import DecodingConfig
 
-SAMPLES = sorted((SHIPPED.parent / "articles").glob("*.txt"))
+SAMPLES = sorted(paths.ARTICLES.glob("*.txt"))
 NEURAL = ("cnn", "lstm", "shared", "t5")
 EXPECTED = [
     f"{family}-{when}"
@@ -66,16 +67,27 @@ def test_everything_committed_is_small_enough_for_a_plain_push() -> None:
             assert sum(size for path, size in sizes.items() if folder in path.parents) < 4_000_000
 
 
-@pytest.mark.parametrize("article", SAMPLES[:2], ids=lambda path: path.stem)
-def test_every_lane_writes_what_generate_writes(target: HubTarget, article: Path) -> None:
-    text = article.read_text()
+@pytest.mark.parametrize(
+    ("article", "gammas"),
+    [
+        pytest.param(SAMPLES[0], (5,), id="one"),
+        *(
+            pytest.param(path, (1, 5, 8), id=path.stem, marks=pytest.mark.slow)
+            for path in SAMPLES
+        ),
+    ],
+)
+def test_every_lane_writes_what_generate_writes(
+    target: HubTarget, article: Path, gammas: tuple[int, ...]
+) -> None:
+    text = article.read_text(encoding="utf-8")
     drafters = [None, load_drafter("lookup"), *(load_drafter(n, device="cpu") for n in EXPECTED)]
     source = target.vocabulary.encode(text, target.source_length, target.prefix).ids
     with torch.inference_mode():
         expected = target.model.generate(
             torch.tensor([source]), do_sample=False, max_new_tokens=64
         )[0, 1:].tolist()
-    for gamma in (1, 5, 8):
+    for gamma in gammas:
         config = DecodingConfig(gamma=gamma, max_new_tokens=64)
         race = Race(target, drafters, text, config, statistics=False)
         for _ in race:

@@ -50,6 +50,8 @@ LIMITS = {
     "compare_articles",
     "compare_seconds",
     "training_seconds",
+    "waiting",
+    "body_bytes",
 }
 """The names by which the page reads the limits."""
 
@@ -83,7 +85,7 @@ def test_front_matter_equals_spacefile(space: dict[str, Any]) -> None:
 
 
 def test_spacefile_has_every_key_and_no_other(space: dict[str, Any]) -> None:
-    assert set(space) == CARD | {"variables", "limits", "serve", "zero_gpu"}
+    assert set(space) == CARD | {"variables", "limits", "network", "serve", "zero_gpu"}
 
 
 def test_spacefile_values_are_what_hugging_face_takes(space: dict[str, Any]) -> None:

@@ -1,5 +1,8 @@
+import contextlib
 import json
+import random
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from fakes import FakeTarget, RuleDrafter, random_rule
@@ -125,6 +128,61 @@ def test_a_trace_of_another_schema_is_refused() -> None:
     tree = recorded(max_new_tokens=2)[0].to_json()
     with pytest.raises(DataError, match="schema version 99"):
         Trace.from_json({**tree, "schema_version": 99})
+
+
+STRANGE = [
+    None, True, -1, 7, 2**31, 10**400, 1e308, float("nan"), float("inf"), "", "x" * 10_000,
+    "\ud800", "\0", [], [[]], [1, 2, 3], {}, {"a": 1}, {"-1": "a"}, {"1" * 5_000: "a"},
+]  # fmt: skip
+
+
+def places(tree: Any) -> list[tuple[Any, Any]]:
+    """Every container in a tree with each of its keys."""
+    keys = list(tree) if isinstance(tree, dict) else range(len(tree))
+    found = [(tree, key) for key in keys]
+    for key in keys:
+        if isinstance(tree[key], (dict, list)):
+            found += places(tree[key])
+    return found
+
+
+def test_no_damage_raises_anything_else() -> None:
+    """Every value of a small trace is taken out and replaced; then text is cut and flipped."""
+    whole = recorded(max_new_tokens=2)[1].dumps()
+    refused = []
+    for index in range(len(places(json.loads(whole)))):
+        for strange in [..., *STRANGE]:
+            tree = json.loads(whole)
+            holder, key = places(tree)[index]
+            if strange is ...:
+                del holder[key]
+            else:
+                holder[key] = strange
+            try:
+                Trace.loads(json.dumps(tree)).dumps().encode()
+            except DataError as error:
+                refused.append(len(str(error)))
+    assert len(refused) > 1000
+    assert max(refused) < 500
+    draws = random.Random(0)
+    for _ in range(500):
+        at = draws.randrange(len(whole))
+        letter = chr(draws.randrange(999))
+        put = draws.choice(["", '"', "9" * 5_000, "[" * 20_000, "e999", "-", letter])
+        with contextlib.suppress(DataError):
+            Trace.loads(whole[:at] + put + whole[at + draws.randrange(3) :]).dumps()
+    for text in ("[" * 100_000, '{"schema_version": ' + "9" * 10_000 + "}", "null", "1e999", "\0"):
+        with pytest.raises(DataError, match="record it again"):
+            Trace.loads(text)
+
+
+def test_what_is_refused_is_named_by_its_place() -> None:
+    tree = json.loads(recorded(max_new_tokens=2)[1].dumps())
+    tree["rounds"][0]["judged"][0]["uniform"] = "half" * 1000
+    where = r"rounds\[0\]\.judged\[0\]\.uniform: 'half.*\.\.\."
+    with pytest.raises(DataError, match=where) as caught:
+        Trace.from_json(tree)
+    assert len(str(caught.value)) < 250
 
 
 @pytest.mark.parametrize("damage", ["missing", "unknown", "inside"])

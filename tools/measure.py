@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Any
 
 from fastllm.demo.engine import LocalEngine
-from fastllm.demo.jobs import Order, Work
+from fastllm.demo.jobs import RaceJob, Work
 from fastllm.demo.limits import read_limits
 from fastllm.demo.page import RECORDED, build, launch_options
 from fastllm.errors import FastLLMError, SettingsError
@@ -101,7 +101,7 @@ class ClockedEngine(LocalEngine):
 
     def lines(self, work: Work, stop: threading.Event) -> Iterator[str]:
         """The rows of a race whose lanes are as long as the measurement wants them."""
-        if isinstance(work, Order):
+        if isinstance(work, RaceJob):
             config = replace(work.config, min_new_tokens=RACE_TOKENS, max_new_tokens=RACE_TOKENS)
             work = replace(work, config=config, seconds=600)
         first = 0.0

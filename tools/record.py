@@ -6,11 +6,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from fastllm.demo import articles, texts
+from fastllm.demo import articles, words
 from fastllm.demo.engine import LocalEngine
-from fastllm.demo.jobs import Order
-from fastllm.demo.page import DEFAULT_LANES, RECORDED
+from fastllm.demo.folds.race.race import DEFAULT_LANES
+from fastllm.demo.jobs import RaceJob
+from fastllm.demo.page import RECORDED
 from fastllm.errors import FastLLMError
+from fastllm.files import write_whole
 from fastllm.metrics import target_calls
 from fastllm.trace import DecodingConfig, Trace
 
@@ -27,15 +29,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     engine = LocalEngine(options.target)
     offered = [key for key in DEFAULT_LANES if key in engine.keys]
-    lanes = options.lanes or (offered if len(offered) > 1 else [texts.ALONE, "lookup"])
+    lanes = options.lanes or (offered if len(offered) > 1 else [words.ALONE, "lookup"])
     unknown = [key for key in lanes if key not in engine.keys]
     if unknown:
-        print(f"record: {texts.unknown_lane(unknown[0], engine.keys)}", file=sys.stderr)
+        print(f"record: {words.unknown_lane(unknown[0], engine.keys)}", file=sys.stderr)
         return 2
     engine.start()
-    order = Order(samples[options.article], tuple(lanes), DecodingConfig(), seconds=600)
+    job = RaceJob(samples[options.article], tuple(lanes), DecodingConfig(), seconds=600)
     try:
-        runs = sorted((run(engine, order) for _ in range(options.runs)), key=duration)
+        runs = sorted((run(engine, job) for _ in range(options.runs)), key=duration)
     except FastLLMError as error:
         print(f"record: {error}", file=sys.stderr)
         return 2
@@ -45,16 +47,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "lanes": lanes,
         "traces": [trace.to_json() for trace in traces],
     }
-    options.to.parent.mkdir(parents=True, exist_ok=True)
-    options.to.write_text(json.dumps(tree, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_whole(options.to, json.dumps(tree, ensure_ascii=False) + "\n")
     for key, trace in zip(lanes, traces, strict=True):
-        print(f"{texts.title_of(key)}: {target_calls(trace)} target calls. {trace.text}")
+        print(f"{words.title_of(key)}: {target_calls(trace)} target calls. {trace.text}")
     return 0
 
 
-def run(engine: LocalEngine, order: Order) -> list[Trace]:
+def run(engine: LocalEngine, job: RaceJob) -> list[Trace]:
     """One race."""
-    race = order.race(engine)
+    race = job.race(engine)
     for _ in race:
         pass
     return race.traces()

@@ -18,16 +18,17 @@ import torch
 
 from fastllm.bench.baselines import ASSISTED, GENERATE, LOOKUP, generate
 from fastllm.decoding import autoregress, speculate
+from fastllm.decoding.proposals import Draft
 from fastllm.decoding.race import hardware, require_same_vocabulary, versions
-from fastllm.decoding.sampling import Draft
 from fastllm.drafters import Drafter, DrafterSession
 from fastllm.drafters.cost import Cost, CostMeter
 from fastllm.errors import DataError
 from fastllm.evaluation.measure import ALONE, Say, agreement, distributions_along
-from fastllm.targets import Encoding, TargetSession, ends_of, resolve
+from fastllm.targets import Encoding, TargetSession, resolve
 from fastllm.targets.hub import HubTarget
 from fastllm.targets.t5_decoder import bucket
 from fastllm.trace import DecodingConfig, Round
+from fastllm.words import duration, first_line
 
 BASELINES = (GENERATE, ASSISTED, LOOKUP)
 """The lanes of transformers."""
@@ -229,8 +230,8 @@ def measure(
             done, now = index + 1, time.monotonic()
             if now - told > QUIET_SECONDS or done == len(sources):
                 told = now
-                left = round((now - began) / done * (len(sources) - done))
-                say(f"{done}/{len(sources)} articles, {left // 60}:{left % 60:02d} left")
+                left = (now - began) / done * (len(sources) - done)
+                say(f"{done}/{len(sources)} articles, {duration(left)} left")
     except KeyboardInterrupt:
         done = len(rows[settings[-1].temperature])
         if done == 0:
@@ -361,7 +362,7 @@ class _Track:
             try:
                 run, text = self._transformers(lane, ids, setting)
             except Exception as error:  # of any kind: it is not our code, and other lanes go on
-                self.errors[lane] = _in_a_line(error)
+                self.errors[lane] = f"{type(error).__name__}: {first_line(error)}"
                 return None
         else:
             run, text = self._ours(lane, encoding, setting)
@@ -401,7 +402,7 @@ class _Track:
         # A simulated text never ends: no token does it.
         ends: Any = {
             "start_id": target.start_id,
-            "end_id": ends_of(target) if self._alpha is None else (),
+            "end_id": target.end_ids if self._alpha is None else (),
         }
         drafting = None
         if lane.name == ALONE:
@@ -577,8 +578,3 @@ def _first_difference(one: Sequence[int], other: Sequence[int]) -> int:
 
 def _fingerprint(ids: Sequence[int]) -> str:
     return hashlib.sha256(",".join(map(str, ids)).encode()).hexdigest()[:12]
-
-
-def _in_a_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines() or [""]
-    return f"{type(error).__name__}: {lines[0][:200]}"

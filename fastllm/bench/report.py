@@ -31,7 +31,6 @@ from fastllm.bench.measure import BASELINES, ArticleRuns, Bench, Lane, Run
 from fastllm.evaluation import tables
 from fastllm.evaluation.measure import ALONE
 from fastllm.evaluation.report import (
-    capital,
     lane_label,
     ordered,
     rows_json,
@@ -42,6 +41,7 @@ from fastllm.evaluation.report import (
     shared_words,
 )
 from fastllm.evaluation.tables import Section, Table
+from fastllm.words import capital
 
 Spread = dict[str, float]
 """median, low and high: the median over articles, and its quartiles."""

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from transformers import T5Config, T5ForConditionalGeneration
 
-from fastllm.drafters import Drafter, drafter_class
+from fastllm.drafters import Drafter, drafter_class, families, spec_of
 from fastllm.errors import SettingsError
 from fastllm.targets import resolve
 from fastllm.targets.hub import HubTarget, synchronize
@@ -46,11 +46,13 @@ Source: Raffel et al. 2020, arXiv:1910.10683; Chung et al. 2022, arXiv:2210.1141
 SHAPES = tuple(_SHAPES)
 """The names of the shapes that need no file."""
 
-FAMILIES = ("lstm", "cnn", "shared")
-"""Drafters that have a usual size."""
-
 COPIED_BYTES = {"cuda": 1 << 30, "cpu": 1 << 28}
 """How much the bandwidth test copies: far more than a cache holds."""
+
+
+def usual() -> list[str]:
+    """The families of drafters that have a usual size."""
+    return [spec.name for spec in families().values() if spec.trainable and not spec.model_type]
 
 
 def shape(name_or_path: str) -> T5Config:
@@ -121,15 +123,16 @@ def random_drafter(name_or_path: str, target: HubTarget) -> Drafter:
     """A drafter with random weights, where and in what type its target is.
 
     Args:
-        name_or_path: the shape of a T5, or a name of FAMILIES in its usual size.
+        name_or_path: the shape of a T5, or a name of `usual` in its usual size.
         target: whose vocabulary it has.
 
     Raises:
         SettingsError: there is no such shape, or it has another vocabulary than the target.
     """
     wanted = target.model.config.vocab_size
-    if name_or_path in FAMILIES:
-        own = {"target": target} if name_or_path == "shared" else {"start": "ordinary"}
+    if name_or_path in usual():
+        bound = spec_of(name_or_path).bound_to_target
+        own = {"target": target} if bound else {"start": "ordinary"}
         made = drafter_class(name_or_path).fresh(wanted, start_id=target.start_id, **own)
         made.model.to(target.device, target.model.dtype)
         small: Drafter = made

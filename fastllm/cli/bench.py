@@ -1,23 +1,16 @@
 """`fastllm bench`: seconds, lanes side by side, those of transformers included."""
 
 import argparse
-import json
 import sys
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from fastllm.cli.lanes import load_lanes
-from fastllm.cli.options import (
-    add_decoding_arguments,
-    add_device_argument,
-    decoding_configs,
-    device_name,
-    number_list,
-    whole_number_list,
-)
-from fastllm.cli.output import charts, put, say
+from fastllm.cli.options import add_measuring_arguments, measured_settings
+from fastllm.cli.output import charts, say, write_report
 from fastllm.errors import SettingsError
+from fastllm.files import write_whole
 
 BENCH_GAMMAS = (2, 5, 8)
 """The draft lengths of the benchmark, unless others are given: ten minutes for 50 articles."""
@@ -37,24 +30,6 @@ def add_arguments(commands: Any) -> None:
         "medians over articles. --target-shape measures the costs of a large target on this "
         "machine with random weights; how many drafts are accepted is then simulated.",
     )
-    parser.add_argument("--target", default="target", help="shipped target, folder or Hub model")
-    parser.add_argument(
-        "--drafters",
-        "--drafter",
-        "--lanes",
-        action="append",
-        metavar="A,B",
-        help="families (lstm: before and after), single drafters (lstm-after), lookup, folders, or "
-        "none (default: all that ship, and lookup); may repeat",
-    )
-    parser.add_argument(
-        "--ckpt_path",
-        "--ckpt-path",
-        action="append",
-        default=[],
-        metavar="FOLDER",
-        help="a drafter's folder; may repeat",
-    )
     parser.add_argument(
         "--baselines",
         action=argparse.BooleanOptionalAction,
@@ -67,13 +42,6 @@ def add_arguments(commands: Any) -> None:
         help="the T5 drafter that transformers' assisted generation drafts with (default: "
         "t5-after, or else the first T5 among the drafters)",
     )
-    parser.add_argument("--data", metavar="FILE", help="articles, .jsonl, .jsonl.gz or .jsonl.xz")
-    parser.add_argument(
-        "--limit",
-        type=int,
-        help=f"articles (default: {BENCH_ARTICLES}; random sources: {BENCH_SOURCES})",
-    )
-    parser.add_argument("--prefix", help='before each article, such as "summarize: "')
     parser.add_argument(
         "--dtype",
         choices=("fp32", "bf16"),
@@ -95,7 +63,7 @@ def add_arguments(commands: Any) -> None:
         metavar="SHAPE",
         nargs="+",
         default=["google-t5/t5-small"],
-        help="likewise, for the drafters: shapes of T5s, or lstm, cnn, shared in their usual sizes "
+        help="shapes of the drafters: T5s, or lstm, cnn, shared in their usual sizes "
         "(default: google-t5/t5-small)",
     )
     shapes.add_argument(
@@ -112,35 +80,19 @@ def add_arguments(commands: Any) -> None:
     shapes.add_argument(
         "--source-length", type=int, default=512, metavar="N", help="source tokens (default: 512)"
     )
-    add_device_argument(parser)
-    parser.add_argument(
-        "--gamma",
-        "--gammas",
-        dest="gammas",
-        nargs="+",
-        type=whole_number_list,
-        default=[list(BENCH_GAMMAS)],
-        metavar="N",
-        help=f"draft lengths (default: {' '.join(map(str, BENCH_GAMMAS))})",
+    add_measuring_arguments(
+        parser,
+        limit=f"{BENCH_ARTICLES}; random sources: {BENCH_SOURCES}",
+        gammas=BENCH_GAMMAS,
+        gamma_help=" ".join(map(str, BENCH_GAMMAS)),
+        temperatures=(0.0, 1.0),
     )
-    parser.add_argument(
-        "--temperature",
-        dest="temperatures",
-        nargs="+",
-        type=number_list,
-        default=[[0.0, 1.0]],
-        metavar="N",
-        help="0 is greedy; several are measured in the same run (default: 0 1)",
-    )
-    add_decoding_arguments(parser, without=("gamma", "temperature"))
     parser.set_defaults(handle=bench)
 
 
 def bench(options: argparse.Namespace) -> int:
     """Times the lanes; 1 where a greedy text of ours is another than it has to be."""
-    gammas = sorted({gamma for group in options.gammas for gamma in group})
-    temperatures = sorted({value for group in options.temperatures for value in group})
-    config = decoding_configs(options, gammas, temperatures)
+    config, gammas, temperatures = measured_settings(options)
     _require_bench(options)
     load = _bench_random if options.target_shape else _bench_articles
     arguments, more = load(options)
@@ -153,27 +105,20 @@ def bench(options: argparse.Namespace) -> int:
     summary = report.summarise(done, peak_process_bytes=_peak_memory(), **more)
     text = report.markdown(summary)
     print(text)
-    if options.out:
-        tree = json.dumps(report.to_json(done, summary), indent=1)
-        for suffix, content in (("json", tree + "\n"), ("md", text + "\n")):
-            put(Path(options.out) / f"bench.{suffix}", content)
-        plots = charts()
-        if plots is not None:
-            page = plots.document(
-                report.heading(summary),
-                report.preamble(summary),
-                plots.bench_charts(summary),
-                report.sections(summary),
-            )
-            put(Path(options.out) / "bench.html", page)
-        say(f"the report is in {options.out}")
+    plots, page = charts() if options.out else None, ""
+    if plots is not None:
+        shown = plots.bench_charts(summary)
+        page = plots.document(
+            report.heading(summary), report.preamble(summary), shown, report.sections(summary)
+        )
+    write_report(options.out, "bench", report.to_json(done, summary), text, page)
     if options.profile:
         profiles = import_module("fastllm.bench.simulate").profiles(
             arguments["target"], arguments["drafters"], arguments["sources"][0][1], config
         )
         print(profiles)
         if options.out:
-            put(Path(options.out) / "profile.txt", profiles + "\n")
+            write_whole(Path(options.out) / "profile.txt", profiles + "\n")
     if summary["articles"] < summary["asked"]:
         return 130
     return 0 if done.exact else 1
@@ -185,8 +130,6 @@ def _require_bench(options: argparse.Namespace) -> None:
     Raises:
         SettingsError: what is missing, out of range, or excludes another option.
     """
-    if options.limit is not None and options.limit < 1:
-        raise SettingsError(f"--limit {options.limit}: give at least 1 article.")
     if options.target_shape is None:
         if options.random_weights or options.alpha is not None:
             raise SettingsError(
@@ -246,7 +189,7 @@ def _assistant(options: argparse.Namespace, drafters: dict[str, Any]) -> tuple[s
     drafter = drafters.get(name)
     if drafter is None:
         checkpoints = import_module("fastllm.checkpoints")
-        drafter = checkpoints.load_drafter(name, device=device_name(options.device))
+        drafter = checkpoints.load_drafter(name, device=options.device)
     if not isinstance(drafter, family):
         raise SettingsError(
             f"--assistant {name}: transformers needs a T5, this is a {type(drafter).__name__}. "
@@ -256,10 +199,9 @@ def _assistant(options: argparse.Namespace, drafters: dict[str, Any]) -> tuple[s
 
 
 def _bench_random(options: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Likewise for random weights."""
+    """What to measure on random weights, and what to say of it."""
     simulate, torch = import_module("fastllm.bench.simulate"), import_module("torch")
-    hub = import_module("fastllm.targets.hub")
-    device = torch.device(device_name(options.device) or hub.best_device())
+    device = import_module("fastllm.devices").usable_device(options.device)
     say(f"random weights for {options.target_shape} on {device}")
     target = simulate.random_target(
         options.target_shape,

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import Any
 
-from fastllm.cli.options import device_name
 from fastllm.cli.output import quiet
 
 
@@ -13,7 +12,7 @@ def load_lanes(options: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
     """The target that the options name, and the drafters by the names of their lanes."""
     quiet()
     checkpoints = import_module("fastllm.checkpoints")
-    device = device_name(options.device)
+    device = options.device
     dtype = getattr(options, "dtype", None)
     target = checkpoints.load_target(
         options.target, device=device, load_in=dtype, prefix=options.prefix

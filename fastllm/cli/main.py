@@ -2,23 +2,24 @@
 
 A command is a function that takes its parsed arguments; what it needs is imported when it is
 called, so that `--help` answers at once. Errors raised on purpose, and files that cannot be read or
-written, end it with a message on stderr and the exit code 2.
+written, end it with a message on stderr and the exit code 2; an error that nobody foresaw ends it
+with its traceback and the code 70, since 1 means that texts differ.
 """
 
 import argparse
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 from contextlib import suppress
 from importlib import import_module
 
 from fastllm.cli import bench, evaluate, run
-from fastllm.cli.output import require_writable_report
+from fastllm.cli.output import degrade_text, require_writable_report
 from fastllm.errors import FastLLMError
 
 _ELSEWHERE = {
     "fastllm.cli.training": ("train", "pseudo", "study"),
-    "fastllm.precision": ("precision",),
     "fastllm.hub.deploy": ("deploy",),
     "fastllm.hub.push": ("push",),
 }
@@ -27,8 +28,12 @@ _ELSEWHERE = {
 _RESUMED = _ELSEWHERE["fastllm.cli.training"]
 """Commands that go on where they were interrupted."""
 
-_REPORTING = ("eval", "bench", "precision")
+_REPORTING = ("eval", "bench")
 """Commands that measure for long and then write `--out` or `--json`."""
+
+
+UNFORESEEN = 70
+"""The exit code of an error that is a fault of ours; EX_SOFTWARE of sysexits.h."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -38,12 +43,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         build_parser().print_help(sys.stderr)
         return 2
     command = given[0]
+    degrade_text()
     try:
         options, unknown = build_parser(given).parse_known_args(given)
         if unknown:  # told by the command's own parser, whose usage names what there is
             options.usage(f"unrecognized arguments: {' '.join(unknown)}")
         if command in _REPORTING:
-            require_writable_report(getattr(options, "out", None), getattr(options, "json", None))
+            require_writable_report(options.out, options.json if command == "eval" else None)
         code: int | None = options.handle(options)
         _flush()
     except FastLLMError as error:
@@ -56,6 +62,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output has seen enough
         _drop_output()
         return 141
+    except UnicodeError as error:  # a name of a file that the system cannot write, for one
+        print(f"fastllm {command}: {error}", file=sys.stderr)
+        return 2
     except OSError as error:
         place = "a file, or standard output," if error.filename is None else error.filename
         reason = error.strerror or error
@@ -65,6 +74,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except OSError:
             _drop_output()
         return 2
+    except Exception:
+        traceback.print_exc()
+        return UNFORESEEN
     return code or 0
 
 

@@ -3,7 +3,6 @@
 import argparse
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from importlib import import_module
 from typing import Any, TypeVar
 
 from fastllm.errors import SettingsError
@@ -12,7 +11,7 @@ from fastllm.trace import DecodingConfig, config_defaults
 Number = TypeVar("Number", int, float)
 
 _HELP = {
-    "gamma": "draft length: the most tokens the drafter proposes a round",
+    "gamma": "draft length: the most tokens the drafter proposes per round",
     "temperature": "0 is greedy",
     "top_k": "keep the k most likely tokens; 0 keeps all",
     "top_p": "keep the most likely tokens of this mass; 1 keeps all",
@@ -25,7 +24,7 @@ _HELP = {
     "lenience_form": "what eps does to the target's probability",
     "draft_length": "adaptive ends a draft where the next token would not pay; gamma is the most",
     "draft_cost": "of a drafted token, in one-token calls of the target; bench prints it",
-    "call_cost": "what a drafted token adds to the target's call, likewise",
+    "call_cost": "what a drafted token adds to the target's call, in one-token calls",
 }
 
 
@@ -45,13 +44,14 @@ def add_decoding_arguments(parser: argparse.ArgumentParser, *, without: Sequence
                 help=f"{_HELP[name]}; {low} to {high} (default: {default})",
             )
     for name, words in DecodingConfig.CHOICES.items():
-        group.add_argument(
-            "--" + name.replace("_", "-"),
-            *(["--" + name] if "_" in name else []),
-            choices=words,
-            default=defaults[name],
-            help=f"{_HELP[name]} (default: {defaults[name]})",
-        )
+        if name not in without:
+            group.add_argument(
+                "--" + name.replace("_", "-"),
+                *(["--" + name] if "_" in name else []),
+                choices=words,
+                default=defaults[name],
+                help=f"{_HELP[name]} (default: {defaults[name]})",
+            )
 
 
 def decoding_config(options: argparse.Namespace, **more: Any) -> DecodingConfig:
@@ -69,22 +69,92 @@ def decoding_config(options: argparse.Namespace, **more: Any) -> DecodingConfig:
     return DecodingConfig(**{**given, **more})
 
 
-def decoding_configs(
-    options: argparse.Namespace, gammas: Sequence[int], temperatures: Sequence[float]
-) -> DecodingConfig:
-    """Likewise where several draft lengths and temperatures are measured in one run.
+def add_device_argument(parser: argparse.ArgumentParser) -> None:
+    """The flag `--device`."""
+    parser.add_argument(
+        "--device",
+        help="cpu, cuda, cuda:1, mps, or the number of a GPU (default: the best there is)",
+    )
+
+
+def add_measuring_arguments(
+    parser: argparse.ArgumentParser,
+    *,
+    limit: str,
+    gammas: Sequence[int] | None,
+    gamma_help: str,
+    temperatures: Sequence[float],
+) -> None:
+    """What the commands that measure a target and drafters on a file of articles have in common.
 
     Args:
-        options: what was parsed.
-        gammas: the draft lengths, possibly none.
-        temperatures: at least one.
+        parser: of the command.
+        limit: how many articles are taken by default, in words.
+        gammas: the draft lengths by default; None leaves them to the command.
+        gamma_help: the same in words.
+        temperatures: those that are measured by default.
+    """
+    parser.add_argument("--target", default="target", help="shipped target, folder or Hub model")
+    parser.add_argument(
+        "--drafters",
+        "--drafter",
+        "--lanes",
+        action="append",
+        metavar="A,B",
+        help="families (lstm: before and after), single drafters (lstm-after), lookup, folders, or "
+        "none (default: all that ship, and lookup); may repeat",
+    )
+    parser.add_argument(
+        "--ckpt_path",
+        "--ckpt-path",
+        action="append",
+        default=[],
+        metavar="FOLDER",
+        help="a drafter's folder; may repeat; alone, it is measured beside lookup",
+    )
+    parser.add_argument("--data", metavar="FILE", help="articles, .jsonl, .jsonl.gz or .jsonl.xz")
+    parser.add_argument("--limit", type=int, help=f"articles (default: {limit})")
+    parser.add_argument("--prefix", help='before each article, such as "summarize: "')
+    add_device_argument(parser)
+    parser.add_argument(
+        "--gamma",
+        "--gammas",
+        dest="gammas",
+        nargs="+",
+        type=whole_number_list,
+        default=[list(gammas or ())],
+        metavar="N",
+        help=f"draft lengths (default: {gamma_help})",
+    )
+    parser.add_argument(
+        "--temperature",
+        dest="temperatures",
+        nargs="+",
+        type=number_list,
+        default=[list(temperatures)],
+        metavar="N",
+        help="0 is greedy; several are measured in the same run (default: "
+        f"{' '.join(f'{temperature:g}' for temperature in temperatures)})",
+    )
+    add_decoding_arguments(parser, without=("gamma", "temperature"))
+
+
+def measured_settings(
+    options: argparse.Namespace,
+) -> tuple[DecodingConfig, list[int], list[float]]:
+    """What the flags of `add_measuring_arguments` ask for.
 
     Returns:
-        The settings at the last of `temperatures`, which go together with the others too.
+        The settings, at the last of the temperatures, which go together with the others too; the
+        draft lengths, possibly none; the temperatures, at least one. Both ascend.
 
     Raises:
         SettingsError: a value out of range, or two that do not go together at some temperature.
     """
+    gammas = sorted({gamma for group in options.gammas for gamma in group})
+    temperatures = sorted({value for group in options.temperatures for value in group})
+    if options.limit is not None and options.limit < 1:
+        raise SettingsError(f"--limit {options.limit}: give at least 1 article.")
     if options.verification == "lenient" and 0.0 in temperatures:
         others = [f"{temperature:g}" for temperature in temperatures if temperature]
         raise SettingsError(
@@ -96,40 +166,7 @@ def decoding_configs(
     configs = [decoding_config(options, temperature=value) for value in temperatures]
     for gamma in gammas:
         replace(configs[-1], gamma=gamma)
-    return configs[-1]
-
-
-def add_device_argument(parser: argparse.ArgumentParser) -> None:
-    """The flag `--device`."""
-    parser.add_argument(
-        "--device",
-        help="cpu, cuda, cuda:1, mps, or the number of a GPU (default: the best there is)",
-    )
-
-
-def device_name(device: str | None) -> str | None:
-    """What torch calls a device: a bare number means a GPU.
-
-    Raises:
-        SettingsError: there is no such device.
-    """
-    if device is None:
-        return None
-    torch = import_module("torch")
-    name = f"cuda:{device}" if device.isdigit() else device
-    try:
-        kind = torch.device(name)
-        known = kind.type == "cpu" or (kind.type == "mps" and torch.backends.mps.is_available())
-        if kind.type == "cuda":
-            known = (kind.index or 0) < torch.cuda.device_count()
-    except RuntimeError:
-        known = False
-    if not known:
-        raise SettingsError(
-            f"--device {device}: there is no such device here ({torch.cuda.device_count()} CUDA "
-            "GPUs). Give cpu, or leave it out to take the best there is."
-        )
-    return name
+    return configs[-1], gammas, temperatures
 
 
 def whole_number_list(text: str) -> list[int]:

@@ -5,13 +5,8 @@ import sys
 from importlib import import_module
 from typing import Any
 
-from fastllm.cli.options import (
-    add_decoding_arguments,
-    add_device_argument,
-    decoding_config,
-    device_name,
-)
-from fastllm.cli.output import quiet
+from fastllm.cli.options import add_decoding_arguments, add_device_argument, decoding_config
+from fastllm.cli.output import put_json, quiet
 
 
 def add_arguments(commands: Any) -> None:
@@ -42,17 +37,16 @@ def run(options: argparse.Namespace) -> None:
     text = articles.read_text(options.article)
     quiet()
     checkpoints = import_module("fastllm.checkpoints")
-    device = device_name(options.device)
-    target = checkpoints.load_target(options.target, device=device, prefix=options.prefix)
+    target = checkpoints.load_target(options.target, device=options.device, prefix=options.prefix)
     name = options.drafter
     if name is None:
         name = checkpoints.default_drafter(options.target)
-    drafter = None if name == "none" else checkpoints.load_drafter(name, device=device)
+    drafter = None if name == "none" else checkpoints.load_drafter(name, device=options.device)
     race = import_module("fastllm.decoding.race").Race(target, [drafter], text, config)
     if options.json:
         for _ in race:
             pass
-        print(race.traces()[0].dumps())
+        put_json(race.traces()[0].dumps())
         return
     _show(race)
 

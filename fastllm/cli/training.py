@@ -42,10 +42,9 @@ from fastllm.distill.options import (
 from fastllm.distill.pseudo import write_pseudo
 from fastllm.distill.train import METHODS, DrafterRecipe, train_drafter
 from fastllm.distill.validation import GAMMA, Validation
-from fastllm.drafters import BOUND, drafter_class
+from fastllm.drafters import drafter_class, spec_of
 from fastllm.drafters.neural import STARTS, NeuralDrafter
 from fastllm.drafters.ngram import NgramDrafter
-from fastllm.drafters.shared import SharedDrafter
 from fastllm.drafters.t5 import T5Drafter
 from fastllm.errors import (
     CheckpointError,
@@ -98,7 +97,8 @@ def train(options: argparse.Namespace) -> None:
     if options.drafter is None:
         _train_target(options, typed)
         return
-    if options.drafter == "ngram":
+    counts = spec_of(options.drafter).training == "counting"
+    if counts:
         _refuse_neural_options(options)
     if options.drafter != "t5":
         _refuse_options_of_t5(options)
@@ -109,7 +109,7 @@ def train(options: argparse.Namespace) -> None:
         _out(options, context)  # refused now, not once everything is trained
         if options.teacher_cache:
             require_writable(options.teacher_cache)
-        if options.drafter == "ngram":
+        if counts:
             _train_ngram(options, context)
         else:
             _train_neural(options, context)
@@ -361,7 +361,7 @@ def _untrained(
     family, start = drafter_class(options.drafter), _start_of(options)["start"]
     fingerprint = target.vocabulary.fingerprint
     width = int(target.model.config.vocab_size)
-    bound = {"target": target} if options.drafter in BOUND else {}
+    bound = {"target": target} if spec_of(options.drafter).bound_to_target else {}
     sizes = {"layers": options.layers} if options.layers else {}
     if start in STARTS:
         fresh: NeuralDrafter[Any] = family.fresh(
@@ -386,8 +386,7 @@ def _untrained(
             f"{start} has the vocabulary {loaded.vocabulary}, the target {target.name} has "
             f"{fingerprint}: start from a drafter for this target, or with --start copying."
         )
-    if isinstance(loaded, SharedDrafter):
-        loaded.bind(target)
+    loaded.bind(target)
     if loaded.settings.vocabulary_size != width:
         _pad_vocabulary(loaded, width)
     if options.drafter == "t5":

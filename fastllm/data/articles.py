@@ -1,25 +1,31 @@
 """Articles and their summaries, from JSON lines or from `cnn_dailymail` by name.
 
 A line is an object with `id`, `article` and, where there is one, `highlights` (the summary): the
-field names of `cnn_dailymail`. `.jsonl`, `.jsonl.gz` and `.jsonl.xz` are read as streams: a file
-never has to fit in memory. The data set itself is read through the library `datasets`, which is
-asked for only then: by its name on the Hub, or from a folder of Parquet files or of what
-`save_to_disk` wrote.
+field names of `cnn_dailymail`. Files are read as streams, and never have to fit in memory: plain or
+compressed by gzip, xz or bzip2, which the first bytes tell and not the name. The data set itself is
+read through the library `datasets`, which is asked for only then: by its name on the Hub, or from a
+folder of Parquet files or of what `save_to_disk` wrote.
 """
 
+import bz2
+import codecs
+import glob
 import gzip
+import io
 import json
 import lzma
 import re
 import sys
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import IO, Any
 
+from fastllm import paths
 from fastllm.errors import DataError
+from fastllm.words import first_line
 
 
 @dataclass(frozen=True)
@@ -45,7 +51,7 @@ def read_articles(path: str | Path) -> Iterator[Article]:
     """Yields the articles of a JSON-lines file, in order.
 
     Args:
-        path: a `.jsonl`, `.jsonl.gz` or `.jsonl.xz` file.
+        path: JSON lines in UTF-8 (UTF-16 with its mark), plain or compressed by gzip, xz or bzip2.
 
     Raises:
         DataError: the file is missing, or a line is not an article; names file and line number.
@@ -59,13 +65,18 @@ def read_articles(path: str | Path) -> Iterator[Article]:
             for number, line in enumerate(lines, start=1):
                 if line.strip():
                     yield _parse(line, path, number)
-    except (UnicodeDecodeError, EOFError, lzma.LZMAError, gzip.BadGzipFile, zlib.error) as error:
+    except UnicodeError as error:
         raise DataError(
-            f"{path}, behind line {number}: not readable as compressed UTF-8 text ({error}). Is "
+            f"{path}, after line {number}: not readable as UTF-8 text ({first_line(error)}). Save "
+            "it as UTF-8."
+        ) from error
+    except (EOFError, lzma.LZMAError, gzip.BadGzipFile, zlib.error) as error:
+        raise DataError(
+            f"{path}, after line {number}: not readable, its compression is damaged ({error}). Is "
             "the file whole?"
         ) from error
     except OSError as error:
-        raise DataError(f"{path}, behind line {number}: {error.strerror or error}.") from error
+        raise DataError(f"{path}, after line {number}: {error.strerror or error}.") from error
 
 
 def read_split(data: str | Path, split: str) -> Iterator[Article]:
@@ -110,20 +121,51 @@ def read_text(path: str | Path) -> str:
     """The article in a plain text file; "-" reads standard input.
 
     Raises:
-        DataError: the file is missing, empty or not UTF-8 text.
+        DataError: the file is missing, empty or not UTF-8 text (or UTF-16 with its mark).
     """
     try:
         read = sys.stdin.buffer.read() if str(path) == "-" else Path(path).read_bytes()
-        text = read.decode("utf-8-sig")
+        text = repaired(read.decode(text_encoding(read)))
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}). Give a text file.") from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not UTF-8 text ({error}). Save the article as UTF-8.") from error
+    except UnicodeError as error:
+        raise DataError(
+            f"{path}: not UTF-8 text ({first_line(error)}). Save the article as UTF-8."
+        ) from error
     if "\0" in text:
         raise DataError(f"{path}: binary data. Give the article as plain text.")
     if not text.strip():
         raise DataError(f"{path}: empty. Give a file with an article in it.")
     return text.strip()
+
+
+def repaired(text: str) -> str:
+    r"""A text with the characters that programs of old wrote in their own way.
+
+    Windows-1252 that was read as Latin-1 has quotes and dashes among the control characters of C1;
+    lists that were copied from a PDF or from Word have bullets in the private use area, where the
+    fonts Symbol and Wingdings lie. All else stays as it is, joiners inside words too.
+
+    Example:
+        >>> repaired("\x93Rain\x94 \uf0b7 sun")
+        '“Rain” • sun'
+    """
+    return text.translate(_REPAIRS)
+
+
+def sample_articles() -> list[Article]:
+    """The articles that come with a clone, in the order of their files' names.
+
+    Raises:
+        DataError: there are none.
+    """
+    found = [Article(path.stem, read_text(path)) for path in sorted(paths.ARTICLES.glob("*.txt"))]
+    if not found:
+        raise DataError(
+            f"{paths.ARTICLES} holds no sample articles: they come with the repository, not with "
+            "the package. Run this from a clone."
+        )
+    return found
 
 
 def split_sentences(text: str) -> list[str]:
@@ -145,6 +187,18 @@ def split_sentences(text: str) -> list[str]:
     return [sentence for sentence in sentences if sentence]
 
 
+def _windows_1252() -> dict[int, str]:
+    """C1 control characters -> what stands at their place in Windows-1252, where anything does."""
+    there = {code: bytes([code]).decode("cp1252", "ignore") for code in range(0x80, 0xA0)}
+    return {code: letter for code, letter in there.items() if letter}
+
+
+_REPAIRS = {
+    **_windows_1252(),
+    **dict.fromkeys(range(0xF020, 0xF100), "\N{BULLET}"),
+    0xF020: " ",
+}
+
 _SENTENCE_END = re.compile(r"""([.!?]['"”’)]*)\s+(?=['"“‘(]*[A-Z0-9])""")
 _ABBREVIATION = re.compile(
     r"\b(?:Mr|Mrs|Ms|Dr|Prof|St|Gov|Sen|Rep|Gen|Col|Lt|Sgt|Capt|Rev|Jr|Sr|vs|No|Inc|Corp|Co|Ltd"
@@ -165,9 +219,8 @@ def _from_datasets(
         ) from error
     try:
         if files:
-            rows = datasets.load_dataset(
-                kind, data_files={split: list(files)}, split=split, streaming=True
-            )
+            named = {split: [glob.escape(file) for file in files]}  # no patterns
+            rows = datasets.load_dataset(kind, data_files=named, split=split, streaming=True)
         else:
             repository, version = ON_THE_HUB[str(data)]
             rows = datasets.load_dataset(repository, version, split=split, streaming=True)
@@ -177,24 +230,66 @@ def _from_datasets(
         raise
     except Exception as error:  # datasets, pyarrow and the network raise dozens of kinds
         raise DataError(
-            f"{data}: its {split} split cannot be read ({type(error).__name__}: {error})."
+            f"{data}: its {split} split cannot be read ({type(error).__name__}: "
+            f"{first_line(error)})."
         ) from error
 
 
+def text_encoding(head: bytes) -> str:
+    """The encoding of a text: what its mark says (two bytes or three), else UTF-8."""
+    if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "utf-16"
+    return "utf-8-sig"
+
+
+_COMPRESSED: dict[bytes, Callable[..., IO[bytes]]] = {
+    b"\x1f\x8b": gzip.open,
+    b"\xfd7zXZ\0": lzma.open,
+    b"BZh": bz2.open,
+}
+"""The first bytes of a compressed file -> what opens it."""
+
+_OTHER = {
+    b"\x28\xb5\x2f\xfd": ("compressed by zstd", "Decompress it: zstd -d FILE."),
+    b"PK\x03\x04": ("a zip archive", "Unpack it."),
+    b"PAR1": ("a Parquet file", "Give the folder it lies in, named after its split, as --data."),
+    b"ARROW1": ("an Arrow file", "Give the folder that save_to_disk wrote as --data."),
+    b"\x89HDF": ("an HDF5 file", "Write its articles as JSON lines."),
+    b"{\0": ("UTF-16 without its mark", "Save it as UTF-8."),
+    b"\0{": ("UTF-16 without its mark", "Save it as UTF-8."),
+    b"%PDF": ("a PDF", "Save its text as a line of JSON."),
+}
+"""The first bytes of what holds no lines of JSON -> what it is, and what to do."""
+
+
 def _open_text(path: Path) -> IO[str]:
-    if path.suffix == ".xz":
-        return lzma.open(path, "rt", encoding="utf-8-sig")
-    if path.suffix == ".gz":
-        return gzip.open(path, "rt", encoding="utf-8-sig")
-    return path.open(encoding="utf-8-sig")
+    """Opens JSON lines by what the first bytes say.
+
+    Raises:
+        DataError: they are those of another kind of file.
+    """
+    with path.open("rb") as file:
+        head = file.read(8)
+    unpack = next((opener for mark, opener in _COMPRESSED.items() if head.startswith(mark)), open)
+    if unpack is not open:
+        with unpack(path, "rb") as file:
+            head = file.read(8)
+    for mark, (what, advice) in _OTHER.items():
+        if head.startswith(mark):
+            raise DataError(f"{path} is {what}, and JSON lines are needed. {advice}")
+    return io.TextIOWrapper(unpack(path, "rb"), encoding=text_encoding(head))
 
 
 def _parse(line: str, path: Path, number: int) -> Article:
     where = f"{path}, line {number}"
+    if "\0" in line:
+        raise DataError(f"{where}: binary data. Give JSON lines in UTF-8.")
     try:
         row = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise DataError(f"{where}: not JSON ({error}).") from error
+    except RecursionError as error:
+        raise DataError(f"{where}: its lists or objects are nested too deeply.") from error
+    except ValueError as error:  # a number of thousands of digits too
+        raise DataError(f"{where}: not JSON ({first_line(error)}).") from error
     return _article(row, where, number)
 
 

@@ -20,7 +20,7 @@ import torch
 from fastllm.decoding import autoregress, speculate
 from fastllm.drafters import Drafter
 from fastllm.errors import DataError, SettingsError, VocabularyError
-from fastllm.targets import Target, ends_of, resolve
+from fastllm.targets import Target, resolve
 from fastllm.trace import DecodingConfig, Ending, Round, Trace
 
 
@@ -108,7 +108,7 @@ class Race:
         self.encode_seconds = encoding.seconds
         for drafter in self._drafters:
             session = self.target.begin(encoding)
-            ends: Any = {"start_id": self.target.start_id, "end_id": ends_of(self.target)}
+            ends: Any = {"start_id": self.target.start_id, "end_id": self.target.end_ids}
             if drafter is None:
                 rounds = autoregress(session, self.config, statistics=self._statistics, **ends)
                 prepared = 0.0
@@ -142,7 +142,7 @@ class Race:
         times what it costs later: kernels are loaded, calls are captured as graphs.
         """
         encoding = self.target.encode(self.source_ids)
-        ends: Any = {"start_id": self.target.start_id, "end_id": ends_of(self.target)}
+        ends: Any = {"start_id": self.target.start_id, "end_id": self.target.end_ids}
         for drafter in self._drafters:
             session = self.target.begin(encoding)
             if drafter is None:
@@ -158,7 +158,7 @@ class Race:
 
     def _finish(self, lane: _Lane) -> None:
         last = lane.done[-1].tokens[-1]
-        lane.ended = "end_of_text" if last in ends_of(self.target) else "length"
+        lane.ended = "end_of_text" if last in self.target.end_ids else "length"
 
     @staticmethod
     def _end(lanes: list[_Lane], why: Ending) -> None:
@@ -194,7 +194,7 @@ class Race:
 
     def _left_out(self) -> dict[str, str]:
         """What the target's own generation configuration asks for, and no lane does."""
-        unsupported = getattr(self.target, "unsupported", ())
+        unsupported = self.target.unsupported
         return {"settings not applied": ", ".join(unsupported)} if unsupported else {}
 
 

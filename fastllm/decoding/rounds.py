@@ -14,8 +14,10 @@ from dataclasses import replace
 
 import torch
 
+from fastllm.decoding.distributions import distribution, forbid
+from fastllm.decoding.proposals import Draft, OneHotProposal
 from fastllm.decoding.rules import Rules, end_set
-from fastllm.decoding.sampling import Draft, OneHotProposal, Verdict, distribution, forbid, judge
+from fastllm.decoding.verification import Verdict, judge, rule_of
 from fastllm.drafters import DrafterSession
 from fastllm.targets import TargetSession
 from fastllm.trace import Alternative, DecodingConfig, Judged, Round
@@ -125,6 +127,7 @@ def _rounds(
         if len(unread) > 1:
             logits = logits[len(unread) - 1 :]
         verdict = judge(logits, draft, for_tests, config, banned)
+        draft = draft.up_to(len(verdict.q))  # the rest of it was drawn from NaN
         ended = not ends.isdisjoint(draft.tokens[: verdict.accepted])
         added = draft.tokens[: verdict.accepted] + ([] if ended else [verdict.extra])
         session.rollback(len(text) + verdict.accepted)
@@ -169,8 +172,8 @@ def _until_end(draft: Draft, ends: frozenset[int]) -> Draft:
 def _judged(
     verdict: Verdict, draft: Draft, uniforms: Sequence[float], config: DecodingConfig
 ) -> tuple[Judged, ...]:
-    """An entry for each test: all under the block rule, else up to the first refusal."""
-    tested = len(draft.tokens) if config.verified_by == "block" else verdict.accepted + 1
+    """An entry for each test that the rule says decided."""
+    tested = rule_of(config).tested(len(draft.tokens), verdict.accepted)
     columns = draft.tokens[:tested], verdict.p, verdict.q, uniforms, verdict.thresholds
     return tuple(Judged(*test) for test in zip(*columns, strict=False))
 
@@ -183,6 +186,8 @@ def _with_statistics(
     judged = []
     for i, test in enumerate(entry.judged):
         raw = None if draft.unwarped is None else draft.unwarped(i)
+        if raw is not None and not raw.isfinite().all():
+            raw = None
         judged.append(
             replace(
                 test,

@@ -1,11 +1,13 @@
-"""Which tokens may not come next: no repeated n-grams, and no end before a least length.
+"""Which tokens may not come next: no repeated n-grams, no end too early, a forced first and last.
 
-The rules are part of what the target writes: its logits are barred (`forbid` in `sampling`) before
-temperature and filters, at every position of a draft as in plain decoding, so speculation stays
-exact. Drafters bar the same tokens, since the target would refuse them all.
+The rules are part of what the target writes: its logits are barred (`forbid` of
+`fastllm.decoding.distributions`) before temperature and filters, at every position of a draft as in
+plain decoding, so speculation stays exact. Drafters bar the same tokens, since the target would
+refuse them all.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 from fastllm.trace import DecodingConfig
 
@@ -15,6 +17,41 @@ def end_set(end_id: int | Sequence[int]) -> frozenset[int]:
     return frozenset((end_id,) if isinstance(end_id, int) else end_id)
 
 
+_LARGEST = 1 << 20
+"""More tokens than any vocabulary has."""
+
+
+class AllBut(Sequence[int]):
+    """All tokens but one, which are barred where that one is forced.
+
+    Args:
+        kept: the token that may come.
+    """
+
+    def __init__(self, kept: int) -> None:
+        self.kept = kept
+
+    def __contains__(self, token: object) -> bool:
+        return token != self.kept
+
+    def __len__(self) -> int:
+        return _LARGEST - 1
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.within(_LARGEST)[index]
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.within(_LARGEST))
+
+    def within(self, size: int) -> list[int]:
+        """Those of a vocabulary of `size` tokens."""
+        return [*range(min(self.kept, size)), *range(self.kept + 1, size)]
+
+
+def _is_on(token: int | None) -> bool:
+    return token is not None and token >= 0
+
+
 class Rules:
     """The rules at work on one text, which may grow and go back.
 
@@ -22,8 +59,9 @@ class Rules:
     entry, whatever the length of the text and the size of the vocabulary.
 
     The start token counts as part of the text for n-grams, and not for the length. The same as
-    NoRepeatNGramLogitsProcessor and MinNewTokensLengthLogitsProcessor of transformers 5.23 on an
-    encoder-decoder.
+    NoRepeatNGramLogitsProcessor, MinNewTokensLengthLogitsProcessor, ForcedBOSTokenLogitsProcessor
+    and ForcedEOSTokenLogitsProcessor of transformers 5.23 on an encoder-decoder. What is forced
+    comes whatever the other rules say, and the last token before the first.
 
     Args:
         end_id: the token that ends a text, or several of which any does; None where it is not
@@ -38,12 +76,25 @@ class Rules:
         self._text: list[int] = []
         self._followers: dict[tuple[int, ...], list[int]] = {}
 
-    def banned(self, text: Sequence[int], config: DecodingConfig) -> list[int]:
+    @staticmethod
+    def forced(length: int, config: DecodingConfig) -> int | None:
+        """The token that has to come behind a text; None where any may.
+
+        Args:
+            length: of the text, the start token counted.
+            config: `forced_first`, `forced_last` and `max_new_tokens`.
+        """
+        if length == config.max_new_tokens and _is_on(config.forced_last):
+            return config.forced_last
+        return config.forced_first if length == 1 and _is_on(config.forced_first) else None
+
+    def banned(self, text: Sequence[int], config: DecodingConfig) -> Sequence[int]:
         """The tokens that may not come behind a text.
 
         Args:
             text: the start token and everything behind it.
-            config: no_repeat_ngram and min_new_tokens; None, where nobody resolved it, is 0.
+            config: the settings in `DecodingConfig.LEFT_TO_TARGET`; None, where nobody resolved it,
+                is off.
 
         Returns:
             Token ids in no order, possibly more than once.
@@ -52,7 +103,7 @@ class Rules:
 
     def along(
         self, text: Sequence[int], drafted: Sequence[int], config: DecodingConfig
-    ) -> list[list[int]]:
+    ) -> list[Sequence[int]]:
         """The tokens that may not come behind a text, and behind each drafted token.
 
         Args:
@@ -64,7 +115,8 @@ class Rules:
             len(drafted) + 1 lists; the last is for the place behind the whole draft. An empty list
             if no rule is set.
         """
-        if not config.no_repeat_ngram and not config.min_new_tokens:
+        forces = _is_on(config.forced_first) or _is_on(config.forced_last)
+        if not (config.no_repeat_ngram or config.min_new_tokens or forces):
             return []
         order = config.no_repeat_ngram or 0
         if order:
@@ -73,7 +125,7 @@ class Rules:
         whole = [*text, *drafted]
         # The draft is not written into the index: what would repeat a part of it is kept here.
         own: dict[tuple[int, ...], list[int]] = {}
-        found = []
+        found: list[Sequence[int]] = []
         for place, end in enumerate(range(len(text), len(whole) + 1)):
             barred = [*self._ends] if place < early else []
             if order:
@@ -82,7 +134,8 @@ class Rules:
                 barred += own.get(context, ())
                 if end < len(whole):
                     own.setdefault(context, []).append(whole[end])
-            found.append(barred)
+            forced = self.forced(end, config)
+            found.append(barred if forced is None else AllBut(forced))
         return found
 
     def _follow(self, text: Sequence[int], order: int) -> None:

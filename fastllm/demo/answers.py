@@ -1,4 +1,4 @@
-"""What a program asks of the page and gets a typed answer to: a race, and a comparison.
+"""Endpoints with typed answers for programs: a race, and a comparison.
 
 The page itself reads growing text (the endpoint `/race`). Here the last value of an endpoint is a
 JSON object; until then it gives None, again and again, so that a program that leaves is noticed.
@@ -11,24 +11,24 @@ from typing import Any
 import gradio as gr
 from gradio.events import api
 
-from fastllm.demo import rows, texts
+from fastllm.demo import rows
 from fastllm.demo.articles import check_all
+from fastllm.demo.context import DEVICE_QUEUE, PageContext
 from fastllm.demo.folds.compare import compare
-from fastllm.demo.stage import DEVICE_QUEUE, Stage
 from fastllm.demo.worker import Lines
 from fastllm.trace import DecodingConfig
 
 DEFAULTS = DecodingConfig()
 
 
-def add(stage: Stage) -> None:
+def add(context: PageContext) -> None:
     """The endpoints `/result` and `/compare`; nothing that is seen.
 
     Both take the settings of the page by the names of its endpoint `/race`; what is left out has
     the page's default, and `lanes` those that the page has chosen at first.
     """
-    limits = stage.limits
-    usual: list[str] = list(stage.lanes.value or [])
+    limits = context.limits
+    usual: list[str] = list(context.lanes.value or [])
 
     def result(
         request: gr.Request,
@@ -46,10 +46,10 @@ def add(stage: Stage) -> None:
         values = (gamma, temperature, top_p, seed, length, rule, lenience)
         chosen = usual if lanes is None else lanes
         text = ""
-        for so_far in stage.perform(request, lambda: stage.order(article, chosen, *values)):
+        for so_far in context.perform(request, lambda: context.race_job(article, chosen, *values)):
             text = so_far
             yield None
-        with stage.said():
+        with context.said():
             yield rows.result_of(text)
 
     def comparison(
@@ -73,13 +73,13 @@ def add(stage: Stage) -> None:
                 limits.compare_articles,
                 limits.article_characters,
             )
-            given = {texts.article_number(number): each for number, each in enumerate(found, 1)}
-            config = stage.config(gamma, temperature, top_p, seed, length, rule, lenience)
-            ready = compare.plan(stage, given, usual if lanes is None else lanes, config)
-            return lambda stop: ready.lines(stage.engine, stop)
+            config = context.config(gamma, temperature, top_p, seed, length, rule, lenience)
+            chosen = usual if lanes is None else lanes
+            ready = compare.plan(context, compare.numbered(found), chosen, config)
+            return lambda stop: ready.lines(context.engine, stop)
 
         text = ""
-        for so_far in stage.follow(request, begin):
+        for so_far in context.follow(request, begin):
             text = so_far
             yield None
         yield compare.result_of([json.loads(line) for line in text.splitlines()])

@@ -1,14 +1,13 @@
 """The sample articles, and the check of what visitors paste or open from a file."""
 
-import base64
-import codecs
 import json
 import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 
 from fastllm import paths
-from fastllm.demo import texts
+from fastllm.data.articles import repaired
+from fastllm.demo import words
 from fastllm.errors import DataError
 
 SAMPLES = paths.ARTICLES
@@ -16,17 +15,14 @@ SAMPLES = paths.ARTICLES
 FEWEST_WORDS = 30
 
 FILE_TYPES = (".txt", ".md")
-"""What may be opened as an article: plain text alone. Nothing is ever unpacked."""
+"""Files that may be opened as an article: plain text alone. Nothing is ever unpacked."""
 
 LIST_TYPES = (*FILE_TYPES, ".jsonl")
-"""What may be opened as one article or several."""
+"""Files that may be opened as one article or several."""
 
-_MARKS = {
-    codecs.BOM_UTF8: "utf-8-sig",
-    codecs.BOM_UTF16_LE: "utf-16",
-    codecs.BOM_UTF16_BE: "utf-16",
-}
-"""The first bytes of a file -> its encoding."""
+NOT_ENGLISH = (
+    "This does not look like English. The models have read English news only, so expect nonsense."
+)
 
 _COMMON = frozenset(
     "the of and to in a is that for it was on with as by at from be are this have not his her "
@@ -46,7 +42,7 @@ class Checked:
 def samples(folder: Path = SAMPLES) -> dict[str, str]:
     """The sample articles by title, in alphabetical order."""
     return {
-        texts.sample_title(path.stem): path.read_text(encoding="utf-8").strip()
+        words.sample_title(path.stem): path.read_text(encoding="utf-8").strip()
         for path in sorted(folder.glob("*.txt"))
     }
 
@@ -58,42 +54,69 @@ def check(text: str, most_characters: int) -> Checked:
         DataError: it is empty, too short, too long, or no text at all.
     """
     if not isinstance(text, str) or not text.strip():
-        raise DataError(texts.EMPTY)
+        raise DataError("There is no article. Pick a sample, or paste one.")
     if len(text) > most_characters:
-        raise DataError(texts.too_long(len(text), most_characters))
+        raise DataError(
+            f"The article has {len(text):,} characters; this page takes {most_characters:,}. "
+            "Shorten it."
+        )
+    text = repaired(text)
     strange = sum(map(_is_strange, text))
     if "\0" in text or strange > max(3, len(text) // 100):
-        raise DataError(texts.BINARY)
+        raise DataError(
+            "This does not look like text: it holds characters that no article has. Paste the "
+            "words themselves, not a file."
+        )
     notices = []
     if strange:
         text = "".join(letter for letter in text if not _is_strange(letter))
-        notices.append(texts.cleaned(strange))
+        were = "s were" if strange > 1 else " was"
+        notices.append(f"{strange} invisible control character{were} left out.")
     text = text.replace("\r\n", "\n").strip()
-    words = text.split()
-    if not _looks_english(text, words):
-        notices.append(texts.NOT_ENGLISH)
-        if len(words) < FEWEST_WORDS <= len(text) // 4 and not text.isascii():
-            return Checked(text, tuple(notices))  # a script that puts no blanks between words
-    if len(words) < FEWEST_WORDS:
-        raise DataError(texts.too_short(len(words), FEWEST_WORDS))
+    split = text.split()
+    if not _looks_english(text, split):
+        notices.append(NOT_ENGLISH)
+        if len(split) < FEWEST_WORDS <= len(text) // 4 and not text.isascii():
+            return Checked(text, tuple(notices))  # a script without spaces between words
+    if len(split) < FEWEST_WORDS:
+        counted = "1 word" if len(split) == 1 else f"{len(split)} words"
+        raise DataError(
+            f"The article has {counted}. Paste at least {FEWEST_WORDS}: there is nothing to "
+            "shorten."
+        )
     return Checked(text, tuple(notices))
 
 
-def read_file(sent: str, most_bytes: int) -> str:
-    """The text of a file that was opened in the browser, not yet checked.
+def read_file(sent: str, types: tuple[str, ...], most_bytes: int) -> tuple[str, str]:
+    """The type and the text of a file that was opened in the browser, not yet checked.
 
-    The browser reads the file and sends its bytes, so that it never lies on a disk here. Its name
-    stays with the visitor.
+    The browser reads and decodes the file, so that it never lies on a disk here. Its name stays
+    with the visitor.
 
     Args:
         sent: by `static/upload.js`: a JSON object with the file's "type", such as ".txt", and its
-            "data" in base64.
-        most_bytes: larger files are refused.
+            "text".
+        types: those that are taken.
+        most_bytes: of the text in UTF-8; larger files are refused.
 
     Raises:
-        DataError: it is of another type, too large, or neither UTF-8 nor UTF-16 with a mark.
+        DataError: there is no file, or it has another type or is too large.
     """
-    return _decoded(sent, FILE_TYPES, most_bytes)[1]
+    if not sent:
+        raise DataError("There is no file yet. Open one, or take the samples.")
+    try:
+        file = json.loads(sent)
+        kind, text = file["type"], file["text"]
+        size = len(text.encode("utf-8"))
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise DataError("The file did not arrive. Try again, or paste the words.") from error
+    if kind not in types:
+        raise DataError(
+            f"This page reads plain text files ({', '.join(types)}). Paste the words instead."
+        )
+    if size > most_bytes:
+        raise DataError(words.UPLOAD_BROWSER["large"].format(f"{most_bytes:,}"))
+    return kind, text
 
 
 def read_articles(
@@ -102,7 +125,7 @@ def read_articles(
     """The articles of a file that was opened in the browser, each checked.
 
     Args:
-        sent: as for `read_file`; also of the type ".jsonl", a JSON object a line with the article
+        sent: as for `read_file`; also of the type ".jsonl", a JSON object per line with the article
             under "article", as `fastllm.data.articles` reads it.
         most_bytes: larger files are refused.
         most_articles: more articles are refused.
@@ -111,20 +134,17 @@ def read_articles(
     Raises:
         DataError: the file is refused, or a line of it, which is named by its number.
     """
-    kind, text = _decoded(sent, LIST_TYPES, most_bytes)
+    kind, text = read_file(sent, LIST_TYPES, most_bytes)
     if kind != ".jsonl":
         return [check(text, most_characters)]
     lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
-    if len(lines) > most_articles:
-        raise DataError(texts.too_many_articles(len(lines), most_articles))
+    _require_count(len(lines), most_articles)
     found = []
     for number, line in lines:
         try:
             found.append(check(_article(line), most_characters))
         except DataError as error:
-            raise DataError(texts.bad_line(number, str(error))) from error
-    if not found:
-        raise DataError(texts.NO_ARTICLES)
+            raise DataError(f"Line {number} of the file: {error}") from error
     return found
 
 
@@ -143,60 +163,51 @@ def check_all(
         DataError: they are refused, or one of them, which is named by its place, counted from 1.
     """
     if not isinstance(given, list):
-        raise DataError(texts.no_list("articles", given))
-    if not given:
-        raise DataError(texts.NO_ARTICLES)
-    if len(given) > most_articles:
-        raise DataError(texts.too_many_articles(len(given), most_articles))
+        raise DataError(words.no_list("articles", given))
+    _require_count(len(given), most_articles)
     found = []
     for number, text in enumerate(given, 1):
         try:
             found.append(check(text, most_characters))
         except DataError as error:
-            raise DataError(texts.bad_article(number, str(error))) from error
+            raise DataError(f"Article {number}: {error}") from error
     size = sum(len(article.text.encode("utf-8")) for article in found)
     if size > most_bytes:
-        raise DataError(texts.too_much_text(size, most_bytes))
+        raise DataError(
+            f"The articles have {size:,} bytes together; this page takes {most_bytes:,}. Shorten "
+            "them."
+        )
     return found
 
 
-def _decoded(sent: str, types: tuple[str, ...], most_bytes: int) -> tuple[str, str]:
-    """Type and text of a file."""
-    if not sent:
-        raise DataError(texts.NO_FILE)
-    try:
-        file = json.loads(sent)
-        kind, data = str(file["type"]), str(file["data"])
-        raw = base64.b64decode(data[: 4 * (most_bytes // 3 + 1)], validate=True)
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
-        raise DataError(texts.BROKEN_FILE) from error
-    if kind not in types:
-        raise DataError(texts.wrong_type(types))
-    if len(raw) > most_bytes:
-        raise DataError(texts.large_file(most_bytes))
-    encoding = next((name for mark, name in _MARKS.items() if raw.startswith(mark)), "utf-8")
-    try:
-        return kind, raw.decode(encoding)
-    except UnicodeDecodeError as error:
-        raise DataError(texts.NOT_UTF8) from error
+def _require_count(count: int, most: int) -> None:
+    if not count:
+        raise DataError("There is no article to compare on. Give at least one.")
+    if count > most:
+        raise DataError(
+            f"There are {count:,} articles; this page compares on up to {most}. Leave some out."
+        )
 
 
 def _article(line: str) -> str:
     """The text of an article on a line of JSON."""
     try:
         row = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise DataError(texts.NOT_JSON) from error
+    except (ValueError, RecursionError):
+        row = None
     if not isinstance(row, dict):
-        raise DataError(texts.NOT_JSON)
+        raise DataError(
+            "this is not a JSON object. Each line needs one, such as "
+            '{"article": "The council voted ..."}.'
+        )
     if not isinstance(row.get("article"), str):
-        raise DataError(texts.NO_ARTICLE)
+        raise DataError('there is no text under "article".')
     return str(row["article"])
 
 
 def _is_strange(letter: str) -> bool:
     """Control characters, halves of surrogate pairs, private and undecodable ones."""
-    if letter in "\n\r\t\f\v\u200d":
+    if letter in "\n\r\t\f\v":
         return False
     return letter == "\ufffd" or unicodedata.category(letter) in {"Cc", "Cs", "Co", "Cn"}
 

@@ -1,7 +1,7 @@
 """The models of the page, loaded once, and the one device that all work takes turns on.
 
-Loading and warming up happen in the background while the page is already served; who comes too
-early waits. One piece of work at a time has the device.
+Loading and warming up happen in the background while the page is already served. Requests block
+until loading finishes. One job at a time has the device.
 """
 
 import os
@@ -19,17 +19,18 @@ import torch
 import fastllm
 from fastllm import checkpoints
 from fastllm.decoding.race import hardware, require_same_vocabulary, versions
-from fastllm.demo import texts
-from fastllm.demo.jobs import WARM_UP_TOKENS, Order, Work
+from fastllm.demo import words
+from fastllm.demo.jobs import WARM_UP_TOKENS, RaceJob, Work
+from fastllm.devices import usable_device
 from fastllm.drafters import Drafter
 from fastllm.errors import CheckpointError, FastLLMError, SettingsError
 from fastllm.targets import Target
-from fastllm.targets.hub import HubTarget, best_device
+from fastllm.targets.hub import HubTarget
 from fastllm.trace import DecodingConfig
 from fastllm.vocabulary import Vocabulary
 
 TURN_SECONDS = 0.1
-"""How often a visitor who waits for the device is asked whether they are still there."""
+"""Between two looks whether a visitor who waits for the device has left."""
 
 LENT = "a GPU lent for each race (ZeroGPU)"
 
@@ -48,7 +49,7 @@ WARM_UP = (
 
 
 class Engine(Protocol):
-    """What the page asks of its models."""
+    """The models, as the page uses them."""
 
     @property
     def keys(self) -> Sequence[str]:
@@ -94,7 +95,7 @@ class LocalEngine:
         keys: the lanes on offer, in the order of the page.
 
     Raises:
-        SettingsError: a drafter has the title of the lane without one.
+        SettingsError: a drafter has the title of the lane without one, or there is no such device.
     """
 
     def __init__(
@@ -113,20 +114,21 @@ class LocalEngine:
             "load_in": load_in,
             "prefix": prefix,
             "source_length": source_length,
-            "device": device,
+            # A device that is not there is refused now, not while models load.
+            "device": None if device is None else str(usable_device(device)),
         }
         self._say = say or (lambda _: None)
         shipped = checkpoints.shipped_drafters()
         self._sources = {key: key for key in ("lookup", *shipped)} | dict(drafters or {})
-        if texts.ALONE in self._sources:
-            raise SettingsError(f"a drafter cannot be called {texts.ALONE!r}: give FOLDER=TITLE.")
+        if words.ALONE in self._sources:
+            raise SettingsError(f"a drafter cannot be called {words.ALONE!r}: give FOLDER=TITLE.")
         self._missing = self._misfits()
         if target == checkpoints.TARGET:
             self._missing |= {
-                key: texts.NO_CHECKPOINT for key in texts.EXPECTED if key not in shipped
+                key: words.NO_CHECKPOINT for key in words.EXPECTED if key not in shipped
             }
-        known = [key for key in texts.LANES if key in (texts.ALONE, *self._sources)]
-        known += [key for key in self._sources if key not in texts.LANES]
+        known = [key for key in words.lanes() if key in (words.ALONE, *self._sources)]
+        known += [key for key in self._sources if key not in known]
         self.keys: list[str] = [key for key in known if key not in self._missing]
         self._target: Target | None = None
         self._drafters: dict[str, Drafter | None] = {}
@@ -166,7 +168,7 @@ class LocalEngine:
             "fastllm": fastllm.__version__,
             **versions(),
             "gradio": gr.__version__,
-            "hardware": LENT if lent else hardware(torch.device(device or best_device())),
+            "hardware": LENT if lent else hardware(usable_device(device)),
         }
 
     def start(self) -> None:
@@ -197,7 +199,7 @@ class LocalEngine:
             CheckpointError: it, or the target, could not be loaded.
         """
         if self.target and key in self._refused:
-            raise CheckpointError(texts.not_offered(key, self._refused[key]))
+            raise CheckpointError(words.not_offered(key, self._refused[key]))
         return self._drafters[key]
 
     def lines(self, work: Work, stop: threading.Event) -> Iterator[str]:
@@ -252,15 +254,42 @@ class LocalEngine:
             self._load()
             if self._failure is None:
                 self._doing = "warming up"
-                lanes = tuple(key for key in self.keys if key not in self._refused)
-                order = Order(WARM_UP, lanes, DecodingConfig(max_new_tokens=WARM_UP_TOKENS))
-                try:
-                    for _ in order.race(self):
-                        pass
-                    self._say("ready")
-                except Exception as error:  # a race may still go well; the operator should know
-                    self._say(f"the warm-up failed ({type(error).__name__}: {error})")
+                self._warm_up()
         self._doing = ""
+
+    def _warm_up(self) -> None:
+        """Has every lane write a few tokens. What cannot is refused: the target, or a lane."""
+        try:
+            self._write_a_few([key for key in self.keys if key not in self._refused])
+        except Exception as error:  # of one lane, or of all: of whatever kind
+            self._say(f"the warm-up failed ({type(error).__name__}: {error})")
+            for key in sorted(self.keys, key=lambda key: key != words.ALONE):
+                self._write_alone(key)
+                if self._failure is not None:
+                    self._say(f"no race can be run: {self._failure}")
+                    return
+        self._say("ready")
+
+    def _write_alone(self, key: str) -> None:
+        if key in self._refused:
+            return
+        try:
+            self._write_a_few([key])
+        except Exception as error:
+            reason = f"it was loaded, but could not write ({type(error).__name__}: {error})"
+            if key == words.ALONE:
+                self._failure = CheckpointError(
+                    f"{self._name}: {reason}. Hold it in another type, or name another device or "
+                    "target."
+                )
+            else:
+                self._refused[key] = reason
+                self._say(words.not_offered(key, reason))
+
+    def _write_a_few(self, keys: Sequence[str]) -> None:
+        job = RaceJob(WARM_UP, tuple(keys), DecodingConfig(max_new_tokens=WARM_UP_TOKENS))
+        for _ in job.race(self):
+            pass
 
     def _load(self) -> None:
         if self._name == checkpoints.TARGET:  # small enough to be there before a bar is read
@@ -274,13 +303,13 @@ class LocalEngine:
             where = self._target.device
             self._say(f"{self._target.name} is on {where} ({time.monotonic() - began:.0f} s)")
             for key in self.keys:
-                self._doing = f"loading {texts.title_of(key)}"
+                self._doing = f"loading {words.title_of(key)}"
                 try:
                     self._drafters[key] = self._load_drafter(key)
                 except (FastLLMError, ImportError) as error:  # the other lanes are raced
                     self._refused[key] = str(error)
             for key, reason in self.missing.items():
-                self._say(texts.not_offered(key, reason))
+                self._say(words.not_offered(key, reason))
         except FastLLMError as error:
             self._failure = error
         except Exception as error:  # no memory, no such device: raised as a dozen unrelated kinds
@@ -301,7 +330,7 @@ class LocalEngine:
         return HubTarget.load(self._folder, engine=engine, **self._options)
 
     def _load_drafter(self, key: str) -> Drafter | None:
-        if key == texts.ALONE or self._target is None:
+        if key == words.ALONE or self._target is None:
             return None
         drafter = checkpoints.load_drafter(self._sources[key], device=self._target.device)
         require_same_vocabulary(self._target, drafter)
@@ -332,7 +361,7 @@ class LocalEngine:
                 continue
             own = config.get("vocabulary") or (config.get("fastllm") or {}).get("vocabulary")
             if own not in (None, wanted):
-                found[key] = texts.OTHER_TARGET if ships else OTHER_VOCABULARY
+                found[key] = words.OTHER_TARGET if ships else OTHER_VOCABULARY
         return found
 
 

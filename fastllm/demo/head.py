@@ -15,7 +15,7 @@ from starlette.responses import FileResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fastllm import paths
-from fastllm.demo import texts
+from fastllm.demo import words
 
 IMAGE = paths.ASSETS / "thumbnail.png"
 
@@ -25,29 +25,29 @@ HOST = "SPACE_HOST"
 """A Space's environment variable: its host, or several between commas, its own domain first."""
 
 _PLACE = b'<meta charset="utf-8" />'
-"""Behind this, early in the page: whoever shows links may read no more than its beginning."""
+"""After this, early in the page: whoever shows links may read no more than its beginning."""
 
 _GRADIO = re.compile(rb'<meta\s+(?:property="og:|name="twitter:|name="description")[^>]*>\s*')
 
 
 def tags(host: str = "") -> str:
-    """What whoever shows a link to the page is told of it.
+    """The tags for sites that show a link to the page.
 
     Args:
         host: where the page is served; without it no image is named, for that takes an address.
     """
     told = {
-        "description": texts.CLAIM,
+        "description": words.CLAIM,
         "og:type": "website",
-        "og:title": texts.TITLE,
-        "og:description": texts.CLAIM,
+        "og:title": words.TITLE,
+        "og:description": words.CLAIM,
         "twitter:card": "summary",
     }
     if host:
         told |= {
             "og:url": f"https://{host}/",
             "og:image": f"https://{host}{IMAGE_PATH}",
-            "og:image:alt": texts.THUMBNAIL,
+            "og:image:alt": words.THUMBNAIL,
             "twitter:card": "summary_large_image",
         }
     return "".join(
@@ -64,7 +64,7 @@ def script() -> str:
 
 
 def middleware(environment: Mapping[str, str] = os.environ) -> list[Middleware]:
-    """What the app that serves the page needs.
+    """The middleware of the app that serves the page.
 
     Args:
         environment: names the host, where it is known.

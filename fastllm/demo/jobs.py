@@ -1,7 +1,7 @@
-"""What the device can be asked for: a race, and whatever else a part of the page brings.
+"""Jobs on the device: a race, and whatever else a part of the page brings.
 
-A piece of work is plain data. It is checked where it was asked for, and runs where the models are:
-in this process, or in a forked one that has borrowed a GPU, to which it is sent pickled.
+A job is plain data. It is checked where it was asked for, and runs where the models are: in this
+process, or in a forked one that has borrowed a GPU, to which it is sent pickled.
 """
 
 import threading
@@ -12,9 +12,10 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from fastllm.decoding.race import Race, hardware
-from fastllm.demo import rows, texts
+from fastllm.demo import rows
+from fastllm.demo.folds.race import words as race_words
 from fastllm.drafters import Drafter
-from fastllm.targets import Target, ends_of
+from fastllm.targets import Target
 from fastllm.trace import DecodingConfig, Trace
 from fastllm.vocabulary import Detokenizer
 
@@ -42,7 +43,7 @@ class Models(Protocol):
 
 
 class Work(Protocol):
-    """One visitor's turn on the device."""
+    """One job: a visitor's turn on the device."""
 
     @property
     def seconds(self) -> int:
@@ -65,8 +66,8 @@ class Work(Protocol):
 
 
 @dataclass(frozen=True)
-class Order:
-    """A race, checked.
+class RaceJob:
+    """A race that was checked.
 
     Attributes:
         article: the text.
@@ -118,16 +119,16 @@ def warmed_up(
 ) -> Race:
     """A race that has not begun, of lanes that have each written a few tokens off their clocks.
 
-    The first calls are slow behind another visitor's turn, of a drafter that nobody has asked yet,
-    and in a process that has just borrowed a GPU.
+    The first calls are slow: after another visitor's turn, with a drafter not used yet, and in a
+    process that has just borrowed a GPU.
 
     Args:
         target: the model whose text all lanes write.
-        drafters: one a lane; None is the target alone.
+        drafters: one per lane; None is the target alone.
         article: the text.
         config: the settings of the race.
         seconds: after these the race ends where it is, the few tokens before it included.
-        stop: when set, either ends behind the round in progress.
+        stop: when set, either ends with the round in progress.
         statistics: collect what is only shown.
 
     Raises:
@@ -186,11 +187,12 @@ def race_lines(
     )
     vocabulary = target.vocabulary
     writers = [
-        rows.RoundWriter(lane, Detokenizer(vocabulary).push, vocabulary.names, ends_of(target))
+        rows.RoundWriter(lane, Detokenizer(vocabulary).push, vocabulary.names, target.end_ids)
         for lane in range(len(lanes))
     ]
     for step in race:
         yield rows.line(writers[step.lane].row(step.round, step.clock))
     traces = race.traces()
     met = any(trace.ended == "deadline" for trace in traces)
-    yield rows.line(rows.end_row(lanes, traces, [texts.ended_early(seconds)] if met else []))
+    end_notices = [race_words.ENDED_EARLY.format(seconds)] if met else []
+    yield rows.line(rows.end_row(lanes, traces, end_notices))

@@ -1,4 +1,4 @@
-"""What the Spacefile says of the page: the bounds of one visitor, and the models it runs.
+"""What the Spacefile says of the page: a visitor's bounds, the network, and the models it runs.
 
 Each value can be overridden by an environment variable, such as FASTLLM_SECONDS_PER_RUN=10.
 """
@@ -24,6 +24,13 @@ WINDOW_SECONDS = 60.0
 """The minute of `runs_per_minute`."""
 
 
+PRIVATE_NETWORKS = ("10.0.0.0/8", "100.64.0.0/10", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7")
+"""Where the proxies of a Space are."""
+
+VISITOR_PREFIX = 64
+"""Bits of an IPv6 address that make a visitor: one household, or one machine, has all the rest."""
+
+
 @dataclass(frozen=True)
 class Limits:
     """The bounds of one run, and of one visitor.
@@ -41,6 +48,8 @@ class Limits:
         compare_articles: the most articles of a comparison.
         compare_seconds: of the device; after these a comparison ends with what it has.
         training_seconds: of the drafter that learns in view; then it races.
+        waiting: how many requests of one visitor may wait at a time.
+        body_bytes: of one request; larger ones are refused and not kept.
     """
 
     article_characters: int
@@ -55,6 +64,22 @@ class Limits:
     compare_articles: int
     compare_seconds: int
     training_seconds: int
+    waiting: int
+    body_bytes: int
+
+
+@dataclass(frozen=True)
+class Network:
+    """Where the page is served.
+
+    Attributes:
+        trusted_proxies: addresses and networks whose X-Forwarded-For is believed.
+        hosts: names that the page answers to, beside localhost and any numeric address, in small
+            letters; "*" stands for any name.
+    """
+
+    trusted_proxies: tuple[str, ...] = ("127.0.0.1", "::1")
+    hosts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -98,6 +123,49 @@ def read_limits(path: Path = SPACEFILE, environment: Mapping[str, str] = os.envi
             for name, value in found.items()
         }
     )
+
+
+def read_network(path: Path = SPACEFILE, environment: Mapping[str, str] = os.environ) -> Network:
+    """Reads the section `network`.
+
+    On a Space, which nobody can reach but through the proxies of Hugging Face, these are believed
+    and any name is answered to.
+
+    Args:
+        path: the Spacefile.
+        environment: where FASTLLM_TRUSTED_PROXIES and FASTLLM_HOSTS go before what the file says;
+            commas separate their entries.
+
+    Raises:
+        SettingsError: there is no such section, or a value is of the wrong kind.
+    """
+    names = [entry.name for entry in fields(Network)]
+    found = _section(path, "network", names)
+    if sorted(found) != sorted(names):
+        raise SettingsError(f"{path}: `network` holds {found!r}; it needs {', '.join(names)}.")
+    proxies, hosts = (
+        _entries(*_override(environment, name, f"{path}: network.{name}", found[name]))
+        for name in names
+    )
+    for entry in proxies:
+        try:
+            ipaddress.ip_network(entry)
+        except ValueError as error:
+            raise SettingsError(
+                f"trusted_proxies: {entry!r} is no address and no network ({error}). Give such as "
+                "10.0.0.7 or 10.0.0.0/8."
+            ) from error
+    if environment.get("SPACE_ID"):
+        return Network((*proxies, *PRIVATE_NETWORKS), ("*",))
+    return Network(proxies, tuple(host.lower() for host in hosts))
+
+
+def _entries(where: str, value: Any) -> tuple[str, ...]:
+    if isinstance(value, str):
+        value = [entry.strip() for entry in value.split(",") if entry.strip()]
+    if not isinstance(value, list) or not all(isinstance(entry, str) for entry in value):
+        raise SettingsError(f"{where}={value!r}: give a list of text: quote its entries.")
+    return tuple(value)
 
 
 def read_models(path: Path = SPACEFILE, environment: Mapping[str, str] = os.environ) -> Models:
@@ -208,24 +276,24 @@ class Visits:
         return len(self._begun)
 
 
-def visitor_of(host: str | None, forwarded: str | None, session: str | None) -> str:
-    """Who asks, as far as can be told: a public address, or else the session.
+def visitor_of(host: str | None) -> str:
+    """Who asks, as far as can be told: an address, or the network of an IPv6 address.
+
+    A session is no visitor: everybody can call theirs what they like.
 
     Args:
-        host: the address that the connection comes from.
-        forwarded: the header X-Forwarded-For. Every proxy appends whom it heard from, so the last
-            public address is the one that nobody but our own proxies can have written; it is read
-            only where the connection itself comes from such a proxy, that is, not from outside.
-        session: the session's hash.
+        host: the address that the request comes from. The server has already put in its place what
+            a trusted proxy says of whom it heard from (`Network.trusted_proxies`).
     """
-    for entry in [host, *reversed((forwarded or "").split(","))]:
-        try:
-            address = ipaddress.ip_address((entry or "").strip())
-        except ValueError:
-            continue
-        if address.is_global:
-            return str(address)
-    return session or "unknown"
+    try:
+        address = ipaddress.ip_address(host or "")
+    except ValueError:
+        return "unknown"
+    if isinstance(address, ipaddress.IPv4Address):
+        return str(address)
+    if address.ipv4_mapped is not None:
+        return str(address.ipv4_mapped)
+    return str(ipaddress.ip_network((int(address), VISITOR_PREFIX), strict=False))
 
 
 def _section(path: Path, section: str, names: list[str]) -> dict[str, Any]:

@@ -1,53 +1,38 @@
 """What keeps the page from racing: models that are still being loaded, or could not be."""
 
+import html
 from typing import Any
 
 import gradio as gr
 
-from fastllm import paths
-from fastllm.demo import texts
+from fastllm.demo.context import HIDDEN, PageContext, paragraph
 from fastllm.demo.engine import Engine
-from fastllm.demo.stage import Stage
-
-SCRIPT = paths.PAGE / "static" / "loading.js"
 
 LOOK_SECONDS = 1.0
 """How often a page that waits for the models asks how far they are."""
 
 
-def add(stage: Stage) -> None:
-    """Adds the banner: empty, and nothing is asked of the server again, once the models are there.
-
-    Args:
-        stage: of the page; its engine loads while the page is already served.
-    """
-    banner = gr.HTML(
-        "",
-        html_template='<p class="fl-state" role="status" hidden></p>',
-        js_on_load=SCRIPT.read_text(encoding="utf-8"),
-        apply_default_css=False,
-        elem_id="fl-state",
-    )
+def add(context: PageContext) -> None:
+    """Adds the banner: hidden, and the server is not asked again, once the models are there."""
+    banner = paragraph("", "fl-state", visible=False, elem_id="fl-state")
     clock = gr.Timer(LOOK_SECONDS, active=False)
 
     def look() -> list[Any]:
-        return [said(stage.engine), gr.Timer(active=bool(stage.engine.loading))]
+        text = said(context.engine)
+        shown = f'<p class="fl-state" role="status">{html.escape(text)}</p>'
+        return [
+            gr.HTML(shown, visible=bool(text)),
+            gr.Timer(active=bool(context.engine.loading)),
+        ]
 
-    gr.on(None, look, None, [banner, clock], **_UNSEEN)  # whenever the page is opened
-    clock.tick(look, None, [banner, clock], **_UNSEEN)
-
-
-_UNSEEN: dict[str, Any] = {
-    "queue": False, "show_progress": "hidden", "api_visibility": "private",
-}  # fmt: skip
+    gr.on(None, look, None, [banner, clock], queue=False, **HIDDEN)  # whenever the page is opened
+    clock.tick(look, None, [banner, clock], queue=False, **HIDDEN)
 
 
 def said(engine: Engine) -> str:
-    """What the banner says; empty where races can be run.
-
-    Args:
-        engine: the models.
-    """
+    """What the banner says of the models; empty if races can be run."""
     if engine.failure:
-        return texts.no_race(engine.failure)
-    return texts.still_loading(engine.loading) if engine.loading else ""
+        return f"No race can be run live: {engine.failure} The recorded one can be replayed."
+    if engine.loading:
+        return f"Not ready yet: {engine.loading}. A race that is started now waits for it."
+    return ""

@@ -1,6 +1,6 @@
 """Rounds as NDJSON rows: all that the browser gets to know of a race.
 
-The rows of a race, one JSON object a line, only ever appended to:
+The rows of a race, one JSON object per line, only ever appended to:
 
     {"row": "start", "run", "mode": "live" | "recorded", "article", "hardware", "target",
      "lanes": [{"key", "title"}], "greedy", "gamma", "rule", "lossy", "settings", "cut", "notices"}
@@ -10,7 +10,7 @@ The rows of a race, one JSON object a line, only ever appended to:
      "code", "source", "traces": [...]}
 
 `from` and `to` are seconds on the lane's own clock. `tokens` are those of the text and the refused
-one; `dropped` are the guesses behind that. A TOKEN is {"s": state, "t": text} with "end" for the
+one; `dropped` are the guesses after that. A TOKEN is {"s": state, "t": text} with "end" for the
 end token and what is known of it: "test" for a guess that was tested; "p" (the target's
 probability, as it drew) and "best" for the target's own. A TEST is {"p", "q", "u", "h",
 "ok", "o", "raw", "best", "guess"}: both probabilities, the number that judged it and the threshold
@@ -28,8 +28,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from fastllm import metrics
-from fastllm.demo import texts
+from fastllm.demo import words
 from fastllm.demo.folds.keep import rerun_code
+from fastllm.demo.folds.race import words as race_words
 from fastllm.errors import DataError
 from fastllm.trace import Alternative, Judged, Round, Trace
 
@@ -37,7 +38,7 @@ CHOICES = 5
 """How many first choices a token carries."""
 
 DIGITS = 4
-"""Behind the point of a probability: what hovering shows is rounded further."""
+"""After the point of a probability: what hovering shows is rounded further."""
 
 ALMOST = 1 - 10**-DIGITS
 """What rounds to 1 and is less."""
@@ -70,7 +71,7 @@ def start_row(
     article: str = "",
     notices: Sequence[str] = (),
 ) -> Row:
-    """The first row. `trace` gives the settings; its rounds do not matter."""
+    """The first row; of `trace` it takes the settings, not the rounds."""
     return {
         "row": "start",
         "run": run,
@@ -78,7 +79,7 @@ def start_row(
         "article": article,
         "hardware": trace.hardware,
         "target": trace.target,
-        "lanes": [{"key": key, "title": texts.title_of(key)} for key in lanes],
+        "lanes": [{"key": key, "title": words.title_of(key)} for key in lanes],
         "greedy": trace.config.temperature == 0,
         "gamma": trace.config.gamma,
         "rule": trace.config.verified_by,
@@ -165,9 +166,9 @@ def end_row(lanes: Sequence[str], traces: Sequence[Trace], notices: Sequence[str
     """The last row: the numbers of each lane, the comparison of their texts, the verdict."""
     plain = next((trace for trace in traces if not trace.drafter), None)
     results = [
-        texts.Result(
+        race_words.Result(
             key,
-            texts.title_of(key),
+            words.title_of(key),
             metrics.target_calls(trace),
             metrics.token_count(trace),
             metrics.drafted(trace),
@@ -199,14 +200,14 @@ def end_row(lanes: Sequence[str], traces: Sequence[Trace], notices: Sequence[str
             for result, trace in zip(results, traces, strict=True)
         ],
         "same": list(
-            texts.same_text(
+            race_words.same_text(
                 greedy,
                 finished,
                 differ_at(traces),
                 lossy=any(trace.config.lossy for trace in traces),
             )
         ),
-        "verdict": texts.verdict(results) if finished else "",
+        "verdict": race_words.verdict(results) if finished else "",
         "notices": list(notices),
         "code": rerun_code.code(lanes, traces),
         "source": traces[0].source if traces else "",
@@ -273,14 +274,14 @@ def traces_of(lines: str) -> tuple[list[str], list[Trace]]:
         keys = [str(lane["key"]) for lane in rows[0]["lanes"]]
         traces = [Trace.from_json({**tree, "source": end["source"]}) for tree in end["traces"]]
     except (StopIteration, ValueError, KeyError, TypeError, IndexError) as error:
-        raise DataError(texts.NO_RACE) from error
+        raise DataError(race_words.NO_RACE) from error
     if len(keys) != len(traces) or not traces:
-        raise DataError(texts.NO_RACE)
+        raise DataError(race_words.NO_RACE)
     return keys, traces
 
 
 def result_of(lines: str) -> Row:
-    """A race that has ended, as a program wants it: typed, and without the look inside its words.
+    """A race that has ended, for a program: typed, and without the details of each word.
 
     Args:
         lines: its rows.
@@ -297,7 +298,7 @@ def result_of(lines: str) -> Row:
     """
     rows = [json.loads(entry) for entry in lines.splitlines()]
     if not rows or rows[-1]["row"] != "end":
-        raise DataError(texts.NO_RACE)
+        raise DataError(race_words.NO_RACE)
     start, *rounds, end = rows
     lanes = []
     for index, (lane, told) in enumerate(zip(start["lanes"], end["lanes"], strict=True)):

@@ -31,7 +31,7 @@ def stream(lines: Lines, *, pause: float = PAUSE_SECONDS) -> Iterator[str]:
         pause: seconds between two yields.
 
     Raises:
-        Exception: whatever `lines` raised, behind the text that came before it.
+        Exception: whatever `lines` raised, after the text that came before it.
     """
     yield ""
     stop = threading.Event()
@@ -67,6 +67,18 @@ def stream(lines: Lines, *, pause: float = PAUSE_SECONDS) -> Iterator[str]:
             time.sleep(pause)
     finally:
         stop.set()
+
+
+def news(texts: Iterable[str]) -> Iterator[str]:
+    """Of texts that only grow: what is new in each of them, and at last the whole.
+
+    A program is sent each value whole: of the texts themselves that would be megabytes a second.
+    """
+    before = ""
+    for text in texts:
+        yield text[len(before) :]
+        before = text
+    yield before
 
 
 def _collect(

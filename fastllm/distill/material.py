@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-import torch
 from accelerate import Accelerator
 from transformers.utils import logging
 
@@ -19,6 +18,7 @@ from fastllm.checkpoints import SHIPPED, TARGET
 from fastllm.data.articles import read_articles, read_split
 from fastllm.data.pairs import prepare_pairs
 from fastllm.data.tokens import TokenPairs
+from fastllm.devices import usable_device
 from fastllm.distill.folders import (
     LOCK,
     differences,
@@ -30,7 +30,7 @@ from fastllm.distill.folders import (
 from fastllm.distill.loop import processes
 from fastllm.distill.options import needed
 from fastllm.distill.pseudo import weights_fingerprint, write_pseudo
-from fastllm.errors import DataError, SettingsError
+from fastllm.errors import DataError
 from fastllm.files import write_json
 from fastllm.targets.hub import HubTarget
 
@@ -68,7 +68,8 @@ class RunContext:
         require_writable(folder)
         dry = bool(options.dry_run)
         place = folder.with_name(folder.name + ".dry-run") if dry else folder
-        context = cls(processes(_device(options.device)), place, dry)
+        device = None if options.device is None else str(usable_device(options.device))
+        context = cls(processes(device), place, dry)
         main = context.accelerator.is_main_process
         lock = locked(place, passing=dry) if main else nullcontext()
         with lock, _terminable(context.accelerator):
@@ -119,24 +120,6 @@ def _terminable(accelerator: Accelerator) -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-def _device(name: str | None) -> str | None:
-    """What torch calls a device: a bare number means a GPU."""
-    if name is None:
-        return None
-    name = f"cuda:{name}" if name.isdigit() else name
-    try:
-        kind = torch.device(name)
-    except RuntimeError as error:
-        raise SettingsError(f"--device {name}: there is no such device.") from error
-    here = {"cpu": True, "mps": torch.backends.mps.is_available()}
-    if not here.get(kind.type, (kind.index or 0) < torch.cuda.device_count()):
-        raise SettingsError(
-            f"--device {name}: there is no such device here ({torch.cuda.device_count()} CUDA "
-            "GPUs). Give cpu, or leave it out to take the best there is."
-        )
-    return name
 
 
 # The target, and articles for it.

@@ -10,7 +10,7 @@ import yaml
 
 from fastllm.distill.losses import LOSSES
 from fastllm.distill.train import METHODS, DrafterRecipe
-from fastllm.drafters import BOUND, NEURAL
+from fastllm.drafters import families, trainable
 from fastllm.errors import SettingsError
 from fastllm.targets.hub import LOAD_IN
 
@@ -36,7 +36,8 @@ DEFAULTS: dict[str, Any] = {
 def train_flags(parser: argparse.ArgumentParser) -> None:
     """Every option of `train`."""
     _common_flags(parser)
-    parser.add_argument("--drafter", choices=[*NEURAL, *BOUND, "ngram"], help="family to train")
+    learning = [name for name, spec in families().items() if spec.training != "none"]
+    parser.add_argument("--drafter", choices=learning, help="family to train")
     _flag(parser, "--exp_name", help="name of the run and of the checkpoint")
     _flag(parser, "--pseudo_dataset_path", help="what `pseudo` wrote; without it: the data set")
     _flag(parser, "--out", help="where the checkpoint goes (default: RUN/checkpoint)")
@@ -163,6 +164,11 @@ def settle(options: argparse.Namespace) -> list[str]:
             raise SettingsError(f"--{name} {value}: give at least 1.")
     if not 0 < options.scale <= 1:
         raise SettingsError(f"--scale {options.scale}: give a number above 0, at most 1.")
+    if options.limit == 0 and options.scale != 1:
+        raise SettingsError(
+            f"--limit 0 takes all articles, and --scale {options.scale:g} a share of --limit: give "
+            "as --limit the number of articles to shrink, or leave --scale out."
+        )
     return _shorten(options, typed)
 
 
@@ -172,7 +178,7 @@ def _shorten(options: argparse.Namespace, typed: set[str]) -> list[str]:
     A twelfth of them and a third: in a study always, so that its runs are alike; in a training
     where the two together would not fit. What the command line says of them stays.
     """
-    trains = options.command == "train" and options.drafter not in (None, "ngram")
+    trains = options.command == "train" and options.drafter in trainable()
     if "updates" not in typed or not (trains or options.command == "study"):
         return []
     updates = options.updates
@@ -230,7 +236,7 @@ def study_flags(parser: argparse.ArgumentParser) -> None:
     """Every option of `study`."""
     _common_flags(parser)
     parser.add_argument(
-        "--drafter", choices=[*NEURAL, *BOUND], help="family to train (default: lstm)"
+        "--drafter", choices=trainable(), help="family to train (default: lstm)"
     )
     _flag(parser, "--pseudo_dataset_path", help="what `pseudo` wrote")
     _flag(parser, "--out", help="folder of the study; what is finished in it is not done again")

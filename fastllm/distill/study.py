@@ -33,7 +33,6 @@ from fastllm.distill.material import RunContext, held_out_texts, load_teacher
 from fastllm.distill.options import needed, read_yaml
 from fastllm.distill.train import METHODS
 from fastllm.distill.validation import Validation
-from fastllm.drafters import BOUND
 from fastllm.errors import DataError, SettingsError, TrainingError
 from fastllm.targets.hub import HubTarget
 
@@ -305,8 +304,7 @@ def _measured(
         counts = json.loads(path.read_text()) if path.exists() else None
         if counts is None or len(counts) != validation.articles:
             drafter: Any = load_drafter(place / "checkpoint", device=target.device)
-            if card["family"] in BOUND:
-                drafter.bind(target)
+            drafter.bind(target)
             counts = [asdict(entry) for entry in validation.by_text(drafter.model)]
             fresh = path.with_suffix(".new")
             fresh.write_text(json.dumps(counts))

@@ -8,7 +8,7 @@ import torch
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 from transformers.modeling_outputs import BaseModelOutput
 
-from fastllm.targets import ends_of, resolve
+from fastllm.targets import resolve
 from fastllm.targets.encodings import EncodingCache, require_finite, stacked
 from fastllm.targets.hub import HubTarget
 from fastllm.trace import DecodingConfig
@@ -34,7 +34,7 @@ class Teacher:
         self.target = target
         self._pairs = pairs
         self._encode = EncodingCache(
-            target.model.get_encoder(), pad_id=pad_id_of(target), keep=keep
+            target.model.get_encoder(), pad_id=target.pad_id, keep=keep
         )
         self._checked = False
 
@@ -72,14 +72,6 @@ class Teacher:
         return logits.float()
 
 
-def pad_id_of(target: HubTarget) -> int:
-    """What a target's articles are filled up with: the model's padding, else its end token."""
-    pad = target.model.generation_config.pad_token_id
-    if pad is None:
-        pad = target.model.config.pad_token_id
-    return target.end_id if pad is None else int(pad)
-
-
 @torch.no_grad()
 def write_texts(
     target: HubTarget,
@@ -106,7 +98,7 @@ def write_texts(
     Raises:
         CheckpointError: the target computes NaN or infinite numbers.
     """
-    source, mask = stacked(sources, pad_id_of(target), target.device)
+    source, mask = stacked(sources, target.pad_id, target.device)
     rules = resolve(DecodingConfig(), target)
     watch = _Finite(at_once=temperature > 0)
     processors: list[LogitsProcessor] = [watch]
@@ -119,8 +111,8 @@ def write_texts(
     )
     settings = GenerationConfig(
         decoder_start_token_id=target.start_id,
-        eos_token_id=list(ends_of(target)),
-        pad_token_id=pad_id_of(target),
+        eos_token_id=list(target.end_ids),
+        pad_token_id=target.pad_id,
         max_new_tokens=length,
         min_new_tokens=rules.min_new_tokens or None,
         **sampling,
@@ -132,7 +124,7 @@ def write_texts(
             logits_processor=LogitsProcessorList(processors),
         )[:, 1:].tolist()
     watch.refuse()
-    return [_until_end(row, ends_of(target)) for row in rows]
+    return [_until_end(row, target.end_ids) for row in rows]
 
 
 @contextmanager

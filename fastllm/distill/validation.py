@@ -12,11 +12,11 @@ from typing import Any, Protocol
 import torch
 
 from fastllm.data.tokens import IGNORED, padded, prefixes
+from fastllm.decoding.distributions import forbid
 from fastllm.decoding.rules import Rules
-from fastllm.decoding.sampling import forbid
 from fastllm.distill.teacher import Articles, Teacher
 from fastllm.errors import DataError, VocabularyError
-from fastllm.targets import ends_of, resolve
+from fastllm.targets import resolve
 from fastllm.targets.hub import HubTarget
 from fastllm.trace import DecodingConfig
 
@@ -92,7 +92,7 @@ class Validation:
         self._kept: dict[tuple[int, ...], torch.Tensor] | None = {} if keep_logits else None
         self._start = target.start_id
         self._config = resolve(DecodingConfig(), target)
-        self._rules = Rules(ends_of(target))
+        self._rules = Rules(target.end_ids)
         # Texts of like length together: less padding.
         order = sorted(range(len(written)), key=lambda index: len(written.target(index)))
         self._batches = [order[at : at + batch] for at in range(0, len(order), batch)]

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from fastllm.drafters import FamilySpec
 from fastllm.drafters.neural import NeuralDrafter
 from fastllm.drafters.reader import (
     Affine,
@@ -182,3 +183,6 @@ class CnnDrafter(NeuralDrafter[CnnSettings]):
     FAMILY: ClassVar[str] = "cnn"
     SETTINGS: ClassVar[type] = CnnSettings
     MODEL: ClassVar[Any] = CnnModel
+
+
+SPEC = FamilySpec("cnn", "CNN", "a convolutional network", CnnDrafter)

@@ -6,13 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 import torch
 
 from fastllm.drafters import Drafter
-from fastllm.drafters.combined import CombinedDrafter
-from fastllm.drafters.ngram import NgramDrafter
 from fastllm.errors import SettingsError
 from fastllm.targets import Encoding
 from fastllm.targets.hub import synchronize
@@ -75,7 +72,7 @@ class CostMeter:
         self._begins: list[float] = []
         self._steps: list[float] = []
         # Before anything is measured: to count bytes it makes a copy of the weights for a moment.
-        self._parameters, self._bytes = weights_in(drafter), bytes_of(drafter)
+        self._parameters, self._bytes = drafter.parameters, bytes_of(drafter)
 
     def warm_up(self, encoding: Encoding) -> None:
         """Measures on an article, and forgets it."""
@@ -144,59 +141,10 @@ def _agreed(drafted: Sequence[int], rest: Sequence[int]) -> list[int]:
     return list(rest[: same + 1])
 
 
-def cost_of(
-    drafter: Drafter,
-    encodings: Sequence[Encoding],
-    config: DecodingConfig = GREEDY,
-    *,
-    start_id: int = 0,
-    length: int = 40,
-    repeats: int = 3,
-) -> Cost:
-    """Measures a drafter alone, on texts of its own, as `CostMeter` does.
-
-    Args:
-        drafter: any.
-        encodings: articles, as its target has encoded them.
-        config: the draft length, and the rules that drafts keep to.
-        start_id: the token before every text.
-        length: of each text.
-        repeats: how often each article is measured, after once to warm up.
-
-    Raises:
-        SettingsError: there is no article, or a number is below 1.
-    """
-    if not encodings or repeats < 1:
-        raise SettingsError(
-            f"{len(encodings)} articles, repeats={repeats}: both must be at least 1."
-        )
-    meter = CostMeter(drafter, config, start_id=start_id, length=length)
-    for encoding in encodings:
-        meter.warm_up(encoding)
-    for _ in range(repeats):
-        for encoding in encodings:
-            meter.measure(encoding)
-    return meter.cost()
-
-
-def weights_in(drafter: Drafter) -> int:
-    """How many weights a drafter has of its own; of an n-gram, the entries of its table."""
-    if isinstance(drafter, CombinedDrafter):
-        return weights_in(drafter.other)
-    if isinstance(drafter, NgramDrafter):
-        return sum(drafter.counts.entries)
-    return int(getattr(drafter, "parameters", 0))
-
-
 def bytes_of(drafter: Drafter) -> int:
     """What a drafter's weights, or its table, take on disk; 0 where there is nothing to save."""
-    if isinstance(drafter, CombinedDrafter):
-        return bytes_of(drafter.other)
-    whole: Any = drafter
-    if not hasattr(whole, "save"):
-        return 0
     with tempfile.TemporaryDirectory() as folder:
-        whole.save(folder)
+        drafter.save(folder)
         return bytes_in(folder)
 
 

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from fastllm.drafters import FamilySpec
 from fastllm.drafters.neural import NeuralDrafter
 from fastllm.drafters.reader import (
     Affine,
@@ -92,7 +93,8 @@ class LstmModel(ArticleReader):
         state = self.begin(memory)
         embedded = self.embedding(prefix)
         before = functional.pad(embedded, (0, 0, 1, 0))[:, :-1]
-        hidden, _ = self.recurrent(embedded, (state.hidden[None], state.cell[None]))
+        begun = (state.hidden[None].contiguous(), state.cell[None].contiguous())  # cuDNN's wish
+        hidden, _ = self.recurrent(embedded, begun)
         return self.logits(self.look_up(memory, embedded, before, hidden))
 
     def _frozen(self) -> "FrozenLstm":
@@ -148,3 +150,6 @@ class LstmDrafter(NeuralDrafter[LstmSettings]):
     FAMILY: ClassVar[str] = "lstm"
     SETTINGS: ClassVar[type] = LstmSettings
     MODEL: ClassVar[Any] = LstmModel
+
+
+SPEC = FamilySpec("lstm", "LSTM", "an LSTM", LstmDrafter)

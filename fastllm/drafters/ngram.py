@@ -1,7 +1,6 @@
 """N-grams: what followed these last words in the texts that were counted.
 
-Counts lie in sorted arrays and a query is a few binary searches: microseconds, and never as many
-numbers as the vocabulary has. It sees nothing of the article, unless asked to count that too.
+Counts lie in sorted arrays and a query is a few binary searches. It sees nothing of the article.
 
 A text is counted with the start token, repeated, before its first token: the start is a context
 like any other. The end token is a token like any other.
@@ -18,8 +17,7 @@ tokens there are, V the vocabulary's size:
   lower orders of Kneser and Ney, which count contexts instead of tokens, have the better
   perplexity and give the right token less (0.19 against 0.20, N = 4): so plain counts.
 
-The lowest order names only the most frequent tokens and gives all others the same probability, so
-that a `SparseRow` holds the result.
+The lowest order tells only the most frequent tokens apart; all others have the same probability.
 
 Text format, UTF-8: a line of JSON ("format", "version" and the settings), then for each order n
 from 1 to N a line `[n] L` and L lines of n token ids and a count, sorted. Binary format: a folder
@@ -40,9 +38,12 @@ from typing import Any, TextIO
 import numpy as np
 import torch
 
+from fastllm.decoding.distributions import distribution, drawn
+from fastllm.decoding.proposals import DenseProposal, Draft, OneHotProposal
 from fastllm.decoding.rules import Rules
-from fastllm.decoding.sampling import Draft, OneHotProposal, SparseProposal, SparseRow
+from fastllm.drafters import Drafter, DrafterSession, FamilySpec
 from fastllm.drafters.length import LengthRule
+from fastllm.drafters.width import fitted
 from fastllm.errors import CheckpointError, DataError, SettingsError
 from fastllm.targets import Encoding
 from fastllm.trace import DecodingConfig
@@ -147,12 +148,11 @@ class Counts:
         level = Level.of(nothing.astype(np.uint64), nothing, nothing)
         return cls(order, vocabulary_size, start_id, (level,) * order)
 
-    def added(self, sequences: Iterable[Sequence[int]], weight: int = 1) -> "Counts":
+    def added(self, sequences: Iterable[Sequence[int]]) -> "Counts":
         """With further texts counted.
 
         Args:
             sequences: token ids, the end token included where a text ended, no start token.
-            weight: how often each of them counts.
 
         Raises:
             DataError: an id is outside the vocabulary.
@@ -175,7 +175,7 @@ class Counts:
                 f"{self.vocabulary_size}: count texts of this vocabulary."
             )
         tokens = flat[places]
-        counts = np.full(len(tokens), weight, dtype=np.int64)
+        counts = np.ones(len(tokens), dtype=np.int64)
         packed = np.zeros(len(tokens), dtype=np.uint64)
         levels = []
         for n, level in enumerate(self.levels):
@@ -189,15 +189,6 @@ class Counts:
                     np.concatenate([level.counts, counts]),
                 )
             )
-        return Counts(self.order, self.vocabulary_size, self.start_id, tuple(levels))
-
-    def pruned(self, least: int, from_order: int = 3) -> "Counts":
-        """Without the n-grams of the higher orders that were seen less than `least` times."""
-        levels = list(self.levels)
-        for n in range(from_order - 1, self.order):
-            kept = levels[n].counts >= least
-            entries = levels[n].repeated_contexts(), levels[n].tokens, levels[n].counts
-            levels[n] = Level.of(*(column[kept] for column in entries))
         return Counts(self.order, self.vocabulary_size, self.start_id, tuple(levels))
 
     @property
@@ -220,18 +211,6 @@ class Counts:
         for n in range(1, self.order):
             keys.append(keys[-1] | context[-n] << bits * (n - 1))
         return keys
-
-    def equals(self, other: "Counts") -> bool:
-        """Whether the same was counted equally often."""
-        return (self.order, self.vocabulary_size, self.start_id) == (
-            other.order,
-            other.vocabulary_size,
-            other.start_id,
-        ) and all(
-            np.array_equal(getattr(mine, name), getattr(theirs, name))
-            for mine, theirs in zip(self.levels, other.levels, strict=True)
-            for name in ("contexts", "starts", "tokens", "counts")
-        )
 
     def rows(self, n: int) -> np.ndarray:
         """The n-grams of order n and their counts, shape (entries, n + 1), int64, sorted."""
@@ -258,20 +237,7 @@ class Counts:
         return cls(order, vocabulary_size, start_id, tuple(levels))
 
 
-@dataclass(frozen=True, eq=False)
-class Local:
-    """What was counted besides the table: the article, this text.
-
-    Attributes:
-        counts: these counts.
-        lowest: order 1 of both together.
-    """
-
-    counts: Counts
-    lowest: SparseRow
-
-
-class NgramDrafter:
+class NgramDrafter(Drafter):
     """A table of n-grams as a drafter.
 
     Args:
@@ -282,10 +248,7 @@ class NgramDrafter:
         add: what Laplace smoothing adds to every count, above 0.
         discount: what interpolation takes from every count, above 0, at most 1. With 0.5 the right
             token of a news summary has the highest probability; perplexity is best at 0.75.
-        named: how many of the most frequent tokens the lowest order of the interpolation names.
-        online: how often each token of the text being written counts; 0 for not at all.
-        article: how often each token of the article counts; 0 for not at all. A table that counts
-            the article is a lookup as well: with 8 it guesses half of a summary, not a third.
+        named: how many of the most frequent tokens the lowest order tells apart.
         end_id: the token that ends a text: nothing is drafted behind it.
 
     Raises:
@@ -302,8 +265,6 @@ class NgramDrafter:
         add: float = 1.0,
         discount: float = 0.5,
         named: int = 64,
-        online: int = 0,
-        article: int = 0,
         end_id: int = 1,
     ) -> None:
         if smoothing not in SMOOTHINGS:
@@ -319,8 +280,6 @@ class NgramDrafter:
                 f"discount={discount!r} is out of range: give a number above 0, at most 1."
             )
         _require("named", named, 0, MAX_VOCABULARY)
-        _require("online", online, 0, 1_000_000)
-        _require("article", article, 0, 1_000_000)
         _require("end_id", end_id, 0, counts.vocabulary_size - 1)
         self.counts = counts
         self.name = name
@@ -329,11 +288,8 @@ class NgramDrafter:
         self.add = add
         self.discount = discount
         self.named = named
-        self.online = online
-        self.article = article
         self.end_id = end_id
         self._lowest = self._lowest_order(counts.levels[0].behind(0))
-        self._kept: dict[int, SparseRow] = {}
 
     @classmethod
     def fit(
@@ -362,109 +318,75 @@ class NgramDrafter:
 
     def resume(self, sequences: Iterable[Sequence[int]]) -> "NgramDrafter":
         """The drafter with further texts counted: the same as one fit over all of them."""
-        return self.with_counts(self.counts.added(sequences))
+        return NgramDrafter(self.counts.added(sequences), **self.settings())
 
-    def pruned(self, least: int = 2, from_order: int = 3) -> "NgramDrafter":
-        """The drafter without rare n-grams of the higher orders: a smaller file."""
-        return self.with_counts(self.counts.pruned(least, from_order))
-
-    def with_counts(self, counts: Counts) -> "NgramDrafter":
-        """The drafter with other counts and the same settings."""
-        return NgramDrafter(counts, **self.settings())
+    @property
+    def parameters(self) -> int:
+        """How many n-grams its table holds."""
+        return sum(self.counts.entries)
 
     def settings(self) -> dict[str, Any]:
         """The settings as `__init__` takes them."""
-        return {name: getattr(self, name) for name in _SETTINGS}
+        return {
+            "name": self.name,
+            "vocabulary": self.vocabulary,
+            "smoothing": self.smoothing,
+            "add": self.add,
+            "discount": self.discount,
+            "named": self.named,
+            "end_id": self.end_id,
+        }
 
-    def row(self, context: Sequence[int], local: Local | None = None) -> SparseRow:
-        """The distribution behind a context, at temperature 1 without filters.
+    def row(self, context: Sequence[int]) -> np.ndarray:
+        """The distribution after a context, at temperature 1 without filters, (V,), float64.
 
         Args:
             context: at least the last N - 1 tokens, the start token where the text is shorter.
-            local: further counts, made by `local`.
         """
         keys = self.counts.packed(context)
-        further = None if local is None else local.counts
         if self.smoothing == "laplace":
-            return self._laplace(keys, further)
-        if local is None and self.counts.order > 1:
-            row, begin = self._behind_one(keys[1]), 2
-        else:
-            row, begin = (self._lowest if local is None else local.lowest), 1
-        for n in range(begin, self.counts.order):
-            seen = self._seen(n, keys[n], further)
+            return self._laplace(keys)
+        row = self._lowest
+        for level, key in zip(self.counts.levels[1:], keys[1:], strict=True):
+            seen = level.behind(key)
             if seen is not None:
                 row = self._interpolated(row, seen)
         return row
 
-    def _behind_one(self, token: int) -> SparseRow:
-        """The distribution behind a single token: the longest of the rows, so it is kept."""
-        row = self._kept.get(token)
-        if row is None:
-            seen = self.counts.levels[1].behind(token)
-            row = self._lowest if seen is None else self._interpolated(self._lowest, seen)
-            self._kept[token] = row
-        return row
-
-    def local(self, counts: Counts) -> Local:
-        """Further counts, of the same order and vocabulary, to be added in `row`."""
-        return Local(counts, self._lowest_order(self._seen(0, 0, counts)))
-
-    def _seen(self, n: int, key: int, local: Counts | None) -> Entries | None:
-        seen = self.counts.levels[n].behind(key)
-        here = None if local is None else local.levels[n].behind(key)
-        if seen is None or here is None:
-            return here if seen is None else seen
-        tokens, counts, _ = _sum(seen[0], seen[1], 0, here[0], here[1], 0)
-        return tokens, counts, seen[2] + here[2]
-
-    def _laplace(self, keys: list[int], local: Counts | None) -> SparseRow:
+    def _laplace(self, keys: list[int]) -> np.ndarray:
         size = self.counts.vocabulary_size
-        for n in range(self.counts.order - 1, -1, -1):
-            seen = self._seen(n, keys[n], local)
+        for level, key in zip(reversed(self.counts.levels), reversed(keys), strict=True):
+            seen = level.behind(key)
             if seen is not None:
                 tokens, counts, total = seen
                 whole = total + self.add * size
-                return SparseRow(tokens, (counts + self.add) / whole, self.add / whole)
-        return SparseRow(np.zeros(0, np.int64), np.zeros(0), 1 / size)
+                row = np.full(size, self.add / whole)
+                row[tokens] = (counts + self.add) / whole
+                return row
+        return np.full(size, 1 / size)
 
-    def _interpolated(self, lower: SparseRow, seen: Entries) -> SparseRow:
+    def _interpolated(self, lower: np.ndarray, seen: Entries) -> np.ndarray:
         tokens, counts, total = seen
-        passed_on = self.discount * len(tokens) / total
-        ids, chances, other = _sum(
-            tokens,
-            (counts - self.discount) / total,
-            0.0,
-            lower.ids,
-            lower.probabilities * passed_on,
-            lower.other * passed_on,
-        )
-        return SparseRow(ids, chances, other)
+        row: np.ndarray = lower * (self.discount * len(tokens) / total)
+        row[tokens] += (counts - self.discount) / total
+        return row
 
-    def _lowest_order(self, seen: Entries | None) -> SparseRow:
-        """Order 1 with the most frequent tokens named, the rest of the mass spread evenly."""
+    def _lowest_order(self, seen: Entries | None) -> np.ndarray:
+        """Order 1 with the most frequent tokens told apart, the rest of the mass spread evenly."""
         size = self.counts.vocabulary_size
         if seen is None:
-            return SparseRow(np.zeros(0, np.int64), np.zeros(0), 1 / size)
+            return np.full(size, 1 / size)
         tokens, counts, total = seen
         kept = np.sort(np.argsort(-counts, kind="stable")[: self.named])
         passed_on = self.discount * len(tokens) / total
         chances = (counts[kept] - self.discount) / total + passed_on / size
-        unnamed = size - len(kept)
-        return SparseRow(
-            tokens[kept], chances, float(1 - chances.sum()) / unnamed if unnamed else 0.0
-        )
+        row = np.full(size, float(1 - chances.sum()) / max(1, size - len(kept)))
+        row[tokens[kept]] = chances
+        return row
 
-    def begin(self, encoding: Encoding) -> "NgramSession":
-        """Prepares for an article; it is read only if `article` says so."""
-        local = None
-        if self.article or self.online:
-            local = Counts.none(
-                self.counts.order, self.counts.vocabulary_size, self.counts.start_id
-            )
-            if self.article:
-                local = local.added([encoding.source_ids], self.article)
-        return NgramSession(self, local)
+    def begin(self, encoding: Encoding) -> DrafterSession:
+        """A session; the article is not read."""
+        return fitted(NgramSession(self), self.counts.vocabulary_size, encoding)
 
     def config(self) -> dict[str, Any]:
         """What `config.json` says."""
@@ -558,7 +480,7 @@ class NgramDrafter:
                 size = config["vocabulary_size"]
                 tables = [_table_from(file, n, size) for n in range(1, config["order"] + 1)]
                 if file.readline():
-                    raise CheckpointError("it goes on behind the last order")
+                    raise CheckpointError("it goes on after the last order")
             counts = Counts.from_rows(config["order"], size, config["start_id"], tables)
             return cls._from_config(config, counts.levels)
         except (*_DAMAGED, CheckpointError) as error:
@@ -578,6 +500,9 @@ class NgramDrafter:
             settings.pop("start_id"),
             tuple(levels),
         )
+        for name in ("online", "article"):  # of earlier versions, which could count these as well
+            if settings.pop(name, 0):
+                raise CheckpointError(f"it counts with {name!r}, which is not supported any more")
         return cls(counts, **settings)
 
 
@@ -586,14 +511,10 @@ class NgramSession:
 
     Args:
         drafter: the table.
-        local: counts of the article, empty ones if only the text is counted; None if neither is.
     """
 
-    def __init__(self, drafter: NgramDrafter, local: Counts | None) -> None:
+    def __init__(self, drafter: NgramDrafter) -> None:
         self._drafter = drafter
-        self._article = local
-        self._local = None if local is None else drafter.local(local)
-        self._counted: list[int] = []
         self._rules = Rules(drafter.end_id)
         self._length = LengthRule(drafter.end_id)
 
@@ -606,55 +527,40 @@ class NgramSession:
         adaptive length, where the next one would not pay.
         """
         self._length.begin(config)
-        drafter, size = self._drafter, self._drafter.counts.vocabulary_size
-        text = list(prefix[1:])
-        if drafter.online and self._article is not None and text != self._counted:
-            self._local = drafter.local(self._article.added([text], drafter.online))
-            self._counted = text
-        text = [drafter.counts.start_id] * (drafter.counts.order - 1) + text
+        drafter = self._drafter
+        text = [drafter.counts.start_id] * (drafter.counts.order - 1) + list(prefix[1:])
         tokens: list[int] = []
-        plain: list[SparseRow] = []
-        rows: list[SparseRow] = []
+        plain: list[np.ndarray] = []
+        rows: list[torch.Tensor] = []
         for uniform in uniforms[:k].tolist():
-            row = drafter.row(text, self._local)
+            row = drafter.row(text)
             plain.append(row)
-            if banned := self._rules.banned([*prefix, *tokens], config):
-                allowed = row.without(banned, size)
-                if allowed is None:
+            banned = self._rules.banned([*prefix, *tokens], config)
+            if barred := [token for token in banned if token < len(row)]:
+                row = row.copy()
+                row[barred] = 0.0
+                if not row.any():
                     break
-                row = allowed
             if config.temperature == 0:
-                token = row.best(size)
+                token = int(row.argmax())
             else:
-                rows.append(row.warped(size, config))
-                token = rows[-1].draw(size, uniform)
+                rows.append(distribution(torch.from_numpy(row).log(), config))
+                token = drawn(rows[-1], uniform)
             tokens.append(token)
             text.append(token)
             if token == drafter.end_id or len(tokens) == k:
                 break
             if config.draft_length == "fixed":
                 continue
-            if not self._length.goes_on(token, plain[-1].of(token)):
+            if not self._length.goes_on(token, float(plain[-1][token])):
                 break
-        q = SparseProposal(rows) if rows else OneHotProposal(tokens)
-        return Draft(tokens, q, lambda position: plain[position].dense(size))
+        q = DenseProposal(torch.stack(rows)) if rows else OneHotProposal(tokens)
+        return Draft(tokens, q, lambda position: torch.from_numpy(plain[position]).float())
 
     def accept(self, tokens: Sequence[int]) -> None:
         """Only counts: the next prefix holds these tokens."""
         self._length.accept(len(tokens))
 
-
-_SETTINGS = (
-    "name",
-    "vocabulary",
-    "smoothing",
-    "add",
-    "discount",
-    "named",
-    "online",
-    "article",
-    "end_id",
-)
 
 _DAMAGED = (
     OSError,
@@ -667,41 +573,6 @@ _DAMAGED = (
     zlib.error,
 )
 """What reading a damaged file raises: numpy, zipfile and json have no common exception."""
-
-
-def _sum(
-    ids: np.ndarray,
-    values: np.ndarray,
-    rest: float,
-    more_ids: np.ndarray,
-    more_values: np.ndarray,
-    more_rest: float,
-) -> tuple[np.ndarray, np.ndarray, float]:
-    """Adds two sparse rows: ids (ascending), their values, and the value of every other id."""
-    if len(ids) < len(more_ids):
-        ids, values, rest, more_ids, more_values, more_rest = (
-            more_ids, more_values, more_rest, ids, values, rest,
-        )  # fmt: skip
-    sums = values + more_rest
-    if not len(more_ids):
-        return ids, sums, rest + more_rest
-    places = ids.searchsorted(more_ids)
-    known = ids.take(places, mode="clip") == more_ids
-    if known.all():
-        sums[places] += more_values - more_rest
-        return ids, sums, rest + more_rest
-    sums[places[known]] += more_values[known] - more_rest
-    fresh = ~known
-    inserted = places[fresh] + np.arange(int(fresh.sum()))
-    old = np.ones(len(ids) + len(inserted), dtype=bool)
-    old[inserted] = False
-    all_ids = np.empty(len(old), dtype=ids.dtype)
-    all_ids[inserted] = more_ids[fresh]
-    all_ids[old] = ids
-    all_sums = np.empty(len(old), dtype=sums.dtype)
-    all_sums[inserted] = more_values[fresh] + rest
-    all_sums[old] = sums
-    return all_ids, all_sums, rest + more_rest
 
 
 def _level_from(arrays: dict[str, np.ndarray], n: int, size: int) -> Level:
@@ -766,3 +637,14 @@ def _require(name: str, value: object, low: int, high: int) -> None:
         raise SettingsError(
             f"{name}={value!r} is out of range: give a whole number between {low} and {high}."
         )
+
+
+SPEC = FamilySpec(
+    "ngram",
+    "n-gram",
+    "a table of n-grams",
+    NgramDrafter,
+    training="counting",
+    required_keys=("name", "vocabulary", "order", "vocabulary_size", "start_id"),
+    weights=(),
+)

@@ -29,19 +29,18 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import T5Config, T5ForConditionalGeneration
 from transformers.modeling_outputs import BaseModelOutput
 
-from fastllm.drafters.combined import AheadSession
-from fastllm.drafters.mixture import CONTEXT, CopyMixture, Mixing, MixingText, windows
+from fastllm.drafters import FamilySpec
+from fastllm.drafters.lookup import ArticleLookup
 from fastllm.drafters.neural import (
     STARTS,
     NeuralDrafter,
     NeuralSession,
-    OneText,
     Weights,
     weights_of,
 )
-from fastllm.drafters.t5 import T5Model
+from fastllm.drafters.t5 import StaticText, T5Memory, T5Model, T5State
 from fastllm.errors import CheckpointError, SettingsError
-from fastllm.targets import Encoding
+from fastllm.targets import Encoding, Target
 from fastllm.targets.hub import HubTarget
 from fastllm.targets.slate import Choice, Written
 from fastllm.targets.t5_decoder import StaticDecoder, StaticSession, unfit
@@ -68,7 +67,6 @@ class SharedSettings:
         scaled: whether features are scaled by width^-0.5 before the output.
         start_id: the token before every text.
         target: fingerprint of the embedding of the target that it is bound to.
-        copies: whether a copy mixture stands behind the layers.
     """
 
     vocabulary_size: int
@@ -84,7 +82,6 @@ class SharedSettings:
     scaled: bool = True
     start_id: int = 0
     target: str = ""
-    copies: bool = False
 
     def __post_init__(self) -> None:
         sizes = (
@@ -99,7 +96,7 @@ class SharedSettings:
             raise SettingsError(f"{self}: every size must be above 0.")
 
     @classmethod
-    def like(cls, config: T5Config, layers: int, target: str, copies: bool) -> Self:
+    def like(cls, config: T5Config, layers: int, target: str) -> Self:
         """The sizes of a drafter for a target of this configuration."""
         return cls(
             config.vocab_size,
@@ -115,7 +112,6 @@ class SharedSettings:
             bool(config.scale_decoder_outputs),
             config.decoder_start_token_id,
             target,
-            copies,
         )
 
     def config(self) -> T5Config:
@@ -227,7 +223,6 @@ class SharedModel(nn.Module):
 
     Attributes:
         decoder: the layers.
-        mixture: of their guess with the article's words; None where that is not asked for.
         shares: where the target's embedding lies in memory; 0 before it is known.
     """
 
@@ -237,10 +232,6 @@ class SharedModel(nn.Module):
         del network.encoder  # what stands in its place is no part of the weights
         network.encoder = TargetEncoder()
         self.decoder = T5Model(network)
-        self.mixture: CopyMixture | None = None
-        if settings.copies:
-            maps = torch.Generator().manual_seed(torch.initial_seed())
-            self.mixture = CopyMixture(settings.width, maps)
         self.share(network.shared.weight, network.lm_head.weight)
         self.shares = 0
 
@@ -291,54 +282,39 @@ class SharedModel(nn.Module):
         }
 
     def forward(self, source: torch.Tensor, prefix: torch.Tensor) -> torch.Tensor:
-        """Logits, or log q, (B, T, V) behind every token of `prefix`."""
+        """Logits (B, T, V) after every token of `prefix`."""
         real = (source != 0).long()
-        states = self.t5.encoder(source, real)
         logits: torch.Tensor = self.t5(
-            encoder_outputs=states,
+            encoder_outputs=self.t5.encoder(source, real),
             attention_mask=real,
             decoder_input_ids=prefix,
             use_cache=False,
         ).logits
-        if self.mixture is None:
-            return logits
-        embedding = self.t5.shared
-        copy = self.mixture.remember(source, embedding(source), states.last_hidden_state)
-        embedded = embedding(prefix)
-        nothing = torch.zeros_like(embedded[:, :1]).expand(-1, CONTEXT - 1, -1)
-        log_q: torch.Tensor = self.mixture(copy, windows(nothing, embedded), logits)
-        return log_q
+        return logits
 
-    def _contract(self) -> Any:
-        if self.mixture is None:
-            return self.decoder
-        return Mixing(self.decoder, self.mixture, self.t5.shared.weight)
-
-    def remember(self, source: torch.Tensor) -> Any:
+    def remember(self, source: torch.Tensor) -> T5Memory:
         """Reads articles (B, S), padded with 0."""
-        memory = self.decoder.remember(source)
-        if self.mixture is None:
-            return memory
-        states = self.t5.encoder(source, (source != 0).long()).last_hidden_state
-        return memory, self.mixture.remember(source, self.t5.shared(source), states)
+        return self.decoder.remember(source)
 
-    def begin(self, memory: Any) -> Any:
+    def begin(self, memory: T5Memory) -> T5State:
         """The state before the first token."""
-        return self._contract().begin(memory)
+        return self.decoder.begin(memory)
 
-    def step(self, memory: Any, state: Any, ids: torch.Tensor) -> tuple[torch.Tensor, Any]:
+    def step(
+        self, memory: T5Memory, state: T5State, ids: torch.Tensor
+    ) -> tuple[torch.Tensor, T5State]:
         """Reads one token of each text."""
-        read: tuple[torch.Tensor, Any] = self._contract().step(memory, state, ids)
-        return read
+        return self.decoder.step(memory, state, ids)
 
-    def read(self, memory: Any, state: Any, ids: torch.Tensor) -> tuple[torch.Tensor, list[Any]]:
+    def read(
+        self, memory: T5Memory, state: T5State, ids: torch.Tensor
+    ) -> tuple[torch.Tensor, list[T5State]]:
         """Reads T tokens of each text, ids (B, T), in one call."""
-        read: tuple[torch.Tensor, list[Any]] = self._contract().read(memory, state, ids)
-        return read
+        return self.decoder.read(memory, state, ids)
 
     def logits(self, features: torch.Tensor) -> torch.Tensor:
-        """Features to logits (..., V); with the mixture the features are log q already."""
-        return features if self.mixture is not None else self.decoder.logits(features)
+        """Features to logits (..., V)."""
+        return self.decoder.logits(features)
 
 
 class _Layers(StaticDecoder):
@@ -381,16 +357,15 @@ class _Words:
         return whole.index_copy_(0, self._words, some)[: self._size], some
 
 
-class _SharedText(OneText):
-    """The static engine under the contract of `OneText`, with an output of a few hundred words.
+class _SharedText(StaticText):
+    """A `StaticText` with an output of a few hundred words.
 
     A summary's words are the article's or frequent ones, and ids are in the order of frequency (as
     the usual tokenizers number their pieces): so the output is computed for the article's words and
     the first `FREQUENT` ids, and q is 0 elsewhere. On the shipped target's held-out texts 99.7 % of
     the words are among these, and the output costs a fifteenth.
 
-    The memory is a session, a state is how many tokens it has read, and features are what stands
-    before the output.
+    Features are what stands before the output.
 
     Args:
         layers: the engine.
@@ -403,9 +378,7 @@ class _SharedText(OneText):
     def __init__(
         self, layers: _Layers, network: T5ForConditionalGeneration, source_ids: Sequence[int]
     ) -> None:
-        self.device = layers.device
-        self.drafts = layers.device.type == "cuda"
-        self._layers = layers
+        super().__init__(layers)
         self._whole = output = network.lm_head.weight
         self._held = False
         self._size = len(output)
@@ -437,18 +410,6 @@ class _SharedText(OneText):
         session.rollback(state)
         return session.draft(text, count, choice, uniforms, words)
 
-    def begin(self, session: StaticSession) -> int:
-        """The state before the first token."""
-        return 0
-
-    def read(
-        self, session: StaticSession, state: int, tokens: Sequence[int]
-    ) -> tuple[Sequence[torch.Tensor], Sequence[int]]:
-        """Reads tokens in one call."""
-        session.rollback(state)
-        rows = session.forward(list(tokens))
-        return rows.unbind(0), range(state + 1, state + len(tokens) + 1)
-
     def logits(self, features: torch.Tensor) -> torch.Tensor:
         """What stands before the output to logits (V,), minus infinity for the words left out."""
         features = features.float()
@@ -459,16 +420,11 @@ class _SharedText(OneText):
 
 
 class SharedDrafter(NeuralDrafter[SharedSettings]):
-    """A small decoder over the target's encoder output, as a drafter.
-
-    Attributes:
-        requires: what it asks of an `Encoding`: the states, and the embedding among the features.
-    """
+    """A small decoder over the target's encoder output, as a drafter."""
 
     FAMILY: ClassVar[str] = "shared"
     SETTINGS: ClassVar[type] = SharedSettings
     MODEL: ClassVar[Any] = SharedModel
-    requires: ClassVar[frozenset[str]] = frozenset({"encoder_output", "embedding"})
 
     _static: tuple[Weights, _Layers | None] | None = None
     """The static engine, and which state of the weights it was made from."""
@@ -499,7 +455,7 @@ class SharedDrafter(NeuralDrafter[SharedSettings]):
             start: "copying" begins as layers of the target's decoder, "ordinary" at random.
             name: what to call it; the family by default.
             vocabulary: the fingerprint of the target's vocabulary.
-            settings: `layers` and `copies`, and sizes where there is no target.
+            settings: `layers`, and sizes where there is no target.
 
         Raises:
             SettingsError: the copying start without a target, a target that is no T5, or a size
@@ -526,11 +482,11 @@ class SharedDrafter(NeuralDrafter[SharedSettings]):
                 f"{target.name} is a {type(model).__name__}: a shared-encoder drafter is made of "
                 "T5 layers. Take lstm, cnn or t5."
             )
-        chosen = {"layers": 1, "copies": False, **settings}
-        if extra := set(chosen) - {"layers", "copies"}:
+        chosen = {"layers": 1, **settings}
+        if extra := set(chosen) - {"layers"}:
             raise SettingsError(
                 f"{', '.join(sorted(extra))}: the sizes of a shared-encoder drafter are its "
-                "target's; give `layers` and `copies` alone."
+                "target's; give `layers` alone."
             )
         own = fingerprint(model.get_input_embeddings().weight)
         sizes = asdict(SharedSettings.like(model.config, target=own, **chosen))
@@ -567,7 +523,10 @@ class SharedDrafter(NeuralDrafter[SharedSettings]):
         folder = Path(folder)
         try:
             config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-            settings = SharedSettings(**config["settings"])
+            sizes = dict(config["settings"])
+            if sizes.pop("copies", False):  # earlier versions write it, nearly always as False
+                raise CheckpointError("it has a copy mixture, which is not supported any more")
+            settings = SharedSettings(**sizes)
             model = SharedModel(settings)
             weights = load_file(folder / "model.safetensors")
             if weights.keys() != model.own_weights().keys():
@@ -590,12 +549,18 @@ class SharedDrafter(NeuralDrafter[SharedSettings]):
         """How many weights are its own: the target's embedding and output are not counted."""
         return sum(weight.numel() for weight in self._own_weights().values())
 
-    def bind(self, target: HubTarget) -> None:
+    def bind(self, target: Target) -> None:
         """Makes it ready for its target: for training, or before the first article.
 
         Raises:
             CheckpointError: it was trained for another target.
+            SettingsError: the target is no model of transformers.
         """
+        if not isinstance(target, HubTarget):
+            raise SettingsError(
+                f"{target.name} is a {type(target).__name__}: {self.name} shares the weights of a "
+                "model of transformers. Load the target with `fastllm.load_target`."
+            )
         self._require(target.model.get_input_embeddings().weight)
         self.model.bind(target)
 
@@ -638,13 +603,9 @@ class SharedDrafter(NeuralDrafter[SharedSettings]):
         if layers is None:
             model.t5.encoder.hold(encoding.source_ids, states[0])
             return NeuralSession(model, model.remember(source), encoding.end_id)
-        text: OneText = _SharedText(layers, model.t5, encoding.source_ids)
-        if model.mixture is not None:
-            embedding = model.t5.shared.weight
-            embedded = functional.embedding(source, embedding)
-            copy = model.mixture.remember(source, embedded, states)
-            text = MixingText(text, model.mixture, embedding, copy)
-        return AheadSession(text, layers.begin(layers.remember(states)), encoding)
+        text = _SharedText(layers, model.t5, encoding.source_ids)
+        memory = layers.begin(layers.remember(states))
+        return NeuralSession(text, memory, encoding.end_id, ArticleLookup().begin(encoding))
 
     def _require(self, embedding: torch.Tensor) -> None:
         """Refuses the embedding of another target than its own."""
@@ -679,3 +640,12 @@ def fingerprint(embedding: torch.Tensor) -> str:
 def _stacked(articles: Sequence[Sequence[int]]) -> torch.Tensor:
     """Articles as a block of ids (B, S), filled up with 0."""
     return pad_sequence([torch.tensor(ids) for ids in articles], batch_first=True)
+
+
+SPEC = FamilySpec(
+    "shared",
+    "shared encoder",
+    "a decoder layer or two over the encoder output of its target",
+    SharedDrafter,
+    bound_to_target=True,
+)

@@ -19,10 +19,12 @@ from torch.nn import functional
 from transformers import GenerationConfig, T5Config, T5ForConditionalGeneration
 
 from fastllm.devices import aligned
+from fastllm.drafters import DrafterSession, FamilySpec
 from fastllm.drafters.neural import NeuralDrafter, NeuralSession, OneText, Weights, weights_of
 from fastllm.errors import CheckpointError, SettingsError
 from fastllm.pretrain.copying_start import begin_like, start_copying, t5_config
 from fastllm.targets import Encoding
+from fastllm.targets.folder import WEIGHTS
 from fastllm.targets.hub import HubTarget
 from fastllm.targets.slate import Choice, Written
 from fastllm.targets.t5_decoder import StaticDecoder, StaticSession, unfit
@@ -278,7 +280,7 @@ class T5Drafter(NeuralDrafter[T5Settings]):
     """The static engine, and which state of the weights it was made from."""
 
     @torch.inference_mode()
-    def begin(self, encoding: Encoding) -> NeuralSession:
+    def begin(self, encoding: Encoding) -> DrafterSession:
         """Reads the article."""
         drafter = self._rounded_for(encoding)
         if drafter is not self:
@@ -289,7 +291,8 @@ class T5Drafter(NeuralDrafter[T5Settings]):
         source = torch.tensor([encoding.source_ids], device=decoder.device)
         states = self.model.network.encoder(input_ids=source).last_hidden_state
         session = decoder.begin(decoder.remember(states))
-        return NeuralSession(_OneText(decoder), session, encoding.end_id)
+        drafting = NeuralSession(StaticText(decoder), session, encoding.end_id)
+        return self._fitted(drafting, encoding)
 
     def _decoder(self) -> StaticDecoder | None:
         """The static engine with the weights as they are now; None where it does not fit."""
@@ -449,7 +452,7 @@ def _fingerprint(folder: str | Path, rows: int) -> str:
     return vocabulary.fingerprint
 
 
-class _OneText(OneText):
+class StaticText(OneText):
     """The static engine under the contract of `OneText`.
 
     The memory is a session, a state is how many tokens it has read, and features are logits.
@@ -550,3 +553,14 @@ def _heads(rows: torch.Tensor, width: int) -> torch.Tensor:
 def _joined(heads: torch.Tensor) -> torch.Tensor:
     """(B, heads, T, width) to (B, T, heads * width)."""
     return heads.transpose(1, 2).flatten(2)
+
+
+SPEC = FamilySpec(
+    "t5",
+    "T5",
+    "a small T5",
+    T5Drafter,
+    required_keys=(),
+    weights=WEIGHTS,
+    model_type="t5",
+)

@@ -16,6 +16,7 @@ from plotly.offline import get_plotlyjs
 from fastllm.evaluation import report
 from fastllm.evaluation.measure import ALONE
 from fastllm.evaluation.tables import Section, Table
+from fastllm.words import capital
 
 # Hues of Okabe and Ito, moved until they stand 3:1 against a white and a dark ground alike.
 BEFORE, AFTER, UNTRAINED, OTHER, NEUTRAL = "#c47f00", "#2f87c9", "#1a9a78", "#a96fc4", "#7b8794"
@@ -66,7 +67,7 @@ def charts(summary: dict[str, Any]) -> list[Chart]:
         Chart(
             "calls",
             "How often is the target called?",
-            f"Shorter is better: a bar is the mean number of target calls an article (gamma "
+            f"Shorter is better: a bar is the mean number of target calls per article (gamma "
             f"{headline}; where texts are sampled, for as many tokens as the target alone wrote), "
             "the thin line on it the 95 % interval over articles.",
             tuple(
@@ -231,33 +232,49 @@ def bench_charts(summary: Mapping[str, Any]) -> list[Chart]:
 
 
 def _calls_figure(setting: dict[str, Any], gamma: int) -> go.Figure:
-    rows = [(ALONE, setting["alone"]["target_calls"])] + [
-        (name, drafter["gammas"][str(gamma)]["target_calls"])
+    rows = {ALONE: setting["alone"]["target_calls"]} | {
+        name: drafter["gammas"][str(gamma)]["target_calls"]
         for name, drafter in setting["drafters"].items()
-    ]
-    labels = [report.lane_label(name) for name, _ in rows]
+    }
+    return _bar_figure(
+        [report.lane_label(name) for name in rows],
+        list(rows.values()),
+        [_colour(name) for name in rows],
+        title="target calls per article",
+        digits=1,
+    )
+
+
+def _bar_figure(
+    labels: Sequence[str],
+    found: Sequence[Mapping[str, float]],
+    colours: Sequence[str],
+    *,
+    title: str,
+    digits: int,
+) -> go.Figure:
+    """A horizontal bar for each lane, with its range and its number at the end of it."""
     figure = go.Figure(
         go.Bar(
             y=labels,
-            x=[estimate["value"] for _, estimate in rows],
+            x=[entry["value"] for entry in found],
             orientation="h",
-            marker={"color": [_colour(name) for name, _ in rows]},
-            error_x=_bars([estimate for _, estimate in rows]),
-            hovertemplate="%{y}: %{x:.1f} calls<extra></extra>",
+            marker={"color": colours},
+            error_x=_bars(found),
+            hovertemplate=f"%{{y}}: %{{x:.{digits}f}} {title}<extra></extra>",
         )
     )
     figure.add_scatter(
         y=labels,
-        x=[estimate["high"] for _, estimate in rows],
-        text=[f" {estimate['value']:.1f}" for _, estimate in rows],
+        x=[entry["high"] for entry in found],
+        text=[f" {entry['value']:.{digits}f}" for entry in found],
         mode="text",
         textposition="middle right",
         hoverinfo="skip",
     )
     figure.update_yaxes(autorange="reversed", automargin=True)
-    most = max(estimate["high"] for _, estimate in rows)
-    figure.update_xaxes(title="target calls an article", range=[0, 1.2 * most])
-    return _finished(figure, 80 + 30 * len(rows))
+    figure.update_xaxes(title=title, range=[0, 1.2 * max(entry["high"] for entry in found)])
+    return _finished(figure, 80 + 30 * len(found))
 
 
 def _pairs_figure(setting: dict[str, Any]) -> go.Figure:
@@ -287,30 +304,48 @@ def _depth_figure(setting: dict[str, Any], names: Sequence[str], gamma: int) -> 
     for name in names:
         drafter = setting["drafters"][name]
         label, colour = report.lane_label(name), _colour(name)
-        reached = [
-            entry["reached"] for entry in drafter["gammas"][str(gamma)]["acceptance_by_position"]
-        ]
-        places = list(range(1, len(reached) + 1))
-        figure.add_scatter(
-            x=places,
-            y=reached,
-            name=label,
-            mode="lines+markers",
-            line={"color": colour},
-            hovertemplate=f"{label}, position %{{x}}: %{{y:.2f}}<extra></extra>",
-        )
-        alpha = drafter["alpha"]["value"]
-        figure.add_scatter(
-            x=list(range(1, gamma + 1)),
-            y=[alpha**place for place in range(1, gamma + 1)],
-            name=f"alpha {alpha:.2f} ^ position",
-            mode="lines",
-            line={"color": colour, "dash": "dash", "width": 1.5},
-            hovertemplate="alpha^%{x}: %{y:.2f}<extra></extra>",
+        positions = drafter["gammas"][str(gamma)]["acceptance_by_position"]
+        _add_reached(
+            figure,
+            label,
+            [entry["reached"] for entry in positions],
+            drafter["alpha"]["value"],
+            gamma,
+            colour,
         )
     figure.update_xaxes(title="draft position", dtick=1, range=[0.8, gamma + 0.2])
     figure.update_yaxes(title="accepted up to here", range=[0, 1.03])
     return _finished(figure, 270)
+
+
+def _add_reached(
+    figure: go.Figure,
+    label: str,
+    reached: Sequence[float],
+    alpha: float,
+    gamma: int,
+    colour: str,
+    symbol: str = "circle",
+    dash: str = "dash",
+) -> None:
+    """How far drafts stand, measured, and beside it, dashed, what alpha alone would say."""
+    figure.add_scatter(
+        x=list(range(1, len(reached) + 1)),
+        y=reached,
+        name=label,
+        mode="lines+markers",
+        line={"color": colour},
+        marker={"symbol": symbol, "size": 8},
+        hovertemplate=f"{label}, position %{{x}}: %{{y:.2f}}<extra></extra>",
+    )
+    figure.add_scatter(
+        x=list(range(1, gamma + 1)),
+        y=[alpha**place for place in range(1, gamma + 1)],
+        name=f"alpha {alpha:.2f} ^ position",
+        mode="lines",
+        line={"color": colour, "dash": dash, "width": 1.5},
+        hovertemplate="alpha^%{x}: %{y:.2f}<extra></extra>",
+    )
 
 
 def _tau_figure(setting: dict[str, Any], names: Sequence[str]) -> go.Figure:
@@ -371,7 +406,12 @@ def _speed_figure(setting: dict[str, Any]) -> go.Figure:
                     hovertemplate=f"{label}, gamma %{{customdata}}: predicted %{{x:.2f}}"
                     f"{' from alpha' if hollow else ''}, measured %{{y:.2f}}<extra></extra>",
                 )
-    most *= 1.05
+    figure.add_hline(y=1, line={"color": NEUTRAL, "width": 1})
+    return _with_diagonal(figure, 1.05 * most)
+
+
+def _with_diagonal(figure: go.Figure, most: float) -> go.Figure:
+    """Measured against predicted speed-ups, with the line on which they agree."""
     figure.add_scatter(
         x=[0, most],
         y=[0, most],
@@ -380,16 +420,9 @@ def _speed_figure(setting: dict[str, Any]) -> go.Figure:
         line={"color": NEUTRAL, "dash": "dot"},
         hoverinfo="skip",
     )
-    figure.add_hline(y=1, line={"color": NEUTRAL, "width": 1})
     figure.update_xaxes(title="predicted speed-up", range=[0, most])
     figure.update_yaxes(title="measured speed-up", range=[0, most])
-    _finished(figure, 520)
-    figure.update_layout(
-        showlegend=True,
-        legend={"orientation": "h", "yref": "container", "y": 0, "yanchor": "bottom"},
-        margin_b=130,
-    )
-    return figure
+    return _with_legend(_finished(figure, 520))
 
 
 def _pace_figure(setting: Mapping[str, Any]) -> go.Figure:
@@ -399,33 +432,16 @@ def _pace_figure(setting: Mapping[str, Any]) -> go.Figure:
         for lane in setting["lanes"]
         if lane["error"] is None and best.get(lane["name"], "") == lane["gamma"]
     ]
-    paces = [lane["tokens_per_second"]["decoding"] for lane in lanes]
-    labels = [
-        lane["label"] + ("" if lane["gamma"] is None else f", gamma {lane['gamma']}")
-        for lane in lanes
-    ]
-    figure = go.Figure(
-        go.Bar(
-            y=labels,
-            x=[pace["median"] for pace in paces],
-            orientation="h",
-            marker={"color": [_colour(lane["name"]) for lane in lanes]},
-            error_x=_quartiles(paces),
-            hovertemplate="%{y}: %{x:.0f} tokens/s<extra></extra>",
-        )
+    return _bar_figure(
+        [
+            lane["label"] + ("" if lane["gamma"] is None else f", gamma {lane['gamma']}")
+            for lane in lanes
+        ],
+        _estimates([lane["tokens_per_second"]["decoding"] for lane in lanes]),
+        [_colour(lane["name"]) for lane in lanes],
+        title="tokens per second",
+        digits=0,
     )
-    figure.add_scatter(
-        y=labels,
-        x=[pace["high"] for pace in paces],
-        text=[f" {pace['median']:.0f}" for pace in paces],
-        mode="text",
-        textposition="middle right",
-        hoverinfo="skip",
-    )
-    figure.update_yaxes(autorange="reversed", automargin=True)
-    most = max(pace["high"] for pace in paces)
-    figure.update_xaxes(title="tokens a second", range=[0, 1.2 * most])
-    return _finished(figure, 80 + 30 * len(lanes))
 
 
 def _gamma_figure(setting: Mapping[str, Any]) -> go.Figure:
@@ -438,7 +454,7 @@ def _gamma_figure(setting: Mapping[str, Any]) -> go.Figure:
         figure.add_scatter(
             x=gammas,
             y=[ratio["median"] for ratio in ratios],
-            error_y=_quartiles(ratios),
+            error_y=_bars(_estimates(ratios)),
             name=shown,
             mode="lines+markers",
             line={"color": _colour(name)},
@@ -473,18 +489,7 @@ def _prediction_figure(setting: Mapping[str, Any]) -> go.Figure:
             hovertemplate=f"{shown}, gamma %{{customdata}}: predicted %{{x:.2f}}, "
             "measured %{y:.2f}<extra></extra>",
         )
-    most *= 1.05
-    figure.add_scatter(
-        x=[0, most],
-        y=[0, most],
-        mode="lines",
-        name="as predicted",
-        line={"color": NEUTRAL, "dash": "dot"},
-        hoverinfo="skip",
-    )
-    figure.update_xaxes(title="predicted speed-up", range=[0, most])
-    figure.update_yaxes(title="measured speed-up", range=[0, most])
-    return _with_legend(_finished(figure, 520))
+    return _with_diagonal(figure, 1.05 * most)
 
 
 def _by_drafter(setting: Mapping[str, Any]) -> list[tuple[str, list[dict[str, Any]]]]:
@@ -496,15 +501,23 @@ def _by_drafter(setting: Mapping[str, Any]) -> list[tuple[str, list[dict[str, An
     ]
 
 
-def _quartiles(spreads: Sequence[dict[str, float]]) -> dict[str, Any]:
-    return _bars([{**spread, "value": spread["median"]} for spread in spreads])
+def _estimates(spreads: Sequence[Mapping[str, float]]) -> list[dict[str, float]]:
+    """Medians and quartiles in the form of estimates and their ranges."""
+    return [{**spread, "value": spread["median"]} for spread in spreads]
 
 
-def _with_legend(figure: go.Figure) -> go.Figure:
+def _with_legend(figure: go.Figure, margin: int = 130) -> go.Figure:
+    """A legend in a row below the figure, for which `margin` pixels are left."""
     return figure.update_layout(
         showlegend=True,
-        legend={"orientation": "h", "yref": "container", "y": 0, "yanchor": "bottom"},
-        margin_b=130,
+        legend={
+            "orientation": "h",
+            "yref": "container",
+            "y": 0,
+            "yanchor": "bottom",
+            "traceorder": "normal",
+        },
+        margin_b=margin,
     )
 
 
@@ -518,7 +531,7 @@ def _finished(figure: go.Figure, height: int) -> go.Figure:
     )
 
 
-def _bars(estimates: Sequence[dict[str, float]]) -> dict[str, Any]:
+def _bars(estimates: Sequence[Mapping[str, float]]) -> dict[str, Any]:
     return {
         "type": "data",
         "symmetric": False,
@@ -576,7 +589,7 @@ def _place(label: str, setting: dict[str, Any]) -> str:
 
 
 def _capital(setting: dict[str, Any]) -> str:
-    return report.capital(report.setting_label(setting))
+    return capital(report.setting_label(setting))
 
 
 # The page.
@@ -739,23 +752,15 @@ def _clock_figure(lanes: _Styled) -> go.Figure:
 def _reached_figure(lanes: _Styled) -> go.Figure:
     figure = go.Figure()
     for lane, style in lanes:
-        places = list(range(1, len(lane["reached"]) + 1))
-        figure.add_scatter(
-            x=places,
-            y=lane["reached"],
-            name=lane["title"],
-            mode="lines+markers",
-            line={"color": style["color"]},
-            marker={"symbol": style["symbol"], "size": 8},
-            hovertemplate=f"{lane['title']}, position %{{x}}: %{{y:.2f}}<extra></extra>",
-        )
-        figure.add_scatter(
-            x=places,
-            y=[lane["alpha"] ** place for place in places],
-            name=f"alpha {lane['alpha']:.2f} ^ position",
-            mode="lines",
-            line={"color": style["color"], "dash": "dot", "width": 1.5},
-            hovertemplate="alpha^%{x}: %{y:.2f}<extra></extra>",
+        _add_reached(
+            figure,
+            lane["title"],
+            lane["reached"],
+            lane["alpha"],
+            len(lane["reached"]),
+            style["color"],
+            style["symbol"],
+            "dot",
         )
     figure.update_xaxes(title="draft position", dtick=1)
     figure.update_yaxes(title="accepted up to here", range=[0, 1.03])
@@ -838,18 +843,8 @@ def _pattern(style: Mapping[str, str]) -> dict[str, str]:
 
 
 def _of_a_race(figure: go.Figure) -> go.Figure:
-    _finished(figure, 360)
-    return figure.update_layout(
+    return _with_legend(_finished(figure, 360), 110).update_layout(
         template=None,  # the page's own, light or dark
-        showlegend=True,
-        legend={
-            "orientation": "h",
-            "yref": "container",
-            "y": 0,
-            "yanchor": "bottom",
-            "traceorder": "normal",
-        },
-        margin_b=110,
         paper_bgcolor="rgba(0,0,0,0)",
         plot_bgcolor="rgba(0,0,0,0)",
     )

@@ -8,7 +8,6 @@ tables of them.
 
 import hashlib
 import random
-import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -20,14 +19,15 @@ import torch
 
 from fastllm import metrics
 from fastllm.data.articles import Article, read_articles, split_sentences
+from fastllm.decoding.distributions import distribution, forbid
 from fastllm.decoding.race import Race, hardware, versions
 from fastllm.decoding.rules import Rules
-from fastllm.decoding.sampling import distribution, forbid
 from fastllm.drafters import Drafter
 from fastllm.errors import DataError, SettingsError
-from fastllm.targets import Encoding, Target, ends_of, resolve
+from fastllm.targets import Encoding, Target, resolve
 from fastllm.targets.hub import HubTarget, notice
 from fastllm.trace import DecodingConfig, Trace
+from fastllm.words import duration
 
 ALONE = "alone"
 """The name of the lane without a drafter."""
@@ -273,7 +273,7 @@ def evaluate(
             if now - told > QUIET_SECONDS or done == len(articles):
                 told = now
                 left = (now - began) / done * (len(articles) - done)
-                say(f"{done}/{len(articles)} articles, {_duration(left)} left")
+                say(f"{done}/{len(articles)} articles, {duration(left)} left")
     except KeyboardInterrupt:
         done = len(rows[every_temperature[-1]])
         if done == 0:
@@ -290,7 +290,7 @@ def evaluate(
         versions=dict(versions()),
         asked=len(articles),
         rows={temperature: tuple(entries) for temperature, entries in rows.items()},
-        notice=notice(cast(HubTarget, target)) if getattr(target, "unsupported", ()) else "",
+        notice=notice(target) if target.unsupported else "",
     )
 
 
@@ -353,7 +353,7 @@ def distributions_along(
     """
     text = [target.start_id, *written]
     logits = target.begin(encoding).forward(text[:-1])
-    banned = Rules(ends_of(target)).along(text[:1], text[1:-1], config)
+    banned = Rules(target.end_ids).along(text[:1], text[1:-1], config)
     return text, distribution(forbid(logits, banned), config)
 
 
@@ -485,14 +485,6 @@ def _rouge(
     }
 
 
-def _duration(seconds: float) -> str:
-    """How long, for people: "48 s", "12 min", "3 h 20 min"."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
-
-
 # The comparison with transformers.
 
 
@@ -620,13 +612,18 @@ def generate(target: HubTarget, source_ids: list[int], config: DecodingConfig) -
         source_ids: the encoded article.
         config: the length; of the rules only those that are not the target's own are passed on.
     """
-    names = {"no_repeat_ngram": "no_repeat_ngram_size", "min_new_tokens": "min_new_tokens"}
+    names = {
+        "no_repeat_ngram": "no_repeat_ngram_size",
+        "min_new_tokens": "min_new_tokens",
+        "forced_first": "forced_bos_token_id",
+        "forced_last": "forced_eos_token_id",
+    }
     given = resolve(config, target)
     own = target.defaults
     rules = {
         names[name]: getattr(given, name)
-        for name in DecodingConfig.LEFT_TO_TARGET
-        if getattr(given, name) != own.get(name, 0)
+        for name, off in DecodingConfig.LEFT_TO_TARGET.items()
+        if getattr(given, name) != own.get(name, off)
     }
     out = target.model.generate(
         input_ids=torch.tensor([source_ids], device=target.device),
@@ -654,108 +651,6 @@ def _mismatch(
         shared += 1
     text = [target.start_id, *wanted[:shared]]
     logits = target.begin(target.encode(source_ids)).forward(text)[-1:].float()
-    banned = Rules(ends_of(target)).banned(text, trace.config)
+    banned = Rules(target.end_ids).banned(text, trace.config)
     first, second = forbid(logits, [banned])[0].topk(2).values.tolist()
     return Mismatch(article, lane, gamma, shared, first - second)
-
-
-# The story gate.
-
-
-@dataclass(frozen=True)
-class StoryGate:
-    """Whether a distilled drafter has a story to tell, on the sample articles, greedy.
-
-    Passed if the distilled lane needs at least a quarter fewer target calls than its baseline, and
-    beats plain decoding in seconds (encoding counted) on all articles but one. That every text was
-    read, and is fluent and true to its article, is for people to say.
-
-    Attributes:
-        before: the baseline's name.
-        after: the distilled drafter's name.
-        articles: one row each: id, target calls alone / before / after, seconds likewise.
-    """
-
-    before: str
-    after: str
-    articles: tuple[dict[str, Any], ...]
-
-    MOST_CALLS = 0.75
-
-    @property
-    def calls_ratio(self) -> float:
-        """Target calls after distillation over those before, all articles together."""
-        after = sum(int(row["calls"][self.after]) for row in self.articles)
-        return after / sum(int(row["calls"][self.before]) for row in self.articles)
-
-    @property
-    def faster(self) -> int:
-        """On how many articles the distilled lane beats plain decoding in seconds."""
-        return sum(row["seconds"][self.after] < row["seconds"][ALONE] for row in self.articles)
-
-    @property
-    def needed(self) -> int:
-        """On how many it has to."""
-        return max(1, len(self.articles) - 1)
-
-    @property
-    def passed(self) -> bool:
-        """Both measurable conditions hold."""
-        return self.calls_ratio <= self.MOST_CALLS and self.faster >= self.needed
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        return {
-            **asdict(self),
-            "calls_ratio": self.calls_ratio,
-            "faster": self.faster,
-            "needed": self.needed,
-            "passed": self.passed,
-        }
-
-
-def story_gate(
-    target: Target,
-    drafters: Mapping[str, Drafter],
-    before: str,
-    after: str,
-    articles: Sequence[Article],
-    config: DecodingConfig,
-    *,
-    repeats: int = 3,
-) -> StoryGate:
-    """Races the sample articles with a pair of drafters.
-
-    Args:
-        target: writes the texts.
-        drafters: by name; `before` and `after` are two of them.
-        before: the baseline's name.
-        after: the distilled drafter's name.
-        articles: the sample articles.
-        config: the settings; temperature is taken as 0.
-        repeats: seconds are the median of so many runs, after one to warm up.
-
-    Raises:
-        DataError: there are no articles.
-    """
-    if not articles:
-        raise DataError("the story gate needs sample articles: assets/articles holds none.")
-    lanes = {ALONE: None, before: drafters[before], after: drafters[after]}
-    greedy = config.greedy()
-    _race(target, lanes, articles[0].text, greedy)
-    rows = []
-    for article in articles:
-        runs = [_race(target, lanes, article.text, greedy) for _ in range(repeats)]
-        rows.append(
-            {
-                "id": article.id,
-                "calls": {name: metrics.target_calls(runs[0][name]) for name in lanes},
-                "seconds": {
-                    name: statistics.median(
-                        metrics.seconds_with_encoding(run[name]) for run in runs
-                    )
-                    for name in lanes
-                },
-            }
-        )
-    return StoryGate(before, after, tuple(rows))

@@ -10,6 +10,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from fastllm import metrics
+from fastllm.drafters import families
 from fastllm.evaluation import tables
 from fastllm.evaluation.measure import (
     ALONE,
@@ -17,18 +18,16 @@ from fastllm.evaluation.measure import (
     Evaluation,
     GenerateCheck,
     LaneNumbers,
-    StoryGate,
 )
 from fastllm.evaluation.tables import Section, Table, bracketed
 from fastllm.trace import DecodingConfig
+from fastllm.words import capital
 
 FEW = 20
 """Below so many articles a bootstrap interval is too narrow to be believed."""
 
 Estimated = dict[str, float]
 """value, low, high."""
-
-_FAMILIES = {"cnn": "CNN", "lstm": "LSTM", "ngram": "n-gram", "t5": "T5"}
 
 
 # Names.
@@ -59,7 +58,8 @@ def family_label(family: str) -> str:
         >>> family_label("lstm")
         'LSTM'
     """
-    return _FAMILIES.get(family, family)
+    known = families()
+    return known[family].title if family in known else family
 
 
 def lane_label(name: str) -> str:
@@ -75,16 +75,6 @@ def lane_label(name: str) -> str:
         if family != name:
             return f"{family_label(family)} {end}"
     return known.get(name, name)
-
-
-def capital(label: str) -> str:
-    """A label at the beginning of a title.
-
-    Example:
-        >>> capital("greedy")
-        'Greedy'
-    """
-    return label[:1].upper() + label[1:]
 
 
 def temperature_label(temperature: float) -> str:
@@ -636,29 +626,8 @@ def generate_table(check: GenerateCheck) -> str:
             f"\nArticle {miss.article}, {miss.lane}, gamma {miss.gamma}: they part at token "
             f"{miss.position}, where the target's two best logits differ by {miss.margin:.2e}."
         )
-    return "\n".join(lines)
-
-
-def gate_table(gate: StoryGate) -> str:
-    """The story gate as Markdown."""
-    lines = [
-        f"## Story gate, {gate.before} -> {gate.after}: {'PASS' if gate.passed else 'FAIL'}",
-        "",
-        "| sample | calls alone | before | after | seconds alone | before | after |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    order = (ALONE, gate.before, gate.after)
-    for row in gate.articles:
-        calls = " | ".join(str(row["calls"][name]) for name in order)
-        seconds = " | ".join(f"{row['seconds'][name]:.3f}" for name in order)
-        lines.append(f"| {row['id']} | {calls} | {seconds} |")
-    lines += [
-        "",
-        f"Target calls after / before: {gate.calls_ratio:.2f} (at most {gate.MOST_CALLS:.2f} is "
-        f"needed). Faster than alone, encoding counted: {gate.faster} of {len(gate.articles)} "
-        f"(at least {gate.needed} needed). That every text was read, and is fluent and true to its "
-        "article, is for people to say.",
-    ]
+    if check.interrupted:
+        lines.append(f"\nInterrupted: {check.asked} articles were to be compared.")
     return "\n".join(lines)
 
 

@@ -16,7 +16,7 @@ from fastllm import paths
 from fastllm.errors import SettingsError
 from fastllm.hub import upload
 
-SETTINGS = ("variables", "limits", "serve", "zero_gpu")
+SETTINGS = ("variables", "limits", "network", "serve", "zero_gpu")
 """The sections of the Spacefile that are no front matter."""
 
 SINGLE = ("app.py", "requirements.txt", "Spacefile", "LICENSE")

@@ -12,18 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from fastllm import paths
+from fastllm.drafters import families
 from fastllm.errors import CheckpointError
 from fastllm.hub import upload
 
 LICENSE = "apache-2.0"
-
-FAMILIES = {
-    "lstm": "an LSTM",
-    "cnn": "a convolutional network",
-    "t5": "a small T5",
-    "ngram": "a table of n-grams",
-}
-"""Families of drafters in words."""
 
 METHODS = {
     "supervised": "cross-entropy on written texts, no distillation",
@@ -39,7 +32,7 @@ METHODS = {
 NUMBERS = {
     "alpha": "accepted share of drafted tokens, expected, when sampling",
     "alpha_greedy": "accepted share of drafted tokens, greedy",
-    "tau": "tokens a call of the target",
+    "tau": "tokens per call of the target",
 }
 """What a validation measures, in words."""
 
@@ -103,7 +96,9 @@ def package(
         values["base_model"] = base_model
     name = told.get("name") or own.get("name") or config.get("name") or folder.name
     tokenizer = "tokenizer.json" in files or "spiece.model" in files
-    parts = list(_sections(str(name), family, repository, told, tokenizer))
+    # A drafter that reads its target's encoder says in its settings which target that is.
+    bound = bool((config.get("settings") or {}).get("target"))
+    parts = list(_sections(str(name), family, repository, told, tokenizer, bound))
     if told:
         curves = "; the training curves are in `training.jsonl`" * ("training.jsonl" in files)
         parts.append(f"Everything known of its making stands in `card.json`{curves}.")
@@ -178,16 +173,17 @@ def run(options: argparse.Namespace) -> None:
 
 
 def _sections(
-    name: str, family: str, repository: str, told: dict[str, Any], tokenizer: bool
+    name: str, family: str, repository: str, told: dict[str, Any], tokenizer: bool, bound: bool
 ) -> Iterator[str]:
     """The parts of the card, in order."""
     yield f"# {name}"
     if family:
+        fits = "this very target" if bound else "targets with the same vocabulary"
         yield (
-            f"A *drafter* for speculative decoding with FastLLM: {FAMILIES.get(family, family)} "
+            f"A *drafter* for speculative decoding with FastLLM: {_in_words(family)} "
             f"that guesses the next tokens of `{told.get('target', 'its target')}`. It never "
-            "changes the target's text, only how fast the text comes. It fits targets with the "
-            "same vocabulary and no others."
+            "changes the target's text, only how fast the text comes. "
+            f"It fits {fits} and no others."
         )
     else:
         yield "A *target* for speculative decoding with FastLLM: it summarises English news."
@@ -230,6 +226,11 @@ def _facts(told: dict[str, Any]) -> Iterator[str]:
         yield f"- reads {told['source_length']} source tokens"
     if told.get("seconds"):
         yield f"- trained for {told['seconds']:,.0f} seconds on {told.get('device', 'a machine')}"
+
+
+def _in_words(family: str) -> str:
+    known = families()
+    return known[family].description if family in known else f"of the family {family}"
 
 
 def _numbers(validation: dict[str, Any]) -> str:

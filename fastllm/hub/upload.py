@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from fastllm.errors import CheckpointError, HubError, SettingsError
+from fastllm.files import write_whole
 
 Files = Mapping[str, Path | bytes]
 """Path in the repository -> the file whose content goes there, or the content."""
@@ -62,9 +63,7 @@ def write(files: Files, folder: str | Path) -> None:
         if folder.exists() and any(folder.iterdir()):
             raise SettingsError(f"{folder} is not empty: name a new folder.")
         for path, entry in files.items():
-            place = folder / path
-            place.parent.mkdir(parents=True, exist_ok=True)
-            place.write_bytes(content_of(entry))
+            write_whole(folder / path, content_of(entry))
     except OSError as error:
         raise SettingsError(f"{folder} cannot be written ({error}). Name another.") from error
 

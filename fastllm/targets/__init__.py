@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 import torch
 
+from fastllm.errors import SettingsError
 from fastllm.trace import DecodingConfig
 from fastllm.vocabulary import Vocabulary
 
@@ -26,6 +27,7 @@ class Encoding:
         end_id: the token that ends the target's texts; None where nobody said.
         memory: what the target's own sessions share of the article, computed once; None where they
             go by the states.
+        size: how many logits the target's rows have; None where nobody said.
     """
 
     source_ids: list[int]
@@ -34,6 +36,7 @@ class Encoding:
     features: dict[str, Any] = field(default_factory=dict)
     end_id: int | None = None
     memory: Any = None
+    size: int | None = None
 
 
 class TargetSession(Protocol):
@@ -59,11 +62,13 @@ class Target(Protocol):
         device: where it is.
         start_id: the token that its decoder begins with.
         end_id: the token that ends its texts; where there are several, the first of them.
+        end_ids: every token that ends its texts, `end_id` the first.
+        pad_id: the token that fills shorter texts of a batch up.
         prefix: put before every article.
         source_length: the most source tokens it reads, the end token included.
-
-    A target whose texts several tokens may end has `end_ids` beside: all of them, `end_id` the
-    first. `ends_of` reads either.
+        longest_text: the most tokens of a text, the end token included; None for no limit.
+        unsupported: what its own generation configuration asks for and FastLLM does not do, each
+            as "name=value"; empty for most.
     """
 
     name: str
@@ -71,8 +76,12 @@ class Target(Protocol):
     device: torch.device
     start_id: int
     end_id: int
+    end_ids: tuple[int, ...]
+    pad_id: int
     prefix: str
     source_length: int
+    longest_text: int | None
+    unsupported: tuple[str, ...]
 
     @property
     def engine(self) -> str:
@@ -82,7 +91,7 @@ class Target(Protocol):
     def defaults(self) -> Mapping[str, int]:
         """What its own generation configuration says of `DecodingConfig.LEFT_TO_TARGET`, by name.
 
-        A setting that is not in it is 0.
+        A setting that is not in it is off.
         """
 
     def encode(self, source_ids: list[int]) -> Encoding:
@@ -92,23 +101,24 @@ class Target(Protocol):
         """A fresh session over an encoded article."""
 
 
-def ends_of(target: Target) -> tuple[int, ...]:
-    """The tokens that end a target's texts, any of them; `end_id` the first."""
-    ends: tuple[int, ...] = getattr(target, "end_ids", (target.end_id,))
-    return ends
-
-
 def resolve(config: DecodingConfig, target: Target) -> DecodingConfig:
     """The settings with the target's own numbers where they are left to it.
 
     Everything that decodes does this once, so that all lanes obey the same rules.
 
     Raises:
-        SettingsError: the target's generation configuration asks for more than we take.
+        SettingsError: the target's generation configuration asks for more than we take, or a text
+            may get longer than the target can write.
     """
     own: dict[str, Any] = {
-        name: target.defaults.get(name, 0)
-        for name in DecodingConfig.LEFT_TO_TARGET
+        name: target.defaults.get(name, off)
+        for name, off in DecodingConfig.LEFT_TO_TARGET.items()
         if getattr(config, name) is None
     }
+    longest = target.longest_text
+    if longest is not None and config.max_new_tokens > longest:
+        raise SettingsError(
+            f"max_new_tokens={config.max_new_tokens}, but the decoder of {target.name} has "
+            f"positions for {longest} tokens: give at most max_new_tokens={longest}."
+        )
     return replace(config, **own)

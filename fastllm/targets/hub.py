@@ -19,9 +19,9 @@ from transformers import AutoConfig, AutoModelForSeq2SeqLM, BitsAndBytesConfig
 from transformers.cache_utils import DynamicCache, EncoderDecoderCache
 from transformers.modeling_outputs import BaseModelOutput
 
-from fastllm.devices import prepare
+from fastllm.devices import prepare, usable_device
 from fastllm.errors import CheckpointError, FastLLMWarning, SettingsError
-from fastllm.targets import Encoding, TargetSession
+from fastllm.targets import Encoding, Target, TargetSession
 from fastllm.targets.folder import read_json, require_weights
 from fastllm.targets.t5_decoder import StaticDecoder, require_fit, unfit
 from fastllm.vocabulary import Vocabulary
@@ -35,7 +35,8 @@ class HubTarget:
         vocabulary: its tokenizer.
         name: what to call it.
         prefix: put before every article ("summarize: " for T5 and FLAN-T5).
-        source_length: the most source tokens to read, the end token included.
+        source_length: the most source tokens to read, the end token included; no more than the
+            encoder has positions for.
         engine: a name of ENGINES; "auto" takes the static one where it fits. What was chosen is in
             the attribute. The static engine copies the decoder's weights when it is first used.
 
@@ -43,6 +44,9 @@ class HubTarget:
         device: where ids go in and logits come out; of a model on several devices the first.
         end_ids: every token that ends a text, as the generation configuration lists them; `end_id`
             is the first.
+        longest_text: for how many tokens of a text the decoder has positions; None for no limit.
+        pad_id: the token that fills up batches; the end token where no configuration names one, as
+            in `generate` of transformers.
         unsupported: settings of the model's own generation configuration that `generate` of
             transformers obeys and FastLLM does not, each as "name=value". Empty for most.
 
@@ -67,12 +71,15 @@ class HubTarget:
         self.vocabulary = vocabulary
         self.name = name
         self.prefix = prefix
-        self.source_length = source_length
+        most = _positions(model.get_encoder())
+        self.source_length = source_length if most is None else min(source_length, most)
+        self.longest_text = _positions(model.get_decoder())
         self.device = entry_device(model)
         prepare(self.device)
-        self.start_id = _tokens(model, "decoder_start_token_id", name)[0]
-        self.end_ids = _tokens(model, "eos_token_id", name)
+        self.start_id = _tokens(model, ("decoder_start_token_id", "bos_token_id"), name)[0]
+        self.end_ids = _tokens(model, ("eos_token_id",), name)
         self.end_id = self.end_ids[0]
+        self.pad_id = _pad_token(model, self.end_id)
         self.unsupported = unsupported(model)
         if engine == "auto":
             engine = "transformers" if unfit(model) else "static"
@@ -114,17 +121,20 @@ class HubTarget:
             device_map: instead of `device`, how accelerate spreads the model: "auto", or module
                 names with devices ("cpu" and "disk" are for what does not fit the GPUs). On several
                 devices the engine is "transformers".
-            prefix: put before every article; the checkpoint's own setting by default.
+            prefix: put before every article; by default the checkpoint's own setting, or what its
+                configuration names for the task "summarization".
             source_length: the most source tokens; the checkpoint's own setting by default.
             engine: a name of ENGINES.
 
         Raises:
-            CheckpointError: there is no encoder-decoder, or it is incomplete or damaged.
+            CheckpointError: there is no encoder-decoder, or it is incomplete or damaged, or its
+                forward call needs what is not passed here.
             SettingsError: there is no such device, no such name in PRECISIONS or ENGINES, the
                 engine does not fit, or both `device` and `device_map` are given.
 
         Warns:
-            FastLLMWarning: something is in `unsupported`.
+            FastLLMWarning: something is in `unsupported`, or the prefix comes from the
+                configuration's task.
         """
         if load_in is not None and load_in not in PRECISIONS:
             raise SettingsError(f"load_in={load_in!r}: give one of {', '.join(PRECISIONS)}.")
@@ -145,14 +155,23 @@ class HubTarget:
         model, own = _read(str(name_or_folder), weights)
         if "device_map" not in weights:
             model = model.to(place)
+        named = _named_prefix(model.config)
         target = cls(
             model.eval(),
             _vocabulary(name_or_folder, model),
             name=own.get("name", str(name_or_folder).rstrip("/").rsplit("/", 1)[-1]),
-            prefix=own.get("prefix", "") if prefix is None else prefix,
+            prefix=own.get("prefix", named) if prefix is None else prefix,
             source_length=source_length or own.get("source_length", 512),
             engine=engine,
         )
+        target.require_usable()
+        if prefix is None and "prefix" not in own and named:
+            warnings.warn(
+                f"{target.name}: its config.json names the prefix {named!r} for summarization, and "
+                'it is put before every article. Give prefix="" to do without, or another one.',
+                FastLLMWarning,
+                stacklevel=2,
+            )
         if target.unsupported:
             warnings.warn(notice(target), FastLLMWarning, stacklevel=2)
         return target
@@ -167,10 +186,43 @@ class HubTarget:
         least = own.min_new_tokens
         if least is None:
             least = (own.min_length or 0) - 1
+        # Of several last tokens greedy `generate` writes the one with the smallest id.
         return {
             "no_repeat_ngram": max(0, own.no_repeat_ngram_size or 0),
             "min_new_tokens": max(0, least),
+            "forced_first": min(_listed(own.forced_bos_token_id), default=-1),
+            "forced_last": min(_listed(own.forced_eos_token_id), default=-1),
         }
+
+    def require_usable(self) -> None:
+        """Refuses a model that needs what is not passed here, by trying a text of two tokens.
+
+        Raises:
+            CheckpointError: its own forward call fails, gives something else than logits, or has
+                no cache that goes back.
+        """
+        if self._engine != "transformers":
+            return
+        try:
+            encoding = self.encode([self.end_id] * 2)
+            session = self.begin(encoding)
+            both = session.forward([self.start_id, self.end_id])
+            session.rollback(1)
+            again = session.forward([self.end_id])
+            fault = ""
+            if both.shape[0] != 2 or again.shape[0] != 1 or session.length != 2:
+                fault = f"logits of shape {tuple(both.shape)} for two tokens"
+        except Exception as error:  # a model of others may raise anything
+            fault = _first_line(error)
+            cause: Exception | None = error
+        else:
+            cause = None
+        if fault:
+            raise CheckpointError(
+                f"{self.name}: a {type(self.model).__name__} cannot be decoded here, since a text "
+                f"of two tokens fails ({fault}). It needs an encoder-decoder whose decoder takes "
+                "the encoder's output, token ids and a cache, such as T5, BART or Pegasus."
+            ) from cause
 
     @torch.inference_mode()
     def encode(self, source_ids: list[int]) -> Encoding:
@@ -186,7 +238,10 @@ class HubTarget:
             "embedding": self.model.get_input_embeddings().weight,
             "output": self.model.get_output_embeddings().weight,
         }
-        return Encoding(source_ids, states, seconds, features, end_id=self.end_id, memory=memory)
+        size = features["output"].shape[0]
+        return Encoding(
+            source_ids, states, seconds, features, end_id=self.end_id, memory=memory, size=size
+        )
 
     def begin(self, encoding: Encoding) -> TargetSession:
         """A fresh session over an encoded article."""
@@ -339,6 +394,13 @@ def _read(name: str, weights: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
     return model, getattr(config, "fastllm", None) or {}
 
 
+def _named_prefix(config: Any) -> str:
+    """The prefix that a configuration names for summarization; empty where it names none."""
+    tasks = getattr(config, "task_specific_params", None) or {}
+    prefix: str = (tasks.get("summarization") or {}).get("prefix") or ""
+    return prefix
+
+
 def _vocabulary(name_or_folder: str | Path, model: Any) -> Vocabulary:
     """The tokenizer, if it is the model's.
 
@@ -368,8 +430,6 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "encoder_no_repeat_ngram_size": (0,),
     "sequence_bias": (),
     "bad_words_ids": ([],),
-    "forced_bos_token_id": (),
-    "forced_eos_token_id": (),
     "exponential_decay_length_penalty": (),
     "suppress_tokens": ([],),
     "begin_suppress_tokens": ([],),
@@ -394,7 +454,7 @@ def unsupported(model: Any) -> tuple[str, ...]:
     return tuple(found)
 
 
-def notice(target: HubTarget) -> str:
+def notice(target: Target) -> str:
     """What to tell people of a target whose `unsupported` is not empty."""
     return (
         f"the generation configuration of {target.name} asks for {', '.join(target.unsupported)}, "
@@ -414,23 +474,54 @@ def _short(value: Any) -> str:
     return str(value)
 
 
-def _tokens(model: Any, setting: str, name: str) -> tuple[int, ...]:
+def _tokens(model: Any, settings: tuple[str, ...], name: str) -> tuple[int, ...]:
     """Tokens that the generation configuration names, or else the model's: as in `generate`.
 
-    Each once, in the order given; at least one.
+    Each once, in the order given; at least one. Of several settings the first that is named counts.
 
     Raises:
-        CheckpointError: neither does.
+        CheckpointError: neither names any.
     """
-    for config in (model.generation_config, model.config):
-        value = getattr(config, setting, None)
-        found = value if isinstance(value, list) else [] if value is None else [value]
-        if found:
-            return tuple(dict.fromkeys(int(token) for token in found))
+    for setting in settings:
+        for config in (model.generation_config, model.config):
+            found = _listed(getattr(config, setting, None))
+            if found:
+                return tuple(dict.fromkeys(found))
     raise CheckpointError(
-        f"{name}: neither generation_config.json nor config.json names its {setting}. Set it in "
-        "one of them: the model's own documentation says which token it is."
+        f"{name}: neither generation_config.json nor config.json names its {settings[0]}. Set it "
+        "in one of them: the model's own documentation says which token it is."
     )
+
+
+def _listed(value: int | list[int] | None) -> list[int]:
+    """The tokens of a setting that may hold none, one or several."""
+    if value is None:
+        return []
+    return [int(token) for token in value] if isinstance(value, list) else [int(value)]
+
+
+def _positions(stack: Any) -> int | None:
+    """For how many tokens an encoder or a decoder has a table of positions; None where it has none.
+
+    T5's positions are relative, and those of M2M100 are computed as they are needed.
+    """
+    for name in ("embed_positions", "position_embeddings"):
+        table = getattr(stack, name, None)
+        if isinstance(table, torch.nn.Embedding):
+            # BART's table begins with two rows that no token takes, ProphetNet's with the padding.
+            unused = getattr(table, "offset", 0)
+            if name == "position_embeddings":
+                unused = (table.padding_idx or 0) + 1
+            return table.num_embeddings - unused
+    return None
+
+
+def _pad_token(model: Any, end_id: int) -> int:
+    """The padding token that the generation configuration names, or else the model's."""
+    for config in (model.generation_config, model.config):
+        if config.pad_token_id is not None:
+            return int(config.pad_token_id)
+    return end_id
 
 
 def entry_device(model: Any) -> torch.device:
@@ -439,41 +530,6 @@ def entry_device(model: Any) -> torch.device:
     if device is None:
         device = model.device
     return torch.device("cuda", device) if isinstance(device, int) else torch.device(device)
-
-
-def best_device() -> torch.device:
-    """CUDA where there is one, else the CPU.
-
-    Apple's MPS is taken by name alone: the static engine does not run there, and small models are
-    what it is for.
-    """
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def usable_device(device: str | torch.device | None) -> torch.device:
-    """The device of that name, which is here; the best there is where none is named.
-
-    Raises:
-        SettingsError: there is no such device.
-    """
-    if device is None:
-        return best_device()
-    try:
-        found = torch.device(device)
-    except RuntimeError as error:
-        raise SettingsError(
-            f"device={device!r} is no name of a device: give cpu, cuda, cuda:1 or mps."
-        ) from error
-    here = {
-        "cuda": (found.index or 0) < torch.cuda.device_count(),
-        "mps": torch.backends.mps.is_available(),
-    }
-    if not here.get(found.type, True):
-        raise SettingsError(
-            f"device={str(device)!r}: there is no such device here ({torch.cuda.device_count()} "
-            "CUDA GPUs). Give cpu, or leave it out to take the best there is."
-        )
-    return found
 
 
 def synchronize(device: torch.device) -> None:

@@ -3,7 +3,7 @@
 A drafter's step ends by choosing a token, and the next step begins with it. Where the choice is
 made on the device as well, gamma steps are launched one behind the other, and the host waits only
 for the ids of the whole draft. The choice is that of the host (`fastllm.decoding.rules` and
-`fastllm.decoding.sampling`): the same rules, the same distribution, the same uniform numbers.
+`fastllm.decoding.distributions`): the same rules, the same distribution, the same uniform numbers.
 """
 
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import torch
 
-from fastllm.decoding.sampling import distribution, draw
+from fastllm.decoding.distributions import distribution, draw
 from fastllm.trace import DecodingConfig
 
 MOST = 16

@@ -515,7 +515,7 @@ def test_bench_prints_tables_and_writes_three_files(
     out = tmp_path / "deep" / "report"
     assert main([*command, "--out", str(out)]) == 0
     caught = capsys.readouterr()
-    assert "1/1 articles, 0:00 left" in caught.err
+    assert "1/1 articles, 0 s left" in caught.err
     tree = json.loads((out / "bench.json").read_text())
     assert [lane["name"] for lane in tree["settings"][0]["lanes"]] == [
         *("generate", "assisted", "prompt-lookup", "alone", "lookup", "t5")

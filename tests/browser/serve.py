@@ -23,9 +23,10 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "demo")]
 import stories  # noqa: E402  (found on the path that is set above)
 
 # noqa of these too: the package is found on that path, since this file is run as a program.
-from fastllm.demo import rows, texts  # noqa: E402
-from fastllm.demo.folds.learn.learn import Lesson  # noqa: E402
-from fastllm.demo.jobs import Order  # noqa: E402
+from fastllm.demo import rows, words  # noqa: E402
+from fastllm.demo.folds.learn import words as learn_words  # noqa: E402
+from fastllm.demo.folds.learn.learn import LiveTrainingJob  # noqa: E402
+from fastllm.demo.jobs import RaceJob  # noqa: E402
 from fastllm.demo.limits import read_limits  # noqa: E402
 from fastllm.demo.page import build, launch_options  # noqa: E402
 
@@ -36,7 +37,7 @@ class StoryEngine:
     keys = (
         "alone", "lookup", "lstm-before", "lstm-after", "cnn-before", "cnn-after",
     )  # fmt: skip
-    missing = {"ngram-after": texts.NO_CHECKPOINT}  # noqa: RUF012
+    missing = {"ngram-after": words.NO_CHECKPOINT}  # noqa: RUF012
     failure = ""
     loading = ""
     about = {"fastllm": "0", "hardware": "2 storytellers"}  # noqa: RUF012
@@ -44,43 +45,44 @@ class StoryEngine:
     def __init__(self, pause: float) -> None:
         self.pause = pause
 
-    def lines(self, work: Order | Lesson, stop: threading.Event) -> Iterator[str]:
-        if isinstance(work, Lesson):
+    def lines(self, work: RaceJob | LiveTrainingJob, stop: threading.Event) -> Iterator[str]:
+        if isinstance(work, LiveTrainingJob):
             yield from lesson(work, stop)
             if stop.is_set():
                 return
             lanes = ("alone", "lstm-before", "lstm-yours", "lstm-after")
-            notices = (texts.practised(texts.title_of("lstm-yours")), *work.notices)
-            work = Order(work.article, lanes, work.config, notices, work.title)
+            title = words.capital(words.title_of("lstm-yours"))
+            notices = (learn_words.PRACTISED.format(title), *work.notices)
+            work = RaceJob(work.article, lanes, work.config, notices, work.title)
         yield from self.race(work, stop)
 
-    def race(self, order: Order, stop: threading.Event) -> Iterator[str]:
-        words = order.article.split()
+    def race(self, job: RaceJob, stop: threading.Event) -> Iterator[str]:
+        words = job.article.split()
         pieces = [*(f" {word}" for word in words[:40]), ""]
         pause = self.pause
         if words[0] == "Endless":
             pieces, pause = pieces[:-1] * 50 + pieces[-1:], 0.25
         patterns = {"lstm-before": (0, 1, 2, 0), "lstm-after": (5, 2, 3, 4, 1), "lookup": (0, 5)}
         patterns |= {"lstm-yours": (5,)}
-        cut_at = len(order.article) // 2 if len(words) > 100 else None
+        cut_at = len(job.article) // 2 if len(words) > 100 else None
         traces = [
             dataclasses.replace(
                 stories.trace(
                     "" if key == "alone" else key,
                     patterns.get(key, (1, 0, 2)),
                     pieces,
-                    source=order.article,
+                    source=job.article,
                 ),
                 cut_at=cut_at,
-                config=order.config,
+                config=job.config,
             )
-            for key in order.lanes
+            for key in job.lanes
         ]
-        lines = rows.recorded_lines(uuid.uuid4().hex, order.lanes, traces, article=order.title)
+        lines = rows.recorded_lines(uuid.uuid4().hex, job.lanes, traces, article=job.title)
         for line in lines:
             row = json.loads(line)
             if row["row"] == "start":
-                line = rows.line(row | {"mode": "live", "notices": list(order.notices)})
+                line = rows.line(row | {"mode": "live", "notices": list(job.notices)})
             if stop.is_set():
                 return
             yield line
@@ -88,15 +90,15 @@ class StoryEngine:
                 time.sleep(pause)
 
 
-def lesson(work: Lesson, stop: threading.Event) -> Iterator[str]:
+def lesson(work: LiveTrainingJob, stop: threading.Event) -> Iterator[str]:
     """Seven texts, then moments of half a second each, at one of which alpha is flat."""
     held_out = list(work.held_out)
-    row = {"row": "lesson", "run": uuid.uuid4().hex, "title": texts.title_of("lstm-yours")}
+    row = {"row": "lesson", "run": uuid.uuid4().hex, "title": words.title_of("lstm-yours")}
     yield rows.line(row | {"article": work.title, "held_out": held_out, "texts": 7, "seconds": 3})
     for done in range(7):
         yield rows.line({"row": "writing", "done": done + 1})
     yield rows.line({"row": "written", "others": 3})
-    shipped = texts.title_of("lstm-after")
+    shipped = words.title_of("lstm-after")
     yield rows.line({"row": "shipped", "title": shipped, "own": [0.7, 4], "held_out": [0.75, 5]})
     for step in count() if work.article.startswith("Endless lessons") else range(7):
         numbers = {"seconds": step / 2, "updates": 10 * step, "tokens": 1000 * step}
@@ -106,8 +108,8 @@ def lesson(work: Lesson, stop: threading.Event) -> Iterator[str]:
         if stop.wait(0.05):
             return
     said = [
-        texts.learned_own(0.5, 0.92, shipped, 0.7),
-        texts.learned_held_out((0.55, 3.0), (0.55, 3.0), shipped, (0.75, 5.0)),
+        learn_words.learned_own(0.5, 0.92, shipped, 0.7),
+        learn_words.learned_held_out((0.55, 3.0), (0.55, 3.0), shipped, (0.75, 5.0)),
     ]
     yield rows.line({"row": "taught", "updates": 60, "said": said, "race": True})
 

@@ -2,10 +2,11 @@
 
 from collections.abc import Callable
 
+import pytest
 from conftest import Visit
 from playwright.sync_api import expect
 
-from fastllm.demo import texts
+from fastllm.demo.folds.race import words as race_words
 
 
 def test_a_live_race_on_a_sample(visit: Callable[..., Visit], app_address: str) -> None:
@@ -33,6 +34,7 @@ def test_a_live_race_on_a_sample(visit: Callable[..., Visit], app_address: str) 
     seen.require_clean()
 
 
+@pytest.mark.slow  # one more live race with the models that ship
 def test_drawn_texts_are_compared_a_call(visit: Callable[..., Visit], app_address: str) -> None:
     lanes = "lanes=alone,lookup,lstm-after&temperature=1&max_new_tokens=24"
     seen = visit(app_address, reduced_motion="reduce").open(f"?{lanes}&sample=Autumn+storm")
@@ -40,16 +42,18 @@ def test_drawn_texts_are_compared_a_call(visit: Callable[..., Visit], app_addres
     page.click("#fl-go")
     page.wait_for_selector(".fl-badge.fl-live >> text=LIVE")
     page.wait_for_selector(".fl-race[data-ran]")
-    expect(page.locator(".fl-headline")).to_contain_text(texts.BROWSER["headline_rate"])
+    expect(page.locator(".fl-headline")).to_contain_text(race_words.BROWSER["headline_rate"])
     expect(page.locator(".fl-count").first).to_have_text("1.0")
     expect(page.locator(".fl-same")).to_contain_text("Sampling")
     if not page.get_by_text("Ended after").count():
         feet = page.locator(".fl-lane .fl-foot").all_inner_texts()[1:]
         rates = page.locator(".fl-count").all_inner_texts()[1:]
-        assert all(f"{rate} tokens a call" in foot for foot, rate in zip(feet, rates, strict=True))
+        for foot, rate in zip(feet, rates, strict=True):
+            assert f"{rate} tokens per call" in foot
     seen.require_clean()
 
 
+@pytest.mark.slow  # one more live race with the models that ship
 def test_a_sample_can_be_read_before_it_is_raced(
     visit: Callable[..., Visit], app_address: str
 ) -> None:
@@ -63,6 +67,7 @@ def test_a_sample_can_be_read_before_it_is_raced(
     expect(box).not_to_have_value("")
 
 
+@pytest.mark.slow  # one more live race with the models that ship
 def test_the_recorded_race_is_slow_enough_to_follow(
     visit: Callable[..., Visit], app_address: str
 ) -> None:

@@ -57,8 +57,9 @@ def status(page: Page) -> Locator:
     return page.locator(".fl-compare-status")
 
 
-def opened(page: Page, box: str, name: str, content: str) -> None:
-    file = FilePayload(name=name, mimeType="text/plain", buffer=content.encode())
+def opened(page: Page, box: str, name: str, content: str | bytes) -> None:
+    raw = content.encode() if isinstance(content, str) else content
+    file = FilePayload(name=name, mimeType="text/plain", buffer=raw)
     page.locator(f"{box} input[type=file]").set_input_files(file)
 
 
@@ -130,7 +131,18 @@ def test_a_file_becomes_the_article(visit: Opener, address: str, story: str) -> 
     expect(page.locator("#fl-sample input")).to_have_value("Paste your own")
     opened(page, "#fl-article-file", "page.html", story)
     expect(page.locator(".toast-body")).to_contain_text("plain text files (.txt, .md)")
+    for name, content, reason in (
+        ("large.txt", b"x" * 200_001, "larger than 200,000 bytes"),
+        ("latin.txt", "caf\u00e9".encode("latin-1"), "cannot be read as text"),
+        ("story.txt", b"PK\x03\x04\xff\xfe", "cannot be read as text"),
+    ):
+        opened(page, "#fl-article-file", name, content)
+        expect(page.locator("#fl-article-file .fl-upload-told")).to_contain_text(reason)
     expect(page.locator("#fl-article textarea")).to_have_value(text)
+    for mark, encoding in ((b"\xef\xbb\xbf", "utf-8"), (b"\xff\xfe", "utf-16-le")):
+        marked = f"{encoding} {text}"
+        opened(page, "#fl-article-file", "marked.txt", mark + marked.encode(encoding))
+        expect(page.locator("#fl-article textarea")).to_have_value(marked)
     seen.require_clean()
 
 

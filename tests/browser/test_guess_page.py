@@ -8,7 +8,9 @@ import pytest
 from conftest import Visit
 from playwright.sync_api import Page, expect
 
-from fastllm.demo import articles, rows, texts
+from fastllm.demo import articles, rows
+from fastllm.demo.folds.game import words as game_words
+from fastllm.demo.folds.race import words as race_words
 
 GUESSING = "#fl-game"
 
@@ -23,14 +25,14 @@ def summary(app_address: str) -> str:
 
 def opened(seen: Visit, query: str = "") -> Page:
     seen.open(query)
-    seen.page.locator(GUESSING).get_by_text(texts.GUESS, exact=True).click()
+    seen.page.locator(GUESSING).get_by_text(game_words.FOLD, exact=True).click()
     seen.page.wait_for_selector(".fl-game-caret")
     seen.page.wait_for_selector("#fl-game-words :is(input, textarea)")
     return seen.page
 
 
 def field(page: Page) -> Any:
-    return page.get_by_label(texts.GUESS_FIELD)
+    return page.get_by_label(game_words.FIELD)
 
 
 def text_of(page: Page) -> str:
@@ -41,7 +43,7 @@ def text_of(page: Page) -> str:
 def test_a_whole_game(visit: Callable[..., Visit], app_address: str, summary: str) -> None:
     seen = visit(app_address)
     page = opened(seen)
-    shown = page.get_by_label(texts.GUESS_ARTICLE).input_value()
+    shown = page.get_by_label(game_words.ARTICLE).input_value()
     assert shown == page.evaluate("Object.values(window.fastllmSamples)[0]")
 
     # The keyboard alone: words that the target would write, then one that it would not.
@@ -72,22 +74,23 @@ def test_a_whole_game(visit: Callable[..., Visit], app_address: str, summary: st
     page.locator(GUESSING).get_by_role("button", name="LSTM after distillation").click()
     expect(page.locator(".fl-game-judged h4")).to_contain_text("LSTM after distillation")
     assert text_of(page).startswith(written)
-    page.locator(GUESSING).get_by_role("button", name=texts.GUESS_REST).click()
+    page.locator(GUESSING).get_by_role("button", name=game_words.REST).click()
     expect(page.locator(".fl-game-verdict")).not_to_be_empty()
     assert text_of(page) == summary
     expect(field(page)).to_be_hidden()
 
     page.keyboard.press("Enter")  # where the focus is: start over
-    expect(page.locator(".fl-game-caret")).to_have_text(texts.GUESS_BROWSER["nothing"])
+    expect(page.locator(".fl-game-caret")).to_have_text(game_words.BROWSER["nothing"])
     expect(field(page)).to_be_focused()
     assert text_of(page) == ""
     expect(page.locator(".fl-game-player")).to_have_count(0)
     seen.require_clean()
 
 
+@pytest.mark.slow  # one more live game with the models that ship
 def test_what_is_refused_stays_to_be_mended(visit: Callable[..., Visit], app_address: str) -> None:
     page = opened(visit(app_address))
-    page.locator(GUESSING).get_by_role("button", name=texts.GUESS_SKIP).click()
+    page.locator(GUESSING).get_by_role("button", name=game_words.SKIP).click()
     expect(page.locator(".fl-game-summary .fl-token")).to_have_count(1)
     written = text_of(page)
     much = "a b c d e f g h i j k l m n o p q r s t"
@@ -99,29 +102,31 @@ def test_what_is_refused_stays_to_be_mended(visit: Callable[..., Visit], app_add
     assert text_of(page) == written
 
 
+@pytest.mark.slow  # one more live game with the models that ship
 def test_another_article_is_another_game(visit: Callable[..., Visit], app_address: str) -> None:
     page = opened(visit(app_address))
-    page.locator(GUESSING).get_by_role("button", name=texts.GUESS_SKIP).click()
+    page.locator(GUESSING).get_by_role("button", name=game_words.SKIP).click()
     expect(page.locator(".fl-game-summary .fl-token")).to_have_count(1)
-    page.locator("#fl-article-fold").get_by_text(texts.ARTICLE_FOLD).click()
+    page.locator("#fl-article-fold").get_by_text(race_words.ARTICLE_FOLD).click()
     box = page.locator("#fl-article textarea")
     expect(box).not_to_have_value("")
     expect(page.locator(".fl-game-summary .fl-token")).to_have_count(1)  # looking changes nothing
     page.locator("#fl-sample input").click()
     page.locator("ul [role=option]").nth(2).click()
     expect(page.locator(".fl-game-summary .fl-token")).to_have_count(0)
-    expect(page.get_by_label(texts.GUESS_ARTICLE)).to_have_value(box.input_value())
+    expect(page.get_by_label(game_words.ARTICLE)).to_have_value(box.input_value())
 
 
+@pytest.mark.slow  # one more live game with the models that ship
 def test_on_a_telephone_and_on_a_stage(visit: Callable[..., Visit], app_address: str) -> None:
     page = opened(visit(app_address, width=390, height=844))
     field(page).fill("incomprehensibilities, notwithstanding")
-    page.get_by_role("button", name=texts.GUESS_CHECK, exact=True).click()
+    page.get_by_role("button", name=game_words.CHECK, exact=True).click()
     expect(page.locator(".fl-is-refused")).to_have_count(1)
     expect(field(page)).to_be_focused()  # the keyboard of the screen stays open
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
-    stage = visit(app_address).page
-    stage.goto(app_address + "?present=1")
-    stage.wait_for_selector(".fl-legend")
-    expect(stage.locator(GUESSING)).to_be_attached()
-    expect(stage.locator(GUESSING)).to_be_hidden()
+    context = visit(app_address).page
+    context.goto(app_address + "?present=1")
+    context.wait_for_selector(".fl-legend")
+    expect(context.locator(GUESSING)).to_be_attached()
+    expect(context.locator(GUESSING)).to_be_hidden()

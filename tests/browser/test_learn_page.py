@@ -6,7 +6,9 @@ from pathlib import Path
 from conftest import Visit
 from playwright.sync_api import Page, Route, expect
 
-from fastllm.demo import texts
+from fastllm.demo import words
+from fastllm.demo.folds.learn import words as learn_words
+from fastllm.demo.folds.race import words as race_words
 
 ARTICLE = "The council voted to plant trees along the river, and the mayor said it was time. " * 3
 SLOW_RACE = "Endless rain fell on the village for the third day, and the river is rising. " * 4
@@ -16,7 +18,7 @@ SLOW_LESSON = "Endless lessons were given in the old school hall, and nobody ask
 def opened(seen: Visit, article: str = "") -> Page:
     page = seen.open().page
     if article:
-        page.get_by_text(texts.ARTICLE_FOLD).click()
+        page.get_by_text(race_words.ARTICLE_FOLD).click()
         page.locator("#fl-article textarea").fill(article)
     page.locator("#fl-learn").get_by_text("then race again").click()
     page.wait_for_selector("#fl-learn-go")
@@ -32,10 +34,10 @@ def test_it_learns_in_view_and_then_races(
 ) -> None:
     seen = visit(story_address, reduced_motion="reduce")
     page = opened(seen, ARTICLE)
-    status(page, texts.LEARN_BROWSER["before"])
+    status(page, learn_words.BROWSER["before"])
     page.click("#fl-learn-go")
     expect(page.locator(".fl-learn-said p")).to_have_count(2)
-    status(page, texts.LEARN_BROWSER["raced"])
+    status(page, learn_words.BROWSER["raced"])
     own, held_out = page.locator(".fl-learn-figure").all()
     expect(own.locator("svg.fl-curve")).to_have_attribute(
         "aria-label",
@@ -54,7 +56,7 @@ def test_it_learns_in_view_and_then_races(
     keys = [lane.get_attribute("data-key") for lane in page.locator(".fl-lane").all()]
     assert keys == ["alone", "lstm-before", "lstm-yours", "lstm-after"]
     expect(page.locator(".fl-verdict")).to_contain_text("Your freshly trained LSTM won")
-    practised = texts.practised(texts.title_of("lstm-yours"))
+    practised = learn_words.PRACTISED.format(words.capital(words.title_of("lstm-yours")))
     expect(page.locator(".fl-notice")).to_have_text(practised)
     home = seen.taken_home(tmp_path)
     expect(home.locator(".fl-notice")).to_have_text(practised)
@@ -74,7 +76,7 @@ def test_stopped_while_it_learns_there_is_no_race(
     page.click("#fl-learn-go")
     page.wait_for_selector(".fl-learn-figure")
     page.click("#fl-learn-stop")
-    status(page, texts.LEARN_BROWSER["stopped"])
+    status(page, learn_words.BROWSER["stopped"])
     expect(page.locator(".fl-learn-figure")).to_have_count(2)
     assert page.locator(".fl-badge").inner_text() == before
     page.locator("#fl-article textarea").fill(ARTICLE)
@@ -82,7 +84,7 @@ def test_stopped_while_it_learns_there_is_no_race(
     page.wait_for_selector(".fl-race[data-ran]")
     seen.ended()
     assert page.locator(".fl-lane").count() == 3
-    status(page, texts.LEARN_BROWSER["stopped"])
+    status(page, learn_words.BROWSER["stopped"])
     seen.require_clean()
 
 
@@ -97,14 +99,14 @@ def test_stopped_before_the_server_has_answered_it_does_not_learn(
     with page.expect_request("**/queue/join*"):
         page.click("#fl-learn-go")
     page.click("#fl-learn-stop")
-    status(page, texts.LEARN_BROWSER["stopping"])
+    status(page, learn_words.BROWSER["stopping"])
     for route in held:
         route.continue_()
     page.unroute("**/queue/join*")
-    status(page, texts.LEARN_BROWSER["stopped"])
+    status(page, learn_words.BROWSER["stopped"])
     page.locator("#fl-article textarea").fill(ARTICLE)
     page.click("#fl-learn-go")  # the device is free, and the new lesson is not stopped
-    status(page, texts.LEARN_BROWSER["raced"])
+    status(page, learn_words.BROWSER["raced"])
     seen.require_clean()
 
 
@@ -117,12 +119,12 @@ def test_either_stop_ends_the_race(visit: Callable[..., Visit], story_address: s
             ".fl-learning.fl-running .fl-race:not(.fl-waiting) [data-key='lstm-yours'] .fl-token"
         )
         page.click(button)
-        status(page, texts.LEARN_BROWSER["stopped_race"])
-        expect(page.locator(".fl-notices")).to_contain_text(texts.BROWSER["stopped"])
+        status(page, learn_words.BROWSER["stopped_race"])
+        expect(page.locator(".fl-notices")).to_contain_text(race_words.BROWSER["stopped"])
         page.wait_for_function("() => !document.body.className.match(/fl-(learning|running)/)")
     page.locator("#fl-article textarea").fill(ARTICLE)
     page.click("#fl-learn-go")
-    status(page, texts.LEARN_BROWSER["raced"])
+    status(page, learn_words.BROWSER["raced"])
     seen.ended()
     seen.require_clean()
 
@@ -131,7 +133,7 @@ def test_what_is_refused_is_said(visit: Callable[..., Visit], story_address: str
     page = opened(visit(story_address), "Too short.")
     page.click("#fl-learn-go")
     expect(page.get_by_text("The article has 2 words")).to_be_visible()
-    status(page, texts.LEARN_BROWSER["failed"])
+    status(page, learn_words.BROWSER["failed"])
 
 
 def test_it_fits_a_phone_and_leaves_the_stage(

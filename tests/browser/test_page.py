@@ -7,7 +7,7 @@ import pytest
 from conftest import Visit, ended
 from playwright.sync_api import Route, expect
 
-from fastllm.demo import texts
+from fastllm.demo.folds.race import words as race_words
 
 Opener = Callable[..., Visit]
 
@@ -151,13 +151,13 @@ def test_stop_before_the_server_has_answered_is_not_lost(
     with page.expect_request("**/queue/join*"):
         page.click("#fl-go")
     page.click("#fl-stop")
-    expect(page.locator(".fl-about")).to_contain_text(texts.BROWSER["stopping"])
+    expect(page.locator(".fl-about")).to_contain_text(race_words.BROWSER["stopping"])
     for route in held:  # other parts of the page may have asked as well
         route.continue_()
     page.unroute("**/queue/join*")
-    expect(page.locator(".fl-notice")).to_contain_text(texts.BROWSER["stopped"])
+    expect(page.locator(".fl-notice")).to_contain_text(race_words.BROWSER["stopped"])
     expect(page.locator(".fl-badge")).to_have_text("RECORDED")
-    expect(page.locator(".fl-about")).not_to_contain_text(texts.BROWSER["stopping"])
+    expect(page.locator(".fl-about")).not_to_contain_text(race_words.BROWSER["stopping"])
     fill(seen, ARTICLE)
     go(seen)  # the device is free
     seen.require_clean()
@@ -249,7 +249,7 @@ def test_the_page_says_whose_article_it_is_and_how_many_lanes_race(
     page.get_by_text(FOLD).click()
     article = page.locator("#fl-article textarea").input_value()
     fill(seen, ARTICLE)
-    expect(chosen).to_have_value(texts.OWN_ARTICLE)
+    expect(chosen).to_have_value(race_words.OWN_ARTICLE)
     fill(seen, article)
     expect(chosen).to_have_value(sample)
     while page.locator("#fl-lanes input:checked").count() > 1:

@@ -1,3 +1,4 @@
+import bz2
 import gzip
 import json
 import lzma
@@ -8,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from fastllm.data.articles import read_articles, read_split, split_sentences
+from fastllm.data.articles import read_articles, read_split, read_text, split_sentences
 from fastllm.errors import DataError
 
 ROWS = [
@@ -89,18 +90,18 @@ def test_a_file_that_was_cut_off_is_refused_behind_its_last_whole_line(
     packed = gzip.compress(lines.encode()) if "gz" in ending else lzma.compress(lines.encode())
     path.write_bytes(packed[: len(packed) * 3 // 4])
     read: list[str] = []
-    with pytest.raises(DataError, match=rf"cut.{ending}, behind line \d+: not readable") as error:
+    with pytest.raises(DataError, match=rf"cut.{ending}, after line \d+: not readable") as error:
         read.extend(article.text for article in read_articles(path))
     assert 100 < len(read) < 4000
     assert read == noise[: len(read)]
-    assert f"behind line {len(read)}:" in str(error.value)
+    assert f"after line {len(read)}:" in str(error.value)
 
 
 def test_a_damaged_file_is_refused(tmp_path: Path) -> None:
     packed = bytearray(gzip.compress(LINES.encode() * 50))
     packed[30:60] = b"\xff" * 30
     (tmp_path / "bad.jsonl.gz").write_bytes(packed)
-    with pytest.raises(DataError, match="not readable as compressed"):
+    with pytest.raises(DataError, match="its compression is damaged"):
         list(read_articles(tmp_path / "bad.jsonl.gz"))
 
 
@@ -187,3 +188,57 @@ def test_the_data_set_by_name_is_streamed_in_its_version(
     assert asked == {
         "names": ("abisee/cnn_dailymail", "3.0.0"), "split": "validation", "streaming": True,
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, lzma.compress, bz2.compress, bytes])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_the_first_bytes_say_what_a_file_is_and_not_its_name(
+    tmp_path: Path, pack: Any, encoding: str
+) -> None:
+    path = tmp_path / "news [2024] *.jsonl"
+    path.write_bytes(pack(LINES.encode(encoding)))
+    assert [article.text for article in read_articles(path)] == [row["article"] for row in ROWS]
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (b"\x28\xb5\x2f\xfd\x24\x05", "compressed by zstd, and JSON lines are needed"),
+        (b"PAR1\x15\x04\x15", "a Parquet file"),
+        (b"PK\x03\x04\x14\x00", "a zip archive"),
+        (gzip.compress(b"PAR1\x15\x04\x15"), "a Parquet file"),
+        (LINES.encode("utf-16-le"), "is UTF-16 without its mark"),
+        (b'{"article": "a\x00b"}', "line 1: binary data"),
+        (b"\xff\xfe\x00", "not readable as UTF-8 text"),
+        (b'{"article": ' + b"[" * 100_000, "line 1: its lists or objects are nested too deeply"),
+        (b'{"id": ' + b"9" * 10_000 + b"}", "line 1: not JSON"),
+        (b'{"article": "\xe9t\xe9"}', "not readable as UTF-8 text"),
+        (b"BZh9" + b"\xff" * 40, "after line 0"),
+        (b"\x1f\x8b" + b"\xff" * 40, "after line 0"),
+    ],
+)
+def test_what_is_no_json_lines_is_named(tmp_path: Path, content: bytes, why: str) -> None:
+    path = tmp_path / "news.jsonl"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=why) as caught:
+        list(read_articles(path))
+    assert "news.jsonl" in str(caught.value)
+    assert len(str(caught.value)) < 600
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_folder_with_brackets_in_its_name_is_no_pattern(datasets: Any, tmp_path: Path) -> None:
+    arrow, parquet = import_module("pyarrow"), import_module("pyarrow.parquet")
+    folder = tmp_path / "news [a-z] *"
+    folder.mkdir()
+    parquet.write_table(arrow.table(FIELDS), folder / "train-00000.parquet")
+    assert [article.id for article in read_split(folder, "train")] == ["a", "b"]
+
+
+def test_characters_that_old_programs_wrote_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("\x93Rain\x94 \x96 it\x92s late\x85 \uf0b7 sun\uf0a7 \x81", encoding="utf-8")
+    assert read_text(path) == "“Rain” – it’s late… • sun• \x81"
+    kept = "می\u200cخواهم क्\u200dष \u2060 \ue000"
+    path.write_text(kept, encoding="utf-16")
+    assert read_text(path) == kept

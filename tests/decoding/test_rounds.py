@@ -26,10 +26,10 @@ from fakes import (
 )
 
 from fastllm.decoding import autoregress, speculate
+from fastllm.decoding.distributions import distribution, forbid
 from fastllm.decoding.race import Race
 from fastllm.decoding.rounds import BEST
 from fastllm.decoding.rules import Rules
-from fastllm.decoding.sampling import distribution, forbid
 from fastllm.drafters import DrafterSession
 from fastllm.drafters.lookup import ArticleLookup
 from fastllm.targets.hub import HubTarget

@@ -25,11 +25,12 @@ from transformers.generation.logits_process import (
 )
 
 from fastllm.data.articles import Article
+from fastllm.decoding.distributions import distribution, forbid
+from fastllm.decoding.proposals import OneHotProposal
 from fastllm.decoding.race import Race
 from fastllm.decoding.rules import Rules
-from fastllm.decoding.sampling import OneHotProposal, SparseRow, distribution, forbid
 from fastllm.distill.teacher import write_texts
-from fastllm.drafters import BOUND, DRAFTERS, Drafter, drafter_class
+from fastllm.drafters import Drafter, drafter_class, families, spec_of
 from fastllm.drafters.ngram import NgramDrafter
 from fastllm.errors import SettingsError
 from fastllm.evaluation import measure
@@ -128,47 +129,6 @@ def test_a_place_where_all_is_banned_still_has_a_distribution(settings: dict[str
     )
     # What arg-max finds among nothing but minus infinities, as in transformers.
     assert row[0].tolist() == [1.0] + [0.0] * (SIZE - 1)
-
-
-@pytest.mark.parametrize(
-    "warp",
-    [
-        {"temperature": 0.0},
-        {"temperature": 1.0},
-        {"temperature": 0.6},
-        {"temperature": 1.0, "top_k": 3},
-        {"temperature": 1.0, "top_p": 0.7},
-        {"temperature": 1.5, "top_k": 5, "top_p": 0.9},
-    ],
-    ids=str,
-)
-def test_a_sparse_row_without_tokens_equals_the_dense_one(warp: dict[str, Any]) -> None:
-    config = DecodingConfig(**warp)
-    generator = torch.Generator().manual_seed(1)
-    for case in range(60):
-        named = torch.randperm(SIZE, generator=generator)[: case % (SIZE + 1)].tolist()
-        chances = torch.rand(len(named), generator=generator, dtype=torch.float64)
-        other = 0.05 if case % 3 and len(named) < SIZE else 0.0
-        left = 1 - (SIZE - len(named)) * other
-        if not named:
-            other, left = 1 / SIZE, 0.0
-        row = SparseRow(named, (chances / chances.sum() * left).tolist(), other)
-        count = int(torch.randint(1, SIZE + 1, (1,), generator=generator))
-        banned = [*torch.randperm(SIZE, generator=generator)[:count].tolist(), SIZE + 3]
-        dense = row.dense(SIZE).double()
-        dense[banned[:-1]] = 0
-        allowed = row.without(banned, SIZE)
-        if dense.sum() == 0:
-            assert allowed is None
-            continue
-        assert allowed is not None
-        wanted = distribution(dense.log(), config)
-        torch.testing.assert_close(
-            allowed.warped(SIZE, config).dense(SIZE), wanted, rtol=1e-5, atol=1e-6
-        )
-        if config.temperature == 0:
-            assert allowed.best(SIZE) == int(wanted.argmax())
-    assert row.without([], SIZE) is row
 
 
 # The settings.
@@ -354,14 +314,14 @@ def drafter_of(family: str, target: HubTarget, story: str) -> Drafter:
         texts = [vocabulary.encode(story[at:], 60).ids for at in (0, 100, 200)]
         found = kind.fit(texts, order=3, vocabulary_size=size, end_id=END)
     else:
-        bound = {"target": target} if family in BOUND else {}
+        bound = {"target": target} if spec_of(family).bound_to_target else {}
         found = kind.fresh(size, start_id=START, vocabulary=vocabulary.fingerprint, **bound)
     return found
 
 
 @pytest.fixture(scope="module")
 def drafters(tiny_target: HubTarget, story: str) -> dict[str, Drafter]:
-    return {family: drafter_of(family, tiny_target, story) for family in DRAFTERS}
+    return {family: drafter_of(family, tiny_target, story) for family in families()}
 
 
 @pytest.mark.parametrize("order", [2, 3])

@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from fastllm.demo.engine import Engine
+from fastllm.demo.guard import Guard
 from fastllm.demo.limits import Limits
 from fastllm.demo.page import build, launch_options
 
@@ -35,7 +36,7 @@ class Answer:
 def serving(engine: Engine, limits: Limits) -> Iterator[str]:
     """The address of a page without a recorded race, served meanwhile."""
     page = build(engine, limits, Path("nothing recorded"))
-    _, address, _ = page.launch(prevent_thread_lock=True, **launch_options())
+    _, address, _ = page.launch(prevent_thread_lock=True, **launch_options(Guard(limits)))
     try:
         yield address
     finally:

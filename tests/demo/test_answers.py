@@ -11,10 +11,11 @@ from asking import serving
 from gradio_client import Client
 from gradio_client.exceptions import AppError
 
-from fastllm.demo import rows, texts
+from fastllm.demo import rows
+from fastllm.demo.context import PageContext
 from fastllm.demo.engine import LocalEngine
+from fastllm.demo.folds.race import words as race_words
 from fastllm.demo.limits import read_limits
-from fastllm.demo.stage import Stage
 from fastllm.errors import DataError
 
 # Gradio's own statistics, drawn up after every twenty runs.
@@ -149,21 +150,21 @@ WRONG: list[tuple[dict[str, Any], str]] = [
 
 
 @pytest.fixture(scope="module")
-def stage(engine: LocalEngine) -> Stage:
+def context(engine: LocalEngine) -> PageContext:
     """What the endpoints check with."""
-    return Stage(engine, LIMITS, {})
+    return PageContext(engine, LIMITS, {})
 
 
 @pytest.mark.parametrize(("values", "reason"), WRONG)
 def test_a_setting_of_a_wrong_form_is_named(
-    stage: Stage, values: dict[str, Any], reason: str
+    context: PageContext, values: dict[str, Any], reason: str
 ) -> None:
     lanes, *settings = ({**GOOD, "length": 8, "rule": "auto", "lenience": 1.0} | values).values()
 
     def checked() -> None:
-        with stage.said():
-            stage.config(*settings)
-            stage.chosen(lanes)
+        with context.said():
+            context.config(*settings)
+            context.chosen(lanes)
 
     with pytest.raises(gr.Error, match=reason):
         checked()
@@ -200,5 +201,5 @@ def test_the_bounds_of_a_comparison(client: Client, story: str) -> None:
 def test_half_a_race_is_no_result() -> None:
     lines = [rows.line({"row": "start"}), rows.line({"row": "round"})]
     for count in range(3):
-        with pytest.raises(DataError, match=texts.NO_RACE[:20]):
+        with pytest.raises(DataError, match=race_words.NO_RACE[:20]):
             rows.result_of("".join(lines[:count]))

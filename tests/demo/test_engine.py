@@ -18,9 +18,10 @@ from gradio_client import Client
 from gradio_client.exceptions import AppError
 
 from fastllm.checkpoints import shipped_drafters
-from fastllm.demo import articles, loading, texts
+from fastllm.demo import articles, loading, words
 from fastllm.demo.engine import LENT, OTHER_VOCABULARY, LocalEngine
-from fastllm.demo.jobs import Order
+from fastllm.demo.folds.race import words as race_words
+from fastllm.demo.jobs import RaceJob
 from fastllm.demo.limits import Limits
 from fastllm.demo.page import build
 from fastllm.drafters import drafter_class
@@ -42,6 +43,8 @@ LIMITS = Limits(
     compare_articles=8,
     compare_seconds=600,
     training_seconds=3,
+    waiting=10,
+    body_bytes=2_500_000,
 )
 GO = threading.Event()
 """Is never set."""
@@ -70,7 +73,7 @@ def parsed(text: str) -> list[dict[str, Any]]:
 
 def test_another_target_is_raced_alone_and_with_lookup(engine: LocalEngine) -> None:
     assert engine.keys == ["alone", "lookup"]
-    assert engine.missing == dict.fromkeys(shipped_drafters(), texts.OTHER_TARGET)
+    assert engine.missing == dict.fromkeys(shipped_drafters(), words.OTHER_TARGET)
 
 
 def test_the_shipped_target_is_raced_with_all_that_ships() -> None:
@@ -106,12 +109,12 @@ def test_drafters_of_ones_own(tiny_folder: str, drafters: dict[str, str], story:
     assert engine.missing["other"] == OTHER_VOCABULARY
     assert drafters["gone"] in engine.missing["gone"]
     engine.start()
-    order = Order(story, ("alone", "fits"), DecodingConfig(max_new_tokens=8))
+    order = RaceJob(story, ("alone", "fits"), DecodingConfig(max_new_tokens=8))
     *_, end = parsed("".join(engine.lines(order, threading.Event())))
     assert end["same"][0] == "same"
     assert "damaged" in engine.missing
     with pytest.raises(CheckpointError, match="Not offered: damaged"):
-        Order(story, ("alone", "damaged"), DecodingConfig()).check(engine)
+        RaceJob(story, ("alone", "damaged"), DecodingConfig()).check(engine)
     assert said[0] == f"loading {tiny_folder} ..."
     assert any("tiny is on" in line for line in said)
     assert sum("Not offered" in line for line in said) == len(engine.missing)
@@ -132,19 +135,21 @@ def test_no_drafter_can_be_called_like_the_lane_without_one(tiny_folder: str) ->
 def test_the_target_reads_as_much_as_it_is_told(tiny_folder: str, story: str) -> None:
     engine = LocalEngine(tiny_folder, source_length=20, prefix="say: ", device="cpu")
     engine.start()
-    race = Order(story, ("alone",), DecodingConfig()).race(engine)
+    race = RaceJob(story, ("alone",), DecodingConfig()).race(engine)
     assert (len(race.source_ids), race.target.prefix) == (20, "say: ")
 
 
 def test_what_the_footer_says(engine: LocalEngine, story: str) -> None:
-    list(engine.lines(Order(story, ("alone",), DecodingConfig(max_new_tokens=8)), GO))
+    list(engine.lines(RaceJob(story, ("alone",), DecodingConfig(max_new_tokens=8)), GO))
     assert set(engine.about) == {"fastllm", "python", "torch", "transformers", "gradio", "hardware"}
     assert "CPU" in engine.about["hardware"]
     assert engine.failure == ""
 
 
 def test_rows_of_a_race(engine: LocalEngine, story: str) -> None:
-    order = Order(story, ("alone", "lookup"), DecodingConfig(max_new_tokens=16), ("mind",), "Mill")
+    order = RaceJob(
+        story, ("alone", "lookup"), DecodingConfig(max_new_tokens=16), ("mind",), "Mill"
+    )
     start, *rounds, end = parsed("".join(engine.lines(order, threading.Event())))
     assert (start["mode"], start["target"], start["article"]) == ("live", "tiny", "Mill")
     assert start["notices"] == ["mind"]
@@ -155,7 +160,7 @@ def test_rows_of_a_race(engine: LocalEngine, story: str) -> None:
 
 def test_stop_ends_a_race_behind_its_round(engine: LocalEngine, story: str) -> None:
     stop = threading.Event()
-    order = Order(story, ("alone", "lookup"), DecodingConfig(max_new_tokens=24))
+    order = RaceJob(story, ("alone", "lookup"), DecodingConfig(max_new_tokens=24))
     lines = engine.lines(order, stop)
     text = next(lines) + next(lines)
     stop.set()
@@ -173,7 +178,7 @@ def test_stop_is_heard_while_the_article_is_encoded(engine: LocalEngine, story: 
         first.register_forward_pre_hook(lambda *_: stop.set()),
         second.register_forward_pre_hook(lambda *_: reached.append("second layer")),
     ]
-    order = Order(story, ("alone", "lookup"), DecodingConfig(max_new_tokens=24))
+    order = RaceJob(story, ("alone", "lookup"), DecodingConfig(max_new_tokens=24))
     (start,) = parsed("".join(engine.lines(order, stop)))
     assert start["row"] == "start"
     assert not reached
@@ -184,16 +189,16 @@ def test_stop_is_heard_while_the_article_is_encoded(engine: LocalEngine, story: 
 
 
 def test_a_race_meets_its_deadline(engine: LocalEngine, story: str) -> None:
-    order = Order(story, ("alone", "lookup"), DecodingConfig(max_new_tokens=24), seconds=0)
+    order = RaceJob(story, ("alone", "lookup"), DecodingConfig(max_new_tokens=24), seconds=0)
     *_, end = parsed("".join(engine.lines(order, threading.Event())))
-    assert end["notices"] == [texts.ended_early(0)]
+    assert end["notices"] == [race_words.ENDED_EARLY.format(0)]
 
 
 def test_a_missing_target_is_reported_by_every_race(tmp_path: Path, story: str) -> None:
     engine = LocalEngine(str(tmp_path / "none"))
     engine.start()
     with pytest.raises(CheckpointError, match="none"):
-        list(engine.lines(Order(story, ("alone",), DecodingConfig()), threading.Event()))
+        list(engine.lines(RaceJob(story, ("alone",), DecodingConfig()), threading.Event()))
     assert "none" in engine.failure
     assert engine.failure in loading.said(engine)
     assert engine.about["hardware"]
@@ -213,7 +218,7 @@ def test_the_page_says_what_is_loaded_until_it_is_there(
 
     monkeypatch.setattr(HubTarget, "load", look)
     engine.start()
-    list(engine.lines(Order(story, ("alone",), DecodingConfig(max_new_tokens=8)), GO))
+    list(engine.lines(RaceJob(story, ("alone",), DecodingConfig(max_new_tokens=8)), GO))
     assert "Not ready yet: loading" in said[0]
     assert loading.said(engine) == ""
 
@@ -222,7 +227,7 @@ def test_a_device_that_is_not_there_is_reported(tiny_folder: str, story: str) ->
     engine = LocalEngine(tiny_folder, device="nonsense")
     engine.start()
     with pytest.raises(FastLLMError, match="nonsense"):
-        list(engine.lines(Order(story, ("alone",), DecodingConfig()), threading.Event()))
+        list(engine.lines(RaceJob(story, ("alone",), DecodingConfig()), threading.Event()))
 
 
 def test_who_leaves_before_their_turn_gets_nothing_and_holds_nothing(
@@ -230,7 +235,7 @@ def test_who_leaves_before_their_turn_gets_nothing_and_holds_nothing(
 ) -> None:
     left = threading.Event()
     left.set()
-    order = Order(story, ("alone",), DecodingConfig(max_new_tokens=8))
+    order = RaceJob(story, ("alone",), DecodingConfig(max_new_tokens=8))
     engine = LocalEngine(tiny_folder)
     assert list(engine.lines(order, left)) == []  # nothing is loaded yet
     engine.start()
@@ -244,14 +249,14 @@ def test_who_leaves_before_their_turn_gets_nothing_and_holds_nothing(
 def test_a_race_past_its_deadline_shows_what_it_has(
     engine: LocalEngine, story: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    order = Order(story, ("alone", "lookup"), DecodingConfig(max_new_tokens=24), seconds=30)
+    order = RaceJob(story, ("alone", "lookup"), DecodingConfig(max_new_tokens=24), seconds=30)
     lines = engine.lines(order, GO)
     rows = parsed("".join(next(lines) for _ in range(4)))
     assert [row["row"] for row in rows] == ["start", "round", "round", "round"]
     ticking = time.monotonic
     monkeypatch.setattr(time, "monotonic", lambda: ticking() + 60)
     *_, end = parsed("".join(lines))
-    assert end["notices"] == [texts.ended_early(30)]
+    assert end["notices"] == [race_words.ENDED_EARLY.format(30)]
     assert sum(lane["calls"] for lane in end["lanes"]) == 3
     assert {lane["ended"] for lane in end["lanes"]} == {"deadline"}
 
@@ -383,7 +388,7 @@ import app  # imports spaces, then all the rest
 import gradio as gr
 from fastllm.demo import engine as engines
 from fastllm.demo.engine import LocalEngine
-from fastllm.demo.jobs import Order
+from fastllm.demo.jobs import RaceJob
 from fastllm.errors import DataError, FastLLMError
 from fastllm.trace import DecodingConfig
 
@@ -391,7 +396,7 @@ engine = LocalEngine(sys.argv[1])
 engine.start()
 print("engine", engine.target.engine)
 print("about", engine.about["hardware"])
-order = Order(sys.argv[2], ("alone", "lookup"), DecodingConfig(max_new_tokens=12))
+order = RaceJob(sys.argv[2], ("alone", "lookup"), DecodingConfig(max_new_tokens=12))
 print("PARENT", os.getpid(), flush=True)
 for text in engine.lines(order, threading.Event()):
     print(text, end="", flush=True)
@@ -399,13 +404,13 @@ stop = threading.Event()
 engines.SLICE_SECONDS = 0
 for _ in engine.lines(order, stop):
     stop.set()
-order = Order(" ", ("alone",), DecodingConfig())
+order = RaceJob(" ", ("alone",), DecodingConfig())
 try:
     list(engine.lines(order, threading.Event()))
 except FastLLMError as error:
     print("refused", error, flush=True)
 
-class Broken(Order):
+class Broken(RaceJob):
     def lines(self, models, stop):
         raise DataError("what was wrong")
 

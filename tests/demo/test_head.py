@@ -8,7 +8,7 @@ import gradio as gr
 import httpx
 import pytest
 
-from fastllm.demo import head, texts
+from fastllm.demo import head, words
 from fastllm.demo.page import launch_options
 
 
@@ -48,8 +48,8 @@ def test_title_and_description_are_ours_and_stand_once(served: Callable[..., htt
     answer = served().get("/")
     tags = Tags(answer.text).found
     assert all(len(contents) == 1 for contents in tags.values()), "no doubles"
-    assert tags["og:title"] == [texts.TITLE]
-    assert tags["og:description"] == tags["description"] == [texts.CLAIM]
+    assert tags["og:title"] == [words.TITLE]
+    assert tags["og:description"] == tags["description"] == [words.CLAIM]
     assert tags["twitter:card"] == ["summary"]
     assert "viewport" in tags, "what is no such tag stays"
     assert "og:image" not in tags, "an image takes an address, and none is known"

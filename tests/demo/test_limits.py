@@ -1,16 +1,21 @@
+import asyncio
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from fastllm.demo.limits import (
     SPACEFILE,
     Limits,
     Models,
+    Network,
     Visits,
     read_limits,
     read_models,
+    read_network,
     titled_drafters,
     visitor_of,
 )
@@ -29,6 +34,8 @@ GOOD = {
     "compare_articles": 10,
     "compare_seconds": 11,
     "training_seconds": 12,
+    "waiting": 13,
+    "body_bytes": 14,
 }
 
 
@@ -44,7 +51,7 @@ def test_limits_are_those_of_the_spacefile() -> None:
 
 def test_reads_a_file(path: Path) -> None:
     path.write_text(yaml.safe_dump({"limits": GOOD}))
-    assert read_limits(path, {}) == Limits(1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12)
+    assert read_limits(path, {}) == Limits(*range(1, 15))
 
 
 @pytest.mark.parametrize(
@@ -65,7 +72,7 @@ def test_names_a_missing_file(path: Path) -> None:
 def test_the_environment_goes_before_the_file(path: Path) -> None:
     path.write_text(yaml.safe_dump({"limits": GOOD}))
     environment = {"FASTLLM_SECONDS_PER_RUN": "10", "FASTLLM_ELSE": "x"}
-    assert read_limits(path, environment) == Limits(1, 2, 3, 4, 10, 6, 7, 8, 9, 10, 11, 12)
+    assert read_limits(path, environment) == Limits(1, 2, 3, 4, 10, *range(6, 15))
 
 
 @pytest.mark.parametrize("value", ["", "0", "-1", "ten", "1.5", "²"])
@@ -137,20 +144,70 @@ def test_visits_are_forgotten_after_their_minute() -> None:
 
 
 @pytest.mark.parametrize(
-    ("host", "forwarded", "visitor"),
+    ("host", "visitor"),
     [
-        ("9.9.9.9", "1.1.1.1", "9.9.9.9"),  # nobody in between: the header is the visitor's own
-        ("10.0.0.3", "1.1.1.1", "1.1.1.1"),
-        ("10.0.0.3", "8.8.8.8, 1.1.1.1, 10.1.2.3", "1.1.1.1"),  # the first may be made up
-        ("127.0.0.1", "2606:4700::1111", "2606:4700::1111"),
-        ("127.0.0.1", "<script>, ,\0", "hash"),
-        ("127.0.0.1", None, "hash"),
-        (None, None, "hash"),
+        ("9.9.9.9", "9.9.9.9"),
+        ("127.0.0.1", "127.0.0.1"),
+        ("::ffff:9.9.9.9", "9.9.9.9"),
+        ("2606:4700:1:2:3:4:5:6", "2606:4700:1:2::/64"),
+        ("2606:4700:1:2:ffff::1", "2606:4700:1:2::/64"),
+        ("fe80::1%eth0", "fe80::/64"),
+        ("<script>", "unknown"),
+        ("", "unknown"),
+        (None, "unknown"),
     ],
 )
-def test_who_a_visitor_is(host: str | None, forwarded: str | None, visitor: str) -> None:
-    assert visitor_of(host, forwarded, "hash") == visitor
+def test_who_a_visitor_is(host: str | None, visitor: str) -> None:
+    assert visitor_of(host) == visitor
 
 
-def test_without_anything_all_are_one_visitor() -> None:
-    assert visitor_of(None, None, None) == "unknown"
+@pytest.mark.parametrize(
+    ("peer", "forwarded", "visitor"),
+    [
+        ("9.9.9.9", "1.1.1.1", "9.9.9.9"),  # nobody in between: the header is the visitor's own
+        ("192.168.0.9", "1.1.1.1", "192.168.0.9"),  # private, and no proxy of ours
+        ("10.0.0.3", "1.1.1.1", "1.1.1.1"),
+        ("10.0.0.3", "8.8.8.8, 1.1.1.1, 10.1.2.3", "1.1.1.1"),  # the first may be made up
+        ("10.0.0.3", "2606:4700::1111", "2606:4700::/64"),
+        ("10.0.0.3", "<script>, ,\0", "unknown"),
+        ("10.0.0.3", None, "10.0.0.3"),
+    ],
+)
+def test_only_a_trusted_proxy_is_believed(peer: str, forwarded: str | None, visitor: str) -> None:
+    """As the server of the page does it, told by app.py whom to believe."""
+    seen: list[str] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        seen.append(visitor_of(scope["client"][0]))
+
+    headers = [] if forwarded is None else [(b"x-forwarded-for", forwarded.encode())]
+    scope = {"type": "http", "client": (peer, 1), "headers": headers}
+    believing = ProxyHeadersMiddleware(app, "127.0.0.1,10.0.0.0/8")
+    asyncio.run(believing(scope, None, None))  # type: ignore[arg-type]
+    assert seen == [visitor]
+
+
+def test_the_network_of_the_spacefile_is_the_default() -> None:
+    assert read_network(environment={}) == Network()
+
+
+def test_network_of_file_and_environment(path: Path) -> None:
+    given = {"trusted_proxies": ["10.0.0.0/8"], "hosts": ["My.example"]}
+    path.write_text(yaml.safe_dump({"network": given}))
+    assert read_network(path, {}) == Network(("10.0.0.0/8",), ("my.example",))
+    told = {"FASTLLM_TRUSTED_PROXIES": "", "FASTLLM_HOSTS": "a.example, b.example"}
+    assert read_network(path, told) == Network((), ("a.example", "b.example"))
+    on_a_space = read_network(path, {"SPACE_ID": "a/b"})
+    assert on_a_space.hosts == ("*",)
+    assert {"10.0.0.0/8", "172.16.0.0/12"} <= set(on_a_space.trusted_proxies)
+
+
+@pytest.mark.parametrize(
+    "network",
+    [None, [], {"hosts": []}]
+    + [{"hosts": [], "trusted_proxies": value} for value in (7, {}, [7], ["*"], ["10.0.0.1/8"])],
+)
+def test_refuses_what_is_no_network(path: Path, network: object) -> None:
+    path.write_text(yaml.safe_dump({"network": network}))
+    with pytest.raises(SettingsError, match=r"network|trusted_proxies"):
+        read_network(path, {})

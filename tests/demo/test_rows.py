@@ -6,7 +6,8 @@ import pytest
 import stories
 
 from fastllm.decoding.race import Race
-from fastllm.demo import rows, texts
+from fastllm.demo import rows, words
+from fastllm.demo.folds.race import words as race_words
 from fastllm.errors import DataError
 from fastllm.trace import DecodingConfig, Judged, Round
 from fastllm.vocabulary import Detokenizer
@@ -23,7 +24,7 @@ def test_a_race_is_a_start_its_rounds_and_an_end() -> None:
     start, *rounds, end = parsed_rows()
     assert (start["row"], start["mode"]) == ("start", "recorded")
     assert [lane["title"] for lane in start["lanes"]] == [
-        texts.title_of(key) for key in ("alone", "lstm-before", "lstm-after")
+        words.title_of(key) for key in ("alone", "lstm-before", "lstm-after")
     ]
     assert {row["row"] for row in rounds} == {"round"}
     assert [row["to"] for row in rounds] == sorted(row["to"] for row in rounds)
@@ -65,6 +66,7 @@ def test_a_round_carries_what_hovering_shows() -> None:
 
 def test_under_the_block_rule_every_guess_has_its_test() -> None:
     """A failed test before a passing one does not end the block, and its word stands."""
+
     def judged(token: int, uniform: float) -> Judged:
         return Judged(token, 0.4, 0.8, uniform, 0.5, 0.6, 0.4, 0.8)
 
@@ -217,39 +219,43 @@ def test_the_verdict_is_honest() -> None:
         tokens: int = 40,
         drafted: int = 10,
         drafting: float = 0.0,
-    ) -> texts.Result:
-        title = texts.title_of(key)
-        return texts.Result(key, title, calls, tokens, drafted, accepted, seconds, drafting)
+    ) -> race_words.Result:
+        title = words.title_of(key)
+        return race_words.Result(key, title, calls, tokens, drafted, accepted, seconds, drafting)
 
     alone = result("alone", 40, 1.0)
-    assert "No drafter saved a call" in texts.verdict([alone, result("lookup", 40, 1.1, 0)])
-    assert "tie" in texts.verdict([alone, result("lookup", 30, 0.5), result("lstm-after", 30, 0.5)])
-    assert "Nobody guessed" in texts.verdict([alone])
+    assert "No drafter saved a call" in race_words.verdict([alone, result("lookup", 40, 1.1, 0)])
+    assert "tie" in race_words.verdict(
+        [alone, result("lookup", 30, 0.5), result("lstm-after", 30, 0.5)]
+    )
+    assert "Nobody guessed" in race_words.verdict([alone])
 
     dear = result("lstm-after", 20, 1.5, drafting=0.6)
-    assert texts.verdict([alone, dear]).endswith("guessing takes time as well.")
-    slow = texts.verdict([alone, result("lstm-after", 20, 1.5, drafting=0.1)])
+    assert race_words.verdict([alone, dear]).endswith("guessing takes time as well.")
+    slow = race_words.verdict([alone, result("lstm-after", 20, 1.5, drafting=0.1)])
     assert "In seconds target alone was first this time, though not by guessing faster" in slow
-    near = texts.verdict([alone, result("lstm-after", 20, 1.05, drafting=0.6)])
+    near = race_words.verdict([alone, result("lstm-after", 20, 1.05, drafting=0.6)])
     assert near.endswith("In seconds target alone was level with the winner.")
-    assert "In seconds" not in texts.verdict([alone, result("lstm-after", 20, 0.9)])
+    assert "In seconds" not in race_words.verdict([alone, result("lstm-after", 20, 0.9)])
 
     few = result("lookup", 30, 0.5, 9)
     more = result("lstm-after", 20, 0.4, 25, drafted=40)
-    assert "62 % of its guesses were accepted and it made more" in texts.verdict([alone, few, more])
+    assert "62 % of its guesses were accepted and it made more" in race_words.verdict(
+        [alone, few, more]
+    )
 
 
 def test_texts_of_different_length_are_compared_a_token() -> None:
-    alone = texts.Result("alone", "alone", 50, 50, 0, 0, 1.0, 0.0)
-    before = texts.Result("lstm-before", "before", 18, 43, 80, 25, 0.4, 0.1)
-    after = texts.Result("lstm-after", "after", 21, 59, 97, 38, 0.5, 0.1)
-    said = texts.verdict([alone, before, after])
+    alone = race_words.Result("alone", "alone", 50, 50, 0, 0, 1.0, 0.0)
+    before = race_words.Result("lstm-before", "before", 18, 43, 80, 25, 0.4, 0.1)
+    after = race_words.Result("lstm-after", "after", 21, 59, 97, 38, 0.5, 0.1)
+    said = race_words.verdict([alone, before, after])
     assert said == (
-        "After won: 2.8 tokens a target call instead of 1, because 39 % of its guesses were "
+        "After won: 2.8 tokens per target call instead of 1, because 39 % of its guesses were "
         "accepted (before: 31 %)."
     )
-    nothing = texts.Result("lstm-after", "after", 59, 59, 97, 0, 0.5, 0.1)
-    assert "each got one token a call" in texts.verdict([alone, nothing])
+    nothing = race_words.Result("lstm-after", "after", 59, 59, 97, 0, 0.5, 0.1)
+    assert "each got one token per call" in race_words.verdict([alone, nothing])
 
 
 def test_a_live_race_writes_the_same_rows(tiny_target: Any, story: str) -> None:

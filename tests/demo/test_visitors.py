@@ -18,7 +18,7 @@ import pytest
 from asking import WAIT, Page, serving
 
 from fastllm.demo.engine import LocalEngine
-from fastllm.demo.jobs import Models, Order
+from fastllm.demo.jobs import Models, RaceJob
 from fastllm.demo.limits import Limits
 from fastllm.trace import DecodingConfig
 
@@ -42,6 +42,8 @@ LIMITS = Limits(
     compare_articles=8,
     compare_seconds=600,
     training_seconds=3,
+    waiting=10,
+    body_bytes=2_500_000,
 )
 
 STORIES = [
@@ -75,7 +77,7 @@ class Watched(LocalEngine):
 class Counted:
     """Work that its engine counts while it has the device."""
 
-    work: Order
+    work: RaceJob
     engine: Watched
 
     @property
@@ -129,7 +131,7 @@ def written(rows: list[dict[str, Any]]) -> list[Any]:
 def alone(engine: LocalEngine, article: str, seed: int, length: int) -> list[Any]:
     """What a race writes when nobody else is there."""
     config = DecodingConfig(temperature=1.0, top_p=1.0, gamma=4, seed=seed, max_new_tokens=length)
-    lines = engine.lines(Order(article, ("alone", "lookup"), config), threading.Event())
+    lines = engine.lines(RaceJob(article, ("alone", "lookup"), config), threading.Event())
     return written([json.loads(line) for line in lines])
 
 
@@ -244,6 +246,7 @@ def test_who_waits_is_told_their_place(engine: Watched, page: Page) -> None:
         tab.close()
 
 
+@pytest.mark.slow  # boots a page of its own
 def test_more_than_may_wait_are_told_so(engine: Watched) -> None:
     """A page of its own, with room for one."""
     clear(engine)
@@ -263,6 +266,7 @@ def test_more_than_may_wait_are_told_so(engine: Watched) -> None:
         assert engine.ended.acquire(timeout=WAIT)
 
 
+@pytest.mark.slow  # boots a page of its own
 def test_too_many_races_within_a_minute_are_told_to_wait(engine: Watched) -> None:
     """A page of its own, where a visitor has one race a minute; a refused one does not count."""
     clear(engine)

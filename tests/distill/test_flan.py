@@ -75,6 +75,7 @@ def recipe(
     return path, runs
 
 
+@pytest.mark.slow  # trains from end to end
 def test_from_nothing_to_an_assistant_model(
     recipe: tuple[Path, Path], flan: Path, story: str, vocabulary: Vocabulary,
     capsys: pytest.CaptureFixture[str],

@@ -75,6 +75,7 @@ def _train(target: Path, pseudo: Path, run: Path, *more: str) -> list[str]:
     ]  # fmt: skip
 
 
+@pytest.mark.slow  # processes of their own
 def test_pseudo_killed_and_resumed_has_every_article_once(
     data: Path, target: Path, whole_pseudo: Path, tmp_path: Path
 ) -> None:
@@ -94,6 +95,7 @@ def test_pseudo_killed_and_resumed_has_every_article_once(
     assert texts[0] == texts[1], "drawn at random, and yet the same"
 
 
+@pytest.mark.slow  # processes of their own
 @pytest.mark.parametrize("by", [signal.SIGKILL, signal.SIGINT])
 def test_train_killed_and_resumed_ends_with_the_same_bits(
     by: int, target: Path, whole_pseudo: Path, tmp_path: Path
@@ -196,6 +198,7 @@ def _lines(run: Path) -> int:
     return len(log.read_text().splitlines()) if log.exists() else 0
 
 
+@pytest.mark.slow  # processes of their own
 def test_two_processes_do_what_one_does(
     data: Path, target: Path, whole_pseudo: Path, tmp_path: Path
 ) -> None:

@@ -13,7 +13,7 @@ from fastllm.data.tokens import TokenPairs
 from fastllm.distill.options import settle
 from fastllm.distill.study import GRID, StudyArm, chart, grid, markdown, page, summarise
 from fastllm.distill.validation import Validation
-from fastllm.drafters import BOUND, NEURAL
+from fastllm.drafters import trainable
 from fastllm.errors import SettingsError
 
 
@@ -102,6 +102,7 @@ def test_the_files_are_well_formed_and_fetch_nothing() -> None:
     assert not {"src=", "href=", "<script", "@import"} & set(whole.split())
 
 
+@pytest.mark.slow  # trains from end to end
 def test_a_study_trains_measures_and_goes_on_where_it_stopped(
     data: Path, target: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -146,7 +147,8 @@ def test_a_study_trains_measures_and_goes_on_where_it_stopped(
     assert "sets lambda1" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("family", [*NEURAL, *BOUND])
+@pytest.mark.slow  # trains from end to end
+@pytest.mark.parametrize("family", trainable())
 def test_a_study_takes_every_family_that_is_trained_by_gradient(
     family: str, tmp_path: Path
 ) -> None:
@@ -161,6 +163,7 @@ def test_a_study_takes_every_family_that_is_trained_by_gradient(
         settle(build_parser().parse_args(["study", "--recipe", str(recipe)]))
 
 
+@pytest.mark.slow  # trains from end to end
 def test_a_study_of_the_family_that_is_made_from_its_target(
     data: Path, target: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -67,6 +67,7 @@ def test_train_writes_a_drafter_that_races(
     assert with_drafter.tokens == alone.tokens
 
 
+@pytest.mark.slow  # trains from end to end
 def test_a_cascade_distils_a_smaller_target_and_then_its_drafter(
     pseudo: Path, target: Path, data: Path, tmp_path: Path, story: str
 ) -> None:
@@ -130,6 +131,7 @@ def windows(tmp_path_factory: pytest.TempPathFactory, story: str, vocabulary: Vo
     return write_tiny_windows(tmp_path_factory.mktemp("windows"), story, vocabulary)
 
 
+@pytest.mark.slow  # trains from end to end
 def test_train_makes_a_target_from_nothing_and_goes_on_where_it_stopped(
     windows: Path, tmp_path: Path, story: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -394,6 +396,8 @@ def test_articles_without_a_usable_summary_are_counted_and_none_need_have_one(
         (["train", "--drafter", "lstm", "--kd_temp", "8"], "belongs to a divergence"),
         (["train", "--drafter", "lstm", "--kd_loss", "fkl", "--kd_temp", "0"], "above 0"),
         (["train", "--drafter", "lstm", "--batch", "0"], "at least 1"),
+        (["train", "--drafter", "lstm", "--limit", "0", "--scale", "0.01"], "--limit 0 takes all"),
+        (["pseudo", "--limit", "0", "--scale", "0.01"], "--limit 0 takes all"),
         (["train", "--drafter", "lstm", "--learning_rate", "nan"], "learning_rate=nan"),
         (["train", "--drafter", "lstm", "--seed", "-1"], "--seed -1: give 0 or more"),
         (["pseudo", "--temperature", "nan"], "--temperature nan: give 0 or more"),

@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from fastllm.decoding import autoregress, speculate
-from fastllm.decoding.sampling import DenseProposal, OneHotProposal
-from fastllm.drafters.combined import PREFIX, AheadSession, CombinedDrafter
+from fastllm.decoding.proposals import DenseProposal, OneHotProposal
+from fastllm.drafters.combined import PREFIX, CombinedDrafter
+from fastllm.drafters.lookup import ArticleLookup
 from fastllm.drafters.neural import NeuralSession
 from fastllm.drafters.t5 import T5Drafter
 from fastllm.errors import SettingsError
@@ -89,7 +90,7 @@ def test_guessing_ahead_drafts_the_same_in_fewer_calls(
         source = torch.tensor([ARTICLE])
         memory = drafter.model.remember(source)
         session = (
-            AheadSession(drafter.model, memory, encoding())
+            NeuralSession(drafter.model, memory, END, ArticleLookup().begin(encoding()))
             if ahead
             else NeuralSession(drafter.model, memory, END)
         )
@@ -104,7 +105,7 @@ def test_guessing_ahead_drafts_the_same_in_fewer_calls(
         assert tokens == same
         assert (rows - alike).abs().max() < 1e-5
     if start == "copying" and temperature == 0:
-        assert calls[1] < calls[0] / 1.5
+        assert calls[1] <= calls[0] / 1.5
     else:
         assert calls[1] <= calls[0]
 

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 import torch
 
-from fastllm.decoding.sampling import Draft, OneHotProposal
+from fastllm.decoding.proposals import Draft, OneHotProposal
+from fastllm.drafters import Drafter
 from fastllm.drafters.combined import CombinedDrafter
-from fastllm.drafters.cost import CostMeter, bytes_of, cost_of, weights_in
+from fastllm.drafters.cost import Cost, CostMeter, bytes_of
 from fastllm.drafters.lookup import ArticleLookup
 from fastllm.drafters.lstm import LstmDrafter
 from fastllm.drafters.ngram import NgramDrafter
@@ -27,33 +28,37 @@ def test_weights_and_bytes(tmp_path: Path) -> None:
     network = LstmDrafter.fresh(50, width=24, hidden=16, mixing=16, places=8)
     network.save(tmp_path)
     stored = (tmp_path / "model.safetensors").stat().st_size
-    assert weights_in(network) == sum(weight.numel() for weight in network.model.parameters())
-    assert bytes_of(network) == stored > 2 * weights_in(network)
-    assert weights_in(CombinedDrafter(network)) == weights_in(network)
+    assert network.parameters == sum(weight.numel() for weight in network.model.parameters())
+    assert bytes_of(network) == stored > 2 * network.parameters
+    assert CombinedDrafter(network).parameters == network.parameters
     assert bytes_of(CombinedDrafter(network)) == stored
     counted = NgramDrafter.fit([[5, 6, 7, 1]], order=2, vocabulary_size=50)
-    assert weights_in(counted) == sum(counted.counts.entries) > 0
+    assert counted.parameters == sum(counted.counts.entries) > 0
     assert bytes_of(counted) > 0
-    assert (weights_in(ArticleLookup()), bytes_of(ArticleLookup())) == (0, 0)
+    assert (ArticleLookup().parameters, bytes_of(ArticleLookup())) == (0, 0)
+
+
+def cost_of(drafter: Drafter) -> Cost:
+    meter = CostMeter(drafter, THREE, length=10)
+    meter.measure(ARTICLE)
+    return meter.cost()
 
 
 def test_the_seconds_are_those_of_the_drafts(monkeypatch: pytest.MonkeyPatch) -> None:
     # Each look at the clock moves it on by 3 microseconds; so does nothing else.
     now = iter(range(0, 10**9, 3000))
     monkeypatch.setattr(time, "perf_counter", lambda: next(now) / 1e9)
-    found = cost_of(RuleDrafter(random_rule(12)), [ARTICLE], THREE, length=10)
+    found = cost_of(RuleDrafter(random_rule(12)))
     assert found.begin_microseconds == pytest.approx(3)
     assert found.step_microseconds == pytest.approx(1), "three tokens a draft"
-    silent = cost_of(ArticleLookup(min_match=99), [ARTICLE], THREE, length=10)
+    silent = cost_of(ArticleLookup(min_match=99))
     assert silent.step_microseconds == pytest.approx(3), "a draft of nothing costs what it costs"
     assert silent.parameters == silent.bytes == 0
-    with pytest.raises(SettingsError, match="0 articles"):
-        cost_of(ArticleLookup(), [])
     with pytest.raises(SettingsError, match="length=0"):
-        cost_of(ArticleLookup(), [ARTICLE], length=0)
+        CostMeter(ArticleLookup(), length=0)
 
 
-class EndingDrafter:
+class EndingDrafter(Drafter):
     """Drafts a word and the end of the text, then the end at once, in turns."""
 
     name = vocabulary = ""

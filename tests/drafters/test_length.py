@@ -11,9 +11,10 @@ from fakes import END, START, FakeSession, FakeTarget, Rule, random_rule
 
 from fastllm.decoding import speculate
 from fastllm.decoding.race import Race
-from fastllm.drafters import BOUND, DRAFTERS, Drafter, drafter_class
-from fastllm.drafters.combined import AheadSession, CombinedDrafter
+from fastllm.drafters import Drafter, families
+from fastllm.drafters.combined import CombinedDrafter
 from fastllm.drafters.length import BELIEF, WEIGHT, LengthRule, confidence
+from fastllm.drafters.lookup import ArticleLookup
 from fastllm.drafters.neural import NeuralSession, OneText
 from fastllm.targets.hub import HubTarget
 from fastllm.trace import DecodingConfig, Round, Trace
@@ -98,15 +99,15 @@ def drafters(tiny_target: HubTarget, story: str) -> dict[str, Drafter]:
     """Untrained ones of every family that knows how sure it is, made surer than they are."""
     vocabulary, size = tiny_target.vocabulary, len(tiny_target.vocabulary.tokenizer)
     found: dict[str, Drafter] = {}
-    for family in DRAFTERS:
-        kind: Any = drafter_class(family)
+    for family, spec in families().items():
+        kind: Any = spec.drafter
         if family == "lookup":
             continue
         if family == "ngram":
             texts = [vocabulary.encode(story[at:], 60).ids for at in (0, 100, 200)]
             found[family] = kind.fit(texts, order=3, vocabulary_size=size, end_id=END)
             continue
-        bound = {"target": tiny_target} if family in BOUND else {}
+        bound = {"target": tiny_target} if spec.bound_to_target else {}
         found[family] = kind.fresh(
             size, start_id=START, vocabulary=vocabulary.fingerprint, seed=2, **bound
         )
@@ -114,7 +115,7 @@ def drafters(tiny_target: HubTarget, story: str) -> dict[str, Drafter]:
     return found
 
 
-FAMILIES = [*(family for family in DRAFTERS if family != "lookup"), "combined"]
+FAMILIES = [*(family for family in families() if family != "lookup"), "combined"]
 
 
 def raced(target: HubTarget, drafter: Drafter | None, story: str, config: DecodingConfig) -> Trace:
@@ -175,7 +176,7 @@ class Table(OneText):
 def session(rule: Rule, ahead: bool = False) -> NeuralSession:
     if ahead:
         encoding = FakeTarget(rule).encode([4, 5, 6, 4, 7, END])
-        return AheadSession(Table(rule), None, encoding)
+        return NeuralSession(Table(rule), None, END, ArticleLookup().begin(encoding))
     return NeuralSession(Table(rule), None, END)
 
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from fastllm.decoding import autoregress, speculate
-from fastllm.decoding.sampling import OneHotProposal
+from fastllm.decoding.proposals import OneHotProposal
 from fastllm.drafters.lookup import ArticleLookup
 from fastllm.errors import SettingsError
 from fastllm.targets import Encoding

@@ -9,12 +9,12 @@ import torch
 
 from fastllm.checkpoints import load_drafter
 from fastllm.data.tokens import TokenPairs, write_pairs
+from fastllm.decoding.distributions import distribution
 from fastllm.decoding.race import Race
 from fastllm.decoding.rules import Rules
-from fastllm.decoding.sampling import distribution
 from fastllm.distill.pseudo import write_pseudo
 from fastllm.distill.train import DrafterRecipe, train_drafter
-from fastllm.drafters import NEURAL, drafter_class
+from fastllm.drafters import drafter_class
 from fastllm.drafters.neural import ArticleText, NeuralDrafter, NeuralSession, roll_out
 from fastllm.errors import CheckpointError, SettingsError
 from fastllm.targets import Encoding
@@ -31,6 +31,7 @@ GREEDY = DecodingConfig(gamma=4)
 SAMPLING = DecodingConfig(gamma=4, temperature=0.8, top_p=0.9)
 RULES = DecodingConfig(gamma=4, no_repeat_ngram=2, min_new_tokens=30)
 READERS = ("lstm", "cnn")
+NEURAL = tuple(SIZES)
 """The families that have a network of their own for one text."""
 
 

@@ -1,4 +1,4 @@
-"""The drafter over the target's own encoder output, and its copy mixture."""
+"""The drafter over the target's own encoder output."""
 
 import copy
 import json
@@ -11,11 +11,10 @@ import torch
 
 from fastllm.checkpoints import load_drafter
 from fastllm.data.tokens import TokenPairs, write_pairs
+from fastllm.decoding.distributions import distribution
 from fastllm.decoding.race import Race
-from fastllm.decoding.sampling import distribution
 from fastllm.distill.pseudo import write_pseudo
 from fastllm.distill.train import DrafterRecipe, train_drafter
-from fastllm.drafters.mixture import CONTEXT, CopyMixture
 from fastllm.drafters.neural import NeuralSession, roll_out
 from fastllm.drafters.shared import SharedDrafter, TargetEncoder, fingerprint
 from fastllm.errors import CheckpointError, SettingsError
@@ -28,7 +27,6 @@ SAMPLING = DecodingConfig(gamma=4, temperature=0.8, top_p=0.9)
 KINDS = [
     pytest.param({"layers": 1}, id="one layer"),
     pytest.param({"layers": 2}, id="two layers"),
-    pytest.param({"layers": 1, "copies": True}, id="copies"),
 ]
 
 
@@ -107,8 +105,7 @@ def test_a_session_drafts_what_the_network_says(
     config: DecodingConfig,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    copies = drafter.model.mixture is not None
-    monkeypatch.setattr("fastllm.drafters.shared.FREQUENT", 10_000 if copies else 30)
+    monkeypatch.setattr("fastllm.drafters.shared.FREQUENT", 30)
     # In training the encoder's output is rounded: here it is, too.
     encoding = replace(encoding, states=encoding.states.to(torch.bfloat16).float())
     if not fits:
@@ -129,34 +126,13 @@ def test_a_session_drafts_what_the_network_says(
         logits = drafter.model(
             torch.tensor([encoding.source_ids]), torch.tensor([[*text, *draft.tokens[:-1]]])
         )[0, -4:]
-    if fits and not copies:  # words that are neither frequent nor the article's have no chance
+    if fits:  # words that are neither frequent nor the article's have no chance
         others = set(range(30, logits.shape[-1])) - set(encoding.source_ids)
         logits[:, sorted(others)] = float("-inf")
     for place, wanted in enumerate(distribution(logits, config)):
         found = draft.q.row(place, len(wanted))
         assert (found - wanted).abs().max() < 1e-3
         assert abs(float(found.sum()) - 1) < 1e-5
-
-
-def test_the_mixture_is_a_distribution_and_copies_before_it_is_trained() -> None:
-    torch.manual_seed(0)
-    width, size = 96, 50
-    embedding = torch.randn(size, width)
-    mixture = CopyMixture(width, torch.Generator().manual_seed(0))
-    source = torch.tensor([[5, 6, 7, 8, 9, 5, 10, 11, 1], [20, 21, 22, 0, 0, 0, 0, 0, 0]])
-    with torch.no_grad():
-        memory = mixture.remember(source, embedding[source], torch.randn(2, 9, width))
-        recent = embedding[torch.tensor([[[8, 7, 6]], [[21, 20, 2]]])].flatten(2)
-        assert recent.shape == (2, 1, CONTEXT * width)
-        log_q = mixture(memory, recent, torch.zeros(2, 1, size))
-        mixture.gate.bias.fill_(20)  # wide open: the pointer alone
-        pointed = mixture(memory, recent, torch.zeros(2, 1, size)).exp()
-    assert (log_q.exp().sum(-1) - 1).abs().max() < 1e-5
-    assert log_q.argmax(-1).flatten().tolist() == [9, 22], "what stood behind the last words"
-    assert pointed[0, 0, 9] > 0.9
-    assert pointed[1, 0, 22] > 0.9
-    assert float(pointed[1, 0, 3]) < 1e-6, "a word that is not in the article"
-    assert float(pointed[1, 0, 0]) < 1e-6, "padding"
 
 
 def test_it_begins_as_the_target_itself(tiny_target: HubTarget, source_ids: list[int]) -> None:
@@ -300,7 +276,7 @@ def test_training_moves_its_own_weights_alone(
     written = write_pseudo(
         tiny_target, dataset, tmp_path / "written", length=12, say=lambda line: None
     )
-    drafter = _fresh(tiny_target, copies=True)
+    drafter = _fresh(tiny_target)
     before = {name: weight.clone() for name, weight in drafter.model.state_dict().items()}
     whole = [weight.clone() for weight in tiny_target.model.parameters()]
     share = {"lambda2": 0.5} if method == "mixed_gkd" else {}  # of its own texts

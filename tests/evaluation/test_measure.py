@@ -3,11 +3,11 @@ import lzma
 from pathlib import Path
 
 import pytest
-from fakes import END, FakeTarget, RuleDrafter, ScriptedDrafter, always, random_rule, text_rule
+from fakes import END, FakeTarget, RuleDrafter, ScriptedDrafter, random_rule, text_rule
 
 from fastllm import metrics
 from fastllm.data.articles import Article
-from fastllm.decoding.sampling import distribution
+from fastllm.decoding.distributions import distribution
 from fastllm.drafters import drafter_class
 from fastllm.errors import DataError, SettingsError
 from fastllm.evaluation import measure, report
@@ -186,9 +186,6 @@ def test_progress_tells_the_time_that_is_left(monkeypatch: pytest.MonkeyPatch) -
     measure.evaluate(FakeTarget(TARGET), {}, ARTICLES, config, say=heard.append)
     assert [line.split(",")[0] for line in heard] == [f"{n}/4 articles" for n in (1, 2, 3, 4)]
     assert heard[-1].endswith(" 0 s left")
-    assert measure._duration(89) == "89 s"
-    assert measure._duration(200) == "3 min"
-    assert measure._duration(7500) == "2 h 5 min"
 
 
 def test_settings_out_of_range_are_refused_before_anything_runs() -> None:
@@ -318,43 +315,3 @@ def test_a_text_that_is_not_generates_is_reported(
     shown = report.generate_table(check)
     assert "FAIL" in shown
     assert "part at token 3" in shown
-
-
-# The story gate.
-
-
-def gate(calls: list[tuple[int, int]], seconds: list[tuple[float, float]]) -> measure.StoryGate:
-    return measure.StoryGate(
-        "x-before",
-        "x-after",
-        tuple(
-            {
-                "id": "a",
-                "calls": {"alone": 60, "x-before": before, "x-after": after},
-                "seconds": {"alone": alone, "x-before": 1.0, "x-after": lane},
-            }
-            for (before, after), (alone, lane) in zip(calls, seconds, strict=True)
-        ),
-    )
-
-
-def test_the_gate_asks_for_a_quarter_fewer_calls_and_five_of_six() -> None:
-    fast, slow = (2.0, 1.0), (1.0, 2.0)
-    assert gate([(40, 30)] * 6, [fast] * 5 + [slow]).passed
-    assert not gate([(40, 31)] * 6, [fast] * 6).passed
-    assert not gate([(40, 30)] * 6, [fast] * 4 + [slow] * 2).passed
-    assert "FAIL" in report.gate_table(gate([(40, 31)] * 6, [fast] * 6))
-
-
-def test_the_gate_is_measured() -> None:
-    text = [4, 5, 6, 7, 8, 9, 4, 6, 8, END]
-    target = FakeTarget(text_rule(text, SIZE), seconds=0.003)
-    drafters = {"x-before": ScriptedDrafter(lambda written, k: []), "x-after": always(text)}
-    found = measure.story_gate(
-        target, drafters, "x-before", "x-after", ARTICLES[:2], DecodingConfig(), repeats=1
-    )
-    assert found.passed
-    assert found.calls_ratio == pytest.approx(0.2)
-    assert "PASS" in report.gate_table(found)
-    with pytest.raises(DataError, match="sample articles"):
-        measure.story_gate(target, drafters, "x-before", "x-after", [], DecodingConfig())

@@ -309,6 +309,7 @@ def test_a_folder_is_not_written_over(tmp_path: Path) -> None:
         upload.write({"a": b"a"}, tmp_path)
 
 
+@pytest.mark.slow  # boots the page
 def test_the_page_comes_up_from_exactly_the_uploaded_folder(tmp_path: Path) -> None:
     folder = tmp_path / "space"
     upload.write(deploy.plan(SPACE).files, folder)

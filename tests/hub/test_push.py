@@ -85,12 +85,21 @@ def test_the_card_says_what_the_checkpoint_says(drafter: Path) -> None:
         "- articles: 5,214",
         "- parameters: 1,914,209",
         "54 articles held out from training, draft length 5",
-        "| tokens a call of the target | 4.600 |",
+        "| tokens per call of the target | 4.600 |",
         "## Limits",
         f'load_drafter(snapshot_download("{NAME}"))',
     ):
         assert words in made.card
     assert "training.jsonl" not in made.card  # it has none
+
+
+def test_a_drafter_that_reads_its_target_is_described_as_one() -> None:
+    card = push.package("shared-after", NAME).card
+    assert "one decoder layer that reads what the target's own encoder says, that guesses" in card
+    assert "It fits this very target and no others." in card
+    assert "It fits targets with the same vocabulary and no others." in push.package(
+        "lstm-after", NAME
+    ).card
 
 
 def test_hidden_files_stay_at_home(drafter: Path) -> None:

@@ -17,7 +17,7 @@ from fastllm.api import forget
 from fastllm.checkpoints import load_drafter, load_target
 from fastllm.decoding import speculate
 from fastllm.errors import FastLLMWarning
-from fastllm.targets import Encoding, ends_of, resolve
+from fastllm.targets import Encoding, resolve
 from fastllm.targets.hub import HubSession, HubTarget
 from fastllm.targets.t5_decoder import StaticDecoder
 from fastllm.trace import DecodingConfig
@@ -219,7 +219,7 @@ def test_a_round_waits_once_for_the_target_and_once_for_a_drafted_token(
     target, drafter = load_target(device="cuda"), load_drafter(name, device="cuda")
     source = target.vocabulary.encode(story, target.source_length, target.prefix)
     encoding = target.encode(source.ids)
-    ends: Any = {"start_id": target.start_id, "end_id": ends_of(target), "statistics": False}
+    ends: Any = {"start_id": target.start_id, "end_id": target.end_ids, "statistics": False}
     for temperature in (0.0, 1.0):
         settings = DecodingConfig(gamma=4, temperature=temperature, max_new_tokens=12)
         config = resolve(settings, target)

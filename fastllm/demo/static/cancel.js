@@ -45,7 +45,7 @@ async function cancel(resource, options) {
   return body.event_id ? send(resource, { ...options, body: JSON.stringify(body) }) : new Response("{}");
 }
 
-/* Sent behind each cancellation, and does nothing any more. Until it is answered the page takes the run for
+/* Sent after each cancellation, and does nothing any more. Until it is answered the page takes the run for
    one that goes on, so nobody waits for that. */
 const reset = async () => new Response("{}");
 

@@ -1,5 +1,5 @@
-/* What the scripts of the page have in common: `stage.scripted` and `build.script` put it before each that
-   has something to say. Text enters the page through textContent alone. */
+/* What the scripts of the page have in common: `context.scripted` and `race.script` put it before each of
+   them. Text enters the page through textContent alone. */
 
 const say = (sentence, ...values) => values.reduce((text, value) => text.replace("{}", () => value), sentence);
 const percent = (p) => (p > 0.995 && p < 1 ? ">99 %" : p > 0 && p < 0.01 ? "<1 %" : `${Math.round(100 * p)} %`);
@@ -16,6 +16,49 @@ const make = (tag, className, text, attributes) => dressed(document.createElemen
 const shape = (tag, attributes, text) =>
   dressed(document.createElementNS("http://www.w3.org/2000/svg", tag), "", text, attributes);
 
+function button(className, text, act) {
+  const node = make("button", className, text, { type: "button" });
+  node.addEventListener("click", act);
+  return node;
+}
+
+/* A table: `header` names the columns, or is null; a row is [label, ...cells], a cell a text or a node. */
+function table(className, header, rows) {
+  const made = make("table", className);
+  const line = (part, cells) => part.insertRow().append(...cells);
+  const title = (text) => (text ? make("th", "", text, { scope: "col" }) : make("td"));
+  if (header) line(made.createTHead(), header.map(title));
+  const body = made.createTBody();
+  const cell = (entry) => (entry instanceof Node ? entry : make("td", "", entry));
+  for (const [label, ...cells] of rows) line(body, [make("th", "", label, { scope: "row" }), ...cells.map(cell)]);
+  return made;
+}
+
+/* What may be wider than the page. */
+function scrolling(label, node) {
+  const box = make("div", "fl-scroll", undefined, { tabindex: "0", role: "group", "aria-label": label });
+  box.append(node);
+  return box;
+}
+
+/* One of a model's first choices: a bar, the word, its probability. */
+function choice(tag, text, p, share, chosen) {
+  const row = make(tag, chosen ? "fl-choice fl-this" : "fl-choice");
+  const bar = make("span", "fl-choice-bar", undefined, { "aria-hidden": "true" });
+  bar.style.width = `${100 * share}%`;
+  row.append(bar, make("span", "fl-choice-word", text.trim() || "·"), make("span", "fl-choice-p", percent(p)));
+  return row;
+}
+
+/* An entry of the key to a chart: a piece of its line, and what it stands for. */
+function keyEntry(kind, text) {
+  const made = make("span", "fl-key-entry");
+  const sample = shape("svg", { viewBox: "0 0 28 8", class: "fl-sample", "aria-hidden": "true" });
+  sample.append(shape("path", { d: "M0 4L28 4", class: kind }));
+  made.append(sample, text);
+  return made;
+}
+
 function download(name, kind, text) {
   const link = make("a", "", undefined, { download: name });
   link.href = URL.createObjectURL(new Blob([text], { type: kind }));
@@ -23,8 +66,8 @@ function download(name, kind, text) {
   setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
 }
 
-/* Rows as they come: `take` is given each of them, once, and `draw` is called behind those that came
-   together. The value is a text that grows row by row; one with another first row is another run. */
+/* Rows as they come: `take` is given each of them, once, and `draw` is called after those that came
+   together. The value is a text that grows row by row; a text with another first row is another run. */
 function follow(take, draw) {
   let head = "";
   let read = 0;

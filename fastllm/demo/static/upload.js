@@ -1,28 +1,24 @@
-/* A file that a visitor opens: read here, and sent as a value of the page, never as an upload, so that it
-   lies on no disk of the server. Like the live view it is the `js_on_load` of a gr.HTML; `words`, `most`
-   (bytes) stand before this file. The value is what `articles.read_file` takes; of the file's name
+/* A file that a visitor opens: read and decoded here, and sent as a value of the page, never as an upload, so
+   that it lies on no disk of the server. Like the live view it is the `js_on_load` of a gr.HTML; `words` and
+   `most` (bytes) stand before this file. The value is what `articles.read_file` takes; of the file's name
    only the ending goes with it. */
 
 const chosen = element.querySelector("input[type=file]");
 const told = element.querySelector(".fl-upload-told");
-
-/* Base64 in pieces: a call takes only so many arguments. */
-function packed(bytes) {
-  let letters = "";
-  for (let at = 0; at < bytes.length; at += 0x8000) letters += String.fromCharCode(...bytes.subarray(at, at + 0x8000));
-  return btoa(letters);
-}
+const MARKS = { fffe: "utf-16le", feff: "utf-16be" }; // the first two bytes of a file
 
 async function read(file) {
   told.textContent = "";
   try {
-    // One byte more than is taken is enough to tell that there are too many.
-    const bytes = new Uint8Array(await file.slice(0, most + 1).arrayBuffer());
+    if (file.size > most) throw new RangeError(say(words.large, most.toLocaleString("en-US")));
+    const bytes = new Uint8Array(await file.arrayBuffer());
+    const mark = [...bytes.slice(0, 2)].map((byte) => byte.toString(16)).join("");
+    const text = new TextDecoder(MARKS[mark] ?? "utf-8", { fatal: true }).decode(bytes);
     const type = /\.[^.]*$/.exec(file.name)?.[0].toLowerCase() ?? "";
-    props.value = JSON.stringify({ type, data: packed(bytes) });
+    props.value = JSON.stringify({ type, text });
     trigger("upload");
-  } catch {
-    told.textContent = words.unreadable;
+  } catch (error) {
+    told.textContent = error instanceof RangeError ? error.message : words.unreadable;
   }
 }
 

@@ -3,23 +3,21 @@
 import itertools
 import json
 import pickle
-import re
 import threading
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from fastllm import paths
 from fastllm.data.articles import Article
-from fastllm.demo import texts
 from fastllm.demo.articles import Checked
+from fastllm.demo.context import PageContext
 from fastllm.demo.engine import LocalEngine
 from fastllm.demo.folds.compare import compare
+from fastllm.demo.folds.compare import words as compare_words
 from fastllm.demo.folds.compare.compare import Comparison, Measure
-from fastllm.demo.jobs import Order
+from fastllm.demo.jobs import RaceJob
 from fastllm.demo.limits import read_limits
-from fastllm.demo.stage import Stage
 from fastllm.drafters import drafter_class
 from fastllm.errors import CheckpointError, DataError
 from fastllm.evaluation import report
@@ -59,7 +57,7 @@ def stories(story: str) -> list[str]:
 
 
 def asked(articles: list[str], config: DecodingConfig = GREEDY, **more: Any) -> Comparison:
-    titles = tuple(texts.article_number(number) for number in range(1, len(articles) + 1))
+    titles = tuple(compare.numbered(articles))
     values: dict[str, Any] = {"lanes": LANES, "seconds": 600, "seconds_each": 600}
     return Comparison(titles, tuple(articles), config=config, **(values | more))
 
@@ -139,7 +137,7 @@ def test_sampling_and_leniency_are_named(engine: LocalEngine, stories: list[str]
 
 
 def test_texts_that_differ_are_said_to() -> None:
-    state, said = texts.compared_texts(True, False, 6, {"LSTM after distillation": 2})
+    state, said = compare_words.compared_texts(True, False, 6, {"LSTM after distillation": 2})
     assert state == "differ"
     assert "LSTM after distillation on 2" in said
 
@@ -154,7 +152,7 @@ def test_texts_that_differ_are_said_to() -> None:
     ],
 )  # fmt: skip
 def test_what_distillation_changed(ratio: float, sure: int, said: str) -> None:
-    assert said in texts.distilled("LSTM", ratio, sure, 5, 6)
+    assert said in compare_words.distilled("LSTM", ratio, sure, 5, 6)
 
 
 def test_between_two_articles_the_device_is_anyones(
@@ -163,7 +161,7 @@ def test_between_two_articles_the_device_is_anyones(
     lines = asked(stories[:2]).lines(engine, NEVER)
     first = list(itertools.takewhile(lambda line: '"row":"article"' not in line, lines))
     assert len(first) == 2
-    race = Order(stories[0], ("alone", "lookup"), DecodingConfig(max_new_tokens=8))
+    race = RaceJob(stories[0], ("alone", "lookup"), DecodingConfig(max_new_tokens=8))
     assert '"row":"end"' in "".join(engine.lines(race, threading.Event()))
     assert '"ended":"done"' in "".join(lines)
 
@@ -197,7 +195,7 @@ def test_the_device_is_had_for_so_many_seconds(
         "articles": 0,
         "same": ["", ""],
         "said": [],
-        "notices": [texts.compared_early(0, 0, 6)],
+        "notices": [compare_words.compared_early(0, 0, 6)],
     }
     # An article is said to take 40 seconds of the device, however quick this machine is.
     whole = Measure.lines
@@ -213,7 +211,7 @@ def test_the_device_is_had_for_so_many_seconds(
     *_, end = rows(asked(stories, seconds=100, seconds_each=60), engine)
     assert given == [60, 60, 20]
     assert (end["ended"], end["articles"]) == ("deadline", 3)
-    assert end["notices"] == [texts.compared_early(100, 3, 6)]
+    assert end["notices"] == [compare_words.compared_early(100, 3, 6)]
 
 
 @pytest.fixture
@@ -242,7 +240,7 @@ def test_an_article_that_is_cut_is_left_out_and_named(
     ]  # fmt: skip
     end = found[-1]
     assert (end["ended"], end["articles"]) == ("done", 2)
-    assert end["notices"] == [texts.left_out(30, ["article 2", "article 3"])]
+    assert end["notices"] == [compare_words.left_out(30, ["article 2", "article 3"])]
     assert "article 2, article 3. Each was cut after 30 seconds" in end["notices"][0]
     others = rows(asked([stories[0], stories[3]]), engine)
     assert calls(found[-2]) == calls(others[-2])
@@ -279,7 +277,7 @@ def test_the_article_in_which_time_is_up_is_named(
     assert table["table"]["articles"] == end["articles"] == 2 - first
     assert end["ended"] == "deadline"
     early, named = end["notices"]
-    assert early == texts.compared_early(20, 2 - first, len(found[0]["articles"]))
+    assert early == compare_words.compared_early(20, 2 - first, len(found[0]["articles"]))
     assert f"article {3 - first}. It was cut after" in named
     assert end["said"]
 
@@ -291,7 +289,7 @@ def test_where_every_article_is_cut_it_says_what_to_do(
     found = rows(asked(stories[:2], seconds_each=30), engine)
     assert [row["row"] for row in found[1:-1]] == ["begun", "left_out"] * 2
     assert found[-1]["notices"] == [
-        texts.left_out(30, ["article 1", "article 2"]), texts.NONE_COMPARED,
+        compare_words.left_out(30, ["article 1", "article 2"]), compare_words.NONE_COMPARED,
     ]  # fmt: skip
     assert compare.result_of(found)["table"] is None
 
@@ -320,9 +318,9 @@ def test_a_lane_that_could_not_be_loaded_is_refused_before_the_device_is_asked_f
 
 
 def test_what_is_compared(engine: LocalEngine, story: str) -> None:
-    stage = Stage(engine, read_limits(environment={}), {})
+    context = PageContext(engine, read_limits(environment={}), {})
     given = {"a": Checked(story, ("mind",)), "b": Checked(story, ("mind",))}
-    found = compare.plan(stage, given, ["tiny-after", "tiny-before"], GREEDY)
+    found = compare.plan(context, given, ["tiny-after", "tiny-before"], GREEDY)
     assert found.lanes == ("alone", "tiny-before", "tiny-after")
     assert (found.titles, found.notices) == (("a", "b"), ("mind",))
     assert (found.seconds, found.seconds_each) == (120, 30)
@@ -333,16 +331,4 @@ def test_what_is_compared(engine: LocalEngine, story: str) -> None:
         ("tiny-after", "give a list"),
     ):
         with pytest.raises(DataError, match=reason):
-            compare.plan(stage, given, lanes, GREEDY)
-
-
-@pytest.mark.parametrize(
-    ("name", "words"),
-    [
-        ("folds/compare/compare.js", texts.COMPARE_BROWSER),
-        ("static/upload.js", texts.UPLOAD_BROWSER),
-    ],
-)
-def test_every_word_is_there_and_used(name: str, words: dict[str, str]) -> None:
-    script = (paths.PAGE / name).read_text("utf-8")
-    assert set(re.findall(r"\bwords\.(\w+)", script)) == set(words)
+            compare.plan(context, given, lanes, GREEDY)

@@ -12,7 +12,7 @@ import torch
 from fakes import END, FakeTarget, always, never, random_rule, text_rule
 
 from fastllm.decoding import autoregress
-from fastllm.demo import texts
+from fastllm.demo.folds.game import words as game_words
 from fastllm.demo.folds.game.game import (
     MOST_SENT_BACK,
     YOU,
@@ -24,6 +24,7 @@ from fastllm.demo.folds.game.game import (
     tokens_of,
     words_of,
 )
+from fastllm.demo.folds.race import words as race_words
 from fastllm.drafters.lookup import ArticleLookup
 from fastllm.errors import DataError
 from fastllm.targets import resolve
@@ -207,7 +208,7 @@ def test_a_drafter_may_end_the_text() -> None:
     row, game = play(models, None, "drafter")
     assert row["over"]
     assert list(game.ids) == ids
-    assert row["judged"][-1]["t"] == texts.GUESS_END
+    assert row["judged"][-1]["t"] == game_words.END
     assert game.calls == 1
 
 
@@ -337,7 +338,7 @@ def test_the_rest_can_be_stopped_and_gone_on_with() -> None:
     game = Game.read(json.dumps(row), [])
     row, _ = play(models, game, "rest", seconds=0)
     assert said(row) == "The old"
-    assert row["notices"] == [texts.ended_early(0)]
+    assert row["notices"] == [race_words.ENDED_EARLY.format(0)]
     row, _ = play(models, Game.read(json.dumps(row), []), "rest")
     assert row["over"]
 
@@ -491,8 +492,8 @@ def test_a_page_without_drafters_has_the_game_still() -> None:
 
 def test_who_aligned_better_is_said_at_the_end() -> None:
     rivals = {"lstm-after": (3, 4), "lstm-before": (2, 4)}
-    assert "drafter knows" in texts.guess_closing(9, 9, (2, 4), rivals)[0]
-    assert "A tie" in texts.guess_closing(9, 9, (3, 4), rivals)[0]
-    better = texts.guess_closing(9, 8, (4, 4), rivals)
+    assert "drafter knows" in game_words.closing(9, 9, (2, 4), rivals)[0]
+    assert "A tie" in game_words.closing(9, 9, (3, 4), rivals)[0]
+    better = game_words.closing(9, 8, (4, 4), rivals)
     assert better[0] == "You are better aligned with this target than LSTM after distillation."
-    assert texts.guess_closing(9, 8, (4, 4), {})[0].startswith("You 100 %")
+    assert game_words.closing(9, 8, (4, 4), {})[0].startswith("You 100 %")

@@ -12,8 +12,8 @@ import gradio as gr
 import pytest
 
 from fastllm import paths
-from fastllm.demo import texts
 from fastllm.demo.engine import LocalEngine
+from fastllm.demo.folds.game import words as game_words
 from fastllm.demo.limits import read_limits
 from fastllm.demo.page import build
 
@@ -33,11 +33,11 @@ def ask(tiny_target: Any, tmp_path_factory: pytest.TempPathFactory) -> Callable[
 
     def ask(words: Any, before: Any, article: str, *, who: str = "v", **more: Any) -> list[str]:
         settings = {"gamma": 5, "temperature": 0.0, "top_p": 1.0, "seed": 0, "length": 16}
-        button = buttons[more.pop("button", texts.GUESS_CHECK)]
+        button = buttons[more.pop("button", game_words.CHECK)]
         request = SimpleNamespace(client=None, headers={}, session_hash=who)
         event = SimpleNamespace(target=button)
-        values = [*(settings | more).values(), request, event]
-        told: Iterator[str] = function(words, before, article, *values)
+        values = (settings | more).values()
+        told: Iterator[str] = function(request, event, words, before, article, *values)
         return list(told)
 
     return ask
@@ -50,7 +50,7 @@ def said(row: dict[str, Any]) -> str:
 def test_the_game_stays_in_view_until_its_next_row(ask: Callable[..., Any], story: str) -> None:
     first = ask("The mill", "", story, who="a")
     assert json.loads(first[-1])["game"]["calls"] >= 1
-    second = ask("", first[-1], story, who="a", button=texts.GUESS_SKIP)
+    second = ask("", first[-1], story, who="a", button=game_words.SKIP)
     assert second[0] == first[-1]
     text = said(json.loads(second[-1]))
     assert text.startswith(said(json.loads(first[-1])))
@@ -88,5 +88,5 @@ def test_errors_name_what_was_typed_as_text(ask: Callable[..., Any], story: str)
 def test_every_word_of_the_script_is_there_and_used() -> None:
     source = (paths.PAGE / "folds/game/guess.js").read_text(encoding="utf-8")
     looked_up = {"accepted", "refused", "begun", "dropped"}
-    assert set(re.findall(r"\bwords\.(\w+)", source)) | looked_up == set(texts.GUESS_BROWSER)
+    assert set(re.findall(r"\bwords\.(\w+)", source)) | looked_up == set(game_words.BROWSER)
     assert "innerHTML" not in source

@@ -16,16 +16,18 @@ import pytest
 import stories
 import torch
 
-from fastllm.demo import rows, texts
+from fastllm.demo import rows, words
 from fastllm.demo.articles import samples
+from fastllm.demo.context import PageContext
 from fastllm.demo.engine import LocalEngine
 from fastllm.demo.folds.keep import rerun_code
 from fastllm.demo.folds.learn import learn
-from fastllm.demo.folds.learn.learn import Lesson, students
+from fastllm.demo.folds.learn import words as learn_words
+from fastllm.demo.folds.learn.learn import LiveTrainingJob, students
 from fastllm.demo.folds.plots import race_stats
 from fastllm.demo.limits import Limits, read_limits
 from fastllm.demo.page import build
-from fastllm.demo.stage import Stage
+from fastllm.distill import live_training
 from fastllm.drafters.lstm import LstmDrafter
 from fastllm.errors import DataError, SettingsError
 from fastllm.targets.hub import HubTarget
@@ -74,15 +76,15 @@ class Clock:
 @pytest.fixture(autouse=True)
 def _short_and_sure(monkeypatch: pytest.MonkeyPatch) -> None:
     """A training is as long on a slow machine as on a fast one, and about short texts."""
-    made = learn.ShortTraining
-    monkeypatch.setattr(learn, "ShortTraining", lambda *given: made(*given, Clock()))
-    monkeypatch.setattr(learn, "ShortRecipe", partial(learn.ShortRecipe, length=12))
+    made = live_training.ShortTraining
+    monkeypatch.setattr(live_training, "ShortTraining", lambda *given: made(*given, Clock()))
+    monkeypatch.setattr(live_training, "ShortRecipe", partial(live_training.ShortRecipe, length=12))
 
 
 @pytest.fixture
-def lesson(engine: LocalEngine, story: str) -> Lesson:
-    stage = Stage(engine, LIMITS, samples())
-    return learn.plan(stage, story, CONFIG)
+def lesson(engine: LocalEngine, story: str) -> LiveTrainingJob:
+    context = PageContext(engine, LIMITS, samples())
+    return learn.plan(context, story, CONFIG)
 
 
 def parsed(lines: Iterator[str]) -> list[dict[str, Any]]:
@@ -98,10 +100,10 @@ def test_the_undistilled_lstm_is_copied_first() -> None:
 
 def test_what_is_learned_from_and_what_is_held_out(engine: LocalEngine, story: str) -> None:
     known = samples()
-    stage = Stage(engine, LIMITS, known)
+    context = PageContext(engine, LIMITS, known)
     title, text = list(known.items())[-1]
     for article, own in ((text, title), (story, "")):
-        lesson = learn.plan(stage, article, CONFIG)
+        lesson = learn.plan(context, article, CONFIG)
         assert lesson.title == own
         assert len(lesson.held_out) == learn.HELD_OUT
         assert len(lesson.learns) == len(known) - learn.HELD_OUT - (1 if own else 0)
@@ -113,10 +115,10 @@ def test_what_is_learned_from_and_what_is_held_out(engine: LocalEngine, story: s
 @pytest.mark.parametrize("article", ["", " ", "two words", "word " * 9000, "\0" * 400, None, 3])
 def test_an_article_that_cannot_be_raced_is_refused(engine: LocalEngine, article: Any) -> None:
     with pytest.raises(DataError):
-        learn.plan(Stage(engine, LIMITS, samples()), article, CONFIG)
+        learn.plan(PageContext(engine, LIMITS, samples()), article, CONFIG)
 
 
-def test_it_learns_in_view_and_then_races(engine: LocalEngine, lesson: Lesson) -> None:
+def test_it_learns_in_view_and_then_races(engine: LocalEngine, lesson: LiveTrainingJob) -> None:
     lesson = pickle.loads(pickle.dumps(lesson))  # as it reaches a process that borrowed a GPU
     before = {
         key: {name: weights.clone() for name, weights in drafter.model.state_dict().items()}
@@ -142,7 +144,7 @@ def test_it_learns_in_view_and_then_races(engine: LocalEngine, lesson: Lesson) -
     assert keys == ["alone", "lstm-before", "lstm-yours", "lstm-after"]
     assert len({trace.text for trace in traces}) == 1
     start, *_, end = parsed(iter([lines[at:]]))
-    assert start["notices"][0] == texts.practised("your freshly trained LSTM")
+    assert start["notices"][0] == learn_words.PRACTISED.format("Your freshly trained LSTM")
     assert end["same"][0] == "same"
     assert "Left out: your freshly trained LSTM" in end["code"]
     assert [entry["title"] for entry in race_stats.summarise(keys, traces)][2] == first["title"]
@@ -155,7 +157,7 @@ def test_it_learns_in_view_and_then_races(engine: LocalEngine, lesson: Lesson) -
 
 
 def test_nothing_of_it_is_kept(
-    engine: LocalEngine, lesson: Lesson, monkeypatch: pytest.MonkeyPatch
+    engine: LocalEngine, lesson: LiveTrainingJob, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made: list[weakref.ref[Any]] = []
 
@@ -164,15 +166,17 @@ def test_nothing_of_it_is_kept(
         made.append(weakref.ref(student.model))
         return student
 
-    learn_student_of = learn.student_of
-    monkeypatch.setattr(learn, "student_of", watched)
+    learn_student_of = live_training.student_of
+    monkeypatch.setattr(live_training, "student_of", watched)
     for _ in engine.lines(replace(lesson, training_seconds=12), GO):
         assert made[0]() is not None
     gc.collect()
     assert made[0]() is None
 
 
-def test_stop_ends_the_training_without_a_race(engine: LocalEngine, lesson: Lesson) -> None:
+def test_stop_ends_the_training_without_a_race(
+    engine: LocalEngine, lesson: LiveTrainingJob
+) -> None:
     stop = threading.Event()
     lines = engine.lines(lesson, stop)
     rows = []
@@ -185,14 +189,18 @@ def test_stop_ends_the_training_without_a_race(engine: LocalEngine, lesson: Less
     assert parsed(engine.lines(replace(lesson, training_seconds=1), GO))  # the device is free
 
 
-def test_a_target_that_takes_all_the_time_is_said(engine: LocalEngine, lesson: Lesson) -> None:
+def test_a_target_that_takes_all_the_time_is_said(
+    engine: LocalEngine, lesson: LiveTrainingJob
+) -> None:
     *_, row = parsed(engine.lines(replace(lesson, training_seconds=1), GO))
     assert row == {
-        "row": "taught", "updates": 0, "race": False, "said": [texts.no_time_to_learn(1)],
+        "row": "taught", "updates": 0, "race": False, "said": [learn_words.NO_TIME.format(1)],
     }  # fmt: skip
 
 
-def test_the_lanes_are_no_more_than_the_page_races(engine: LocalEngine, lesson: Lesson) -> None:
+def test_the_lanes_are_no_more_than_the_page_races(
+    engine: LocalEngine, lesson: LiveTrainingJob
+) -> None:
     for most, keys in (
         (2, ["lstm-before", "lstm-yours"]),
         (3, ["alone", "lstm-before", "lstm-yours"]),
@@ -202,7 +210,9 @@ def test_the_lanes_are_no_more_than_the_page_races(engine: LocalEngine, lesson: 
         assert [lane["key"] for lane in start["lanes"]] == keys
 
 
-def test_without_a_drafter_to_train_it_is_refused(engine: LocalEngine, lesson: Lesson) -> None:
+def test_without_a_drafter_to_train_it_is_refused(
+    engine: LocalEngine, lesson: LiveTrainingJob
+) -> None:
     with pytest.raises(SettingsError, match="no drafter that can be trained"):
         replace(lesson, candidates=("lookup",)).check(engine)
     lesson.check(engine)
@@ -221,7 +231,7 @@ def test_the_fold_says_why_there_is_nothing_to_train(
     assert "fl-learn-go" in shown()[1]
     monkeypatch.setattr(engine, "keys", ["alone", "lookup"])
     said, buttons = shown()
-    assert texts.because(texts.LEARN_NOBODY) in said
+    assert words.because(learn_words.NO_STUDENT) in said
     assert "fl-learn-go" not in buttons
 
 
@@ -229,18 +239,20 @@ def test_the_fold_says_why_there_is_nothing_to_train(
     ("before", "now", "word"), [(0.5, 0.6, "how sure"), (0.5, 0.51, "flat"), (0.5, 0.4, "fell")]
 )
 def test_what_is_flat_is_called_flat(before: float, now: float, word: str) -> None:
-    said = texts.learned_held_out((before, 3.0), (now, 4.0), "LSTM after distillation", (0.7, 5.0))
-    assert "3.0 tokens a call before and 4.0 now, against 5.0." in said
+    said = learn_words.learned_held_out(
+        (before, 3.0), (now, 4.0), "LSTM after distillation", (0.7, 5.0)
+    )
+    assert "3.0 tokens per call before and 4.0 now, against 5.0." in said
     assert word in said
     assert "LSTM after distillation has 0.70" in said
-    assert "has" not in texts.learned_own(before, now, "", None).split(".")[0]
+    assert "has" not in learn_words.learned_own(before, now, "", None).split(".")[0]
 
 
 def test_what_lanes_are_called() -> None:
-    assert texts.yours_of("lstm-before") == texts.yours_of("lstm-after") == "lstm-yours"
-    assert texts.title_of("lstm-yours") == "your freshly trained LSTM"
-    assert texts.title_of("t5-yours") == "your freshly trained T5 (tiny)"
-    assert texts.title_of(texts.yours_of("Mine")) == "your freshly trained Mine"
+    assert learn_words.yours_of("lstm-before") == learn_words.yours_of("lstm-after") == "lstm-yours"
+    assert words.title_of("lstm-yours") == "your freshly trained LSTM"
+    assert words.title_of("t5-yours") == "your freshly trained T5"
+    assert words.title_of(learn_words.yours_of("Mine")) == "your freshly trained Mine"
 
 
 def test_the_code_to_take_home_leaves_out_what_is_gone() -> None:

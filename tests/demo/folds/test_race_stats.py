@@ -6,8 +6,10 @@ import pytest
 import stories
 
 from fastllm import metrics
-from fastllm.demo import page, rows, texts
-from fastllm.demo.folds.plots import race_stats
+from fastllm.demo import rows, words
+from fastllm.demo.folds.plots import plots, race_stats
+from fastllm.demo.folds.plots import words as plots_words
+from fastllm.demo.folds.race import words as race_words
 from fastllm.evaluation import charts
 from fastllm.trace import DecodingConfig
 
@@ -33,7 +35,7 @@ def test_the_numbers_of_a_race() -> None:
 
 
 def test_the_prediction_is_of_alpha_and_this_run_alone() -> None:
-    """Ten milliseconds a call, none of them drafting: c is 0, v is 1."""
+    """Ten milliseconds per call, none of them drafting: c is 0, v is 1."""
     keys, traces = stories.race()
     found = race_stats.summarise(keys, traces)[2]["speed_up"]
     assert found["predicted"] == pytest.approx(metrics.expected_tau(0.5, 5))
@@ -69,8 +71,8 @@ def test_every_plot_has_words_and_every_lane_a_line() -> None:
     keys, traces = stories.race()
     keys, traces = [*keys, "cnn-after"], [*traces, stories.trace("cnn", (4, 0))]
     figures = charts.race_figures(race_stats.summarise(keys, traces))
-    assert list(figures) == list(texts.PLOT_TEXTS)
-    titles = [texts.title_of(key) for key in keys]
+    assert list(figures) == list(plots_words.READINGS)
+    titles = [words.title_of(key) for key in keys]
     assert [line.name for line in figures["clock"].data] == titles
     assert [line.name for line in figures["reached"].data][::2] == titles[1:]
     # Two lanes after distillation share a colour, and differ in their dash.
@@ -83,11 +85,11 @@ def test_every_plot_has_words_and_every_lane_a_line() -> None:
 
 
 def test_plots_that_cannot_be_drawn_give_way_to_a_sentence() -> None:
-    note, *figures = page._draw("")
-    assert note.value == texts.NO_RACE
+    note, *figures = plots.draw("")
+    assert note.value == race_words.NO_RACE
     assert note.visible
     assert not any(figure.visible for figure in figures)
-    note, *figures = page._draw("".join(rows.recorded_lines("r", *stories.race())))
+    note, *figures = plots.draw("".join(rows.recorded_lines("r", *stories.race())))
     assert not note.visible
     assert all(figure.visible for figure in figures)
-    assert len(figures) == len(texts.PLOT_TEXTS)
+    assert len(figures) == len(plots_words.READINGS)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from fastllm import checkpoints
-from fastllm.demo import texts
+from fastllm.demo import words
 from fastllm.demo.folds.trained import trained
 
 
@@ -37,10 +37,10 @@ def shipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_a_pair_stands_together(shipped: Path) -> None:
     keys = ["alone", "lookup", "lstm-before", "ngram-after", "lstm-after"]
-    tree = json.loads(trained.dumps(keys))
+    tree = trained.summarise(keys)
     lstm, ngram = tree["families"]
     assert lstm["title"] == "LSTM"
-    assert lstm["lanes"] == [texts.title_of("lstm-before"), texts.title_of("lstm-after")]
+    assert lstm["lanes"] == [words.title_of("lstm-before"), words.title_of("lstm-after")]
     assert lstm["curves"] == {"tau": [[[40, 3.9]], [[40, 4.6]]]}
     facts = {label: values for label, *values in lstm["facts"]}
     assert facts["method"] == ["supervised", "gkd"]
@@ -73,8 +73,8 @@ def test_what_a_folder_does_not_hold_is_left_out(shipped: Path) -> None:
 
 
 def test_lanes_are_called_by_what_they_are() -> None:
-    assert texts.title_of("lookup+lstm-after") == "lookup + LSTM after distillation"
-    assert texts.choice_of("lstm-after") == "LSTM after"
-    assert texts.choice_of("lookup") == "article lookup"
-    assert texts.family_of("lstm-before") == "LSTM"
-    assert texts.title_of("mine") == texts.choice_of("mine") == "mine"
+    assert words.title_of("lookup+lstm-after") == "lookup + LSTM after distillation"
+    assert words.choice_of("lstm-after") == "LSTM after"
+    assert words.choice_of("lookup") == "article lookup"
+    assert words.family_of("lstm-before") == "LSTM"
+    assert words.title_of("mine") == words.choice_of("mine") == "mine"

@@ -4,12 +4,6 @@
 
 const root = element.querySelector(".fl-compare");
 
-const button = (text, act) => {
-  const node = make("button", "fl-take", text, { type: "button" });
-  node.addEventListener("click", act);
-  return node;
-};
-
 const ui = {
   status: make("p", "fl-compare-status", words.before, { role: "status" }),
   progress: make("progress", "fl-progress", undefined, { "aria-label": words.progress, value: "0" }),
@@ -18,8 +12,8 @@ const ui = {
   keep: make("div", "fl-keep-row"),
 };
 ui.keep.append(
-  button(words.save_csv, () => download("fastllm-comparison.csv", "text/csv", csv())),
-  button(words.save_json, () => download("fastllm-comparison.json", "application/json", json())),
+  button("fl-take", words.save_csv, () => download("fastllm-comparison.csv", "text/csv", csv())),
+  button("fl-take", words.save_json, () => download("fastllm-comparison.json", "application/json", json())),
   make("span", "fl-soft", words.save_note),
 );
 root.append(ui.status, ui.progress, ui.said, ui.tables, ui.keep);
@@ -74,17 +68,17 @@ function draw() {
   const last = known.articles.at(-1);
   if (!last) return;
   const { start } = known;
-  const { table } = last;
-  const sure = table.articles >= start.fewest;
+  const found = last.table;
+  const sure = found.articles >= start.fewest;
   const titles = new Map(start.lanes.map(({ key, title }) => [key, title]));
   const lossy = start.lossy ? [make("span", "fl-lossy", words.lossy)] : [];
-  const title = table.articles === 1 ? words.title_one : say(words.title, table.articles);
+  const title = found.articles === 1 ? words.title_one : say(words.title, found.articles);
   const parts = [
     heading(title, ...lossy),
     sheet(
       title,
       [words.lane, words.calls, words.tau, words.accepted, words.alpha, words.seconds, words.speed_up],
-      table.lanes.map((lane) => [
+      found.lanes.map((lane) => [
         titles.get(lane.key),
         cell(lane.calls, (n) => n.toFixed(1), sure),
         cell(lane.tau, (n) => n.toFixed(2), sure),
@@ -97,18 +91,18 @@ function draw() {
     note(sure ? `${words.lanes_note} ${words.intervals_note}` : words.lanes_note),
   ];
   if (!sure) parts.push(warn(say(words.too_few, start.fewest)));
-  else if (table.articles < start.few) parts.push(warn(say(words.few, start.few)));
-  if (table.pairs.length) {
+  else if (found.articles < start.few) parts.push(warn(say(words.few, start.few)));
+  if (found.pairs.length) {
     const ratio = (n) => say(words.times, n.toFixed(2));
     parts.push(
       heading(words.pairs),
       sheet(
         words.pairs,
         [words.family, words.ratio, words.fewer, words.tau_change, words.accepted_change, words.alpha_change, words.seconds_ratio],
-        table.pairs.map((pair) => [
+        found.pairs.map((pair) => [
           pair.title,
           cell(pair.calls_ratio, ratio, sure),
-          make("td", "", say(words.fewer_of, pair.fewer, table.articles)),
+          say(words.fewer_of, pair.fewer, found.articles),
           cell(pair.tau, (n) => signed(n, 2), sure),
           cell(pair.accepted, (n) => signed(100 * n, 0), sure, words.points),
           cell(pair.alpha, (n) => signed(n, 2), sure),
@@ -128,7 +122,7 @@ function draw() {
       [words.article, ...start.lanes.map((lane) => lane.title)],
       known.articles.map((row) => [
         start.articles[row.article] + (row.cut ? ` (${words.cut})` : ""),
-        ...row.lanes.map((lane) => make("td", "", String(lane.calls))),
+        ...row.lanes.map((lane) => String(lane.calls)),
       ]),
     ),
   );
@@ -155,23 +149,7 @@ function cell(estimate, shown, sure, unit = "{}") {
   return made;
 }
 
-function sheet(label, header, rows) {
-  const made = make("table", "fl-facts fl-estimates");
-  const top = make("tr");
-  top.append(...header.map((text) => make("th", "", text, { scope: "col" })));
-  const head = make("thead");
-  head.append(top);
-  const body = make("tbody");
-  for (const [first, ...cells] of rows) {
-    const line = make("tr");
-    line.append(make("th", "", first, { scope: "row" }), ...cells);
-    body.append(line);
-  }
-  made.append(head, body);
-  const scroll = make("div", "fl-scroll", undefined, { tabindex: "0", role: "group", "aria-label": label });
-  scroll.append(made);
-  return scroll;
-}
+const sheet = (label, header, rows) => scrolling(label, table("fl-facts fl-estimates", header, rows));
 
 /* Take home. */
 

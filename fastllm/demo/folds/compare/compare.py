@@ -4,7 +4,7 @@ Each article is a piece of work of its own, so that between two of them the devi
 waits for it. What a piece measures becomes an `Evaluation`, and all estimates and intervals are
 those of `fastllm.evaluation.report`.
 
-The rows, one JSON object a line, only ever appended to:
+The rows, one JSON object per line, only ever appended to:
 
     {"row": "start", "run", "articles": [title, ...], "lanes": [{"key", "title"}, ...],
      "greedy", "rule", "lossy", "settings", "fewest", "few"}
@@ -35,11 +35,14 @@ import gradio as gr
 
 from fastllm import metrics
 from fastllm.decoding.race import Race, hardware, versions
-from fastllm.demo import articles, rows, texts, upload
+from fastllm.demo import articles, rows
 from fastllm.demo.articles import Checked
+from fastllm.demo.context import HIDDEN, SETTINGS, PageContext, paragraph, scripted, view
 from fastllm.demo.engine import Engine
+from fastllm.demo.folds.compare import words
 from fastllm.demo.jobs import Models, warmed_up
-from fastllm.demo.stage import SETTINGS, Stage, announce, paragraph, scripted
+from fastllm.demo.upload import opener
+from fastllm.demo.words import ALONE, STOP, family_of, title_of
 from fastllm.demo.worker import Lines
 from fastllm.drafters import Drafter
 from fastllm.errors import DataError
@@ -158,7 +161,7 @@ class Comparison:
             yield Measure(article, self.lanes, config, self.seconds_each)
 
     def lines(self, engine: Engine, stop: threading.Event) -> Iterator[str]:
-        """Asks for the device once an article; gives rows as lines.
+        """Asks for the device once per article; gives rows as lines.
 
         Args:
             engine: does the work.
@@ -205,7 +208,7 @@ class Comparison:
             "row": "start",
             "run": uuid.uuid4().hex,
             "articles": list(self.titles),
-            "lanes": [{"key": key, "title": texts.title_of(key)} for key in self.lanes],
+            "lanes": [{"key": key, "title": title_of(key)} for key in self.lanes],
             "greedy": self.config.temperature == 0,
             "rule": self.config.verified_by,
             "lossy": self.config.lossy,
@@ -254,7 +257,7 @@ class _SoFar:
     def row(self, index: int, left: float) -> Row:
         """The row of the article that was added last."""
         entry = self._rows[-1]
-        lanes = {texts.ALONE: entry.alone, **next(iter(entry.lanes.values()))}
+        lanes = {ALONE: entry.alone, **next(iter(entry.lanes.values()))}
         return {
             "row": "article",
             "article": index,
@@ -285,22 +288,22 @@ class _SoFar:
         asked, done = self._asked, len(self._rows)
         same: tuple[str, str] = ("", "")
         if done:
-            differing = {texts.title_of(key): count for key, count in self._differing.items()}
+            differing = {title_of(key): count for key, count in self._differing.items()}
             greedy = asked.config.temperature == 0
-            same = texts.compared_texts(greedy, asked.config.lossy, done, differing)
+            same = words.compared_texts(greedy, asked.config.lossy, done, differing)
         notices = list(asked.notices)
         if ended == "deadline":
-            notices.append(texts.compared_early(asked.seconds, done, len(asked.articles)))
-        notices += [texts.left_out(*each) for each in self._left_out.items()]
+            notices.append(words.compared_early(asked.seconds, done, len(asked.articles)))
+        notices += [words.left_out(*each) for each in self._left_out.items()]
         if ended == "done" and not done:
-            notices.append(texts.NONE_COMPARED)
+            notices.append(words.NONE_COMPARED)
         return {
             "row": "end",
             "ended": ended,
             "articles": done,
             "same": list(same),
             "said": [
-                texts.distilled(
+                words.distilled(
                     pair["title"],
                     pair["calls_ratio"]["value"],
                     metrics.Estimate(**pair["calls_ratio"]).away_from(1) if done >= FEWEST else 0,
@@ -327,50 +330,45 @@ class _SoFar:
         )
 
 
-def add(stage: Stage) -> None:
+def add(context: PageContext) -> None:
     """The fold: which articles, the buttons, and the view that the rows are drawn in."""
-    limits = stage.limits
+    limits = context.limits
     samples, file = "samples", "file"
-    with gr.Accordion(texts.COMPARE, open=False, elem_id="fl-compare"):
-        paragraph(texts.COMPARE_INTRO, "fl-soft")
+    with gr.Accordion(words.FOLD, open=False, elem_id="fl-compare"):
+        paragraph(words.INTRO, "fl-soft")
         with gr.Row(elem_id="fl-compare-controls", equal_height=True):
             which = gr.Radio(
-                [(texts.sample_count(len(stage.samples)), samples), (texts.COMPARE_FILE, file)],
+                [(words.SAMPLES.format(len(context.samples)), samples), (words.FROM_FILE, file)],
                 value=samples,
-                label=texts.COMPARE_ON,
+                label=words.ARTICLES,
                 container=False,
                 elem_id="fl-compare-which",
             )
-            opened = upload.opener(
-                texts.UPLOAD_SEVERAL, articles.LIST_TYPES, limits.upload_bytes, "fl-compare-file"
+            opened = opener(
+                words.UPLOAD, articles.LIST_TYPES, limits.upload_bytes, "fl-compare-file"
             )
-            go = gr.Button(texts.COMPARE_GO, elem_id="fl-compare-go", scale=0, min_width=180)
-            halt = gr.Button(texts.STOP, elem_id="fl-compare-stop", scale=0, min_width=120)
-        told = gr.HTML(
-            texts.file_rule(limits.compare_articles, limits.upload_bytes // 1000),
+            go = gr.Button(words.GO, elem_id="fl-compare-go", scale=0, min_width=180)
+            halt = gr.Button(STOP, elem_id="fl-compare-stop", scale=0, min_width=120)
+        told = paragraph(
+            words.file_rule(limits.compare_articles, limits.upload_bytes // 1000),
+            "fl-soft",
             elem_classes="fl-soft",
-            apply_default_css=False,
-            js_on_load=None,
         )
-        view = gr.HTML(
-            "",
-            html_template='<div class="fl-compare"></div>',  # static: no value meets a template
-            js_on_load=scripted("folds/compare/compare.js", texts.COMPARE_BROWSER),
-            apply_default_css=False,
-        )
+        rows_view = view("fl-compare", scripted("folds/compare/compare.js", words.BROWSER))
 
     def from_file(sent: str) -> dict[str, Checked]:
         found = articles.read_articles(
             sent, limits.upload_bytes, limits.compare_articles, limits.article_characters
         )
-        return {texts.article_number(number): each for number, each in enumerate(found, 1)}
+        return numbered(found)
 
     def look(sent: str) -> tuple[str, str]:
         """What a file holds, as soon as it is opened."""
-        with stage.said():
+        with context.said():
             found = from_file(sent)
-        words = sum(len(article.text.split()) for article in found.values())
-        return file, texts.read_articles(len(found), words)
+        count = sum(len(article.text.split()) for article in found.values())
+        articles = f"{len(found)} article{'s' if len(found) != 1 else ''}"
+        return file, f"{articles}, {count:,} words. Press the button."
 
     def rows(
         request: gr.Request, source: str, sent: str, lanes: list[str], *settings: Any
@@ -381,31 +379,32 @@ def add(stage: Stage) -> None:
             if source == file:
                 given = from_file(sent)
             else:
-                given = {title: stage.checked(text) for title, text in stage.samples.items()}
-            ready = plan(stage, given, lanes, stage.config(*settings))
-            return lambda stop: ready.lines(stage.engine, stop)
+                given = {title: context.checked(text) for title, text in context.samples.items()}
+            ready = plan(context, given, lanes, context.config(*settings))
+            return lambda stop: ready.lines(context.engine, stop)
 
-        yield from stage.follow(request, begin)
+        yield from context.follow(request, begin)
 
-    opened.upload(look, opened, [which, told], show_progress="hidden", api_visibility="private")
-    running = go.click(
+    opened.upload(look, opened, [which, told], **HIDDEN)
+    context.bind(
+        [go.click],
+        halt,
         rows,
-        [which, opened, stage.lanes, *stage.settings],
-        view,
-        js=announce("compare-go"),
-        show_progress="hidden",
-        concurrency_id=COMPARE_QUEUE,
-        concurrency_limit=1,
-        trigger_mode="once",
+        [which, opened, context.lanes, *context.settings],
+        rows_view,
+        name="compare-",
+        queue=COMPARE_QUEUE,
         preprocess=False,
-        api_visibility="private",
     )
-    running.failure(None, js=announce("compare-failed"), api_visibility="private")
-    halt.click(None, cancels=[running], js=announce("compare-stop"), api_visibility="private")
+
+
+def numbered(articles: Sequence[Checked]) -> dict[str, Checked]:
+    """Articles without titles, by their numbers."""
+    return {f"article {number}": each for number, each in enumerate(articles, 1)}
 
 
 def plan(
-    stage: Stage,
+    context: PageContext,
     given: Mapping[str, Checked],
     lanes: Sequence[str],
     config: DecodingConfig,
@@ -413,7 +412,7 @@ def plan(
     """A comparison, its lanes checked.
 
     Args:
-        stage: the page.
+        context: the page.
         given: the articles by title.
         lanes: the chosen lanes; the target alone is measured whether it is among them or not.
         config: the settings.
@@ -421,17 +420,17 @@ def plan(
     Raises:
         DataError: a lane is not offered, too many are chosen, or none has a drafter.
     """
-    chosen = tuple(key for key in stage.chosen(lanes, fewest=0) if key != texts.ALONE)
+    chosen = tuple(key for key in context.chosen(lanes, fewest=0) if key != ALONE)
     if not chosen:
-        raise DataError(texts.NO_DRAFTER)
+        raise DataError(words.NO_DRAFTER)
     notices = dict.fromkeys(notice for article in given.values() for notice in article.notices)
     return Comparison(
         titles=tuple(given),
         articles=tuple(article.text for article in given.values()),
-        lanes=(texts.ALONE, *chosen),
+        lanes=(ALONE, *chosen),
         config=config,
-        seconds=stage.limits.compare_seconds,
-        seconds_each=stage.limits.seconds_per_run,
+        seconds=context.limits.compare_seconds,
+        seconds_each=context.limits.seconds_per_run,
         notices=tuple(notices),
     )
 
@@ -474,7 +473,7 @@ def _numbers(
     models: Models, race: Race, traces: Mapping[str, Trace], article: str
 ) -> ArticleNumbers:
     """What the evaluation measures of an article, of lanes that raced; no summary is known."""
-    target, config, alone = race.target, race.config, traces[texts.ALONE]
+    target, config, alone = race.target, race.config, traces[ALONE]
     encoding = target.encode(race.source_ids)
     text, p = distributions_along(target, encoding, alone.tokens, config)
     words = metrics.words(alone.text)
@@ -502,7 +501,7 @@ def _numbers(
 
 
 def _table(evaluation: Evaluation) -> Row:
-    """What of the report is shown: plain JSON values, a row a lane and a row a pair."""
+    """What of the report is shown: plain JSON values, a row per lane and a row per pair."""
     summary = report.summarise(evaluation)
     (setting,) = summary["settings"]
     gamma = str(summary["headline_gamma"])
@@ -524,7 +523,7 @@ def _table(evaluation: Evaluation) -> Row:
         "hardware": summary["hardware"],
         "target": summary["target"],
         "lanes": [
-            shown(texts.ALONE, setting["alone"]),
+            shown(ALONE, setting["alone"]),
             *(
                 shown(key, drafters[key]["gammas"][gamma], drafters[key]["alpha"])
                 for key in evaluation.drafters
@@ -532,7 +531,7 @@ def _table(evaluation: Evaluation) -> Row:
         ],
         "pairs": [
             {
-                "title": texts.family_of(pair["after"]).removesuffix("-after"),
+                "title": family_of(pair["after"]).removesuffix("-after"),
                 "before": pair["before"],
                 "after": pair["after"],
                 "calls_ratio": pair["gammas"][gamma]["target_calls_ratio"],
@@ -548,7 +547,7 @@ def _table(evaluation: Evaluation) -> Row:
 
 
 def _fewer(evaluation: Evaluation, before: str, after: str) -> int:
-    """On how many articles `after` needed fewer target calls a token."""
+    """On how many articles `after` needed fewer target calls per token."""
     (temperature,), (gamma,) = evaluation.temperatures, evaluation.gammas
     return sum(
         second.calls * first.tokens < first.calls * second.tokens

@@ -33,14 +33,17 @@ from typing import Any, NamedTuple
 
 import torch
 
+from fastllm.decoding.distributions import distribution, draw, forbid
 from fastllm.decoding.rounds import uniforms
 from fastllm.decoding.rules import Rules
-from fastllm.decoding.sampling import distribution, draw, forbid
-from fastllm.demo import rows, texts
+from fastllm.demo import rows
+from fastllm.demo.folds.game import words
+from fastllm.demo.folds.race import words as race_words
 from fastllm.demo.jobs import Models
+from fastllm.demo.words import ALONE, title_of
 from fastllm.drafters import Drafter
 from fastllm.errors import DataError
-from fastllm.targets import Encoding, Target, ends_of, resolve
+from fastllm.targets import Encoding, Target, resolve
 from fastllm.trace import DecodingConfig, Round
 from fastllm.vocabulary import Vocabulary
 
@@ -76,11 +79,11 @@ _SHOWN_EVERY = 0.2
 
 @dataclass(frozen=True)
 class Score:
-    """What a guesser came to at the places where the visitor guessed. Counted in tokens.
+    """A guesser's score, in tokens, at the places where the visitor guessed.
 
     Attributes:
         calls: how many drafts were checked.
-        drafted: the tokens in them; what came behind an end token does not count.
+        drafted: the tokens in them; what came after an end token does not count.
         accepted: how many of these stood.
         tokens: what the calls gave, the target's own token of each included.
     """
@@ -102,7 +105,7 @@ class Score:
 
 @dataclass(frozen=True)
 class Game:
-    """Everything that is known between two turns.
+    """All that is known between two turns.
 
     Attributes:
         key: tells articles and settings apart (`key_of`).
@@ -129,7 +132,7 @@ class Game:
 
     @classmethod
     def read(cls, lines: str, rivals: Sequence[str]) -> "Game | None":
-        """The game behind the last of the rows that a browser sent back; None where there is none.
+        """The game in the last row that a browser sent back; None if there is no row.
 
         Args:
             lines: the rows of a turn, or whatever else a stranger may have sent.
@@ -156,9 +159,9 @@ class Game:
                 },
             )
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise DataError(texts.GUESS_NO_GAME) from error
+            raise DataError(words.NO_GAME) from error
         if len(game.ids) != len(game.marks) or set(game.marks) - set(MARKS):
-            raise DataError(texts.GUESS_NO_GAME)
+            raise DataError(words.NO_GAME)
         return game
 
     def grown(self, tokens: Sequence[int], state: str, calls: int = 0) -> "Game":
@@ -196,7 +199,7 @@ def rivals_of(offered: Sequence[str]) -> tuple[str, ...]:
         offered: the lanes of the page.
     """
     found = [key for key in RIVALS if key in offered]
-    return tuple(found or [key for key in offered if key != texts.ALONE][:2])
+    return tuple(found or [key for key in offered if key != ALONE][:2])
 
 
 def words_of(typed: str) -> tuple[str, ...]:
@@ -206,13 +209,13 @@ def words_of(typed: str) -> tuple[str, ...]:
         DataError: there are none, or more than one would type, or something that is no text.
     """
     if not isinstance(typed, str) or not typed.strip():
-        raise DataError(texts.GUESS_EMPTY)
+        raise DataError(words.NO_GUESS)
     if len(typed) > MOST_TYPED:
-        raise DataError(texts.guess_too_long(len(typed), MOST_TYPED))
-    words = tuple(typed.split())
-    if any(unicodedata.category(sign) in ("Cc", "Cs", "Co", "Cn") for sign in "".join(words)):
-        raise DataError(texts.GUESS_BINARY)
-    return words
+        raise DataError(words.TOO_LONG.format(len(typed), MOST_TYPED))
+    guess = tuple(typed.split())
+    if any(unicodedata.category(sign) in ("Cc", "Cs", "Co", "Cn") for sign in "".join(guess)):
+        raise DataError(words.BINARY)
+    return guess
 
 
 class Word(NamedTuple):
@@ -223,7 +226,7 @@ class Word(NamedTuple):
 
 
 def tokens_of(vocabulary: Vocabulary, words: Sequence[str], written: Sequence[int]) -> list[Word]:
-    """Words as the target would write them behind a text.
+    """Words as the target would write them after a text.
 
     A word at the beginning of a sentence gets its capital. What looks like a special token is
     taken for the letters it is made of.
@@ -264,7 +267,7 @@ class Writer:
         self, target: Target, encoding: Encoding, written: Sequence[int], config: DecodingConfig
     ) -> None:
         self._text = [target.start_id, *written]
-        self._ends = ends_of(target)
+        self._ends = target.end_ids
         self._vocabulary = target.vocabulary
         self._config = config
         self._session = target.begin(encoding)
@@ -283,18 +286,18 @@ class Writer:
 
     @property
     def text(self) -> Sequence[int]:
-        """The start token and everything behind it."""
+        """The start token and everything after it."""
         return self._text
 
     def check(self, drafted: Sequence[int]) -> tuple[Round, torch.Tensor]:
-        """One call of the target: what of a draft stands, and its own token behind that.
+        """One call of the target: what of a draft stands, and its own token after that.
 
         Args:
             drafted: at most `room` tokens, possibly none. The text stays as it is: see `add`.
 
         Returns:
             The round, without what is measured; and the target's probabilities at each drafted
-            place and behind them, at temperature 1 and without filters, shape (k + 1, V).
+            place and after them, at temperature 1 and without filters, shape (k + 1, V).
         """
         known = min(self._session.length, len(self._text) - 1)
         self._session.rollback(known)
@@ -324,7 +327,7 @@ class Writer:
         self._text.extend(tokens)
 
     def alone(self, *, words: int | None) -> Iterator[int]:
-        """Lets the target write, a token a call.
+        """Lets the target write, a token per call.
 
         Args:
             words: how many words it is to begin; 0 finishes the one it is in, if it is in one. None
@@ -343,7 +346,7 @@ class Writer:
             yield token
 
     def _begins_word(self, token: int) -> bool:
-        """Whether a token begins a word behind the text, and does not go on with the last one."""
+        """Whether a token begins a word after the text, and does not go on with the last one."""
         if len(self._text) == 1:
             return True
         tail = self._text[1:][-_WINDOW:]
@@ -359,12 +362,12 @@ def _uniforms(config: DecodingConfig) -> list[float]:
 def draft_of(
     drafter: Drafter, encoding: Encoding, text: Sequence[int], k: int, config: DecodingConfig
 ) -> list[int]:
-    """What a drafter finds likeliest behind a text.
+    """What a drafter finds likeliest after a text.
 
     Args:
         drafter: which.
         encoding: the article.
-        text: the start token and everything behind it.
+        text: the start token and everything after it.
         k: the most tokens, at least 1.
         config: the settings, resolved.
     """
@@ -417,11 +420,11 @@ class Turn:
         target = models.target
         most, ids = resolve(self.config, target).max_new_tokens, self.game.ids
         if any(token >= len(target.vocabulary.tokenizer) for token in ids) or len(ids) > most:
-            raise DataError(texts.GUESS_NO_GAME)
-        if set(ends_of(target)) & set(ids) or len(ids) == most:
-            raise DataError(texts.GUESS_IS_OVER)
+            raise DataError(words.NO_GAME)
+        if set(target.end_ids) & set(ids) or len(ids) == most:
+            raise DataError(words.IS_OVER)
         if self.kind == "drafter" and not self.rivals:
-            raise DataError(texts.GUESS_NO_DRAFTER)
+            raise DataError(words.NO_DRAFTER)
         if self.kind == "words":
             self._guess(target)
 
@@ -445,33 +448,33 @@ class Turn:
         writer = Writer(target, encoding, self.game.ids, config)
         notices = list(self.notices) if not self.game.ids else []
         if encoded.cut_at is not None and not self.game.ids:
-            notices.append(texts.guess_cut(round(100 * encoded.cut_at / len(self.article))))
-        game, told = self.game, Told(notices)
+            notices.append(words.CUT.format(round(100 * encoded.cut_at / len(self.article))))
+        game, result = self.game, TurnResult(notices)
         if self.kind in ("words", "drafter"):
             drafters = [(key, models.drafter(key)) for key in self.rivals]
-            game, told = self._guessed(target, writer, encoding, config, drafters, told)
+            game, result = self._guessed(target, writer, encoding, config, drafters, result)
         count = {"skip": 1, "rest": None}.get(self.kind, 0)
         shown = time.monotonic()
         for token in writer.alone(words=count):
             game = game.grown([token], "plain", calls=1)
             now = time.monotonic()
             if now > deadline:
-                told.notices.append(texts.ended_early(self.seconds))
+                result.notices.append(race_words.ENDED_EARLY.format(self.seconds))
             if now > deadline or stop.is_set():
                 break
             if now - shown > _SHOWN_EVERY:
-                yield self._line(target.vocabulary, game, told, goes_on=True)
+                yield self._line(target.vocabulary, game, result, goes_on=True)
                 shown = now
-        yield self._line(target.vocabulary, game, told, over=writer.ended)
+        yield self._line(target.vocabulary, game, result, over=writer.ended)
 
     def _guess(self, target: Target) -> list[Word]:
         """The visitor's words with their tokens."""
         found = tokens_of(target.vocabulary, self.words, self.game.ids)
         count = sum(len(word.tokens) for word in found)
         if not count:
-            raise DataError(texts.GUESS_EMPTY)
+            raise DataError(words.NO_GUESS)
         if count > MOST_TOKENS:
-            raise DataError(texts.guess_too_many(count, MOST_TOKENS))
+            raise DataError(words.TOO_MANY.format(count, MOST_TOKENS))
         return found
 
     def _guessed(
@@ -481,8 +484,8 @@ class Turn:
         encoding: Encoding,
         config: DecodingConfig,
         drafters: Sequence[tuple[str, Drafter | None]],
-        told: "Told",
-    ) -> tuple[Game, "Told"]:
+        result: "TurnResult",
+    ) -> tuple[Game, "TurnResult"]:
         """Checks a draft, and where it is the visitor's asks the drafters too."""
         if self.kind == "words":
             words = self._guess(target)
@@ -511,13 +514,13 @@ class Turn:
             )
         writer.add(entry.tokens)
         best = chances[entry.accepted] if entry.extra is not None else None
-        return game, replace(told, judged=judged, begins=begins, best=best, own=entry.extra)
+        return game, replace(result, judged=judged, begins=begins, best=best, own=entry.extra)
 
     def _line(
         self,
         vocabulary: Vocabulary,
         game: Game,
-        told: "Told",
+        result: "TurnResult",
         *,
         over: bool = False,
         goes_on: bool = False,
@@ -525,8 +528,8 @@ class Turn:
         """A row as a line."""
         pieces = vocabulary.pieces(game.ids)
         begun = len(self.game.ids)
-        added = "".join(pieces[begun + told.begins :]).strip()
-        title = texts.title_of(self.rivals[0]) if self.rivals else ""
+        added = "".join(pieces[begun + result.begins :]).strip()
+        title = title_of(self.rivals[0]) if self.rivals else ""
         return rows.line(
             {
                 "row": "guess",
@@ -538,27 +541,27 @@ class Turn:
                 "text": [
                     [piece, MARKS[mark]] for piece, mark in zip(pieces, game.marks, strict=True)
                 ],
-                "judged": told.judged,
+                "judged": result.judged,
                 "own": added,
-                "best": told.choices(vocabulary),
-                "sentence": texts.guess_sentence(self.kind, title, told.judged, added),
+                "best": result.choices(vocabulary),
+                "sentence": words.sentence(self.kind, title, result.judged, added),
                 "players": players(game),
                 "over": over,
                 "goes_on": goes_on,
                 "closing": _closing(game) if over else [],
-                "notices": told.notices,
+                "notices": result.notices,
                 "game": asdict(game),
             }
         )
 
 
 @dataclass(frozen=True)
-class Told:
-    """What a turn has to say beside the text.
+class TurnResult:
+    """What the visitor is told of a turn, beside the text.
 
     Attributes:
         notices: sentences for the visitor.
-        judged: the guessed words, as rows of the wire.
+        judged: the guessed words, as JSON values.
         begins: the place, counted from the turn's first token, at which the word begins that the
             target wrote itself, or finished.
         best: the target's probabilities at the place of its own token, shape (V,).
@@ -585,9 +588,9 @@ class Told:
 
 
 def players(game: Game) -> list[dict[str, Any]]:
-    """The scores as rows of the wire, the visitor's first."""
+    """The scores as JSON values, the visitor's first."""
     return [
-        {"key": key, "title": texts.GUESS_YOU if key == YOU else texts.title_of(key)}
+        {"key": key, "title": words.YOU if key == YOU else title_of(key)}
         | asdict(score)
         for key, score in game.scores.items()
     ]
@@ -596,21 +599,21 @@ def players(game: Game) -> list[dict[str, Any]]:
 def _closing(game: Game) -> list[str]:
     rates = {key: (score.accepted, score.drafted) for key, score in game.scores.items()}
     you = rates.pop(YOU)
-    return texts.guess_closing(len(game.ids), game.calls, you, rates)
+    return words.closing(len(game.ids), game.calls, you, rates)
 
 
 def _as_words(target: Target, written: Sequence[int], draft: Sequence[int]) -> list[Word]:
     """A drafter's tokens as words; the first may go on with the last word of the text."""
     pieces = target.vocabulary.pieces([*written, *draft])[len(written) :]
-    words: list[Word] = []
+    found: list[Word] = []
     for token, piece in zip(draft, pieces, strict=True):
-        if token in ends_of(target):
-            words.append(Word(texts.GUESS_END, (token,)))
-        elif words and not piece.startswith(" "):
-            words[-1] = Word(words[-1].text + piece, (*words[-1].tokens, token))
+        if token in target.end_ids:
+            found.append(Word(words.END, (token,)))
+        elif found and not piece.startswith(" "):
+            found[-1] = Word(found[-1].text + piece, (*found[-1].tokens, token))
         else:
-            words.append(Word(piece.strip(), (token,)))
-    return words
+            found.append(Word(piece.strip(), (token,)))
+    return found
 
 
 def _judged(
@@ -618,7 +621,7 @@ def _judged(
 ) -> tuple[list[dict[str, Any]], int]:
     """What became of each guessed word, and where the target's own begins.
 
-    The probability of a word is the product of those of its tokens, each behind the ones before.
+    The probability of a word is the product of those of its tokens, each after the ones before.
 
     Args:
         words: the guess.
@@ -627,7 +630,7 @@ def _judged(
         goes_on: whether its own token goes on with the word before.
 
     Returns:
-        {"t": text, "s": state, "p"} of each; the state is accepted, refused, dropped (behind a
+        {"t": text, "s": state, "p"} of each; the state is accepted, refused, dropped (after a
         refused one), or begun: accepted, and the beginning of a longer word. And the place in the
         guess at which the word begins that the target wrote or finished.
     """

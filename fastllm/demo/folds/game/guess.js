@@ -84,13 +84,7 @@ function choices(row) {
   part.append(make("h4", "", words.best));
   const list = make("ul", "fl-game-choices");
   const most = Math.max(...row.best.map(([, p]) => p), 0.01);
-  for (const [text, p, chosen] of row.best) {
-    const entry = make("li", chosen ? "fl-choice fl-this" : "fl-choice");
-    const bar = make("span", "fl-choice-bar", undefined, { "aria-hidden": "true" });
-    bar.style.width = `${(100 * p) / most}%`;
-    entry.append(bar, make("span", "fl-choice-word", text.trim() || "·"), make("span", "", percent(p)));
-    list.append(entry);
-  }
+  list.append(...row.best.map(([text, p, chosen]) => choice("li", text, p, p / most, chosen)));
   part.append(list, make("p", "fl-soft", words.pieces));
   return part;
 }
@@ -200,7 +194,7 @@ function update() {
 }
 
 const waited = () => fold.classList.contains("fl-game-busy");
-window.addEventListener("fastllm-guess", () => {
+window.addEventListener("fastllm-guess-go", () => {
   stopping = false;
   busy(true, words.checking);
 });

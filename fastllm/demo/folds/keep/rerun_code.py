@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from fastllm import checkpoints
-from fastllm.demo import texts
+from fastllm.demo.words import YOURS, title_of
 from fastllm.trace import Trace, config_defaults
 
 ARTICLE = "{article}"
@@ -34,9 +34,9 @@ def code(lanes: Sequence[str], traces: Sequence[Trace]) -> str:
     drafters = ", ".join(
         repr(key) if trace.drafter else "None"
         for key, trace in zip(lanes, traces, strict=True)
-        if not key.endswith(texts.YOURS)
+        if not key.endswith(YOURS)
     )
-    gone = [texts.title_of(key) for key in lanes if key.endswith(texts.YOURS)]
+    gone = [title_of(key) for key in lanes if key.endswith(YOURS)]
     note = "".join(f"# Left out: {title}. Its weights were not kept.\n" for title in gone)
     call = ", ".join(["article", "drafter=drafter", *settings])
     return f"""import fastllm

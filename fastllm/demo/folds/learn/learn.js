@@ -97,19 +97,11 @@ function curve(name, title, reading) {
   const figure = make("figure", "fl-learn-figure");
   const caption = make("figcaption");
   const key = make("p", "fl-key");
-  key.append(entry("fl-line fl-learn-yours", `${words.yours}, ${say(words.from, first[name][ALPHA].toFixed(2))}`));
-  if (reference !== null) key.append(entry("fl-line fl-learn-shipped", `${shipped.title} ${reference.toFixed(2)}`));
+  key.append(keyEntry("fl-line fl-learn-yours", `${words.yours}, ${say(words.from, first[name][ALPHA].toFixed(2))}`));
+  if (reference !== null) key.append(keyEntry("fl-line fl-learn-shipped", `${shipped.title} ${reference.toFixed(2)}`));
   caption.append(make("p", "fl-learn-title", title), make("p", "fl-soft", reading));
   figure.append(caption, chart, key);
   return figure;
-}
-
-function entry(kind, text) {
-  const made = make("span", "fl-key-entry");
-  const sample = shape("svg", { viewBox: "0 0 28 8", class: "fl-sample", "aria-hidden": "true" });
-  sample.append(shape("path", { d: "M0 4L28 4", class: kind }));
-  made.append(sample, text);
-  return made;
 }
 
 /* Rows as they come. When the training is over the live view is told that its race begins. */

@@ -3,7 +3,7 @@
 It learns from the visitor's article and some of the samples; the other samples are held out. How it
 learns is `fastllm.distill.live_training`. What ships is only copied; the copy goes with the run.
 
-The rows of the training, one JSON object a line, only ever appended to; behind them come those of
+The rows of the training, one JSON object per line, only ever appended to; after them come those of
 the race (`fastllm.demo.rows`):
 
     {"row": "lesson", "run", "title", "article", "held_out", "texts", "seconds"}
@@ -24,19 +24,24 @@ import threading
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
-from fastllm.demo import rows, texts
+from fastllm.demo import rows
+from fastllm.demo.context import PageContext, announce, paragraph, scripted, view
+from fastllm.demo.folds.learn import words
 from fastllm.demo.jobs import Models, race_lines, warmed_up
-from fastllm.demo.stage import DEVICE_QUEUE, Stage, announce, paragraph, scripted
-from fastllm.distill.live_training import Alignment, Moment, ShortRecipe, ShortTraining, student_of
-from fastllm.drafters import BOUND, NEURAL, Drafter
+from fastllm.demo.words import ALONE, LOOKUP_FIRST, STOP, because, capital, title_of
+from fastllm.distill.live_training import Alignment, Moment
+from fastllm.drafters import Drafter, FamilySpec, families, spec_of
 from fastllm.drafters.neural import NeuralDrafter
 from fastllm.errors import SettingsError
 from fastllm.targets.hub import HubTarget
 from fastllm.trace import DecodingConfig
+
+if TYPE_CHECKING:
+    from fastllm.distill.live_training import Alignment, Moment
 
 HELD_OUT = 3
 """How many samples are held out."""
@@ -45,7 +50,7 @@ FIRST = "lstm-before"
 """The drafter that is copied, where there is one."""
 
 RACE_STARTS = '{"row":"start"'
-"""How the first row behind the training begins."""
+"""How the first row of the race begins."""
 
 
 def students(keys: Sequence[str]) -> tuple[str, ...]:
@@ -56,7 +61,8 @@ def students(keys: Sequence[str]) -> tuple[str, ...]:
     Args:
         keys: the lanes on offer.
     """
-    untrainable = (texts.ALONE, "lookup", texts.LOOKUP_FIRST, "ngram-", *(f"{f}-" for f in BOUND))
+    others = [name for name, spec in families().items() if not _copies_well(spec)]
+    untrainable = (ALONE, "lookup", LOOKUP_FIRST, *(f"{name}-" for name in others))
     found = [key for key in keys if not key.startswith(untrainable)]
 
     def rank(key: str) -> tuple[bool, bool, bool]:
@@ -65,14 +71,19 @@ def students(keys: Sequence[str]) -> tuple[str, ...]:
     return tuple(sorted(found, key=rank))
 
 
+def _copies_well(spec: FamilySpec) -> bool:
+    """Whether a drafter can be copied and trained here: one that shares no weights with others."""
+    return spec.trainable and not spec.bound_to_target
+
+
 @dataclass(frozen=True)
-class Lesson:
-    """A training, and the race behind it.
+class LiveTrainingJob:
+    """A training in view, and the race after it.
 
     Attributes:
         article: the visitor's.
         learns: other articles that it learns from, title -> text.
-        held_out: articles that it does not learn from, likewise.
+        held_out: articles that it does not learn from, title -> text.
         candidates: keys of drafters, the first that can be trained is copied.
         offered: the keys of all lanes.
         config: the settings of the race.
@@ -109,35 +120,37 @@ class Lesson:
         self._base(models)
 
     def lines(self, models: Models, stop: threading.Event) -> Iterator[str]:
-        """The rows of the training, and those of the race.
+        """The rows of the training, then those of the race.
 
         Raises:
             SettingsError: there is no drafter that can be trained.
         """
+        # Here, so that the page starts without the libraries of training.
+        from fastllm.distill import live_training  # noqa: PLC0415
+
         key, base, target = self._base(models)
         distilled = key.removesuffix("-before") + "-after" if key.endswith("-before") else ""
         shipped = models.drafter(distilled) if distilled in self.offered else None
-        yours = texts.yours_of(key)
-        student = student_of(base, yours)
-        training = ShortTraining(
+        yours = words.yours_of(key)
+        student = live_training.student_of(base, yours)
+
+        def ids(*articles: str) -> list[Any]:
+            encode, length, prefix = target.vocabulary.encode, target.source_length, target.prefix
+            return [encode(article, length, prefix).ids for article in articles]
+
+        training = live_training.ShortTraining(
             student,
             target,
-            [
-                target.vocabulary.encode(text, target.source_length, target.prefix).ids
-                for text in (self.article, *self.learns.values())
-            ],
-            [
-                target.vocabulary.encode(text, target.source_length, target.prefix).ids
-                for text in self.held_out.values()
-            ],
-            ShortRecipe(seconds=self.training_seconds),
+            ids(self.article, *self.learns.values()),
+            ids(*self.held_out.values()),
+            live_training.ShortRecipe(seconds=self.training_seconds),
             stop,
         )
         yield rows.line(
             {
                 "row": "lesson",
                 "run": uuid.uuid4().hex,
-                "title": texts.title_of(yours),
+                "title": title_of(yours),
                 "article": self.title,
                 "held_out": list(self.held_out),
                 "texts": 1 + len(self.learns) + len(self.held_out),
@@ -151,7 +164,7 @@ class Lesson:
         if isinstance(shipped, NeuralDrafter) and training.learned:
             reference = training.measure(shipped)
             own, held_out = map(_rounded, reference)
-            title = texts.title_of(distilled)
+            title = title_of(distilled)
             yield rows.line({"row": "shipped", "title": title, "own": own, "held_out": held_out})
         moments: list[Moment] = []
         for moment in training.learn():
@@ -190,20 +203,20 @@ class Lesson:
         target = models.target
         for key in self.candidates:
             drafter = models.drafter(key)
-            if isinstance(drafter, NeuralDrafter) and drafter.FAMILY in NEURAL:
+            if isinstance(drafter, NeuralDrafter) and _copies_well(spec_of(drafter.FAMILY)):
                 if isinstance(target, HubTarget):
                     return key, drafter, target
-        raise SettingsError(texts.LEARN_NOBODY)
+        raise SettingsError(words.NO_STUDENT)
 
     def _race(
         self, models: Models, key: str, student: Drafter, distilled: str, stop: threading.Event
     ) -> Iterator[str]:
         """The rows of the race: the target alone, the drafter before, the copy, the shipped one."""
-        yours = texts.yours_of(key)
-        wanted = [yours, key, texts.ALONE, distilled][: max(2, self.lanes)]
+        yours = words.yours_of(key)
+        wanted = [yours, key, ALONE, distilled][: max(2, self.lanes)]
         kept = [
             lane
-            for lane in (texts.ALONE, key, yours, distilled)
+            for lane in (ALONE, key, yours, distilled)
             if lane in wanted and (lane == yours or lane in self.offered)
         ]
         drafters = [student if lane == yours else models.drafter(lane) for lane in kept]
@@ -219,109 +232,100 @@ class Lesson:
             race,
             tuple(kept),
             self.race_seconds,
-            notices=(texts.practised(texts.title_of(yours)), *self.notices),
+            notices=(words.PRACTISED.format(capital(title_of(yours))), *self.notices),
             title=self.title,
         )
 
     def _said(
         self,
-        moments: Sequence[Moment],
-        reference: tuple[Alignment, Alignment] | None,
+        moments: "Sequence[Moment]",
+        reference: "tuple[Alignment, Alignment] | None",
         distilled: str,
     ) -> list[str]:
-        """What came of it."""
+        """The result, in sentences."""
         if len(moments) < 2:
-            return [texts.no_time_to_learn(self.training_seconds)]
+            return [words.NO_TIME.format(self.training_seconds)]
         first, last = moments[0], moments[-1]
-        shipped = texts.title_of(distilled)
+        shipped = title_of(distilled)
         own, held_out = reference or (None, None)
         return [
-            texts.learned_own(first.own.alpha, last.own.alpha, shipped, own and own.alpha),
-            texts.learned_held_out(first.held_out, last.held_out, shipped, held_out),
+            words.learned_own(first.own.alpha, last.own.alpha, shipped, own and own.alpha),
+            words.learned_held_out(first.held_out, last.held_out, shipped, held_out),
         ]
 
 
-def _rounded(alignment: Alignment) -> list[float]:
+def _rounded(alignment: "Alignment") -> list[float]:
     """Alpha and tau as a row says them."""
     return [round(value, 4) for value in alignment]
 
 
-def plan(stage: Stage, article: str, config: DecodingConfig) -> Lesson:
-    """A lesson on an article and the samples.
+def plan(context: PageContext, article: str, config: DecodingConfig) -> LiveTrainingJob:
+    """The training on an article and the samples.
 
     Args:
-        stage: the page.
+        context: the page.
         article: the text, not yet checked.
         config: the settings of the race.
 
     Raises:
         DataError: the article cannot be raced.
     """
-    checked = stage.checked(article)
+    checked = context.checked(article)
     others = {
-        title: stage.checked(text).text
-        for title, text in stage.samples.items()
+        title: context.checked(text).text
+        for title, text in context.samples.items()
         if text != checked.text
     }
     titles = list(others)
     held_out = titles[-HELD_OUT:]
-    return Lesson(
+    return LiveTrainingJob(
         article=checked.text,
         learns={title: others[title] for title in titles if title not in held_out},
         held_out={title: others[title] for title in held_out},
-        candidates=students(stage.engine.keys),
-        offered=tuple(stage.engine.keys),
+        candidates=students(context.engine.keys),
+        offered=tuple(context.engine.keys),
         config=config,
-        training_seconds=stage.limits.training_seconds,
-        race_seconds=stage.limits.seconds_per_run,
-        lanes=stage.limits.lanes,
+        training_seconds=context.limits.training_seconds,
+        race_seconds=context.limits.seconds_per_run,
+        lanes=context.limits.lanes,
         notices=checked.notices,
-        title=stage.title_of(checked.text),
+        title=context.title_of(checked.text),
     )
 
 
-def add(stage: Stage) -> None:
+def add(context: PageContext) -> None:
     """The fold: what one will see, the buttons, and the view of the training."""
-    seconds = stage.limits.training_seconds
-    able = students(stage.engine.keys)
-    with gr.Accordion(texts.learn_fold(seconds), open=False, elem_id="fl-learn"):
+    seconds = context.limits.training_seconds
+    able = students(context.engine.keys)
+    with gr.Accordion(words.FOLD.format(seconds), open=False, elem_id="fl-learn"):
         if not able:
-            paragraph(texts.because(texts.LEARN_NOBODY), "fl-learn-intro")
+            paragraph(because(words.NO_STUDENT), "fl-learn-intro")
             return
-        paragraph(texts.learn_intro(able[0], seconds, HELD_OUT), "fl-learn-intro")
+        paragraph(words.intro(able[0], seconds, HELD_OUT), "fl-learn-intro")
         with gr.Row(elem_id="fl-learn-controls"):
-            go = gr.Button(
-                texts.learn_go(seconds), elem_id="fl-learn-go", scale=0, min_width=180
-            )
-            halt = gr.Button(texts.STOP, elem_id="fl-learn-stop", scale=0, min_width=80)
-        view = gr.HTML(
-            "",
-            html_template='<div class="fl-learn"></div>',  # static: no value meets a template
-            js_on_load=scripted("folds/learn/learn.js", texts.LEARN_BROWSER),
-            apply_default_css=False,
+            go = gr.Button(words.GO.format(seconds), elem_id="fl-learn-go", scale=0, min_width=180)
+            halt = gr.Button(STOP, elem_id="fl-learn-stop", scale=0, min_width=80)
+        progress = view(
+            "fl-learn",
+            scripted("folds/learn/learn.js", words.BROWSER),
             elem_id="fl-learn-view",
         )
 
     def learn(request: gr.Request, article: str, *settings: Any) -> Iterator[tuple[Any, Any]]:
         """Trains, then races; yields the rows so far of both, again and again."""
-        for text in stage.perform(
-            request, lambda: plan(stage, article, stage.config(*settings))
+        for text in context.perform(
+            request, lambda: plan(context, article, context.config(*settings))
         ):
             at = text.find(RACE_STARTS)
             yield (text, gr.skip()) if at < 0 else (text[:at], text[at:])
 
-    running = go.click(
+    running = context.bind(
+        [go.click],
+        halt,
         learn,
-        [stage.article, *stage.settings],
-        [view, stage.view],
-        js=announce("learn-go"),
-        show_progress="hidden",
-        concurrency_id=DEVICE_QUEUE,
-        concurrency_limit=1,
-        trigger_mode="once",
+        [context.article, *context.settings],
+        [progress, context.view],
+        name="learn-",
         preprocess=False,
-        api_visibility="private",
     )
     running.success(None, js=announce("learn-done"), api_visibility="private")
-    running.failure(None, js=announce("learn-failed"), api_visibility="private")
-    halt.click(None, cancels=[running], js=announce("learn-stop"), api_visibility="private")

@@ -1,10 +1,10 @@
-"""A race that has ended, as the numbers that its plots are drawn from."""
+"""The numbers that the plots of a race are drawn from."""
 
 from collections.abc import Sequence
 from typing import Any
 
 from fastllm import metrics
-from fastllm.demo import texts
+from fastllm.demo.words import title_of
 from fastllm.trace import Trace
 
 WINDOW = 5
@@ -12,7 +12,7 @@ WINDOW = 5
 
 
 def summarise(lanes: Sequence[str], traces: Sequence[Trace]) -> list[dict[str, Any]]:
-    """One mapping a lane, as `fastllm.evaluation.charts.race_figures` wants it.
+    """One mapping per lane, as `fastllm.evaluation.charts.race_figures` wants it.
 
     Args:
         lanes: their keys.
@@ -22,7 +22,7 @@ def summarise(lanes: Sequence[str], traces: Sequence[Trace]) -> list[dict[str, A
     return [
         {
             "key": key,
-            "title": texts.title_of(key),
+            "title": title_of(key),
             **_pace(trace),
             **_acceptance(trace),
             **_overlap(trace),
@@ -108,7 +108,7 @@ def _speed_up(trace: Trace, plain: Trace | None) -> dict[str, float]:
     whole = all(entry.ended in ("end_of_text", "length") for entry in (trace, plain or trace))
     if plain is None or not plain.rounds or not drafted or not whole:
         return {}
-    # Texts may differ in length, as when sampling: seconds a token are compared.
+    # Texts may differ in length, as when sampling: seconds per token are compared.
     one = metrics.decode_seconds(plain) / metrics.token_count(plain)
     own = metrics.decode_seconds(trace) / metrics.token_count(trace)
     if not one or not own:

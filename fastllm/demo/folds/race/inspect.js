@@ -21,14 +21,7 @@ function testLine(test) {
 function choices(label, best, word) {
   const column = make("div", "fl-choices");
   column.append(make("p", "fl-choices-of", label));
-  for (const [text, p] of best) {
-    const row = make("div", text === word ? "fl-choice fl-this" : "fl-choice");
-    const bar = make("span", "fl-choice-bar", undefined, { "aria-hidden": "true" });
-    bar.style.width = `${100 * p}%`;
-    const name = make("span", "fl-choice-word", text.trim() || "·");
-    row.append(bar, name, make("span", "fl-choice-p", percent(p)));
-    column.append(row);
-  }
+  column.append(...best.map(([text, p]) => choice("div", text, p, p, text === word)));
   return column;
 }
 

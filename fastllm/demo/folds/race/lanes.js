@@ -1,6 +1,6 @@
 /* The live view, first part: its frame, its lanes and their words.
 
-   `page.script` joins shared.js, lanes.js, replay.js, inspect.js, keep.js and rows.js into one function,
+   `race.script` joins shared.js, lanes.js, replay.js, inspect.js, keep.js and race.js into one function,
    which is the `js_on_load` of a gr.HTML whose value is a growing NDJSON text (the rows of
    fastllm/demo/rows.py); `element`, `props` and `watch` are Gradio's, `words` (every sentence) stands
    before these files. A race is kept as it came; the replay lives wholly here, and the same function
@@ -20,12 +20,6 @@ const seconds = (value) => value.toFixed(value < 10 ? 2 : 1);
 
 /* Text that is already there is not set again: it would be laid out again. */
 const write = (node, text) => { if (node.textContent !== text) node.textContent = text; };
-
-const button = (className, text, act) => {
-  const node = make("button", className, text, { type: "button" });
-  node.addEventListener("click", act);
-  return node;
-};
 
 function select(className, label, options, chosen) {
   const node = make("select", className, undefined, { "aria-label": label });

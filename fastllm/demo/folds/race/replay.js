@@ -17,7 +17,7 @@ const longestClock = () => Math.max(0, ...race.lanes.map(clockOf));
 const atEnd = () => race.at >= total() - 1e-9;
 const writing = () => race.live && !race.end && !race.halted;
 
-/* What is past and what is to come take the same room; a guess does not, and moves the words behind it.
+/* What is past and what is to come take the same room; a guess does not, and moves the words after it.
    So a drag through a long text shows the guesses when it pauses. */
 function show(at, dragged = false) {
   const settled = !dragged || race.words <= LONG_TEXT;
@@ -164,7 +164,7 @@ function step(direction) {
   jump(next ?? (direction > 0 ? total() : 0));
 }
 
-/* The other axis, at the same moment: behind the call that was the last to end. */
+/* The other axis, at the same moment: after the call that was the last to end. */
 function turn() {
   if (!race) return;
   const end = race.lanes.every((lane) => lane.shown === lane.rounds.length);

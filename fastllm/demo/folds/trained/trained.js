@@ -5,6 +5,8 @@
 const page = element.querySelector(".fl-cards");
 const WIDTH = 340, HEIGHT = 150, LEFT = 38, RIGHT = 12, TOP = 10, BOTTOM = 24;
 
+const kindOf = (key) => /-(before|after)$/.exec(key)?.[1] ?? "other";
+
 function curve(title, lines, family) {
   const points = lines.flat();
   const most = Math.max(...points.map(([step]) => step));
@@ -23,7 +25,7 @@ function curve(title, lines, family) {
   lines.forEach((line, index) => {
     if (!line.length) return;
     const path = line.map(([step, value], each) => `${each ? "L" : "M"}${across(step).toFixed(1)} ${up(value).toFixed(1)}`).join("");
-    const kind = /-(before|after)$/.exec(family.keys[index])?.[1] ?? "other";
+    const kind = kindOf(family.keys[index]);
     chart.append(shape("path", { d: path, class: `fl-line fl-line-${kind}` }));
     const [step, value] = line.at(-1);
     chart.append(shape("circle", { cx: across(step), cy: up(value), r: 3.5, class: `fl-dot fl-line-${kind}` }));
@@ -31,25 +33,6 @@ function curve(title, lines, family) {
   const figure = make("figure", "fl-figure");
   figure.append(make("figcaption", "", title), chart);
   return figure;
-}
-
-function table(header, rows) {
-  const made = make("table", "fl-facts");
-  if (header) {
-    const line = make("tr");
-    line.append(make("td"), ...header.map((title) => make("th", "", title, { scope: "col" })));
-    const top = make("thead");
-    top.append(line);
-    made.append(top);
-  }
-  const body = make("tbody");
-  for (const [label, ...values] of rows) {
-    const line = make("tr");
-    line.append(make("th", "", label, { scope: "row" }), ...values.map((value) => make("td", "", value)));
-    body.append(line);
-  }
-  made.append(body);
-  return made;
 }
 
 function draw() {
@@ -64,24 +47,18 @@ function draw() {
     if (curves.childElementCount) {
       const key = make("p", "fl-key");
       family.keys.forEach((name, index) => {
-        const kind = /-(before|after)$/.exec(name)?.[1] ?? "other";
-        const entry = make("span", "fl-key-entry");
-        const sample = shape("svg", { viewBox: "0 0 28 8", class: "fl-sample", "aria-hidden": "true" });
-        sample.append(shape("path", { d: "M0 4L28 4", class: `fl-line fl-line-${kind}` }));
-        entry.append(sample, family.lanes[index]);
-        key.append(entry);
+        key.append(keyEntry(`fl-line fl-line-${kindOf(name)}`, family.lanes[index]));
       });
       part.append(key, curves);
     }
     const recipe = make("details", "fl-recipe");
-    const scroll = make("div", "fl-scroll", undefined, { tabindex: "0", role: "group", "aria-label": `${family.title}: ${words.recipe}` });
-    scroll.append(table(family.lanes, family.facts));
-    recipe.append(make("summary", "", words.recipe), scroll);
+    const facts = table("fl-facts", ["", ...family.lanes], family.facts);
+    recipe.append(make("summary", "", words.recipe), scrolling(`${family.title}: ${words.recipe}`, facts));
     part.append(recipe);
     parts.push(part);
   }
   const part = make("section", "fl-family", undefined, { "aria-label": words.target });
-  part.append(make("h3", "", words.target), table(null, target));
+  part.append(make("h3", "", words.target), table("fl-facts", null, target));
   page.replaceChildren(...parts, part);
 }
 

@@ -4,12 +4,28 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import gradio as gr
+
 from fastllm import checkpoints
-from fastllm.demo import texts
+from fastllm.demo.context import PageContext, scripted, view
+from fastllm.demo.folds.trained import words
+from fastllm.demo.words import ALONE, family_of, title_of
 from fastllm.drafters.cost import bytes_in
 
 CURVES = {"tau": "validation_tau", "alpha": "validation_alpha"}
 """Name of a curve -> its entry in training.jsonl."""
+
+
+def add(context: PageContext) -> None:
+    """Adds the fold, which is filled when it is opened."""
+    with gr.Accordion(words.FOLD, open=False, elem_id="fl-trained") as fold:
+        cards = view("fl-cards", scripted("folds/trained/trained.js", words.BROWSER))
+    fold.expand(
+        lambda: json.dumps(summarise(context.engine.keys), ensure_ascii=False),
+        None,
+        cards,
+        api_visibility="private",
+    )
 
 
 def summarise(lanes: Sequence[str]) -> dict[str, Any]:
@@ -24,27 +40,21 @@ def summarise(lanes: Sequence[str]) -> dict[str, Any]:
     """
     families: dict[str, list[str]] = {}
     for key in lanes:
-        if checkpoints.read_card(key) and key != texts.ALONE:
+        if checkpoints.read_card(key) and key != ALONE:
             families.setdefault(key.removesuffix("-before").removesuffix("-after"), []).append(key)
     return {
-        "target": _target(checkpoints.read_card(checkpoints.TARGET)),
+        "target": list(map(list, _facts(checkpoints.TARGET, words.TARGET_FACTS).items())),
         "families": [_family(keys) for keys in families.values()],
     }
 
 
-def dumps(lanes: Sequence[str]) -> str:
-    """`summarise` as JSON."""
-    return json.dumps(summarise(lanes), ensure_ascii=False)
-
-
 def _family(keys: Sequence[str]) -> dict[str, Any]:
-    cards = [checkpoints.read_card(key) for key in keys]
-    columns = [_facts(key, card) for key, card in zip(keys, cards, strict=True)]
+    columns = [_facts(key, words.FACTS) for key in keys]
     labels = list(dict.fromkeys(label for column in columns for label in column))
     curves = [_curves(key) for key in keys]
     return {
-        "title": texts.family_of(keys[0]),
-        "lanes": [texts.title_of(key) for key in keys],
+        "title": family_of(keys[0]),
+        "lanes": [title_of(key) for key in keys],
         "keys": list(keys),
         "facts": [[label, *(column.get(label, "") for column in columns)] for label in labels],
         "curves": {
@@ -55,48 +65,22 @@ def _family(keys: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def _facts(key: str, card: Mapping[str, Any]) -> dict[str, str]:
+def _facts(key: str, labels: Mapping[str, str]) -> dict[str, str]:
     """What a card says, and what its folder weighs, label -> text; the unknown is left out."""
-    recipe, method = card.get("recipe") or {}, card.get("method") or {}
-    validation, teacher = card.get("validation") or {}, card.get("teacher_tokens") or {}
-    words = texts.TRAINED_FACTS
-    found = {
-        words["method"]: method.get("name"),
-        words["loss"]: method.get("loss"),
-        words["texts"]: card.get("texts"),
-        words["articles"]: card.get("articles"),
-        words["updates"]: recipe.get("updates"),
-        words["batch"]: recipe.get("batch"),
-        words["rate"]: recipe.get("learning_rate"),
-        words["start"]: card.get("start"),
-        words["seed"]: recipe.get("seed"),
-        words["order"]: method.get("order"),
-        words["smoothing"]: method.get("smoothing"),
-        words["parameters"]: card.get("parameters"),
-        words["entries"]: sum(card.get("entries") or []) or None,
-        words["bytes"]: bytes_in(checkpoints.SHIPPED / key) or None,
-        words["seconds"]: card.get("seconds"),
-        words["written"]: teacher.get("written"),
-        words["scored"]: teacher.get("scored"),
-        words["alpha"]: validation.get("alpha"),
-        words["tau"]: validation.get("tau"),
+    card = checkpoints.read_card(key)
+    card |= {
+        "entries": sum(card.get("entries") or []) or None,
+        "bytes": bytes_in(checkpoints.SHIPPED / key) or None,
+        "limits": "; ".join(card.get("limits") or []),
     }
-    return {label: _text(value) for label, value in found.items() if value not in (None, "")}
-
-
-def _target(card: Mapping[str, Any]) -> list[list[str]]:
-    """Label and text of each fact of the shipped target."""
-    words = texts.TRAINED_FACTS
-    found = {
-        words["name"]: card.get("name"),
-        words["architecture"]: card.get("architecture"),
-        words["parameters"]: card.get("parameters"),
-        words["bytes"]: bytes_in(checkpoints.SHIPPED / checkpoints.TARGET) or None,
-        words["data"]: card.get("data"),
-        words["status"]: card.get("status"),
-        words["limits"]: "; ".join(card.get("limits") or []),
-    }
-    return [[label, _text(value)] for label, value in found.items() if value not in (None, "")]
+    found = {}
+    for path, label in labels.items():
+        value: Any = card
+        for part in path.split("."):
+            value = (value or {}).get(part)
+        if value not in (None, ""):
+            found[label] = _text(value)
+    return found
 
 
 def _curves(key: str) -> dict[str, list[list[float]]]:

@@ -2,40 +2,37 @@
 
 Speculation is exact in any precision: the text is that of the target as it is held. This asks the
 other question, how much the target itself changes when its weights are rounded: for each article,
-where the two texts part, and how close the decision was there. Behind that place they are two
-texts, and nothing of them is compared.
+where the two texts part, and how close the decision was there. After that place they are two
+different texts, and nothing of them is compared.
 """
 
 import argparse
-import json
 import statistics
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers.utils.logging import disable_progress_bar
 
-from fastllm import paths
 from fastllm.checkpoints import load_target
-from fastllm.data.articles import Article, read_articles, read_text
+from fastllm.cli.options import add_decoding_arguments, add_device_argument, decoding_config
+from fastllm.cli.output import quiet, require_writable_report, say
+from fastllm.data.articles import Article, read_articles, sample_articles
 from fastllm.decoding import autoregress
+from fastllm.decoding.distributions import forbid
 from fastllm.decoding.race import hardware, versions
 from fastllm.decoding.rules import Rules
-from fastllm.decoding.sampling import forbid
-from fastllm.errors import DataError, SettingsError, VocabularyError
-from fastllm.targets import Target, TargetSession, ends_of, resolve
+from fastllm.errors import DataError, FastLLMError, SettingsError, VocabularyError
+from fastllm.files import write_json
+from fastllm.targets import Target, TargetSession, resolve
 from fastllm.targets.hub import PRECISIONS
-from fastllm.trace import DecodingConfig, config_defaults
+from fastllm.trace import DecodingConfig
 
 REFERENCE = "fp32"
 """What the others are compared with."""
-
-SAMPLES = paths.ARTICLES
-"""The articles that the command takes where none are named."""
 
 SETTINGS = ("max_new_tokens", "no_repeat_ngram", "min_new_tokens")
 """The settings of DecodingConfig that matter to the target alone, greedy."""
@@ -52,7 +49,7 @@ class Divergence:
         reference_token: what float32 writes there.
         token: what the lower precision writes.
         reference_margin: the best logit minus the second best, in float32.
-        margin: likewise, in the lower precision.
+        margin: the same difference in the lower precision.
         rank: of `token` among the logits of float32; 2 is the second best.
     """
 
@@ -71,7 +68,7 @@ class ArticleComparison:
     Attributes:
         id: of the article.
         tokens: how many float32 writes, the end token included.
-        largest_difference: between two logits of the same token behind the same text, over all
+        largest_difference: between two logits of the same token after the same text, over all
             places up to the one where the texts part.
         smallest_margin: the least margin of float32 over the same places: how close it came to
             another text.
@@ -174,7 +171,7 @@ def compare(
 
 
 class _Recorder:
-    """A session that keeps the logits behind every token, float32 on the CPU."""
+    """A session that keeps the logits after every token, float32 on the CPU."""
 
     def __init__(self, session: TargetSession) -> None:
         self._session = session
@@ -200,7 +197,7 @@ def _write(
     """A text, without the start token, and the logits that each of its tokens was chosen by."""
     session = _Recorder(target.begin(target.encode(source_ids)))
     rounds = autoregress(
-        session, config, start_id=target.start_id, end_id=ends_of(target), statistics=False
+        session, config, start_id=target.start_id, end_id=target.end_ids, statistics=False
     )
     tokens = [token for entry in rounds for token in entry.tokens]
     return tokens, session.logits
@@ -222,7 +219,7 @@ def _compared(
         float((one - other).abs().max())
         for one, other in zip(exact[1][:shared], rounded[1][:shared], strict=True)
     )
-    banned = Rules(ends_of(reference)).along([reference.start_id], tokens[: shared - 1], config)
+    banned = Rules(reference.end_ids).along([reference.start_id], tokens[: shared - 1], config)
     ruled = [
         forbid(torch.stack(logits[:shared]), banned) for logits in (exact[1], rounded[1])
     ]
@@ -257,7 +254,7 @@ def table(report: PrecisionReport) -> str:
         f"{len(next(iter(report.rows.values())))} articles, {report.hardware}. A margin is the "
         "best logit minus the second best, at the first place where the texts differ.",
         "",
-        "| precision | engine | same text | first difference behind token | margin in fp32 | "
+        "| precision | engine | same text | first difference after token | margin in fp32 | "
         "margin in it | largest logit difference |",
         "|---|---|---|---|---|---|---|",
     ]
@@ -282,7 +279,7 @@ def table(report: PrecisionReport) -> str:
     if each:
         lines += [
             "",
-            "| article | precision | differs behind token | margin in fp32 | margin in it | "
+            "| article | precision | differs after token | margin in fp32 | margin in it | "
             "its token's rank in fp32 |",
             "|---|---|---|---|---|---|",
             *each,
@@ -300,11 +297,20 @@ def _spread(values: Sequence[float], form: str) -> str:
 # The command.
 
 
-def add_arguments(commands: Any) -> None:
-    """Adds `precision` to the sub-commands of a parser."""
-    parser = commands.add_parser(
-        "precision",
-        help="compare the target in bf16, fp16, int8 or NF4 with itself in fp32",
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Compares what the arguments name; 2 where one is wrong, or a file cannot be used."""
+    options = _parser().parse_args(arguments)
+    try:
+        _run(options)
+    except FastLLMError as error:
+        print(f"precision: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m tools.precision",
         description="Decodes articles greedily with the target in float32 and in lower precision, "
         "and prints where the texts part and how close the two best logits were there.",
     )
@@ -320,44 +326,27 @@ def add_arguments(commands: Any) -> None:
         "bitsandbytes",
     )
     parser.add_argument(
-        "--data", metavar="FILE", help="articles, .jsonl, .jsonl.gz or .jsonl.xz (default: samples)"
+        "--data", metavar="FILE", help="articles as JSON lines (default: the samples)"
     )
     parser.add_argument("--limit", type=int, default=100, help="articles (default: 100)")
     parser.add_argument("--prefix", help='before each article, such as "summarize: "')
     parser.add_argument("--json", metavar="FILE", help="write all numbers there too")
-    parser.add_argument("--device", help="cpu, cuda, cuda:1 or mps (default: the best there is)")
-    for name in SETTINGS:
-        low, high = DecodingConfig.RANGES[name]
-        default = config_defaults()[name]
-        shown = "the target's own" if default is None else default
-        parser.add_argument(
-            "--" + name.replace("_", "-"),
-            "--" + name,
-            type=int,
-            default=default,
-            metavar="N",
-            help=f"{low} to {high} (default: {shown})",
-        )
-    parser.set_defaults(handle=run)
+    add_device_argument(parser)
+    others = {field.name for field in fields(DecodingConfig)} - set(SETTINGS)
+    add_decoding_arguments(parser, without=tuple(others))
+    return parser
 
 
-def run(options: argparse.Namespace) -> None:
-    """Compares what the options name, prints the table, and writes the numbers."""
-    config = DecodingConfig(**{name: getattr(options, name) for name in SETTINGS})
+def _run(options: argparse.Namespace) -> None:
+    config = decoding_config(options)
     if options.limit < 1:
         raise SettingsError(f"--limit {options.limit}: give at least 1 article.")
-    if options.data:
-        chosen = list(islice(read_articles(options.data), options.limit))
-    else:
-        chosen = [
-            Article(id=path.stem, text=read_text(path)) for path in sorted(SAMPLES.glob("*.txt"))
-        ][: options.limit]
+    require_writable_report(None, options.json)
+    chosen = sample_articles() if options.data is None else read_articles(options.data)
+    chosen = list(islice(chosen, options.limit))
     if not chosen:
-        raise DataError(
-            f"{options.data or SAMPLES} holds no articles: give a file of some with --data. (The "
-            "samples come with the repository, not with the package.)"
-        )
-    disable_progress_bar()
+        raise DataError(f"{options.data} holds no articles: give a file of some with --data.")
+    quiet()
     targets = {
         name: load_target(
             options.target, device=options.device, load_in=name, prefix=options.prefix
@@ -365,11 +354,11 @@ def run(options: argparse.Namespace) -> None:
         for name in (REFERENCE, *dict.fromkeys(options.precisions))
     }
     reference = targets.pop(REFERENCE)
-    report = compare(
-        reference, targets, chosen, config, say=lambda line: print(line, file=sys.stderr)
-    )
+    report = compare(reference, targets, chosen, config, say=say)
     print(table(report))
     if options.json:
-        file = Path(options.json)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps(report.to_json(), indent=1) + "\n", encoding="utf-8")
+        write_json(Path(options.json), report.to_json())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -9,10 +9,10 @@ import gradio as gr
 import pytest
 from fakes import FakeTarget, always, text_rule
 
+from fastllm.demo.context import PageContext, literal, paragraph, scripted
 from fastllm.demo.engine import LocalEngine
 from fastllm.demo.jobs import WARM_UP_TOKENS, warmed_up
 from fastllm.demo.limits import read_limits
-from fastllm.demo.stage import Stage, literal, paragraph, scripted
 from fastllm.errors import DataError, SettingsError
 from fastllm.trace import DecodingConfig
 
@@ -22,18 +22,18 @@ SETTINGS = (5.0, 0.0, 1.0, 7, 12, "auto", 1.0)
 
 def test_a_race_is_checked_where_it_is_asked_for(story: str) -> None:
     limits = read_limits(environment={})
-    stage = Stage(LocalEngine(), limits, {"The mill": story})
-    order = stage.order(story, ["lookup", "alone"], *SETTINGS)
-    assert (order.article, order.title, order.lanes) == (story, "The mill", ("alone", "lookup"))
-    assert order.config == DecodingConfig(seed=7, max_new_tokens=12)
-    assert order.seconds == limits.seconds_per_run
-    assert stage.order(f"{story} More.", ["lookup", "alone"], *SETTINGS).title == ""
+    context = PageContext(LocalEngine(), limits, {"The mill": story})
+    job = context.race_job(story, ["lookup", "alone"], *SETTINGS)
+    assert (job.article, job.title, job.lanes) == (story, "The mill", ("alone", "lookup"))
+    assert job.config == DecodingConfig(seed=7, max_new_tokens=12)
+    assert job.seconds == limits.seconds_per_run
+    assert context.race_job(f"{story} More.", ["lookup", "alone"], *SETTINGS).title == ""
     with pytest.raises(DataError, match="at least two lanes"):
-        stage.order(story, ["alone"], *SETTINGS)
+        context.race_job(story, ["alone"], *SETTINGS)
     with pytest.raises(DataError, match="no article"):
-        stage.order("", ["lookup", "alone"], *SETTINGS)
+        context.race_job("", ["lookup", "alone"], *SETTINGS)
     with pytest.raises(SettingsError, match="gamma"):
-        stage.order(story, ["lookup", "alone"], 0, *SETTINGS[1:])
+        context.race_job(story, ["lookup", "alone"], 0, *SETTINGS[1:])
 
 
 def test_what_a_script_is_given_cannot_end_it() -> None:

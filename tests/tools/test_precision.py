@@ -1,24 +1,22 @@
 """Where a text in lower precision leaves that of float32, and how close it was there."""
 
-import argparse
 import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from fakes import END, FIRST, FakeTarget, FakeVocabulary
 from transformers.utils.logging import enable_progress_bar
 
-from fastllm import precision
 from fastllm.data.articles import Article
 from fastllm.decoding.race import Race
 from fastllm.errors import DataError, SettingsError, VocabularyError
-from fastllm.precision import LOWER, compare, table
 from fastllm.targets.hub import HubTarget
 from fastllm.trace import DecodingConfig
+from tools import precision
+from tools.precision import LOWER, compare, table
 
 ARTICLES = [Article(id="one", text="abc"), Article(id="two", text="cab")]
 SIZE = 8
@@ -169,12 +167,6 @@ def test_every_precision_for_real_on_cuda(folder: Path, story: str) -> None:
     check_real_precisions(folder, story, "cuda")
 
 
-def parsed(*arguments: str) -> Any:
-    parser = argparse.ArgumentParser()
-    precision.add_arguments(parser.add_subparsers())
-    return parser.parse_args(["precision", *arguments])
-
-
 def test_the_command(
     folder: Path, story: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -183,11 +175,11 @@ def test_the_command(
     data.write_text("\n".join(map(json.dumps, lines)))
     out = tmp_path / "new" / "numbers.json"
     enable_progress_bar()
-    options = parsed(
+    given = [
         "--target", str(folder), "--in", "bf16", "fp16", "--data", str(data), "--limit", "2",
         "--max-new-tokens", "6", "--device", "cpu", "--json", str(out),
-    )  # fmt: skip
-    options.handle(options)
+    ]  # fmt: skip
+    assert precision.main(given) == 0
     shown = capsys.readouterr()
     assert "| bf16 | static |" in shown.out
     assert shown.err == "2/2 articles\n", "and no bars"
@@ -198,20 +190,21 @@ def test_the_command(
 
 
 def test_the_command_refuses(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    defaults = parsed()
-    assert (defaults.precisions, defaults.max_new_tokens) == (["bf16"], 96)
     for arguments, words in (
         (["--limit", "0"], "give at least 1"),
         (["--max-new-tokens", "0"], "max_new_tokens=0 is out of range"),
+        (["--json", str(tmp_path)], "this is a folder"),
+        (["--device", "99"], "there is no such device here"),
     ):
-        options = parsed(*arguments)
-        with pytest.raises(SettingsError, match=words):
-            options.handle(options)
-    monkeypatch.setattr(precision, "SAMPLES", Path("nowhere"))
-    with pytest.raises(DataError, match="nowhere holds no articles: give a file of some"):
-        defaults.handle(defaults)
-    with pytest.raises(SystemExit):
-        parsed("--in", "fp32")
-    assert "invalid choice: 'fp32'" in capsys.readouterr().err
+        assert precision.main(arguments) == 2
+        said = capsys.readouterr().err
+        assert said.startswith("precision: ")
+        assert words in said
+    monkeypatch.setattr("fastllm.paths.ARTICLES", Path("nowhere"))
+    assert precision.main([]) == 2
+    assert "nowhere holds no sample articles" in capsys.readouterr().err
+    for wrong in (["--in", "fp32"], ["--top-p", "0.5"]):
+        with pytest.raises(SystemExit, match="2"):
+            precision.main(wrong)

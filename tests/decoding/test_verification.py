@@ -1,4 +1,4 @@
-"""Distributions, draws, and the proof by enumeration that verification is exact.
+"""The proof by enumeration that verification is exact.
 
 `block_distribution` runs a rule of verification on every possible draft and every outcome of every
 uniform number. A rule's outcome is constant between a few breakpoints of each uniform, so
@@ -9,32 +9,27 @@ sampling, no noise. That a cell holds one outcome is checked at its edges.
 import random
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from functools import cache, partial
+from functools import cache
 from itertools import pairwise, product
 
 import pytest
 import torch
 
-from fastllm.decoding import sampling
+from fastllm.decoding.distributions import distribution, draw, forbid
+from fastllm.decoding.proposals import DenseProposal, Draft, OneHotProposal, Proposal
 from fastllm.decoding.rules import Rules
-from fastllm.decoding.sampling import (
-    DenseProposal,
-    Draft,
-    OneHotProposal,
-    Proposal,
-    SparseProposal,
-    SparseRow,
+from fastllm.decoding.verification import (
+    BlockRule,
+    LenientRule,
+    Rule,
+    TokenRule,
     Verdict,
-    distribution,
-    draw,
-    drawn,
-    forbid,
     judge,
-    verify,
+    rule_of,
 )
 from fastllm.drafters.length import LengthRule
-from fastllm.metrics import expected_accepted
-from fastllm.trace import DecodingConfig, Verification
+from fastllm.errors import VocabularyError
+from fastllm.trace import DecodingConfig
 
 Table = Callable[[tuple[int, ...]], torch.Tensor]
 """What was written -> a distribution, shape (V,), float64."""
@@ -44,8 +39,12 @@ Verify = Callable[[torch.Tensor, Draft, torch.Tensor], Verdict]
 Stops = Callable[[tuple[int, ...]], bool]
 """What was drafted so far -> whether the draft ends there."""
 
-by_block: Verify = partial(verify, rule="block")
+verify: Verify = TokenRule().verify
+by_block: Verify = BlockRule().verify
 EXACT = {"token": verify, "block": by_block}
+RULES: dict[str, Rule] = {"token": TokenRule(), "block": BlockRule()}
+LAST = 1 - 2**-53
+"""The largest float64 below 1."""
 
 EDGE = 1e-9
 
@@ -83,17 +82,6 @@ def dense(rows: torch.Tensor, tokens: Sequence[int]) -> Proposal:
 
 def one_hot(rows: torch.Tensor, tokens: Sequence[int]) -> Proposal:
     return OneHotProposal(torch.tensor(tokens, dtype=torch.long))
-
-
-def sparse(rows: torch.Tensor, tokens: Sequence[int]) -> Proposal:
-    """Names the drafted token and one other; the tests that use it have V = 3: one is left."""
-    return SparseProposal(
-        [
-            SparseRow([token, (token + 1) % 3], row[[token, (token + 1) % 3]].tolist(), float(left))
-            for token, row in zip(tokens, rows, strict=True)
-            for left in [row[(token + 2) % 3]]
-        ]
-    )
 
 
 def block_distribution(
@@ -243,11 +231,9 @@ def test_verification_leaves_the_target_distribution(rule: str, case: str, gamma
     assert error(found, target) < 1e-12
 
 
-def on_device(rule: Verification) -> Verify:
+def on_device(rule: str) -> Verify:
     """What runs where the distributions are on a device: the same operations, on any."""
-    return lambda p, draft, uniforms: sampling._verify_on_device(
-        p, draft, uniforms, rule, 1.0, "linear"
-    )
+    return RULES[rule].verify_on_device
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -273,12 +259,6 @@ def test_host_and_device_reach_the_same_verdict(rule: str, dtype: torch.dtype) -
         forms: list[Proposal] = [DenseProposal(q)]
         if trial % 2:
             forms = [OneHotProposal(tokens), OneHotProposal(torch.tensor(tokens))]
-        if trial % 3 == 0:  # half of the tokens named, the rest evenly
-            few = range(0, size, 2)
-            rows = [
-                SparseRow(list(few), row[few].tolist(), float(row[1::2].mean())) for row in q
-            ]
-            forms.append(SparseProposal(rows))
         uniforms = torch.rand(count + 1, generator=generator, dtype=torch.float64)
         for form in forms:
             drafted = Draft(tokens, form)
@@ -357,18 +337,16 @@ def test_verification_of_deterministic_drafts_is_exact(rule: str, gamma: int) ->
     assert error(found, target) < 1e-12
 
 
-@pytest.mark.parametrize("gamma", [1, 2])
-@pytest.mark.parametrize("rule", EXACT)
-def test_verification_of_sparse_drafts_is_exact(rule: str, gamma: int) -> None:
-    # Probabilities that float32 holds exactly: sparse rows become float32 when they are compared.
-    target = random_table(3, 22)
-    rows = [[0.5, 0.25, 0.25], [0.125, 0.125, 0.75], [0.0625, 0.4375, 0.5], [0.25, 0.75, 0.0]]
-
-    def drafter(written: tuple[int, ...]) -> torch.Tensor:
-        return torch.tensor(rows[sum(written) % 4], dtype=torch.float64)
-
-    found = block_distribution(EXACT[rule], target, drafter, gamma, 3, sparse)
-    assert error(found, target) < 1e-12
+def expected_accepted(p: Sequence[float], q: Sequence[float], rule: str) -> float:
+    """The sum over i of the chance that i or more stand: Sun et al. 2024, arXiv:2403.10444."""
+    chance, total = 1.0, 0.0
+    for of_p, of_q in zip(p, q, strict=True):
+        if rule == "block":
+            chance = min(1.0, chance * of_p / of_q)
+        else:
+            chance *= min(1.0, of_p / of_q)
+        total += chance
+    return total
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -433,7 +411,7 @@ def test_a_probability_that_rounds_to_0_ends_no_block() -> None:
 @pytest.mark.parametrize("form", ["linear", "square", "exponent"])
 def test_lenience_1_is_the_token_rule(form: str) -> None:
     target, drafter = CASES["zeros in p"]
-    rule = partial(verify, rule="lenient", lenience=1.0, form=form)
+    rule = LenientRule(1.0, form).verify
     assert error(block_distribution(rule, target, drafter, 2, 3), target) < 1e-12
 
 
@@ -464,7 +442,7 @@ def test_lenience_is_as_far_from_the_target_as_it_must_be(
         for edge, stands in ((passes - EDGE, 1), (passes + EDGE, 0)):
             if 0 <= edge < 1:
                 uniforms = torch.tensor([edge, 0.5], dtype=torch.float64)
-                verdict = verify(rows, draft, uniforms, "lenient", lenience=0.6, form=form)
+                verdict = LenientRule(0.6, form).verify(rows, draft, uniforms)
                 assert verdict.accepted == stands
                 assert verdict.thresholds == pytest.approx([passes])
         found[token] += q[token] * passes
@@ -472,7 +450,7 @@ def test_lenience_is_as_far_from_the_target_as_it_must_be(
         if passes < 1:
             for uniform in grid:
                 uniforms = torch.stack([torch.tensor(LAST, dtype=torch.float64), uniform])
-                verdict = verify(rows, draft, uniforms, "lenient", lenience=0.6, form=form)
+                verdict = LenientRule(0.6, form).verify(rows, draft, uniforms)
                 found[verdict.extra] += q[token] * (1 - passes) / 500
     most = torch.tensor([raised(float(x)) for x in p]).double()
     forced = (torch.minimum(q, most) - p).clamp(min=0).sum()
@@ -520,19 +498,39 @@ def test_judging_is_verifying_what_the_logits_say() -> None:
     q = torch.randn(3, 6, generator=torch.Generator().manual_seed(3)).softmax(-1)
     draft = Draft([2, 0, 5], DenseProposal(q))
     uniforms = torch.tensor([0.3, 0.6, 0.2, 0.7], dtype=torch.float64)
-    for settings, how in (
-        ({"temperature": 0.8, "top_k": 4}, {"rule": "block"}),
-        ({"temperature": 1.0, "verification": "token"}, {"rule": "token"}),
-        (
-            {"temperature": 1.0, "verification": "lenient", "lenience": 0.3},
-            {"rule": "lenient", "lenience": 0.3, "form": "linear"},
-        ),
+    for settings, rule in (
+        ({"temperature": 0.8, "top_k": 4}, BlockRule()),
+        ({"temperature": 1.0, "verification": "token"}, TokenRule()),
+        ({"temperature": 1.0, "verification": "lenient", "lenience": 0.3}, LenientRule(0.3)),
     ):
         config = DecodingConfig(**settings)
-        wanted = verify(distribution(logits, config), draft, uniforms, **how)
+        wanted = rule.verify(distribution(logits, config), draft, uniforms)
         found = judge(logits, draft, uniforms, config)
         assert found._replace(thresholds=[]) == wanted._replace(thresholds=[])
         assert list(found.thresholds) == list(wanted.thresholds)
+
+
+def test_the_rules_say_what_they_are() -> None:
+    lenient = {"temperature": 1.0, "verification": "lenient"}
+    for settings, name, lossy, shown in (
+        ({"temperature": 1.0}, "block", False, 4),
+        ({"temperature": 1.0, "verification": "token"}, "token", False, 2),
+        ({}, "token", False, 2),
+        ({**lenient, "lenience": 0.5}, "lenient", True, 2),
+        (lenient, "lenient", False, 2),
+    ):
+        config = DecodingConfig(**settings)
+        rule = rule_of(config)
+        assert (rule.name, rule.lossy) == (name, lossy) == (config.verified_by, config.lossy)
+        assert rule.label
+        assert rule.tested(4, 1) == shown
+        assert rule.tested(4, 4) == 4
+
+
+def test_a_drafter_with_another_number_of_logits_is_refused() -> None:
+    draft = Draft([2], DenseProposal(torch.full((1, 5), 0.2)))
+    with pytest.raises(VocabularyError, match="5 logits, the target 6"):
+        judge(torch.zeros(2, 6), draft, [0.5, 0.5], DecodingConfig(temperature=1.0))
 
 
 @pytest.mark.gpu
@@ -717,139 +715,3 @@ def test_equal_distributions_are_always_accepted() -> None:
         tokens = torch.randint(5, (3,), generator=generator).tolist()
         uniforms = torch.tensor([1 - 2**-53] * 4, dtype=torch.float64)
         assert verify(p, Draft(tokens, DenseProposal(p[:3])), uniforms).accepted == 3
-
-
-LAST = 1 - 2**-53
-"""The largest float64 below 1."""
-
-
-@pytest.mark.parametrize("uniform", [0.0, 0.3, 0.5, 0.999, LAST])
-@pytest.mark.parametrize(
-    "weights",
-    [
-        [0.0, 1.0, 0.0],
-        [0.0, 0.0, 2.0, 3.0, 0.0, 0.0],
-        [1e-30, 0.0, 1e-30],
-        [0.0, 0.1, 0.0, 0.2, 0.0],
-        [0.0] * 50 + [1 / 3] * 3 + [0.0] * 50,
-    ],
-)
-def test_a_token_of_weight_0_is_never_drawn(weights: list[float], uniform: float) -> None:
-    for dtype in (torch.float32, torch.float64):
-        row = torch.tensor(weights, dtype=dtype)
-        assert row[draw(row, torch.tensor(uniform, dtype=torch.float64))] > 0
-
-
-def test_a_draw_inverts_the_cumulative_sum() -> None:
-    row = torch.tensor([1.0, 0.0, 2.0, 1.0])
-    drawn = [int(draw(row, uniform)) for uniform in (0.0, 0.2499, 0.25, 0.7499, 0.75, LAST)]
-    assert drawn == [0, 0, 2, 2, 3, 3]
-
-
-def test_draws_from_a_large_vocabulary_follow_it() -> None:
-    row = torch.rand(32_128, generator=torch.Generator().manual_seed(1))
-    row[::3] = 0
-    for uniform in torch.linspace(0, 1 - 1e-9, 101, dtype=torch.float64):
-        token = int(draw(row, uniform))
-        assert row[token] > 0
-        share = float(row[:token].double().sum() / row.double().sum())
-        assert share == pytest.approx(float(uniform), abs=1e-4)
-
-
-@pytest.mark.parametrize("size", [1, 2, 1000])
-def test_a_draw_on_the_host_is_the_same(size: int) -> None:
-    row = torch.rand(size, generator=torch.Generator().manual_seed(size), dtype=torch.float64)
-    row[: size // 3] = 0
-    whole = row.cumsum(0)
-    for uniform in torch.linspace(0, LAST, 301, dtype=torch.float64).tolist():
-        assert drawn(row, uniform) == int((whole <= uniform * whole[-1]).sum())
-        assert drawn(row, uniform) == int(draw(row, uniform))
-
-
-LOGITS = torch.tensor([0.5, 0.1, 0.3, 0.1]).log()
-
-
-def test_temperature_1_is_the_softmax() -> None:
-    torch.testing.assert_close(
-        distribution(LOGITS, DecodingConfig(temperature=1.0)), torch.tensor([0.5, 0.1, 0.3, 0.1])
-    )
-
-
-def test_temperature_sharpens_and_flattens() -> None:
-    squared = torch.tensor([0.25, 0.01, 0.09, 0.01]) / 0.36
-    torch.testing.assert_close(distribution(LOGITS, DecodingConfig(temperature=0.5)), squared)
-    flat = distribution(LOGITS, DecodingConfig(temperature=2.0))
-    assert 0.1 < float(flat[1])
-    assert float(flat[0]) < 0.5
-
-
-def test_temperature_0_is_one_hot_and_the_limit() -> None:
-    logits = torch.tensor([[1.0, 3.0, 2.0], [5.0, -1.0, 4.0]])
-    greedy = distribution(logits, DecodingConfig(top_k=2, top_p=0.5))
-    assert greedy.tolist() == [[0.0, 1.0, 0.0], [1.0, 0.0, 0.0]]
-    near = distribution(logits, DecodingConfig(temperature=0.01))
-    torch.testing.assert_close(near, greedy)
-
-
-def test_temperature_0_with_a_tie_chooses_one_token() -> None:
-    assert distribution(torch.tensor([2.0, 2.0, 1.0]), DecodingConfig()).sum() == 1
-
-
-def test_top_k_by_hand() -> None:
-    kept = distribution(LOGITS, DecodingConfig(temperature=1.0, top_k=2))
-    torch.testing.assert_close(kept, torch.tensor([0.625, 0.0, 0.375, 0.0]))
-    all_of_them = distribution(LOGITS, DecodingConfig(temperature=1.0, top_k=99))
-    torch.testing.assert_close(all_of_them, torch.tensor([0.5, 0.1, 0.3, 0.1]))
-
-
-def test_top_p_by_hand() -> None:
-    def kept(top_p: float) -> list[float]:
-        row = distribution(LOGITS, DecodingConfig(temperature=1.0, top_p=top_p))
-        return [round(value, 4) for value in row.tolist()]
-
-    assert kept(0.01) == [1.0, 0.0, 0.0, 0.0]
-    assert kept(0.49) == [1.0, 0.0, 0.0, 0.0]
-    assert kept(0.6) == [0.625, 0.0, 0.375, 0.0]
-    # Mass .8 is not .85 yet: one of the two equal tokens is needed, and the first is taken.
-    assert kept(0.85) == [0.5556, 0.1111, 0.3333, 0.0]
-    assert kept(1.0) == [0.5, 0.1, 0.3, 0.1]
-
-
-def test_top_k_is_applied_before_top_p() -> None:
-    # Of 5:3 (top_k 2), the first has .625 of the mass: enough for top_p .6.
-    both = distribution(LOGITS, DecodingConfig(temperature=1.0, top_k=2, top_p=0.6))
-    assert both.tolist() == [1.0, 0.0, 0.0, 0.0]
-
-
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
-def test_distributions_are_float32_and_sum_to_1(dtype: torch.dtype) -> None:
-    logits = torch.randn(3, 4, 1000).to(dtype)
-    for config in (
-        DecodingConfig(),
-        DecodingConfig(temperature=0.7, top_k=50, top_p=0.9),
-        DecodingConfig(temperature=2.0),
-    ):
-        rows = distribution(logits, config)
-        assert rows.dtype == torch.float32
-        assert rows.shape == (3, 4, 1000)
-        torch.testing.assert_close(rows.sum(-1), torch.ones(3, 4))
-
-
-def test_forms_of_a_proposal_agree() -> None:
-    rows = torch.tensor([[0.5, 0.2, 0.2, 0.1], [0.05, 0.05, 0.6, 0.3]])
-    tokens = torch.tensor([1, 3])
-    full = DenseProposal(rows)
-    few = SparseProposal([SparseRow([0, 3], [0.5, 0.1], 0.2), SparseRow([2, 3], [0.6, 0.3], 0.05)])
-    torch.testing.assert_close(few.of(tokens), full.of(tokens))
-    for position in range(2):
-        torch.testing.assert_close(few.row(position, 4), full.row(position, 4))
-    certain = OneHotProposal(tokens)
-    assert certain.of(tokens).tolist() == [1.0, 1.0]
-    assert certain.row(1, 4).tolist() == [0.0, 0.0, 0.0, 1.0]
-
-
-def test_a_shortened_draft_needs_only_its_own_rows() -> None:
-    rows = torch.tensor([[0.5, 0.5], [0.1, 0.9], [0.7, 0.3]])
-    assert DenseProposal(rows).of(torch.tensor([1])).tolist() == [0.5]
-    few = SparseProposal([SparseRow([0], [0.5], 0.5), SparseRow([0], [0.1], 0.9)])
-    assert few.of(torch.tensor([1])).tolist() == [0.5]

@@ -1,18 +1,21 @@
 """What the parts of the page share: the models, the bounds, and what the visitor has chosen."""
 
 import html
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import gradio as gr
+import torch
 
 from fastllm import paths
-from fastllm.demo import articles, rows, texts
+from fastllm.demo import articles, rows, words
 from fastllm.demo.articles import Checked
 from fastllm.demo.engine import Engine
-from fastllm.demo.jobs import Order, Work
+from fastllm.demo.folds.settings import words as settings_words
+from fastllm.demo.jobs import RaceJob, Work
 from fastllm.demo.limits import Limits, Visits, visitor_of
 from fastllm.demo.worker import Lines, stream
 from fastllm.errors import DataError, FastLLMError, SettingsError
@@ -21,36 +24,46 @@ from fastllm.trace import DecodingConfig
 SHARED = "static/shared.js"
 """The script that stands before each of the others."""
 
+HIDDEN: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+"""Options of an event that shows no progress and is no endpoint for programs."""
+
 DEVICE_QUEUE = "device"
-"""The queue of all that works on the device: one event at a time, whichever part it is of."""
+"""The queue of all work on the device: one event at a time, whichever part of the page sent it."""
 
 SETTINGS = rows.SETTINGS
 """The fields of DecodingConfig that have a place in the fold, in its order."""
 
 FEWEST_LANES = 2
-"""A race needs somebody to race against."""
+"""A race needs two lanes."""
 
 
 @dataclass
-class Stage:
-    """What a part of the page is built on.
+class PageContext:
+    """What every part of the page needs.
 
     Attributes:
         engine: the models.
         limits: what a visitor may ask for.
         samples: the sample articles by title.
-        article: the box that holds the article.
+        sample: the choice of the article.
+        article: the box that holds it, in the fold `article_fold`.
         lanes: the chosen lanes.
+        go: starts a race.
+        halt: stops it.
         settings: the components of `SETTINGS`, in that order.
         view: the live view; its value is the rows of a race.
-        visits: counts what each visitor begins.
+        visits: counts the jobs that each visitor starts.
     """
 
     engine: Engine
     limits: Limits
     samples: Mapping[str, str]
+    sample: gr.Dropdown = field(init=False)
     article: gr.Textbox = field(init=False)
+    article_fold: gr.Accordion = field(init=False)
     lanes: gr.CheckboxGroup = field(init=False)
+    go: gr.Button = field(init=False)
+    halt: gr.Button = field(init=False)
     settings: list[Any] = field(init=False)
     view: gr.HTML = field(init=False)
 
@@ -66,7 +79,7 @@ class Stage:
         return articles.check(article, self.limits.article_characters)
 
     def title_of(self, text: str) -> str:
-        """The title of a sample, whose text is given; empty of any other."""
+        """The title of the sample with this text; empty if there is none."""
         return next((title for title, known in self.samples.items() if known == text), "")
 
     def chosen(self, lanes: Sequence[str], fewest: int = FEWEST_LANES) -> tuple[str, ...]:
@@ -77,15 +90,15 @@ class Stage:
         """
         offered = self.engine.keys
         if not isinstance(lanes, (list, tuple)):  # a program may send anything
-            raise DataError(texts.no_list("lanes", lanes, offered))
+            raise DataError(words.no_list("lanes", lanes, offered))
         for key in lanes:
             if key not in offered:
-                raise DataError(texts.unknown_lane(key, offered))
+                raise DataError(words.unknown_lane(key, offered))
         found = tuple(key for key in offered if key in lanes)
         if len(found) < fewest:
-            raise DataError(texts.NO_LANES)
+            raise DataError("Choose at least two lanes: a race needs somebody to race against.")
         if len(found) > self.limits.lanes:
-            raise DataError(texts.too_many_lanes(self.limits.lanes))
+            raise DataError(f"Choose at most {self.limits.lanes} lanes.")
         return found
 
     def config(
@@ -101,14 +114,15 @@ class Stage:
         """The values of `settings`, checked.
 
         Raises:
-            SettingsError: one is no number where it has to be, or out of range.
+            SettingsError: a value has the wrong type or is out of range.
         """
         numbers = {"gamma": gamma, "temperature": temperature, "top_p": top_p, "seed": seed}
         for name, value in {**numbers, "length": length, "lenience": lenience}.items():
             if isinstance(value, bool) or not isinstance(value, (int, float)):
-                raise SettingsError(texts.no_number(name, value))
+                raise SettingsError(f"{name}={words.quoted(value)}: give a number.")
         if not isinstance(rule, str):
-            raise SettingsError(texts.no_word("rule", rule, texts.RULES))
+            known = ", ".join(settings_words.RULES)
+            raise SettingsError(f"rule={words.quoted(rule)}: give one of {known}.")
         for name, value, most in (
             ("gamma", gamma, self.limits.gamma),
             ("max_new_tokens", length, self.limits.max_new_tokens),
@@ -127,8 +141,8 @@ class Stage:
             lenience=lenience if rule == "lenient" else DecodingConfig.lenience,
         )
 
-    def order(self, article: str, lanes: Sequence[str], *settings: Any) -> Order:
-        """A race as a visitor, or a program, asked for it.
+    def race_job(self, article: str, lanes: Sequence[str], *settings: Any) -> RaceJob:
+        """A race that a visitor or a program asked for.
 
         Args:
             article: the text.
@@ -137,10 +151,10 @@ class Stage:
 
         Raises:
             DataError: the article or the lanes cannot be raced.
-            SettingsError: a setting is no number where it has to be, or out of range.
+            SettingsError: a setting has the wrong type or is out of range.
         """
         checked = self.checked(article)
-        return Order(
+        return RaceJob(
             article=checked.text,
             lanes=self.chosen(lanes),
             config=self.config(*settings),
@@ -152,12 +166,12 @@ class Stage:
     def perform(
         self, request: gr.Request, work: Callable[[], Work], visits: Visits | None = None
     ) -> Iterator[str]:
-        """Does a piece of work when its turn comes; yields its rows so far, again and again.
+        """Runs one job when its turn comes; yields its rows so far, again and again.
 
         Args:
             request: of the visitor.
-            work: makes it out of what the visitor asked for. What it refuses is not counted.
-            visits: what counts it; with the races by default.
+            work: makes the job from what the visitor asked for. A refused job is not counted.
+            visits: counts the job; the counter of the races by default.
 
         Raises:
             gr.Error: what was wrong, in words for the visitor.
@@ -172,20 +186,56 @@ class Stage:
     def follow(
         self, request: gr.Request, begin: Callable[[], Lines], visits: Visits | None = None
     ) -> Iterator[str]:
-        """Like `perform`, for what asks the engine for more than one piece of work.
-
-        Args:
-            request: of the visitor.
-            begin: gives what to run. What it refuses is not counted.
-            visits: what counts it; with the races by default.
-
-        Raises:
-            gr.Error: what was wrong, in words for the visitor.
-        """
+        """Like `perform`, for jobs that need the device more than once: `begin` gives the lines."""
         with self.said():
             lines = begin()
             (self.visits if visits is None else visits).begin(_visitor(request))
             yield from stream(lines)
+
+    def bind(
+        self,
+        triggers: Sequence[Any],
+        halt: gr.Button,
+        run: Callable[..., Iterator[Any]],
+        inputs: Sequence[Any],
+        outputs: Any,
+        *,
+        name: str,
+        queue: str = DEVICE_QUEUE,
+        **more: Any,
+    ) -> Any:
+        """Binds a job to its buttons, and tells the scripts of the page what happens to it.
+
+        The scripts hear `fastllm-NAMEgo`, `fastllm-NAMEfailed` and `fastllm-NAMEstop`.
+
+        Args:
+            triggers: events that start the job.
+            halt: the button that stops it.
+            run: yields the rows so far.
+            inputs: the components that `run` reads.
+            outputs: the components that it fills.
+            name: the prefix of the job's browser events, such as "compare-"; empty for the race.
+            queue: jobs of one queue run one after the other.
+            more: further options of the event. Without an `api_name` it is no endpoint.
+
+        Returns:
+            The event, for a `.success` to be bound to.
+        """
+        options = HIDDEN | ({"api_visibility": "public"} if "api_name" in more else {}) | more
+        running = gr.on(
+            triggers,
+            run,
+            inputs,
+            outputs,
+            js=announce(f"{name}go"),
+            concurrency_id=queue,
+            concurrency_limit=1,
+            trigger_mode="once",
+            **options,
+        )
+        running.failure(None, js=announce(f"{name}failed"), api_visibility="private")
+        halt.click(None, cancels=[running], js=announce(f"{name}stop"), api_visibility="private")
+        return running
 
     @contextmanager
     def said(self) -> Iterator[None]:
@@ -196,8 +246,14 @@ class Stage:
         try:
             yield
         except FastLLMError as error:
-            words = html.escape(str(error), quote=False)
-            raise gr.Error(words, duration=15, print_exception=False) from error
+            told = html.escape(str(error), quote=False)
+            raise gr.Error(told, duration=15, print_exception=False) from error
+        except (MemoryError, torch.OutOfMemoryError) as error:
+            traceback.print_exc()
+            raise gr.Error(words.NO_MEMORY, duration=15, print_exception=False) from error
+        except SystemExit as error:  # Gradio's server would end with it
+            traceback.print_exc()
+            raise gr.Error(words.BROKE_OFF, duration=15, print_exception=False) from error
 
 
 def literal(value: Any) -> str:
@@ -206,12 +262,12 @@ def literal(value: Any) -> str:
 
 
 def scripted(name: str, words: Mapping[str, str], **constants: Any) -> str:
-    """A script of the page, as a component's `js_on_load`, behind what it is given and `SHARED`.
+    """A script of the page as a component's `js_on_load`, after its constants and `SHARED`.
 
     Args:
         name: of its file, below `fastllm/demo`.
-        words: every sentence that it says; its constant `words`.
-        constants: more of them, by name.
+        words: every sentence that the script says; its constant `words`.
+        constants: more constants, by name.
     """
     given = {"words": words, **constants}
     lines = "".join(f"const {each} = {literal(value)};\n" for each, value in given.items())
@@ -219,16 +275,36 @@ def scripted(name: str, words: Mapping[str, str], **constants: Any) -> str:
     return lines + "".join(file.read_text(encoding="utf-8") for file in files)
 
 
-def paragraph(text: str, kind: str) -> None:
+def markup(template: str, **options: Any) -> gr.HTML:
+    """Adds fixed HTML to the page. Text of others must never be in it: it is a template."""
+    return gr.HTML(html_template=template, js_on_load=None, apply_default_css=False, **options)
+
+
+def view(kind: str, script: str, value: str = "", **options: Any) -> gr.HTML:
+    """Adds an element that a script fills from the component's value.
+
+    Args:
+        kind: the class of the element. The template is fixed: no value meets it.
+        script: the `js_on_load`.
+        value: at first.
+        options: of the component.
+    """
+    template = f'<div class="{kind}"></div>'
+    return gr.HTML(
+        value, html_template=template, js_on_load=script, apply_default_css=False, **options
+    )
+
+
+def paragraph(text: str, kind: str, **options: Any) -> gr.HTML:
     """Adds a paragraph to the page.
 
     Args:
         text: shown as it is: a title in it may be an operator's own, and is no markup.
         kind: the class that the style sheet knows it by.
+        options: of the component.
     """
-    gr.HTML(
-        f'<p class="{kind}">{html.escape(text)}</p>', js_on_load=None, apply_default_css=False
-    )
+    shown = f'<p class="{kind}">{html.escape(text)}</p>'
+    return gr.HTML(shown, js_on_load=None, apply_default_css=False, **options)
 
 
 def announce(what: str) -> str:
@@ -245,5 +321,4 @@ def _whole(value: float) -> Any:
 
 def _visitor(request: gr.Request) -> str:
     """Who asks, for the bound on what is begun within a minute."""
-    host = request.client.host if request.client else None
-    return visitor_of(host, request.headers.get("x-forwarded-for"), request.session_hash)
+    return visitor_of(request.client.host if request.client else None)

@@ -1,0 +1,144 @@
+"""What a drafter proposes: tokens, and the distributions that they were drawn from."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+import torch
+
+from fastllm.decoding.distributions import on_cuda
+from fastllm.errors import VocabularyError
+
+
+@dataclass(frozen=True)
+class DenseProposal:
+    """The distributions of a draft as full rows: `rows` of shape (k, V)."""
+
+    rows: torch.Tensor
+
+    def require(self, size: int) -> None:
+        """Refuses a target with another number of logits, V, than the drafter has.
+
+        Raises:
+            VocabularyError: names both numbers.
+        """
+        if self.rows.shape[-1] != size:
+            raise VocabularyError(
+                f"the drafter has {self.rows.shape[-1]} logits, the target {size}: it was made for "
+                "another vocabulary size. Train it with as many tokens as the target has logits."
+            )
+
+    @cached_property
+    def _host(self) -> np.ndarray:
+        """The rows on the host."""
+        found: np.ndarray = self.rows.cpu().numpy()
+        return found
+
+    def chances(self, tokens: Sequence[int]) -> list[float]:
+        """The probability of each drafted token, on the host."""
+        return [float(self._host[place, token]) for place, token in enumerate(tokens)]
+
+    def residual(self, position: int, row: np.ndarray, scale: float = 1.0) -> np.ndarray:
+        """max(scale p - q, 0) at one position, shape (V,).
+
+        Args:
+            position: of q.
+            row: p, shape (V,).
+            scale: at most 1.
+        """
+        scaled = row if scale == 1 else row * scale
+        left: np.ndarray = scaled - self._host[position]
+        np.maximum(left, 0.0, out=left)
+        return left
+
+    def residual_mass(self, position: int, row: np.ndarray, scale: float = 1.0) -> float:
+        """The sum of `residual`, of the same arguments."""
+        return float(self.residual(position, row, scale).sum())
+
+    def row(self, position: int, size: int) -> torch.Tensor:
+        """The distribution at one position, shape (V,)."""
+        return self.rows[position]
+
+    def dense(self, count: int, size: int) -> torch.Tensor:
+        """The distributions at the first positions, shape (count, V)."""
+        return self.rows[:count]
+
+
+@dataclass(frozen=True)
+class OneHotProposal:
+    """A deterministic draft: each token had probability 1, whatever the drafter's confidence.
+
+    `tokens` are ids, a list or shape (k,).
+    """
+
+    tokens: torch.Tensor | Sequence[int]
+
+    @cached_property
+    def _ids(self) -> Sequence[int]:
+        """The tokens on the host."""
+        return self.tokens.tolist() if isinstance(self.tokens, torch.Tensor) else self.tokens
+
+    def require(self, size: int) -> None:
+        """Fits any number of logits."""
+
+    def chances(self, tokens: Sequence[int]) -> list[float]:
+        """Ones, one for each drafted token."""
+        return [1.0] * len(tokens)
+
+    def residual(self, position: int, row: np.ndarray, scale: float = 1.0) -> np.ndarray:
+        """max(scale p - q, 0) at one position, shape (V,), as `DenseProposal.residual`."""
+        left = row.copy() if scale == 1 else row * scale
+        left[self._ids[position]] = 0.0
+        return left
+
+    def residual_mass(self, position: int, row: np.ndarray, scale: float = 1.0) -> float:
+        """The sum of `residual`, p summing to 1."""
+        return scale * (1.0 - float(row[self._ids[position]]))
+
+    def row(self, position: int, size: int) -> torch.Tensor:
+        """The one-hot distribution at one position, shape (V,)."""
+        row = torch.zeros(size)
+        row[self._ids[position]] = 1.0
+        return row
+
+    def dense(self, count: int, size: int) -> torch.Tensor:
+        """The one-hot distributions at the first positions, shape (count, V)."""
+        tokens = torch.as_tensor(self.tokens, dtype=torch.long)
+        rows = torch.zeros(count, size, device=tokens.device)
+        return rows.scatter_(1, tokens[:count, None], 1.0)
+
+
+Proposal = DenseProposal | OneHotProposal
+"""The distributions of a draft: full rows, or one-hot ones."""
+
+
+@dataclass(frozen=True)
+class Draft:
+    """What a drafter proposes.
+
+    Attributes:
+        tokens: the drafted ids, at most gamma, possibly none.
+        q: exactly the distributions the tokens were drawn from. The first row belongs to the first
+            token, each later one to the position after the drafted tokens before it.
+        unwarped: position -> the drafter's distribution there at temperature 1 without filters,
+            shape (V,). For display alone and called off the clock; None where there is none.
+    """
+
+    tokens: list[int]
+    q: Proposal
+    unwarped: Callable[[int], torch.Tensor] | None = None
+
+    @cached_property
+    def chances(self) -> list[float]:
+        """The drafter's probability of each drafted token, on the host."""
+        return self.q.chances(self.tokens)
+
+    def up_to(self, count: int) -> "Draft":
+        """The first `count` tokens of it."""
+        return self if count >= len(self.tokens) else replace(self, tokens=self.tokens[:count])
+
+    def prepare(self) -> None:
+        """Finds `chances` before they are asked for, unless this means to wait for a device."""
+        if not (isinstance(self.q, DenseProposal) and on_cuda(self.q.rows.device)):
+            _ = self.chances

@@ -1,0 +1,20 @@
+"""What the fold of things to take home says."""
+
+BROWSER = {
+    "keep": "Take home",
+    "take_replay": "Replay as one HTML file",
+    "take_trace": "Trace as JSON",
+    "take_note": "Made in this browser; nothing is sent. The file plays without a network.",
+    "link": "Link to this moment",
+    "copy_link": "Copy link to this moment",
+    "copy_code": "Copy",
+    "code": "The code that runs this again",
+    "copied": "Copied.",
+    "copy_by_hand": "Selected: press Ctrl+C or Cmd+C.",
+    "link_own": "The article is your own and is not in the link.",
+    "link_waiting": "This link shows another race than the one below. Press the button to run it.",
+    "link_without": (
+        "This link was made for an article that is not in it. Paste it, then press the button."
+    ),
+}
+"""What `keep.js` says, and `race.js` of links."""

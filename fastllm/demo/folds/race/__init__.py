@@ -1,0 +1,1 @@
+"""The race: choices, buttons, and the live view."""

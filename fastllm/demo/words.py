@@ -1,0 +1,140 @@
+"""What several parts of the page say: titles of lanes and articles, and the page's own words."""
+
+from collections.abc import Mapping, Sequence
+
+from fastllm.drafters import families
+
+TITLE = "FastLLM"
+CLAIM = "A small model guesses, a large one checks. Same words, fewer calls."
+ROLES = (
+    "The large one is the target, the small one a drafter. Distillation trains the drafter to "
+    "guess what the target writes."
+)
+THUMBNAIL = "Three lanes have written the same summary, with fewer and fewer calls of the target."
+ALONE = "alone"
+"""The key of the lane without a drafter."""
+
+
+def lanes() -> dict[str, str]:
+    """Key -> title of a lane, in the order of the page: pairs side by side.
+
+    Checkpoints that ship under other names follow.
+    """
+    found = {ALONE: "target alone"}
+    for name, spec in families().items():
+        if spec.training == "none":
+            found[name] = f"{spec.title} (no training)"
+            continue
+        for end in ("before", "after"):
+            found[f"{name}-{end}"] = f"{spec.title} {end} distillation"
+    return found
+
+
+LOOKUP_FIRST = "lookup+"
+"""Before a drafter's key: the article lookup is asked first."""
+
+EXPECTED = ("lstm-before", "lstm-after")
+"""Lanes whose absence the page explains."""
+
+STOP = "■ Stop"
+PRIVACY = (
+    "Nothing you paste is stored: it is kept in memory while a race runs, or its plots are drawn, "
+    "and then forgotten. "
+    "No cookies of ours, no analytics, no request to anyone else."
+)
+
+
+NO_MEMORY = (
+    "The memory of this machine was not enough for that. Try a shorter article, fewer lanes or a "
+    "shorter summary."
+)
+BROKE_OFF = "That ended before it was done, for a reason that only the operator's log tells."
+
+
+def runs_on(about: Mapping[str, str]) -> str:
+    """The line at the foot of the page.
+
+    Args:
+        about: versions by name, and the "hardware".
+    """
+    names = {"fastllm": "FastLLM", "python": "Python", "torch": "PyTorch", "gradio": "Gradio"}
+    parts = [f"{names.get(name, name)} {value}" for name, value in about.items() if name in names]
+    return " · ".join([*parts, about["hardware"]])
+
+
+def title_of(key: str) -> str:
+    """What the page calls a lane."""
+    if key.startswith(LOOKUP_FIRST):
+        return f"lookup + {title_of(key.removeprefix(LOOKUP_FIRST))}"
+    if key.endswith(YOURS) and key not in lanes():
+        return f"your freshly trained {_copied(key.removesuffix(YOURS))}"
+    return lanes().get(key, key)
+
+
+def choice_of(key: str) -> str:
+    """A lane's title in the list of lanes, where there is little room."""
+    return title_of(key).removesuffix(" distillation").removesuffix(" (no training)")
+
+
+def family_of(key: str) -> str:
+    """What the page calls a pair: "lstm-after" -> "LSTM"."""
+    return choice_of(key).removesuffix(" before").removesuffix(" after")
+
+
+def sample_title(name: str) -> str:
+    """A sample's file name as a title: "council-footbridge" -> "Council footbridge"."""
+    return name.replace("-", " ").capitalize()
+
+
+def not_offered(key: str, reason: str) -> str:
+    """Why a lane cannot be chosen."""
+    return f"Not offered: {title_of(key)} ({reason})."
+
+
+def because(reason: str) -> str:
+    """Why the lanes before it cannot be chosen."""
+    return f"Not offered: {reason}."
+
+
+NO_CHECKPOINT = "its checkpoint is not in assets/checkpoints"
+OTHER_TARGET = "it was distilled for the shipped target, and this page runs another"
+
+def unknown_lane(key: str, offered: Sequence[str]) -> str:
+    """A lane that this page does not have."""
+    return f"There is no lane {key!r} here. Choose from {', '.join(offered)}."
+
+
+def no_list(name: str, value: object, known: Sequence[str] = ()) -> str:
+    """Something that is no list."""
+    of = f" of {', '.join(known)}" if known else " of texts"
+    return f"{name}={quoted(value)}: give a list{of}."
+
+
+def quoted(value: object) -> str:
+    """What was sent, as a program would write it; no more of it than fits a message."""
+    text = repr(value)
+    return text if len(text) <= QUOTED else f"{text[:QUOTED]}..."
+
+
+QUOTED = 60
+"""Characters of what was sent that a message repeats."""
+
+UPLOAD_BROWSER = {
+    "unreadable": "This file cannot be read as text. Save it as UTF-8, or paste the words.",
+    "large": "The file is larger than {} bytes, the most that this page takes. Shorten it.",
+}
+"""What `static/upload.js` says."""
+
+
+YOURS = "-yours"
+"""Ends the key of a lane that was trained in view."""
+
+
+def _copied(family: str) -> str:
+    """What the copy of a drafter is called: of what ships by its family, else by its title."""
+    return family_of(f"{family}-before") if f"{family}-before" in lanes() else family
+
+
+def capital(text: str) -> str:
+    """A text with its first letter as a capital."""
+    return text[:1].upper() + text[1:]

@@ -1,0 +1,52 @@
+"""One reading of the names of devices, for every command and the page."""
+
+import socket
+
+import pytest
+import torch
+
+from fastllm.cli.main import main
+from fastllm.devices import best_device, usable_device
+from fastllm.errors import SettingsError
+
+
+@pytest.mark.parametrize("port", [7860, 70000])
+def test_a_port_that_cannot_be_had_is_told(
+    port: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Page:
+        def launch(self, *, server_name: str, server_port: int, **_: object) -> None:
+            if port > 65535:
+                raise OverflowError("bind(): port must be 0-65535.")
+            with socket.create_server((server_name, 0)) as taken:
+                socket.create_server(taken.getsockname()).close()
+
+    app = pytest.importorskip("app")
+    monkeypatch.setattr(app.LocalEngine, "start", lambda self: None)
+    monkeypatch.setattr(app, "build", lambda *_: Page())
+    given = ["--device", "cpu", "--host", "127.0.0.1", "--port", str(port)]
+    assert app.main(given) == 2
+    assert f"app.py: cannot listen at 127.0.0.1, port {port}" in capsys.readouterr().err
+
+
+def test_names_of_devices(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert usable_device(None) == best_device()
+    assert usable_device("cpu") == usable_device(torch.device("cpu")) == torch.device("cpu")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert usable_device("1") == usable_device("cuda:1") == torch.device("cuda", 1)
+    assert usable_device("cuda") == torch.device("cuda")
+
+
+@pytest.mark.parametrize("name", ["99", "cuda:99", "abacus", "", "-1", "²"])
+def test_what_is_no_device_here_is_refused_everywhere(
+    name: str, tmp_path: object, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SettingsError, match=r"no such device here|no name of a device"):
+        usable_device(name)
+    shape = ["--target-shape", "t5-small", "--random-weights", "--alpha", "0.5"]
+    train = ["train", "--drafter", "lstm", "--exp_name", f"{tmp_path}/run"]
+    for command in (["run", "README.md"], ["bench", *shape], train):
+        assert main([*command, f"--device={name}"]) == 2
+        assert "device=" in capsys.readouterr().err
+    assert pytest.importorskip("app").main([f"--device={name}"]) == 2
+    assert "app.py: device=" in capsys.readouterr().err
