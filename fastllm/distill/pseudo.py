@@ -78,7 +78,8 @@ def write_pseudo(
         "weights": weights_fingerprint(target),
         "load_in": held_in(target),
         "vocabulary": target.vocabulary.fingerprint,
-        "rules": dict(target.defaults),
+        # Below 0 is off; left out, so that what was begun before there was such a rule goes on.
+        "rules": {name: value for name, value in target.defaults.items() if value >= 0},
         "prefix": pairs.meta.get("prefix", ""),
         "source_length": pairs.meta.get("source_length"),
         "length": length,

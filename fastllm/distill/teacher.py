@@ -115,6 +115,8 @@ def write_texts(
         pad_token_id=target.pad_id,
         max_new_tokens=length,
         min_new_tokens=rules.min_new_tokens or None,
+        forced_bos_token_id=_if_on(rules.forced_first),
+        forced_eos_token_id=_if_on(rules.forced_last),
         **sampling,
     )
     with _generating_by(target.model, settings):
@@ -125,6 +127,11 @@ def write_texts(
         )[:, 1:].tolist()
     watch.refuse()
     return [_until_end(row, target.end_ids) for row in rows]
+
+
+def _if_on(token: int | None) -> int | None:
+    """A token that is forced, as transformers has it; below 0 none is."""
+    return None if token is None or token < 0 else token
 
 
 @contextmanager

@@ -91,7 +91,9 @@ class Validation:
         self._teacher = Teacher(target, written)
         self._kept: dict[tuple[int, ...], torch.Tensor] | None = {} if keep_logits else None
         self._start = target.start_id
-        self._config = resolve(DecodingConfig(), target)
+        most = DecodingConfig.max_new_tokens
+        length = min(int(written.meta.get("length", most)), 1024)  # the most that is decoded
+        self._config = resolve(DecodingConfig(max_new_tokens=length), target)
         self._rules = Rules(target.end_ids)
         # Texts of like length together: less padding.
         order = sorted(range(len(written)), key=lambda index: len(written.target(index)))

@@ -41,6 +41,7 @@ from fastllm.drafters.neural import (
 from fastllm.drafters.t5 import StaticText, T5Memory, T5Model, T5State
 from fastllm.errors import CheckpointError, SettingsError
 from fastllm.targets import Encoding, Target
+from fastllm.targets.encodings import EncodingCache
 from fastllm.targets.hub import HubTarget
 from fastllm.targets.slate import Choice, Written
 from fastllm.targets.t5_decoder import StaticDecoder, StaticSession, unfit
@@ -141,9 +142,7 @@ class SharedSettings:
 class TargetEncoder:
     """A target's encoder at work for a drafter: frozen, and no part of the drafter's weights.
 
-    Training comes back to the same articles, so what was encoded is kept, rounded to bfloat16:
-    always rounded, and on a CPU article by article, so that the numbers depend neither on the order
-    nor on the batch, and a resumed run continues bit for bit.
+    Training comes back to the same articles, so what was encoded is kept (`EncodingCache`).
 
     Args:
         encoder: of the target; None where the states will be given.
@@ -151,65 +150,38 @@ class TargetEncoder:
     """
 
     def __init__(self, encoder: nn.Module | None = None, keep: int = 1 << 30) -> None:
-        self._encoder = encoder
-        self._keep = keep
-        self._kept = 0
+        self._encode = None if encoder is None else EncodingCache(encoder, keep=keep)
         self._dtype = torch.float32
-        self._states: dict[tuple[int, ...], torch.Tensor] = {}
+        self._held: tuple[list[int], torch.Tensor] | None = None
 
     @torch.no_grad()
     def __call__(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> BaseModelOutput:
-        """The states of articles (B, S), padded behind; 0 where padding is."""
-        lengths = attention_mask.sum(1).tolist()
-        articles = [
-            tuple(row[:length]) for row, length in zip(input_ids.tolist(), lengths, strict=True)
-        ]
-        missing = [ids for ids in dict.fromkeys(articles) if ids not in self._states]
-        fresh = self._encode(missing, input_ids.device)
-        rows = [fresh[ids] if ids in fresh else self._states[ids] for ids in articles]
-        self._store(fresh)
-        block = pad_sequence([row.to(self._dtype) for row in rows], batch_first=True)
-        behind = input_ids.shape[1] - block.shape[1]
-        return BaseModelOutput(functional.pad(block, (0, 0, 0, behind)))
-
-    def hold(self, source_ids: Sequence[int], states: torch.Tensor) -> None:
-        """Takes the states (S, d) of one article over from elsewhere, and forgets the others.
-
-        What it gives is in their type from then on; before, it is float32.
-        """
-        self._dtype = states.dtype
-        self._states = {tuple(source_ids): states}
-        self._kept = states.nbytes
-
-    def _encode(
-        self, articles: list[tuple[int, ...]], device: torch.device
-    ) -> dict[tuple[int, ...], torch.Tensor]:
-        if articles and self._encoder is None:
+        """The states of articles (B, S), padded at the end; 0 where padding is."""
+        # An article may hold the padding id; its last token is no padding.
+        places = torch.arange(1, input_ids.shape[1] + 1, device=input_ids.device)
+        lengths = (attention_mask * places).amax(1).tolist()
+        articles = [row[:length] for row, length in zip(input_ids.tolist(), lengths, strict=True)]
+        held = self._held
+        if held is not None and all(ids == held[0] for ids in articles):
+            rows = [held[1]] * len(articles)
+        elif self._encode is None:
             raise SettingsError(
                 "a shared-encoder drafter has no encoder of its own: call `bind` with its target "
                 "before training, or begin from an Encoding of the target."
             )
-        fresh = {}
-        group = 1 if device.type == "cpu" else max(1, len(articles))
-        for at in range(0, len(articles), group):
-            chosen = articles[at : at + group]
-            source = _stacked(chosen).to(device)
-            assert self._encoder is not None
-            states = self._encoder(
-                input_ids=source, attention_mask=(source != 0).long()
-            ).last_hidden_state
-            for row, ids in enumerate(chosen):
-                fresh[ids] = states[row, : len(ids)].to(torch.bfloat16, copy=True)
-        return fresh
+        else:
+            rows = self._encode(articles, input_ids.device)
+        block = pad_sequence([row.to(self._dtype) for row in rows], batch_first=True)
+        missing = input_ids.shape[1] - block.shape[1]
+        return BaseModelOutput(functional.pad(block, (0, 0, 0, missing)))
 
-    def _store(self, fresh: dict[tuple[int, ...], torch.Tensor]) -> None:
-        size = sum(states.nbytes for states in fresh.values())
-        if self._kept + size > self._keep:
-            self._states.clear()
-            self._kept = 0
-        if size <= self._keep:
-            self._states.update(fresh)
-            self._kept += size
+    def hold(self, source_ids: Sequence[int], states: torch.Tensor) -> None:
+        """Takes the states (S, d) of one article over from elsewhere.
+
+        What it gives is in their type from then on; before, it is float32.
+        """
+        self._dtype = states.dtype
+        self._held = list(source_ids), states
 
 
 class SharedModel(nn.Module):
@@ -635,11 +607,6 @@ def fingerprint(embedding: torch.Tensor) -> str:
     """
     rows = embedding.detach()[:: max(1, len(embedding) // 256)].to("cpu", torch.bfloat16).float()
     return hashlib.sha256(rows.contiguous().numpy().tobytes()).hexdigest()[:16]
-
-
-def _stacked(articles: Sequence[Sequence[int]]) -> torch.Tensor:
-    """Articles as a block of ids (B, S), filled up with 0."""
-    return pad_sequence([torch.tensor(ids) for ids in articles], batch_first=True)
 
 
 SPEC = FamilySpec(

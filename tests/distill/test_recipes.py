@@ -71,9 +71,9 @@ def test_make_checkpoints_runs_every_recipe_with_options_that_there_are() -> Non
 
 def _tiny_target(folder: Path, story: str, vocabulary: Vocabulary) -> tuple[Path, Path]:
     """A recipe of a target, and windows for it."""
-    stage = {"name": "one", "source_length": 64, "mixture": {"start": 1}, "updates": 9, "batch": 4}
+    stage = {"name": "one", "source_length": 96, "mixture": {"start": 1}, "updates": 9, "batch": 4}
     tree = {"name": "mini", "vocabulary_size": 600, "width": 48, "encoder_layers": 1,
-            "decoder_layers": 1, "feed_forward": 32, "source_length": 96, "stages": [stage]}  # fmt: skip
+            "decoder_layers": 1, "feed_forward": 32, "stages": [stage]}  # fmt: skip
     recipe = folder / "mini.yaml"
     recipe.write_text(yaml.safe_dump(tree))
     return recipe, write_tiny_windows(folder / "windows", story, vocabulary)
