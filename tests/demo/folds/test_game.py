@@ -457,15 +457,15 @@ def test_a_game_comes_back_as_it_was_sent() -> None:
     ],
 )
 def test_what_is_no_game_is_refused(lines: Any) -> None:
-    with pytest.raises(DataError, match="cannot be gone on with"):
+    with pytest.raises(DataError, match="cannot be continued"):
         Game.read(lines, [])
 
 
 @pytest.mark.parametrize(
     ("ids", "message"),
     [
-        ([2, len(PIECES)], "cannot be gone on with"),
-        ([2] * 25, "cannot be gone on with"),
+        ([2, len(PIECES)], "cannot be continued"),
+        ([2] * 25, "cannot be continued"),
         ([2, END], "is complete"),
         ([2] * 24, "is complete"),
     ],
