@@ -31,6 +31,9 @@ WAIT = 300.0
 SETTLED_SECONDS = 75.0
 """After these the page has forgotten whatever nobody read."""
 
+SESSIONS = 60
+"""So many come first: Gradio keeps the parts of the page once for each of the last 50 sessions."""
+
 TEXT = (
     "{marker} council met on Monday and agreed to plant trees along the river, said {marker}. Work "
     "will begin in spring, and the trees of {marker} were given by a nursery in the next town."
@@ -187,6 +190,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         first = race_when_up(address, page)
         print(f"first race {first:.1f} s after the start")
+        for number in range(SESSIONS):
+            Visitor(address, 800, Seen()).ask("race", race_values("short", number))
         before = resident(page.pid)
         print(f"before: {before:.0f} MiB")
         until = time.monotonic() + options.seconds

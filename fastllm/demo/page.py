@@ -83,7 +83,7 @@ def launch_options(guard: Guard | None = None) -> dict[str, Any]:
         "footer_links": ["api"],
         "run_history": False,
         "ssr_mode": False,
-        "state_session_capacity": 100,
+        "state_session_capacity": 50,
         "max_file_size": "1kb",
         "share": False,
         "quiet": True,

@@ -2,12 +2,15 @@
 
 import asyncio
 import json
+import os
+import signal
+import socket
 import threading
 import time
 import urllib.error
 import urllib.request
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from http.client import HTTPConnection
 from pathlib import Path
@@ -19,12 +22,15 @@ import pytest
 from asking import WAIT, Page
 from starlette.testclient import TestClient
 
+import app
 from fastllm.demo.engine import LocalEngine
 from fastllm.demo.guard import NO_WORDS, Guard, _worded, answers_to
-from fastllm.demo.jobs import Work
+from fastllm.demo.jobs import Order, Work
 from fastllm.demo.limits import Limits, Network
 from fastllm.demo.page import build, launch_options
 from fastllm.demo.worker import news
+from fastllm.errors import CheckpointError
+from fastllm.trace import DecodingConfig
 
 # A port that is found taken.
 pytestmark = pytest.mark.filterwarnings(
@@ -483,3 +489,73 @@ def test_rounds_end_with_the_app(place: Place) -> None:
         assert len(asyncio.all_tasks()) == 1
 
     asyncio.run(life())
+
+
+def test_a_port_in_use_is_told_in_words(capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        assert app.main(["--port", str(taken.getsockname()[1])]) == 2
+    assert "Give another --port" in capsys.readouterr().err
+    for host, port in (("127.0.0.1", "70000"), ("192.0.2.1", "7860"), ("no such host", "7860")):
+        assert app.main(["--host", host, "--port", port]) == 2
+        assert "nothing can listen" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_page_waits_until_it_is_told_to_end(number: signal.Signals) -> None:
+    before = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)}
+    signal.signal(number, lambda *_: None)  # until the page has its own
+    ended = threading.Event()
+
+    def tell() -> None:
+        while not ended.wait(0.05):
+            os.kill(os.getpid(), number)
+
+    telling = threading.Thread(target=tell)
+    telling.start()
+    try:
+        app._wait()
+    finally:
+        ended.set()
+        telling.join(WAIT)
+        for each, handler in before.items():
+            signal.signal(each, handler)
+
+
+class Broken(LocalEngine):
+    """Its models load, and some of them cannot write."""
+
+    def __init__(self, folder: str, broken: str) -> None:
+        self.said: list[str] = []
+        super().__init__(folder, say=self.said.append)
+        self._broken = broken
+
+    def _write_a_few(self, keys: Sequence[str]) -> None:
+        if self._broken in keys:
+            raise RuntimeError("no kernel image")
+        super()._write_a_few(keys)
+
+
+def warmed(engine: Broken) -> Broken:
+    engine.start()
+    until(lambda: not engine.loading)
+    return engine
+
+
+def test_a_target_that_cannot_write_is_not_served(tiny_folder: str) -> None:
+    engine = warmed(Broken(tiny_folder, "alone"))
+    assert "could not write (RuntimeError: no kernel image)" in engine.failure
+    assert "ready" not in engine.said
+    order = Order(STORY, ("alone", "lookup"), DecodingConfig(max_new_tokens=8))
+    with pytest.raises(CheckpointError, match="could not write"):
+        list(engine.lines(order, threading.Event()))
+
+
+def test_a_drafter_that_cannot_write_is_refused_and_the_others_race(tiny_folder: str) -> None:
+    engine = warmed(Broken(tiny_folder, "lookup"))
+    assert (engine.failure, engine.said[-1]) == ("", "ready")
+    assert "no kernel image" in engine.missing["lookup"]
+    order = Order(STORY, ("alone", "lookup"), DecodingConfig(max_new_tokens=8))
+    with pytest.raises(CheckpointError, match="no kernel image"):
+        list(engine.lines(order, threading.Event()))
+    order = Order(STORY, ("alone",), DecodingConfig(max_new_tokens=8))
+    assert list(engine.lines(order, threading.Event()))

@@ -298,7 +298,7 @@ def test_memory_is_flat_over_many_runs(page: Page) -> None:
     """Its slope, in bytes a run, over 200 runs; printed with -s.
 
     Each run is a visitor of its own. Gradio keeps a copy of the page's parts for each of the last
-    `state_session_capacity` (100): those come first, and are not counted.
+    `state_session_capacity` (50): those come first, and are not counted.
     """
     taken = []
     for run in range(320):

@@ -14,7 +14,7 @@ from fastllm.decoding.race import Race
 from fastllm.demo import words
 from fastllm.demo.engine import LocalEngine
 from fastllm.demo.folds.learn.learn import students
-from fastllm.demo.jobs import Order
+from fastllm.demo.jobs import RaceJob
 from fastllm.drafters import FamilySpec, families, forget, register, spec_of, trainable
 from fastllm.drafters.lstm import LstmModel, LstmSettings
 from fastllm.drafters.neural import NeuralDrafter
@@ -68,7 +68,7 @@ def test_a_new_family_is_trained_raced_and_shown(
     engine = LocalEngine(tiny_folder, drafters={"toy-after": str(folder)})
     engine.start()
     assert engine.keys == ["alone", "lookup", "toy-after"]
-    lines = engine.lines(Order(story, ("alone", "toy-after"), config), threading.Event())
+    lines = engine.lines(RaceJob(story, ("alone", "toy-after"), config), threading.Event())
     start = json.loads("".join(lines).splitlines()[0])
     assert start["lanes"][1] == {"key": "toy-after", "title": "Toy after distillation"}
     assert students(engine.keys) == ("toy-after",)

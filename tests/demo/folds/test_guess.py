@@ -34,7 +34,8 @@ def ask(tiny_target: Any, tmp_path_factory: pytest.TempPathFactory) -> Callable[
     def ask(words: Any, before: Any, article: str, *, who: str = "v", **more: Any) -> list[str]:
         settings = {"gamma": 5, "temperature": 0.0, "top_p": 1.0, "seed": 0, "length": 16}
         button = buttons[more.pop("button", game_words.CHECK)]
-        request = SimpleNamespace(client=None, headers={}, session_hash=who)
+        client = SimpleNamespace(host=f"9.9.9.{ord(who)}")  # a visitor is an address
+        request = SimpleNamespace(client=client, headers={}, session_hash=who)
         event = SimpleNamespace(target=button)
         values = (settings | more).values()
         told: Iterator[str] = function(request, event, words, before, article, *values)
