@@ -25,7 +25,7 @@ from starlette.testclient import TestClient
 import app
 from fastllm.demo.engine import LocalEngine
 from fastllm.demo.guard import NO_WORDS, Guard, _worded, answers_to
-from fastllm.demo.jobs import Order, Work
+from fastllm.demo.jobs import RaceJob, Work
 from fastllm.demo.limits import Limits, Network
 from fastllm.demo.page import build, launch_options
 from fastllm.demo.worker import news
@@ -545,7 +545,7 @@ def test_a_target_that_cannot_write_is_not_served(tiny_folder: str) -> None:
     engine = warmed(Broken(tiny_folder, "alone"))
     assert "could not write (RuntimeError: no kernel image)" in engine.failure
     assert "ready" not in engine.said
-    order = Order(STORY, ("alone", "lookup"), DecodingConfig(max_new_tokens=8))
+    order = RaceJob(STORY, ("alone", "lookup"), DecodingConfig(max_new_tokens=8))
     with pytest.raises(CheckpointError, match="could not write"):
         list(engine.lines(order, threading.Event()))
 
@@ -554,8 +554,8 @@ def test_a_drafter_that_cannot_write_is_refused_and_the_others_race(tiny_folder:
     engine = warmed(Broken(tiny_folder, "lookup"))
     assert (engine.failure, engine.said[-1]) == ("", "ready")
     assert "no kernel image" in engine.missing["lookup"]
-    order = Order(STORY, ("alone", "lookup"), DecodingConfig(max_new_tokens=8))
+    order = RaceJob(STORY, ("alone", "lookup"), DecodingConfig(max_new_tokens=8))
     with pytest.raises(CheckpointError, match="no kernel image"):
         list(engine.lines(order, threading.Event()))
-    order = Order(STORY, ("alone",), DecodingConfig(max_new_tokens=8))
+    order = RaceJob(STORY, ("alone",), DecodingConfig(max_new_tokens=8))
     assert list(engine.lines(order, threading.Event()))
