@@ -58,6 +58,9 @@ class NeuralModel(Protocol):
     def forward(self, source: torch.Tensor, prefix: torch.Tensor) -> torch.Tensor:
         """Logits (B, T, V) behind every token of prefix (B, T), which begins with the start id."""
 
+    def frozen(self) -> "ArticleText | None":
+        """The network for one text with the weights as they are; None where it has no such form."""
+
 
 class OneText(ABC):
     """A drafter network that reads one text, token ids as plain numbers.
@@ -354,12 +357,11 @@ class NeuralDrafter(Generic[Settings]):
         Training changes weights in place, and everything that is moved or replaced lies elsewhere:
         either makes it anew.
         """
-        freeze = getattr(self.model, "frozen", None)
-        if freeze is None or any(weight.is_inference() for weight in self.model.parameters()):
+        if any(weight.is_inference() for weight in self.model.parameters()):
             return None  # of weights made in inference mode nobody knows how often they changed
         state = weights_of(self.model)
         if self._frozen is None or self._frozen[0] != state:
-            self._frozen = state, freeze()
+            self._frozen = state, self.model.frozen()
         return self._frozen[1]
 
 

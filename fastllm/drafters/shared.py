@@ -264,6 +264,9 @@ class SharedModel(nn.Module):
         ).logits
         return logits
 
+    def frozen(self) -> None:
+        """None, as of a T5."""
+
     def remember(self, source: torch.Tensor) -> T5Memory:
         """Reads articles (B, S), padded with 0."""
         return self.decoder.remember(source)

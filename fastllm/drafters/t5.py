@@ -177,6 +177,9 @@ class T5Model(nn.Module):
         ).logits
         return logits
 
+    def frozen(self) -> None:
+        """None: a single text is drafted in the static engine, or else by this network."""
+
     def remember(self, source: torch.Tensor) -> T5Memory:
         """Reads articles (B, S), padded with 0."""
         real = source != 0

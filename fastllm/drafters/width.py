@@ -51,9 +51,7 @@ class FittedSession:
         self, prefix: Sequence[int], k: int, config: DecodingConfig, uniforms: torch.Tensor
     ) -> Draft:
         """Proposes up to `k` tokens that the target has."""
-        # What the drafter does not know it reads as token 0.
-        known = [token if token < self._own else 0 for token in prefix]
-        found = self._session.draft(known, k, config, uniforms)
+        found = self._session.draft(self._known(prefix), k, config, uniforms)
         tokens = found.tokens
         count = next((at for at, token in enumerate(tokens) if token >= self._size), len(tokens))
         q: Proposal = OneHotProposal(tokens[:count])
@@ -65,7 +63,11 @@ class FittedSession:
 
     def accept(self, tokens: Sequence[int]) -> None:
         """Passes on what was added to the text."""
-        self._session.accept(tokens)
+        self._session.accept(self._known(tokens))
+
+    def _known(self, tokens: Sequence[int]) -> list[int]:
+        """The tokens as the drafter reads them: 0 for what it does not have."""
+        return [token if token < self._own else 0 for token in tokens]
 
     def _fit(self, rows: torch.Tensor) -> torch.Tensor:
         """Probabilities (..., own) to (..., size)."""

@@ -303,8 +303,8 @@ def agreement(
 ) -> Agreement:
     """Asks a drafter for one token at every place of a text that the target wrote.
 
-    Independent of gamma; at temperature 0 `metrics.greedy_calls` reads the calls for every gamma
-    from it. Source: Leviathan et al. 2023, definition 3.1 and corollary 3.6, arXiv:2211.17192.
+    Independent of gamma; at temperature 0 it settles the calls of the target for every gamma.
+    Source: Leviathan et al. 2023, definition 3.1 and corollary 3.6, arXiv:2211.17192.
 
     Args:
         drafter: who is asked.

@@ -411,6 +411,13 @@ def _vocabulary(name_or_folder: str | Path, model: Any) -> Vocabulary:
     try:
         vocabulary = Vocabulary.load(name_or_folder)
     except Exception as error:  # the tokenizers library raises bare Exceptions
+        # Without protobuf transformers takes a model of sentencepiece for one of tiktoken.
+        if any(name in str(error) for name in ("tiktoken", "sentencepiece", "protobuf")):
+            raise CheckpointError(
+                f"{name_or_folder}: its tokenizer is a model of sentencepiece without a "
+                "tokenizer.json, and reading it takes the libraries protobuf and sentencepiece: "
+                "`pip install protobuf sentencepiece`, or save it as tokenizer.json."
+            ) from error
         raise CheckpointError(
             f"{name_or_folder}: its tokenizer cannot be read ({_first_line(error)}). {remedy}"
         ) from error
