@@ -10,6 +10,7 @@ import argparse
 import json
 import os
 import random
+import re
 import socket
 import subprocess
 import sys
@@ -33,6 +34,8 @@ SETTLED_SECONDS = 75.0
 
 SESSIONS = 60
 """So many come first: Gradio keeps the parts of the page once for each of the last 50 sessions."""
+
+MARKER = re.compile(r"Marker\d{3}x")
 
 TEXT = (
     "{marker} council met on Monday and agreed to plant trees along the river, said {marker}. Work "
@@ -132,7 +135,8 @@ class Visitor:
                 text = self.ask("race", race_values(draw.choice((None, 7, [], "short")), 0))
             else:
                 text = self.ask("race", race_values("x" * 3_000_000, 0))
-            if text is not None and text.count("Marker") != text.count(self.marker):
+            # A text in pieces shows no marker whole; `/result` gives each lane's text in one.
+            if text is not None and set(MARKER.findall(text)) - {self.marker}:
                 with self._seen.lock:
                     self._seen.mixed.append(self.marker)
             time.sleep(draw.random())
