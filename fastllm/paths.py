@@ -7,8 +7,6 @@ ROOT = Path(__file__).resolve().parent.parent
 
 SPACEFILE = ROOT / "Spacefile"
 
-RECIPES = ROOT / "recipes"
-
 ASSETS = ROOT / "assets"
 
 CHECKPOINTS = ASSETS / "checkpoints"
