@@ -6,7 +6,6 @@ kept apart from decoding in every lane alike. Nothing here keeps a text: numbers
 """
 
 import gc
-import hashlib
 import random
 import statistics
 import time
@@ -23,18 +22,23 @@ from fastllm.decoding.race import hardware, require_same_vocabulary, versions
 from fastllm.drafters import Drafter, DrafterSession
 from fastllm.drafters.cost import Cost, CostMeter
 from fastllm.errors import DataError
-from fastllm.evaluation.measure import ALONE, Say, agreement, distributions_along
+from fastllm.evaluation.measure import (
+    ALONE,
+    Progress,
+    Say,
+    agreement,
+    distributions_along,
+    fingerprint,
+    first_difference,
+)
 from fastllm.targets import Encoding, TargetSession, resolve
 from fastllm.targets.hub import HubTarget
 from fastllm.targets.t5_decoder import bucket
 from fastllm.trace import DecodingConfig, Round
-from fastllm.words import duration, first_line
+from fastllm.words import first_line
 
 BASELINES = (GENERATE, ASSISTED, LOOKUP)
 """The lanes of transformers."""
-
-QUIET_SECONDS = 5.0
-"""Progress is told no more often than this."""
 
 
 class Lane(NamedTuple):
@@ -215,23 +219,18 @@ def measure(
         for gamma in ((None,) if name in (GENERATE, ALONE) else every_gamma)
     )
     rows: dict[float, list[ArticleRuns]] = {setting.temperature: [] for setting in settings}
-    began = told = time.monotonic()
     try:
         say(f"warm-up: {len(lanes)} lanes, off the clock")
         track.warm_up(lanes, sources, settings)
         gc.collect()
         gc.freeze()  # what is there stays: the collector need not look through it while clocks run
-        began = told = time.monotonic()
+        progress = Progress(len(sources), say)
         for index, source in enumerate(sources):
             seeded = [replace(s, seed=(config.seed + index) % 2**31) for s in settings]
             found = track.article(lanes, source, seeded, index)
             for setting, entry in zip(settings, found, strict=True):
                 rows[setting.temperature].append(entry)
-            done, now = index + 1, time.monotonic()
-            if now - told > QUIET_SECONDS or done == len(sources):
-                told = now
-                left = (now - began) / done * (len(sources) - done)
-                say(f"{done}/{len(sources)} articles, {duration(left)} left")
+            progress.tell(index + 1)
     except KeyboardInterrupt:
         done = len(rows[settings[-1].temperature])
         if done == 0:
@@ -384,7 +383,7 @@ class _Track:
         run = Run(
             calls=done.calls,
             tokens=len(done.tokens),
-            fingerprint=_fingerprint(done.tokens),
+            fingerprint=fingerprint(done.tokens),
             decode_seconds=done.seconds - done.encoding_seconds,
             encode_seconds=done.encoding_seconds,
         )
@@ -417,7 +416,7 @@ class _Track:
         run = Run(
             calls=len(done),
             tokens=len(text),
-            fingerprint=_fingerprint(text),
+            fingerprint=fingerprint(text),
             decode_seconds=sum(entry.total_seconds for entry in done),
             encode_seconds=encoding.seconds + prepared,
             drafted=sum(len(entry.drafted) for entry in done),
@@ -441,7 +440,7 @@ class _Track:
         if setting.temperature == 0:
             wanted = texts.get(Lane(GENERATE, None), alone)
             entry.differing = {
-                lane: _first_difference(text, wanted)
+                lane: first_difference(text, wanted)
                 for lane, text in texts.items()
                 if text != wanted
             }
@@ -568,13 +567,3 @@ def _between(start: Stamp, end: Stamp) -> float:
 
 def _judged(entry: Round) -> int:
     return min(len(entry.drafted), entry.accepted + 1)
-
-
-def _first_difference(one: Sequence[int], other: Sequence[int]) -> int:
-    pairs = zip(one, other, strict=False)
-    shared = min(len(one), len(other))
-    return next((place for place, (a, b) in enumerate(pairs) if a != b), shared)
-
-
-def _fingerprint(ids: Sequence[int]) -> str:
-    return hashlib.sha256(",".join(map(str, ids)).encode()).hexdigest()[:12]

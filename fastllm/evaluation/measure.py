@@ -246,11 +246,10 @@ def evaluate(
         replace(config, gamma=gamma)  # refused now, not after an hour
     scorer = _scorer()
     rows: dict[float, list[ArticleNumbers]] = {t: [] for t in every_temperature}
-    began = told = time.monotonic()
     try:
         # The warm-up is on nobody's clock.
         _race(target, {ALONE: None, **drafters}, articles[0].text, settings[-1])
-        began = told = time.monotonic()
+        progress = Progress(len(articles), say)
         for index, article in enumerate(articles):
             ids = target.vocabulary.encode(article.text, target.source_length, target.prefix).ids
             encoding = target.encode(ids)
@@ -269,11 +268,7 @@ def evaluate(
             ]
             for setting, numbers in zip(settings, found, strict=True):
                 rows[setting.temperature].append(numbers)
-            done, now = index + 1, time.monotonic()
-            if now - told > QUIET_SECONDS or done == len(articles):
-                told = now
-                left = (now - began) / done * (len(articles) - done)
-                say(f"{done}/{len(articles)} articles, {duration(left)} left")
+            progress.tell(index + 1)
     except KeyboardInterrupt:
         done = len(rows[every_temperature[-1]])
         if done == 0:
@@ -292,6 +287,39 @@ def evaluate(
         rows={temperature: tuple(entries) for temperature, entries in rows.items()},
         notice=notice(target) if target.unsupported else "",
     )
+
+
+class Progress:
+    """Tells now and then how many articles are done, and how long the others will take.
+
+    Args:
+        total: how many there are.
+        say: receives a line.
+    """
+
+    def __init__(self, total: int, say: Say) -> None:
+        self._total = total
+        self._say = say
+        self._began = self._told = time.monotonic()
+
+    def tell(self, done: int) -> None:
+        """To be called after each article, with how many are done."""
+        now = time.monotonic()
+        if now - self._told > QUIET_SECONDS or done == self._total:
+            self._told = now
+            left = (now - self._began) / done * (self._total - done)
+            self._say(f"{done}/{self._total} articles, {duration(left)} left")
+
+
+def fingerprint(ids: Sequence[int]) -> str:
+    """Of token ids: equal where two texts are."""
+    return hashlib.sha256(",".join(map(str, ids)).encode()).hexdigest()[:12]
+
+
+def first_difference(one: Sequence[int], other: Sequence[int]) -> int:
+    """How many tokens two texts share at their beginning."""
+    pairs = enumerate(zip(one, other, strict=False))
+    return next((place for place, (a, b) in pairs if a != b), min(len(one), len(other)))
 
 
 def agreement(
@@ -418,10 +446,9 @@ def _race(
 
 def _text_numbers(article: Article, alone: Trace, seed: int, scorer: Any) -> TextNumbers:
     written = metrics.words(alone.text)
-    ids = ",".join(map(str, alone.tokens))
     return TextNumbers(
         tokens=len(alone.tokens),
-        fingerprint=hashlib.sha256(ids.encode()).hexdigest()[:12],
+        fingerprint=fingerprint(alone.tokens),
         ended=alone.ended,
         loops=metrics.loops(written),
         repeated_share=metrics.repeated_share(written),
@@ -646,9 +673,7 @@ def _mismatch(
     trace: Trace,
 ) -> Mismatch:
     found = trace.tokens
-    shared = 0
-    while shared < min(len(wanted), len(found)) and wanted[shared] == found[shared]:
-        shared += 1
+    shared = first_difference(wanted, found)
     text = [target.start_id, *wanted[:shared]]
     logits = target.begin(target.encode(source_ids)).forward(text)[-1:].float()
     banned = Rules(target.end_ids).banned(text, trace.config)

@@ -307,7 +307,6 @@ def _expected(
         "speed_up_from_tau": from_tau,
         "speed_up_from_tau_with_encoding": (encoding_alone + sum(plain))
         / (encoding + sum(plain) / from_tau),
-        "tau_from_alpha": iid_tau,
         "speed_up_from_alpha": metrics.expected_speed_up(iid_tau, gamma, c, v),
     }
 
@@ -357,7 +356,6 @@ def _pair_at(before: Sequence[LaneNumbers], after: Sequence[LaneNumbers]) -> dic
         "accepted_of_drafted_difference": asdict(
             metrics.difference_of_ratios(*both("accepted", "drafted"))
         ),
-        "decode_seconds_ratio": asdict(metrics.ratio_of_ratios(*both("decode_seconds", "tokens"))),
         "seconds_ratio": asdict(metrics.ratio_of_ratios(*both("seconds", "tokens"))),
     }
 

@@ -191,9 +191,7 @@ def add_arguments(commands: Any) -> None:
         metavar="NAME=VALUE",
         help="of the Space's environment, such as FASTLLM_TARGET=google/flan-t5-xl; may repeat",
     )
-    parser.add_argument("--private", action="store_true", help="nobody else sees a new Space")
-    parser.add_argument("--to", metavar="FOLDER", help="write the Space's folder there as well")
-    parser.add_argument("--dry-run", action="store_true", help="show the plan, and send nothing")
+    upload.add_sending_arguments(parser)
     parser.set_defaults(handle=run)
 
 
@@ -203,13 +201,9 @@ def run(options: argparse.Namespace) -> None:
         options.space, hardware=options.hardware, variables=variables_of(options.variable)
     )
     print(planned)
-    if options.to:
-        upload.write(planned.files, options.to)
-        print(f"the folder is in {options.to}")
-    if options.dry_run:
-        print("nothing was sent (--dry-run)")
-    else:
-        print(f"the Space is at {deploy(planned, private=options.private)}")
+    upload.carry_out(
+        options, "the Space", planned.files, lambda: deploy(planned, private=options.private)
+    )
 
 
 def variables_of(entries: list[str]) -> dict[str, str]:

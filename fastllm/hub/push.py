@@ -148,9 +148,7 @@ def add_arguments(commands: Any) -> None:
         "--base-model", default="", metavar="OWNER/NAME", help="the target, if it is on the Hub"
     )
     parser.add_argument("--license", default=LICENSE, help=f"default: {LICENSE}")
-    parser.add_argument("--private", action="store_true", help="nobody else sees a new one")
-    parser.add_argument("--to", metavar="FOLDER", help="write the repository's folder there too")
-    parser.add_argument("--dry-run", action="store_true", help="show card and files, send nothing")
+    upload.add_sending_arguments(parser)
     parser.set_defaults(handle=run)
 
 
@@ -163,13 +161,9 @@ def run(options: argparse.Namespace) -> None:
         license_name=options.license,
     )
     print(f"model repository {made.repository}\n\n{made.card}\n{upload.listing(made.files)}")
-    if options.to:
-        upload.write(made.files, options.to)
-        print(f"the folder is in {options.to}")
-    if options.dry_run:
-        print("nothing was sent (--dry-run)")
-    else:
-        print(f"the model is at {push(made, private=options.private)}")
+    upload.carry_out(
+        options, "the model", made.files, lambda: push(made, private=options.private)
+    )
 
 
 def _sections(

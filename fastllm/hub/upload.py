@@ -4,8 +4,9 @@ A folder is written down before anything is sent: path in the repository -> a fi
 it can be shown, written to a disk and tested without a network.
 """
 
+import argparse
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
@@ -66,6 +67,30 @@ def write(files: Files, folder: str | Path) -> None:
             write_whole(folder / path, content_of(entry))
     except OSError as error:
         raise SettingsError(f"{folder} cannot be written ({error}). Name another.") from error
+
+
+def add_sending_arguments(parser: argparse.ArgumentParser) -> None:
+    """What the commands that send a folder to the Hub have in common."""
+    parser.add_argument("--private", action="store_true", help="nobody else sees a new repository")
+    parser.add_argument("--to", metavar="FOLDER", help="write the repository's folder there too")
+    parser.add_argument("--dry-run", action="store_true", help="show what would be sent, and stop")
+
+
+def carry_out(
+    options: argparse.Namespace, what: str, files: Files, send: Callable[[], str]
+) -> None:
+    """Writes the folder where that is asked for, then sends it unless this is a dry run.
+
+    Args:
+        options: those of `add_sending_arguments`.
+        what: is sent, in words: "the model".
+        files: the folder.
+        send: sends it, and returns the address.
+    """
+    if options.to:
+        write(files, options.to)
+        print(f"the folder is in {options.to}")
+    print("nothing was sent (--dry-run)" if options.dry_run else f"{what} is at {send()}")
 
 
 def client(endpoint: str | None = None, token: str | None = None) -> Any:
