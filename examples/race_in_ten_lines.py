@@ -1,6 +1,6 @@
 """The target alone against two drafters: one text, fewer calls.
 
-    python -m examples.race_in_ten_lines
+python -m examples.race_in_ten_lines
 """
 
 from pathlib import Path

@@ -6,8 +6,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -54,7 +52,8 @@ def test_distilling_for_flan_shows_what_it_takes(
         (tmp_path / f"{split}.jsonl").write_text(f"{row}\n" * 8)
     told = run(
         "distil_flan_t5", "--dry-run", "--target", tiny_folder, "--student", tiny_folder,
-        "--data", str(tmp_path), "--device", "cpu", "--load_in", "fp32", "--source_length", "80", "--length", "12",
+        "--data", str(tmp_path), "--device", "cpu", "--load_in", "fp32",
+        "--source_length", "80", "--length", "12",
         "--pseudo_dataset_path", str(tmp_path / "pseudo"), "--run", str(tmp_path / "run"),
     )  # fmt: skip
     assert "hours on 8 GPUs" in told
