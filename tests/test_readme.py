@@ -29,8 +29,12 @@ GPU = TEXTS["docs/gpu.md"]
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.DOTALL | re.MULTILINE)
 
 
+VARIABLES = {"$name": "lstm", "$R": "recipes/flan-t5-xl-t5-small.yaml"}
+"""Of the shell, in commands that are shown, with one of their values."""
+
+
 def code_of(text: str) -> list[str]:
-    """Every piece of code: blocks, and what stands between backquotes in a line or across two."""
+    """Every piece of code: the blocks, and what stands between backquotes."""
     text = repository_map.BLOCK.sub("", text)  # which quotes the files' own first lines
     prose = BLOCK.sub("", text)
     inline = [" ".join(found.split()) for found in re.findall(r"`([^`]+)`", prose)]
@@ -43,8 +47,8 @@ def command_lines(text: str) -> list[list[str]]:
     for code in code_of(text):
         for line in code.replace("\\\n", " ").splitlines():
             if "python" in line or re.match(r"(make|fastllm|train|pseudo|eval|bench) ", line):
-                line = line.replace("$name", "lstm")
-                line = line.replace("$R", "recipes/flan-t5-xl-t5-small.yaml")
+                for name, value in VARIABLES.items():
+                    line = line.replace(name, value)
                 try:
                     found.append(shlex.split(line, comments=True))
                 except ValueError:
