@@ -1,8 +1,8 @@
 """A drafter with another number of logits than its target, over the same pieces.
 
 Embeddings are padded to round sizes: google-t5/t5-small has 32,128 rows for 32,100 pieces, others
-of the family were cut to 32,100. Ids from the number of pieces on are never written by a trained
-model, but a drafter may say them, and its q has as many entries as it has rows.
+of the family were cut to 32,100. A trained model never writes the ids after the pieces, but a
+drafter may say them, and its q has as many entries as it has rows.
 """
 
 from collections.abc import Sequence

@@ -86,7 +86,8 @@ class Given:
         self.row = row
 
     def begin(self, encoding: Encoding) -> Any:
-        return fitted(RuleDrafter(lambda written: self.row).begin(encoding), len(self.row), encoding)
+        session = RuleDrafter(lambda written: self.row).begin(encoding)
+        return fitted(session, len(self.row), encoding)
 
 
 @pytest.mark.parametrize("rule", ["token", "block"])

@@ -1,4 +1,4 @@
-"""Checkpoints of other families than T5, saved and loaded: limits, prefixes, forced tokens.
+"""Other families than T5, saved to a folder and loaded: limits, prefixes, forced tokens.
 
 Each is compared with `generate` of transformers.
 """
