@@ -129,8 +129,7 @@ class DecodingConfig:
             if not good_type or isinstance(value, bool) or not low <= value <= high:
                 kind = "a whole number" if whole else "a number"
                 raise SettingsError(
-                    f"{name}={echoed(value)} is out of range: give {kind} between {low} and "
-                    f"{high}."
+                    f"{name}={echoed(value)} is out of range: give {kind} between {low} and {high}."
                 )
         for name in ("forced_first", "forced_last"):
             value = getattr(self, name)

@@ -161,9 +161,7 @@ def test_the_unharmed_target_is_loaded(whole_target: Path) -> None:
     assert load_target(whole_target, device="cpu").name == "target"
 
 
-def test_a_tokenizer_of_another_model_is_refused(
-    whole_target: Path, tmp_path: Path
-) -> None:
+def test_a_tokenizer_of_another_model_is_refused(whole_target: Path, tmp_path: Path) -> None:
     folder = harmed(whole_target, tmp_path, without("tokenizer.json"))
     shutil.copy(SHIPPED / "target" / "tokenizer.json", folder)
     with pytest.raises(CheckpointError, match=r"has 8192 tokens, the model \d+: it is missing, or"):

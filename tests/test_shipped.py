@@ -71,10 +71,7 @@ def test_everything_committed_is_small_enough_for_a_plain_push() -> None:
     ("article", "gammas"),
     [
         pytest.param(SAMPLES[0], (5,), id="one"),
-        *(
-            pytest.param(path, (1, 5, 8), id=path.stem, marks=pytest.mark.slow)
-            for path in SAMPLES
-        ),
+        *(pytest.param(path, (1, 5, 8), id=path.stem, marks=pytest.mark.slow) for path in SAMPLES),
     ],
 )
 def test_every_lane_writes_what_generate_writes(

@@ -13,7 +13,7 @@ TEXTS = [
     "the mill 👩‍👩‍👧‍👦🇪🇺👍🏽 and on",
     "Zürich, naïve, Łódź, 東京, القاهرة",
     "tea\u200band bread",
-    "12,345.67 % of 'em -- \"yes\"",
+    '12,345.67 % of \'em -- "yes"',
     "a",
     "",
 ]

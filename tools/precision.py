@@ -163,9 +163,7 @@ def compare(
         config=greedy,
         hardware=hardware(reference.device),
         versions=dict(versions()),
-        engines={
-            name: target.engine for name, target in {REFERENCE: reference, **others}.items()
-        },
+        engines={name: target.engine for name, target in {REFERENCE: reference, **others}.items()},
         rows={name: tuple(entries) for name, entries in rows.items()},
     )
 
@@ -220,9 +218,7 @@ def _compared(
         for one, other in zip(exact[1][:shared], rounded[1][:shared], strict=True)
     )
     banned = Rules(reference.end_ids).along([reference.start_id], tokens[: shared - 1], config)
-    ruled = [
-        forbid(torch.stack(logits[:shared]), banned) for logits in (exact[1], rounded[1])
-    ]
+    ruled = [forbid(torch.stack(logits[:shared]), banned) for logits in (exact[1], rounded[1])]
     margins = [_margins(logits) for logits in ruled]
     divergence = None
     if parted is not None:
@@ -235,9 +231,7 @@ def _compared(
             margin=float(margins[1][parted]),
             rank=1 + int((row > row[found[parted]]).sum()),
         )
-    return ArticleComparison(
-        article, len(tokens), difference, float(margins[0].min()), divergence
-    )
+    return ArticleComparison(article, len(tokens), difference, float(margins[0].min()), divergence)
 
 
 def _margins(logits: torch.Tensor) -> torch.Tensor:

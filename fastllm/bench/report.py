@@ -623,8 +623,7 @@ def _speed_table(setting: Mapping[str, Any]) -> Table:
 
 def _call_table(setting: Mapping[str, Any]) -> Table:
     return Table(
-        f"A call of the target by how many tokens it reads, "
-        f"{setting_label(setting)}",
+        f"A call of the target by how many tokens it reads, {setting_label(setting)}",
         "Medians over all calls of the run; v is against one token.",
         ("tokens", "ms", "v"),
         tuple(

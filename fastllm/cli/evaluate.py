@@ -62,9 +62,7 @@ def evaluate(options: argparse.Namespace) -> int:
         )
         table = report.generate_table(check)
         print(table)
-        write_report(
-            options.out, "report", {"generate": check.to_json()}, table, file=options.json
-        )
+        write_report(options.out, "report", {"generate": check.to_json()}, table, file=options.json)
         return 130 if check.interrupted else 0 if check.passed else 1
     result = measure.evaluate(
         target, drafters, chosen, config, gammas=gammas, temperatures=temperatures, say=say

@@ -178,9 +178,7 @@ def _judged(
     return tuple(Judged(*test) for test in zip(*columns, strict=False))
 
 
-def _with_statistics(
-    entry: Round, logits: torch.Tensor, p: torch.Tensor, draft: Draft
-) -> Round:
+def _with_statistics(entry: Round, logits: torch.Tensor, p: torch.Tensor, draft: Draft) -> Round:
     """Adds what is only shown; runs between two rounds, on nobody's clock."""
     plain = logits[: len(entry.judged) + 1].float().softmax(-1)
     judged = []

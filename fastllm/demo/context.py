@@ -309,9 +309,7 @@ def paragraph(text: str, kind: str, **options: Any) -> gr.HTML:
 
 def announce(what: str) -> str:
     """JavaScript that tells the scripts of the page what happened, and passes the inputs on."""
-    return (
-        f"(...values) => {{ window.dispatchEvent(new Event('fastllm-{what}')); return values; }}"
-    )
+    return f"(...values) => {{ window.dispatchEvent(new Event('fastllm-{what}')); return values; }}"
 
 
 def _whole(value: float) -> Any:

@@ -181,9 +181,7 @@ def race_lines(
         hardware=hardware(target.device),
     )
     yield rows.line(
-        rows.start_row(
-            uuid.uuid4().hex, "live", lanes, settings, article=title, notices=notices
-        )
+        rows.start_row(uuid.uuid4().hex, "live", lanes, settings, article=title, notices=notices)
     )
     vocabulary = target.vocabulary
     writers = [

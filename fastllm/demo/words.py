@@ -99,6 +99,7 @@ def because(reason: str) -> str:
 NO_CHECKPOINT = "its checkpoint is not in assets/checkpoints"
 OTHER_TARGET = "it was distilled for the shipped target, and this page runs another"
 
+
 def unknown_lane(key: str, offered: Sequence[str]) -> str:
     """A lane that this page does not have."""
     return f"There is no lane {key!r} here. Choose from {', '.join(offered)}."

@@ -235,9 +235,7 @@ def needed(options: argparse.Namespace, name: str) -> Any:
 def study_flags(parser: argparse.ArgumentParser) -> None:
     """Every option of `study`."""
     _common_flags(parser)
-    parser.add_argument(
-        "--drafter", choices=trainable(), help="family to train (default: lstm)"
-    )
+    parser.add_argument("--drafter", choices=trainable(), help="family to train (default: lstm)")
     _flag(parser, "--pseudo_dataset_path", help="what `pseudo` wrote")
     _flag(parser, "--out", help="folder of the study; what is finished in it is not done again")
     _flag(

@@ -507,7 +507,7 @@ def page(summary: dict[str, Any]) -> str:
     return (
         '<!doctype html><html lang="en"><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width">'
-        "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; "
+        '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; '
         "style-src 'unsafe-inline'\"><title>Methods and losses</title>"
         "<style>:root{color-scheme:light dark}body{font:16px/1.5 system-ui,sans-serif;margin:auto;"
         "max-width:1100px;padding:1rem}div{overflow-x:auto}table{border-collapse:collapse;"

@@ -33,9 +33,7 @@ class Teacher:
     def __init__(self, target: HubTarget, pairs: Articles, keep: int = 2 << 30) -> None:
         self.target = target
         self._pairs = pairs
-        self._encode = EncodingCache(
-            target.model.get_encoder(), pad_id=target.pad_id, keep=keep
-        )
+        self._encode = EncodingCache(target.model.get_encoder(), pad_id=target.pad_id, keep=keep)
         self._checked = False
 
     @torch.no_grad()

@@ -127,9 +127,7 @@ class FrozenLstm(FrozenReader):
     def begin(self, memory: FrozenMemory) -> FrozenState:
         """The state before the first token."""
         first = np.tanh(self._first(memory.mean))
-        return FrozenState(
-            first[: self._hidden], first[self._hidden :], np.zeros_like(memory.mean)
-        )
+        return FrozenState(first[: self._hidden], first[self._hidden :], np.zeros_like(memory.mean))
 
     def step(
         self, memory: FrozenMemory, state: FrozenState, token: int

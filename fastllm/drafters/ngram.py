@@ -273,8 +273,10 @@ class NgramDrafter(Drafter):
             )
         if isinstance(add, bool) or not isinstance(add, int | float) or not 0 < add <= 1e6:
             raise SettingsError(f"add={add!r} is out of range: give a number above 0, at most 1e6.")
-        if isinstance(discount, bool) or not isinstance(discount, int | float) or (
-            not 0 < discount <= 1
+        if (
+            isinstance(discount, bool)
+            or not isinstance(discount, int | float)
+            or (not 0 < discount <= 1)
         ):
             raise SettingsError(
                 f"discount={discount!r} is out of range: give a number above 0, at most 1."
@@ -416,9 +418,7 @@ class NgramDrafter(Drafter):
 
         _write_whole(folder / COUNTS_FILE, write_counts)
         text = json.dumps(self.config(), indent=1) + "\n"
-        _write_whole(
-            folder / "config.json", lambda path: path.write_text(text, encoding="utf-8")
-        )
+        _write_whole(folder / "config.json", lambda path: path.write_text(text, encoding="utf-8"))
 
     @classmethod
     def load(

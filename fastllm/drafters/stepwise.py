@@ -258,9 +258,7 @@ class _Buffers:
             self._states.index_copy_(0, place, _row(state))
         return features[0]
 
-    def replay(
-        self, key: Any, call: Callable[[], torch.Tensor], otherwise: Any
-    ) -> torch.Tensor:
+    def replay(self, key: Any, call: Callable[[], torch.Tensor], otherwise: Any) -> torch.Tensor:
         """What a call gives, from its graph where calls are captured."""
         if self._graphs is None:
             return call()
@@ -273,9 +271,7 @@ class _Buffers:
         if self._graphs is not None:
             self._graphs.prepare(key, call, otherwise, moved)
 
-    def run(
-        self, key: Any, call: Callable[[], torch.Tensor], otherwise: Any, moved: Any
-    ) -> None:
+    def run(self, key: Any, call: Callable[[], torch.Tensor], otherwise: Any, moved: Any) -> None:
         """Makes a call for what it leaves, from its graph where calls are captured."""
         if self._graphs is None:
             call()

@@ -490,9 +490,7 @@ def _scorer() -> Any:
     return scorers.RougeScorer(list(ROUGE), use_stemmer=True)
 
 
-def _rouge(
-    scorer: Any, article: Article, text: str, seed: int
-) -> dict[str, dict[str, float]]:
+def _rouge(scorer: Any, article: Article, text: str, seed: int) -> dict[str, dict[str, float]]:
     """F1 of the target's text, of the first two sentences, and of two random ones."""
     if not article.summary:
         return {}

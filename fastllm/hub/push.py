@@ -161,9 +161,7 @@ def run(options: argparse.Namespace) -> None:
         license_name=options.license,
     )
     print(f"model repository {made.repository}\n\n{made.card}\n{upload.listing(made.files)}")
-    upload.carry_out(
-        options, "the model", made.files, lambda: push(made, private=options.private)
-    )
+    upload.carry_out(options, "the model", made.files, lambda: push(made, private=options.private))
 
 
 def _sections(

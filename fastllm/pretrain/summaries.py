@@ -513,7 +513,7 @@ def require_parser(model: str = PARSER) -> None:
     if missing:
         raise SettingsError(
             f"writing texts for a target to learn from needs {' and '.join(missing)}, which "
-            f'{"is" if len(missing) == 1 else "are"} not installed: python -m pip install '
+            f"{'is' if len(missing) == 1 else 'are'} not installed: python -m pip install "
             f'"fastllm[texts]" {model}. Or give as data a folder of windows that was written '
             "elsewhere."
         )
@@ -636,9 +636,7 @@ _VALIDATED = 640
 """Articles of the validation split that texts are written about, at most."""
 
 
-def joined(
-    articles: Iterable[Article], texts: str | Path
-) -> Iterator[tuple[str, list[Text]]]:
+def joined(articles: Iterable[Article], texts: str | Path) -> Iterator[tuple[str, list[Text]]]:
     """Articles with the windows that were written about them; those without any are left out.
 
     Args:

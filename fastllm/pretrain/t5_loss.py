@@ -50,9 +50,7 @@ def _embedded(model: Any, ids: torch.Tensor) -> torch.Tensor:
     return hidden.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else hidden
 
 
-def _encode(
-    model: Any, source: torch.Tensor, seen: torch.Tensor | None
-) -> torch.Tensor:
+def _encode(model: Any, source: torch.Tensor, seen: torch.Tensor | None) -> torch.Tensor:
     hidden = _embedded(model, source)
     length = source.shape[1]
     bias = model.encoder.block[0].layer[0].SelfAttention.compute_bias(length, length)
@@ -94,9 +92,7 @@ def _norm(layer: Any, hidden: torch.Tensor) -> torch.Tensor:
     return F.rms_norm(hidden, weight.shape, weight.to(hidden.dtype), layer.variance_epsilon)
 
 
-def _self_attention(
-    layer: Any, hidden: torch.Tensor, bias: torch.Tensor
-) -> torch.Tensor:
+def _self_attention(layer: Any, hidden: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
     own = layer.SelfAttention
     joined = torch.cat([own.q.weight, own.k.weight, own.v.weight])
     rows = F.linear(_norm(layer.layer_norm, hidden), joined)

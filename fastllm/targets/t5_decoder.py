@@ -175,9 +175,7 @@ class StaticDecoder:
         self.size = len(model.lm_head.weight)
         self._tables: dict[int, torch.Tensor] = {}
         self._pool: dict[int, list[_Buffers]] = {}
-        self._capturing = (
-            Capturing(self.device) if GRAPHS and self.device.type == "cuda" else None
-        )
+        self._capturing = Capturing(self.device) if GRAPHS and self.device.type == "cuda" else None
 
     @property
     def graphs_failure(self) -> str:

@@ -139,9 +139,7 @@ def test_stop_ends_a_race_and_frees_the_device(visit: Opener, story_address: str
     seen.require_clean()
 
 
-def test_stop_before_the_server_has_answered_is_not_lost(
-    visit: Opener, story_address: str
-) -> None:
+def test_stop_before_the_server_has_answered_is_not_lost(visit: Opener, story_address: str) -> None:
     seen = visit(story_address).open()
     page = seen.page
     paste(seen, f"Endless news. {ARTICLE}")

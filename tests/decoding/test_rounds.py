@@ -203,9 +203,7 @@ def test_sampled_texts_follow_the_target(settings: dict[str, Any]) -> None:
         config = DecodingConfig(
             gamma=2, temperature=1.0, max_new_tokens=length, seed=seed, **settings
         )
-        rounds = speculate(
-            FakeSession(rule), drafts(drafter), config, statistics=False, **IDS
-        )
+        rounds = speculate(FakeSession(rule), drafts(drafter), config, statistics=False, **IDS)
         counts[tuple(written(list(rounds)))] += 1
     expected = {text: runs * chance for text, chance in texts(rule, config, (), length)}
     assert set(counts) <= set(expected)
@@ -412,9 +410,7 @@ def test_several_ends_are_those_of_generate(
     ends = list(dict.fromkeys(ends))
     model.generation_config.eos_token_id = ends
     model.generation_config.min_new_tokens = least
-    target = HubTarget(
-        model, tiny_target.vocabulary, name="ends", source_length=96, engine=engine
-    )
+    target = HubTarget(model, tiny_target.vocabulary, name="ends", source_length=96, engine=engine)
     assert (target.end_id, target.end_ids, target.unsupported) == (END, tuple(ends), ())
     with torch.inference_mode():
         wanted = model.generate(

@@ -360,8 +360,7 @@ def test_the_expected_number_accepted_is_that_of_all_outcomes(case: str) -> None
         assert sum(chance for chance, _, _ in stood) == pytest.approx(1)
         means[name] = sum(chance * verdict.accepted for chance, _, verdict in stood)
         wanted = sum(
-            chance * expected_accepted(verdict.p, verdict.q, name)
-            for chance, _, verdict in stood
+            chance * expected_accepted(verdict.p, verdict.q, name) for chance, _, verdict in stood
         )
         assert means[name] == pytest.approx(wanted, abs=1e-12)
     assert means["block"] >= means["token"] - 1e-12
@@ -587,9 +586,7 @@ def ruled_table(size: int, seed: int, config: DecodingConfig) -> Table:
     ],
     ids=str,
 )
-def test_verification_is_exact_under_rules(
-    rules: dict[str, float], obeys: bool, rule: str
-) -> None:
+def test_verification_is_exact_under_rules(rules: dict[str, float], obeys: bool, rule: str) -> None:
     config = DecodingConfig(**{"temperature": 1.0, **rules})
     free = DecodingConfig(temperature=1.0)
     target, drafter = ruled_table(3, 30, config), ruled_table(3, 31, config if obeys else free)

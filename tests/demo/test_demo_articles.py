@@ -35,9 +35,7 @@ def test_too_long(story: str) -> None:
         articles.check(story, 100)
 
 
-@pytest.mark.parametrize(
-    "strange", ["\0", "\x01\x02\x7f" * 9, "\ufffd" * 30, "\ue000" * 30]
-)
+@pytest.mark.parametrize("strange", ["\0", "\x01\x02\x7f" * 9, "\ufffd" * 30, "\ue000" * 30])
 def test_binary(story: str, strange: str) -> None:
     with pytest.raises(DataError, match="does not look like text"):
         articles.check(story + strange, LIMIT)

@@ -64,9 +64,7 @@ def dataset(tmp_path: Path) -> TokenPairs:
 def test_training_learns(dataset: TokenPairs, tmp_path: Path) -> None:
     lines: list[str] = []
     recipe = DrafterRecipe(updates=120, batch=16, learning_rate=3e-3, warmup=10, cooldown=40)
-    last = train_drafter(
-        _network(), recipe, tmp_path / "run", dataset=dataset, say=lines.append
-    )
+    last = train_drafter(_network(), recipe, tmp_path / "run", dataset=dataset, say=lines.append)
     log = _log(tmp_path / "run")
     assert [row["step"] for row in log] == [20, 40, 60, 80, 100, 120]
     assert last["loss"] < 0.5 * log[0]["loss"]

@@ -134,9 +134,7 @@ def test_a_copied_summary_takes_few_calls():
     article = target.encode([*source, END])
     config = DecodingConfig(gamma=5)
     lookup = ArticleLookup().begin(article)
-    rounds = list(
-        speculate(target.begin(article), lookup, config, start_id=START, end_id=END)
-    )
+    rounds = list(speculate(target.begin(article), lookup, config, start_id=START, end_id=END))
     assert [t for r in rounds for t in r.tokens] == [*source[5:25], END]
     assert rounds[0].kind == "plain"
     assert len(rounds) == 5  # 1, then 6, 6, 6 and the last word with the end token

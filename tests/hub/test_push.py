@@ -97,9 +97,10 @@ def test_a_drafter_that_reads_its_target_is_described_as_one() -> None:
     card = push.package("shared-after", NAME).card
     assert "one decoder layer that reads what the target's own encoder says, that guesses" in card
     assert "It fits this very target and no others." in card
-    assert "It fits targets with the same vocabulary and no others." in push.package(
-        "lstm-after", NAME
-    ).card
+    assert (
+        "It fits targets with the same vocabulary and no others."
+        in push.package("lstm-after", NAME).card
+    )
 
 
 def test_hidden_files_stay_at_home(drafter: Path) -> None:

@@ -93,9 +93,7 @@ def test_a_batch_is_a_function_of_seed_and_step(folder: Path) -> None:
         for left, right in zip(one(step), other(step), strict=True):
             assert left is right or torch.equal(torch.as_tensor(left), torch.as_tensor(right))
     epochs = [[one(step)[0] for step in range(at, at + 3)] for at in (0, 3)]
-    sorted_rows = [
-        sorted(map(tuple, torch.cat(epoch).tolist()), key=str) for epoch in epochs
-    ]
+    sorted_rows = [sorted(map(tuple, torch.cat(epoch).tolist()), key=str) for epoch in epochs]
     assert sorted_rows[0] == sorted_rows[1], "every epoch has every window once"
     assert not torch.equal(torch.cat(epochs[0]), torch.cat(epochs[1]))
     assert not torch.equal(one(0)[0], _batches(folder, seed=1)(0)[0])

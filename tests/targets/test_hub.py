@@ -195,9 +195,7 @@ def test_precisions_have_names(folder: Path) -> None:
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
 @pytest.mark.parametrize("other", ["cpu", 1], ids=["cpu", "second GPU"])
-def test_a_model_spread_over_devices_writes_the_same(
-    other: Any, folder: Path, story: str
-) -> None:
+def test_a_model_spread_over_devices_writes_the_same(other: Any, folder: Path, story: str) -> None:
     if other == 1 and torch.cuda.device_count() < 2:
         pytest.skip("there is one GPU")
     device_map = {name: 0 if place == "cpu" else other for name, place in BLOCKS.items()}

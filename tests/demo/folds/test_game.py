@@ -426,9 +426,7 @@ def sent(**changes: Any) -> str:
 
 def test_a_game_comes_back_as_it_was_sent() -> None:
     assert Game.read("", []) is None
-    assert Game.read(sent(), []) == Game(
-        "key", (2, 3), "ac", 1, 1, 1, {YOU: Score(1, 1, 1, 1)}
-    )
+    assert Game.read(sent(), []) == Game("key", (2, 3), "ac", 1, 1, 1, {YOU: Score(1, 1, 1, 1)})
 
 
 @pytest.mark.parametrize(

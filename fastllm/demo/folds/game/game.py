@@ -590,8 +590,7 @@ class TurnResult:
 def players(game: Game) -> list[dict[str, Any]]:
     """The scores as JSON values, the visitor's first."""
     return [
-        {"key": key, "title": words.YOU if key == YOU else title_of(key)}
-        | asdict(score)
+        {"key": key, "title": words.YOU if key == YOU else title_of(key)} | asdict(score)
         for key, score in game.scores.items()
     ]
 

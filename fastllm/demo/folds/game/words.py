@@ -47,9 +47,7 @@ def intro(rivals: Sequence[str]) -> str:
     )
 
 
-def sentence(
-    kind: str, drafter: str, judged: Sequence[Mapping[str, Any]], written: str
-) -> str:
+def sentence(kind: str, drafter: str, judged: Sequence[Mapping[str, Any]], written: str) -> str:
     """What came of a turn.
 
     Args:
