@@ -1,32 +1,11 @@
 """One reading of the names of devices, for every command and the page."""
 
-import socket
-
 import pytest
 import torch
 
 from fastllm.cli.main import main
 from fastllm.devices import best_device, usable_device
 from fastllm.errors import SettingsError
-
-
-@pytest.mark.parametrize("port", [7860, 70000])
-def test_a_port_that_cannot_be_had_is_told(
-    port: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    class Page:
-        def launch(self, *, server_name: str, server_port: int, **_: object) -> None:
-            if port > 65535:
-                raise OverflowError("bind(): port must be 0-65535.")
-            with socket.create_server((server_name, 0)) as taken:
-                socket.create_server(taken.getsockname()).close()
-
-    app = pytest.importorskip("app")
-    monkeypatch.setattr(app.LocalEngine, "start", lambda self: None)
-    monkeypatch.setattr(app, "build", lambda *_: Page())
-    given = ["--device", "cpu", "--host", "127.0.0.1", "--port", str(port)]
-    assert app.main(given) == 2
-    assert f"app.py: cannot listen at 127.0.0.1, port {port}" in capsys.readouterr().err
 
 
 def test_names_of_devices(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -202,8 +202,8 @@ def best_tokens(
         return best, [float(rows[place, token]) for place, token in enumerate(best)]
     ruled = forbid(logits, banned)
     tokens = ruled.argmax(-1, keepdim=True)
-    # Fetched at once: float64 holds all ids.
-    found = torch.cat([tokens.double(), ruled.gather(-1, tokens).double()]).tolist()
+    # Fetched at once: float32 holds all ids (of up to 16 million pieces), and Apple has no float64.
+    found = torch.cat([tokens.float(), ruled.gather(-1, tokens).float()]).tolist()
     numbers = [row[0] for row in found]
     return [int(token) for token in numbers[: len(logits)]], numbers[len(logits) :]
 

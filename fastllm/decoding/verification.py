@@ -261,7 +261,7 @@ class TokenRule(Rule):
     arXiv:2211.17192; Chen et al. 2023, arXiv:2302.01318.
     """
 
-    name = "token"
+    name: ClassVar[Verification] = "token"
     label = "token by token"
 
     def relaxed(self, p: Chance) -> Chance:
@@ -314,7 +314,7 @@ class LenientRule(TokenRule):
         form: f: "linear", "square" or "exponent".
     """
 
-    name = "lenient"
+    name: ClassVar[Verification] = "lenient"
     label = "lenient: LOSSY, not the target's own text any more"
 
     def __init__(self, lenience: float = 1.0, form: LenienceForm = "linear") -> None:
@@ -338,7 +338,7 @@ class BlockRule(Rule):
     drawn. Source: Sun et al. 2024, Algorithm 2, arXiv:2403.10444.
     """
 
-    name = "block"
+    name: ClassVar[Verification] = "block"
     label = "block: the longest stretch that passes"
 
     def tested(self, drafted: int, accepted: int) -> int:

@@ -66,9 +66,11 @@ class Drafter(Protocol):
         Raises:
             CheckpointError: it was trained for another target.
         """
+        return None  # said, so that those who inherit may leave it as it is
 
     def save(self, folder: str | Path) -> None:
         """Writes its configuration and weights; by default there are none."""
+        return None
 
     @classmethod
     def load(cls, folder: str | Path, *, device: str | torch.device | None = None) -> Self:

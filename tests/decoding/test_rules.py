@@ -33,7 +33,6 @@ from fastllm.decoding.race import Race
 from fastllm.decoding.rules import Rules
 from fastllm.distill.teacher import write_texts
 from fastllm.drafters import Drafter, drafter_class, families, spec_of
-from fastllm.drafters.lookup import ArticleLookup
 from fastllm.drafters.ngram import NgramDrafter
 from fastllm.errors import SettingsError
 from fastllm.evaluation import measure
@@ -122,7 +121,7 @@ def test_every_drafter_keeps_to_forced_tokens(temperature: float) -> None:
     config = DecodingConfig(
         temperature=temperature, max_new_tokens=7, forced_first=5, forced_last=END
     )
-    race = Race(FakeTarget(rule), [None, RuleDrafter(rule), ArticleLookup()], "words", config)
+    race = Race(FakeTarget(rule), [None, RuleDrafter(rule)], "words", config)
     list(race)
     for trace in race.traces():
         assert (len(trace.tokens), trace.tokens[0], trace.tokens[-1]) == (7, 5, END)

@@ -168,7 +168,8 @@ def test_a_t5_stands_in_for_the_target_that_it_learned_from(
     ).save_as_target(tmp_path / "here", teacher)  # fmt: skip
     small = load_target(tmp_path / "here", device="cpu")
     assert (small.name, small.prefix, small.source_length) == ("small", "news: ", 40)
-    assert small.defaults == teacher.defaults == {"no_repeat_ngram": 3, "min_new_tokens": 0}
+    assert small.defaults == teacher.defaults
+    assert small.defaults["no_repeat_ngram"] == 3
     assert small.vocabulary.fingerprint == teacher.vocabulary.fingerprint
     drafter = load_drafter(tmp_path / "here", device="cpu")  # for the teacher, too
     lanes = Race(small, [None, drafter], story, DecodingConfig(gamma=3, max_new_tokens=12))

@@ -95,7 +95,7 @@ def test_the_card_says_what_the_checkpoint_says(drafter: Path) -> None:
 
 def test_a_drafter_that_reads_its_target_is_described_as_one() -> None:
     card = push.package("shared-after", NAME).card
-    assert "one decoder layer that reads what the target's own encoder says, that guesses" in card
+    assert "over the encoder output of its target that guesses" in card
     assert "It fits this very target and no others." in card
     assert (
         "It fits targets with the same vocabulary and no others."

@@ -12,7 +12,7 @@ RULE = (
     "How guesses are checked",
     "All but the last keep the target's own probabilities. When greedy they come to the same.",
 )
-RULES = {
+RULES: dict[str, str] = {
     "auto": "automatic: block when sampling",
     **{name: rule.label for name, rule in verification.RULES.items()},
 }
