@@ -223,11 +223,9 @@ def test_the_page_says_what_is_loaded_until_it_is_there(
     assert loading.said(engine) == ""
 
 
-def test_a_device_that_is_not_there_is_reported(tiny_folder: str, story: str) -> None:
-    engine = LocalEngine(tiny_folder, device="nonsense")
-    engine.start()
+def test_a_device_that_is_not_there_is_refused(tiny_folder: str) -> None:
     with pytest.raises(FastLLMError, match="nonsense"):
-        list(engine.lines(RaceJob(story, ("alone",), DecodingConfig()), threading.Event()))
+        LocalEngine(tiny_folder, device="nonsense")
 
 
 def test_who_leaves_before_their_turn_gets_nothing_and_holds_nothing(

@@ -33,7 +33,6 @@ from fastllm.demo.context import PageContext, announce, paragraph, scripted, vie
 from fastllm.demo.folds.learn import words
 from fastllm.demo.jobs import Models, race_lines, warmed_up
 from fastllm.demo.words import ALONE, LOOKUP_FIRST, STOP, because, capital, title_of
-from fastllm.distill.live_training import Alignment, Moment
 from fastllm.drafters import Drafter, FamilySpec, families, spec_of
 from fastllm.drafters.neural import NeuralDrafter
 from fastllm.errors import SettingsError
