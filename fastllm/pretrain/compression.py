@@ -342,7 +342,7 @@ def _set_off(doc: "Doc", start: int, end: int) -> bool:
         return False
     if end >= len(doc) or doc[end].text in _ENDING:
         return True
-    return (doc[start - 1].text == ",") == (doc[end].text == ",")
+    return bool((doc[start - 1].text == ",") == (doc[end].text == ","))
 
 
 def _ends_sentence(doc: "Doc", end: int) -> bool:
