@@ -242,12 +242,28 @@ class Judged:
 
 
 @dataclass(frozen=True)
+class Branch:
+    """A drafted continuation beside `Round.drafted`; none of its tokens stands.
+
+    Attributes:
+        at: behind how many tokens of `Round.drafted` it parts from them.
+        tokens: its drafted ids. Branches that begin alike each hold what they share.
+        test: of its first token; None where the draft was settled before that.
+    """
+
+    at: int
+    tokens: tuple[int, ...]
+    test: Judged | None = None
+
+
+@dataclass(frozen=True)
 class Round:
     """One call of the target and what came of it.
 
     Attributes:
         kind: plain where nothing was drafted.
-        drafted: the drafted ids. What came behind a drafted end token is not in here.
+        drafted: the drafted ids. What came behind a drafted end token is not in here. Of a tree the
+            path that stands, and behind it the first child that was refused, with its first line.
         judged: one entry for each draft that was tested: under the block rule all, else those that
             were accepted and the first refused one.
         accepted: how many drafts were accepted: they stand, none behind them does.
@@ -260,6 +276,7 @@ class Round:
         draft_seconds: spent in the drafter.
         verify_seconds: spent in the target's call and in the verdict.
         total_seconds: the whole round, bookkeeping included, statistics excluded.
+        branches: what else a tree held; left out of the JSON where there is nothing.
     """
 
     kind: RoundKind
@@ -273,6 +290,7 @@ class Round:
     draft_seconds: float = 0.0
     verify_seconds: float = 0.0
     total_seconds: float = 0.0
+    branches: tuple[Branch, ...] = ()
 
     @property
     def tokens(self) -> tuple[int, ...]:
@@ -343,7 +361,11 @@ class Trace:
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values; `from_json` gives an equal Trace back."""
-        return asdict(self)
+        tree = asdict(self)
+        for entry in tree["rounds"]:
+            if not entry["branches"]:  # as traces were before there were any
+                del entry["branches"]
+        return tree
 
     def dumps(self) -> str:
         """The Trace as JSON text."""
@@ -450,12 +472,16 @@ def _read(kind: Any, value: Any, place: str) -> Any:
 def _read_fields(kind: Any, tree: dict[str, Any], place: str) -> Any:
     hints = _hints(kind)
     inside = f"{place}." if place else ""
+    if kind is Round:
+        tree = {"branches": (), **tree}
     for name in {**hints, **tree}:
         if name not in tree or name not in hints:
             what = "missing" if name in hints else "unknown"
             raise _Damage(f"{inside}{shortened(str(name), 80)} is {what}")
     values = {name: _read(hint, tree[name], inside + name) for name, hint in hints.items()}
     made = kind(**values)
+    if isinstance(made, Round) and any(one.at > len(made.drafted) for one in made.branches):
+        raise _Damage(f"{inside}branches: one parts behind the {len(made.drafted)} drafted tokens")
     if isinstance(made, Round) and made.accepted > len(made.drafted):
         raise _Damage(
             f"{inside}accepted: {made.accepted} of {len(made.drafted)} drafted tokens cannot be"

@@ -64,6 +64,12 @@ class DenseProposal:
         """The distributions at the first positions, shape (count, V)."""
         return self.rows[:count]
 
+    def select(self, positions: Sequence[int]) -> "DenseProposal":
+        """The distributions at these positions alone."""
+        if list(positions) == list(range(len(positions))):  # a copy would be for nothing
+            return DenseProposal(self.rows[: len(positions)])
+        return DenseProposal(self.rows[list(positions)])
+
 
 @dataclass(frozen=True)
 class OneHotProposal:
@@ -108,6 +114,10 @@ class OneHotProposal:
         rows = torch.zeros(count, size, device=tokens.device)
         return rows.scatter_(1, tokens[:count, None], 1.0)
 
+    def select(self, positions: Sequence[int]) -> "OneHotProposal":
+        """The distributions at these positions alone."""
+        return OneHotProposal([self._ids[position] for position in positions])
+
 
 Proposal = DenseProposal | OneHotProposal
 """The distributions of a draft: full rows, or one-hot ones."""
@@ -115,19 +125,24 @@ Proposal = DenseProposal | OneHotProposal
 
 @dataclass(frozen=True)
 class Draft:
-    """What a drafter proposes.
+    """What a drafter proposes: a chain of tokens, or a tree of them.
 
     Attributes:
-        tokens: the drafted ids, at most gamma, possibly none.
+        tokens: the drafted ids, at most gamma of a chain, possibly none.
         q: exactly the distributions the tokens were drawn from. The first row belongs to the first
-            token, each later one to the position after the drafted tokens before it.
+            token, each later one to the position after the drafted tokens before it. In a tree the
+            row of a token is what it was drawn from given its elder siblings.
         unwarped: position -> the drafter's distribution there at temperature 1 without filters,
-            shape (V,). For display alone and called off the clock; None where there is none.
+            shape (V,), or None where there is none. For display alone, and called off the clock.
+        parents: of each token the place of the one that it continues, which stands before it; -1
+            for the text itself. Siblings are judged in their order. None: a chain. See
+            `fastllm.decoding.trees`.
     """
 
     tokens: list[int]
     q: Proposal
-    unwarped: Callable[[int], torch.Tensor] | None = None
+    unwarped: Callable[[int], torch.Tensor | None] | None = None
+    parents: tuple[int, ...] | None = None
 
     @cached_property
     def chances(self) -> list[float]:
@@ -137,6 +152,15 @@ class Draft:
     def up_to(self, count: int) -> "Draft":
         """The first `count` tokens of it."""
         return self if count >= len(self.tokens) else replace(self, tokens=self.tokens[:count])
+
+    def select(self, nodes: Sequence[int]) -> "Draft":
+        """The chain of the tokens at these places, each of which continues the one before it."""
+        unwarped = self.unwarped
+        return Draft(
+            [self.tokens[node] for node in nodes],
+            self.q.select(nodes),
+            None if unwarped is None else lambda place: unwarped(nodes[place]),
+        )
 
     def prepare(self) -> None:
         """Finds `chances` before they are asked for, unless this means to wait for a device."""

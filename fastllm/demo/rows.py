@@ -5,7 +5,8 @@ The rows of a race, one JSON object per line, only ever appended to:
     {"row": "start", "run", "mode": "live" | "recorded", "article", "hardware", "target",
      "lanes": [{"key", "title"}], "greedy", "gamma", "rule", "lossy", "settings", "cut", "notices"}
     {"row": "round", "lane", "from", "to", "kind", "ms": [draft, verify, whole],
-     "tokens": [TOKEN, ...], "dropped": [TOKEN, ...]}
+     "tokens": [TOKEN, ...], "dropped": [TOKEN, ...]}, with "branches": [{"at", "tokens"}] where
+     the draft was a tree: each parts behind so many guesses, and none of its tokens stands
     {"row": "end", "lanes": [RESULT, ...], "same": [state, sentence], "verdict", "notices",
      "code", "source", "traces": [...]}
 
@@ -33,7 +34,7 @@ from fastllm.demo.folds.keep import rerun_code
 from fastllm.demo.folds.race import words as race_words
 from fastllm.errors import DataError
 from fastllm.files import strict
-from fastllm.trace import Alternative, Judged, Round, Trace
+from fastllm.trace import Alternative, Branch, Judged, Round, Trace
 
 CHOICES = 5
 """How many first choices a token carries."""
@@ -121,6 +122,7 @@ class RoundWriter:
     def row(self, entry: Round, clock: float) -> Row:
         """The row of a round that ended at `clock`, in seconds of the lane."""
         mentioned = {token for token, _ in entry.extra_best} | set(entry.drafted)
+        mentioned.update(token for branch in entry.branches for token in branch.tokens)
         for test in entry.judged:
             mentioned.update(token for token, _ in test.target_best + test.drafter_best)
         names = self.name(mentioned)
@@ -143,7 +145,7 @@ class RoundWriter:
             if entry.extra_best:
                 extra["best"] = _choices(entry.extra_best, names)
             tokens.append(extra)
-        return {
+        row: Row = {
             "row": "round",
             "lane": self.lane,
             "from": round(clock - entry.total_seconds, 6),
@@ -156,6 +158,22 @@ class RoundWriter:
             "tokens": tokens,
             "dropped": guesses[entry.accepted + 1 :],
         }
+        if entry.branches:
+            row["branches"] = [self._branch(branch, names) for branch in entry.branches]
+        return row
+
+    def _branch(self, branch: Branch, names: dict[int, str]) -> Row:
+        states = [
+            "dropped" if branch.test is None else "refused",
+            *["dropped"] * len(branch.tokens),
+        ]
+        tokens = [
+            self._token(state, token, names.get(token, ""))
+            for state, token in zip(states, branch.tokens, strict=False)
+        ]
+        if branch.test is not None:
+            tokens[0]["test"] = _test(branch.test, names)
+        return {"at": branch.at, "tokens": tokens}
 
     def _token(self, state: str, token: int, text: str) -> Row:
         if token in self.end_ids:

@@ -434,7 +434,7 @@ def test_a_rollback_equals_a_fresh_session(tiny_target: HubTarget, source_ids: l
     for kept in range(len(text) + 1):
         session = tiny_target.begin(encoding)
         session.forward(text)
-        session.rollback(kept)
+        session.keep(kept)
         assert session.length == kept
         fresh = tiny_target.begin(encoding)
         if kept:

@@ -300,7 +300,7 @@ class Writer:
             place and after them, at temperature 1 and without filters, shape (k + 1, V).
         """
         known = min(self._session.length, len(self._text) - 1)
-        self._session.rollback(known)
+        self._session.keep(known)
         unread = self._text[known:]
         logits = self._session.forward([*unread, *drafted])[len(unread) - 1 :]
         allowed = forbid(logits, self._rules.along(self._text, drafted, self._config))
