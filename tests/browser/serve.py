@@ -40,7 +40,9 @@ class StoryEngine:
     missing = {"ngram-after": words.NO_CHECKPOINT}  # noqa: RUF012
     failure = ""
     loading = ""
-    about = {"fastllm": "0", "hardware": "2 storytellers"}  # noqa: RUF012
+    about = {  # noqa: RUF012
+        "fastllm": "0", "hardware": "2 storytellers", "target": "target", "held": "fp32",
+    }  # fmt: skip
 
     def __init__(self, pause: float) -> None:
         self.pause = pause

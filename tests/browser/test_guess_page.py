@@ -9,8 +9,8 @@ from conftest import Visit
 from playwright.sync_api import Page, expect
 
 from fastllm.demo import articles, rows
+from fastllm.demo.folds.choose import words as choose_words
 from fastllm.demo.folds.game import words as game_words
-from fastllm.demo.folds.race import words as race_words
 
 GUESSING = "#fl-game"
 
@@ -25,7 +25,7 @@ def summary(app_address: str) -> str:
 
 def opened(seen: Visit, query: str = "") -> Page:
     seen.open(query)
-    seen.page.locator(GUESSING).get_by_text(game_words.FOLD, exact=True).click()
+    seen.tab("Play")
     seen.page.wait_for_selector(".fl-game-caret")
     seen.page.wait_for_selector("#fl-game-words :is(input, textarea)")
     return seen.page
@@ -72,7 +72,7 @@ def test_a_whole_game(visit: Callable[..., Visit], app_address: str, summary: st
 
     written = text_of(page)
     page.locator(GUESSING).get_by_role("button", name="LSTM after distillation").click()
-    expect(page.locator(".fl-game-judged h4")).to_contain_text("LSTM after distillation")
+    expect(page.locator(".fl-game-judged h3")).to_contain_text("LSTM after distillation")
     assert text_of(page).startswith(written)
     page.locator(GUESSING).get_by_role("button", name=game_words.REST).click()
     expect(page.locator(".fl-game-verdict")).not_to_be_empty()
@@ -104,15 +104,17 @@ def test_what_is_refused_stays_to_be_mended(visit: Callable[..., Visit], app_add
 
 @pytest.mark.slow  # one more live game with the models that ship
 def test_another_article_is_another_game(visit: Callable[..., Visit], app_address: str) -> None:
-    page = opened(visit(app_address))
+    seen = visit(app_address)
+    page = opened(seen)
     page.locator(GUESSING).get_by_role("button", name=game_words.SKIP).click()
     expect(page.locator(".fl-game-summary .fl-token")).to_have_count(1)
-    page.locator("#fl-article-fold").get_by_text(race_words.ARTICLE_FOLD).click()
+    seen.tab("Race")
+    page.locator("#fl-article-fold").get_by_text(choose_words.ARTICLE_FOLD).click()
     box = page.locator("#fl-article textarea")
     expect(box).not_to_have_value("")
     expect(page.locator(".fl-game-summary .fl-token")).to_have_count(1)  # looking changes nothing
-    page.locator("#fl-sample input").click()
-    page.locator("ul [role=option]").nth(2).click()
+    page.locator("#fl-sample select").select_option("Cup final keeper")
+    seen.tab("Play")
     expect(page.locator(".fl-game-summary .fl-token")).to_have_count(0)
     expect(page.get_by_label(game_words.ARTICLE)).to_have_value(box.input_value())
 

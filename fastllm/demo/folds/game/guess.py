@@ -9,7 +9,7 @@ from typing import Any
 
 import gradio as gr
 
-from fastllm.demo.context import HIDDEN, PageContext, markup, paragraph, scripted, view
+from fastllm.demo.context import HIDDEN, PageContext, heading, markup, paragraph, scripted, view
 from fastllm.demo.folds.game import words
 from fastllm.demo.folds.game.game import MOST_TYPED, Game, Turn, key_of, rivals_of, words_of
 from fastllm.demo.limits import Visits
@@ -17,11 +17,17 @@ from fastllm.demo.words import STOP, title_of
 from fastllm.errors import DataError
 
 
-def add(context: PageContext) -> None:
-    """The fold, its components and events."""
+def add(context: PageContext, tab: gr.Tab) -> None:
+    """The game, its components and events.
+
+    Args:
+        context: of the page.
+        tab: that holds it.
+    """
     rivals = rivals_of(context.engine.keys)
     turns = Visits(context.limits.turns_per_minute, words.TURNS)
-    with gr.Accordion(words.FOLD, open=False, elem_id="fl-game") as fold:
+    heading(words.TITLE)
+    with gr.Column(elem_id="fl-game"):
         paragraph(words.intro(rivals), "fl-game-intro")
         with gr.Row(elem_id="fl-game-board"):
             with gr.Column(scale=5, min_width=300):
@@ -112,7 +118,7 @@ def add(context: PageContext) -> None:
         preprocess=False,
     )
     again.click(None, None, board, js=_AGAIN, cancels=[running], **HIDDEN)
-    fold.expand(None, context.article, read, js="(article) => article", **HIDDEN)
+    tab.select(None, context.article, read, js="(article) => article", **HIDDEN)
     article, shown = context.article, [read, board]
     article.change(None, [article, *shown], shown, js=_ANOTHER, **HIDDEN)
 

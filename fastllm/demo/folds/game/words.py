@@ -5,7 +5,7 @@ from typing import Any
 
 from fastllm.demo.words import capital, title_of
 
-FOLD = "You be the drafter"
+TITLE = "You be the drafter"
 YOU = "You"
 ARTICLE = "The article"
 FIELD = "Type the next words"

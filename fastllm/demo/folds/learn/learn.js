@@ -122,8 +122,7 @@ function advance() {
     if (!known.taught.race) return enter("");
     enter("racing");
     window.dispatchEvent(new Event("fastllm-go"));
-    const calm = matchMedia("(prefers-reduced-motion: reduce)").matches;
-    document.querySelector("#fl-view")?.scrollIntoView({ block: "start", behavior: calm ? "auto" : "smooth" });
+    document.getElementById("fl-tab-race-button")?.click(); // it is to be seen
   }
 }
 

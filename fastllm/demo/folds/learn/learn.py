@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 
 from fastllm.demo import rows
-from fastllm.demo.context import PageContext, announce, paragraph, scripted, view
+from fastllm.demo.context import PageContext, announce, heading, paragraph, scripted, view
 from fastllm.demo.folds.learn import words
 from fastllm.demo.jobs import Models, race_lines, warmed_up
 from fastllm.demo.words import ALONE, LOOKUP_FIRST, STOP, because, capital, title_of
@@ -296,7 +296,8 @@ def add(context: PageContext) -> None:
     """The fold: what one will see, the buttons, and the view of the training."""
     seconds = context.limits.training_seconds
     able = students(context.engine.keys)
-    with gr.Accordion(words.FOLD.format(seconds), open=False, elem_id="fl-learn"):
+    heading(words.TITLE.format(seconds))
+    with gr.Column(elem_id="fl-learn"):
         if not able:
             paragraph(because(words.NO_STUDENT), "fl-learn-intro")
             return

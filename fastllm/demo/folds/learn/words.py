@@ -2,7 +2,7 @@
 
 from fastllm.demo.words import YOURS, family_of, title_of
 
-FOLD = "Train one yourself: {} s, then race again"
+TITLE = "Train one yourself: {} s, then race again"
 GO = "▶ Train {} s, then race"
 NO_STUDENT = "this page has no drafter that can be trained here: an LSTM, a CNN or a T5"
 PRACTISED = (
@@ -35,8 +35,8 @@ def intro(key: str, seconds: int, held_out: int) -> str:
         f"A copy of {copied} learns from the target for {seconds} seconds, while you watch: half "
         "from texts that the target writes, half from its own, which the target corrects. They are "
         f"about your article and some of the samples; {held_out} other samples are held out, to "
-        "show what it learned beyond those. Then it races on your article, above. Nothing of it is "
-        "kept."
+        "show what it learned beyond those. Then it races on your article, in the tab Race. Nothing "
+        "of it is kept."
     )
 
 
@@ -86,7 +86,7 @@ BROWSER = {
     "waiting": "Waiting for the device: one piece of work has it at a time.",
     "writing": "First the target writes about each article: {} of {}.",
     "learning": "Learning. Alpha is the chance that a guess is accepted, here at temperature 1.",
-    "raced": "Trained. The race is above.",
+    "raced": "Trained. The race is in the tab Race.",
     "taught": "The training is over.",
     "stopping": "Stopping …",
     "stopped": "Stopped: no race. The copy is gone, its curves stay.",

@@ -1,36 +1,33 @@
-"""The plots of the race in the live view, drawn when their fold is opened."""
+"""The plots of the race in the live view, drawn when their tab is opened."""
 
 from typing import Any
 
 import gradio as gr
 
 from fastllm.demo import rows
-from fastllm.demo.context import HIDDEN, PageContext, markup
+from fastllm.demo.context import PageContext, heading, markup
 from fastllm.demo.folds.plots import race_stats, words
 from fastllm.errors import DataError
 from fastllm.evaluation import charts
 
-FIRST = 2
-"""How many plots are in view before "more"."""
 
+def add(context: PageContext, tab: gr.Tab) -> None:
+    """Adds the plots, and the note that says so where no race has ended.
 
-def add(context: PageContext) -> None:
-    """Adds the fold: the first plots in view, the rest under "more", and a note above."""
-    names = list(words.READINGS)
-    with gr.Accordion(words.FOLD, open=False, elem_id="fl-plots") as fold:
-        note = gr.HTML(visible=False, elem_classes="fl-plots-note", apply_default_css=False)
-        with gr.Row():
-            figures = [_plot(name) for name in names[:FIRST]]
-        with gr.Accordion(words.MORE, open=False):
-            for start in range(FIRST, len(names), 2):
-                with gr.Row():
-                    figures += [_plot(name) for name in names[start : start + 2]]
-    fold.expand(
+    Args:
+        context: of the page.
+        tab: that holds them.
+    """
+    heading(words.TITLE)
+    note = gr.HTML(visible=False, elem_classes="fl-plots-note", apply_default_css=False)
+    figures = []
+    with gr.Column(elem_id="fl-plots"):
+        for start in range(0, len(words.READINGS), 2):
+            with gr.Row():
+                figures += [_plot(name) for name in list(words.READINGS)[start : start + 2]]
+    tab.select(
         draw, context.view, [note, *figures], show_progress="minimal", api_visibility="private"
     )
-    # A new race closes the plots of the old one.
-    close = "() => ({ __type__: 'update', open: false })"
-    context.go.click(None, None, fold, js=close, **HIDDEN)
 
 
 def draw(lines: str) -> list[Any]:

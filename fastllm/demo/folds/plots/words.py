@@ -1,7 +1,6 @@
 """What the plots say."""
 
-FOLD = "Plots"
-MORE = "More plots"
+TITLE = "Inside the race"
 READINGS = {
     "clock": (
         "Tokens against seconds",

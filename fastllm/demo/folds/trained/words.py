@@ -1,6 +1,6 @@
 """What the cards of the drafters say."""
 
-FOLD = "How these were trained"
+TITLE = "How these were trained"
 FACTS = {
     "method.name": "method",
     "method.loss": "loss",
