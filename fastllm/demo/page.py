@@ -17,6 +17,7 @@ from fastllm.demo.folds.learn import learn
 from fastllm.demo.folds.plots import plots
 from fastllm.demo.folds.race import race
 from fastllm.demo.folds.settings import settings
+from fastllm.demo.folds.sweep import sweep
 from fastllm.demo.folds.trained import trained
 from fastllm.demo.guard import Guard
 from fastllm.demo.limits import Limits, read_limits
@@ -53,6 +54,7 @@ def build(engine: Engine, limits: Limits, recorded: Path = RECORDED) -> gr.Block
                 race.live_view(context, opening)
             with _tab("inside") as inside:
                 plots.add(context, inside)
+                sweep.add(context)
             with _tab("play") as play:
                 guess.add(context, play)
             with _tab("compare"):

@@ -399,9 +399,7 @@ def add(context: PageContext) -> None:
     cleared = f"() => {{ {_CLEARED} return ({empty})(); }}"
     read = opened.upload(look, opened, [which, told], js=announce("compare-cleared"), **HIDDEN)
     read.failure(None, None, [opened, told], js=empty, **HIDDEN)
-    opened.clear(
-        None, None, [opened, told], js=f"() => {{ {_CLEARED} return ({empty})(); }}", **HIDDEN
-    )
+    opened.clear(None, None, [opened, told], js=cleared, **HIDDEN)
     context.bind(
         [go.click],
         halt,

@@ -1,12 +1,14 @@
 """The plots of the race in the live view, drawn when their tab is opened."""
 
+import json
 from typing import Any
 
 import gradio as gr
 
 from fastllm.demo import rows
-from fastllm.demo.context import PageContext, heading, markup
+from fastllm.demo.context import PageContext, heading, markup, scripted, view
 from fastllm.demo.folds.plots import race_stats, words
+from fastllm.demo.folds.plots.costs import as_row, costs
 from fastllm.errors import DataError
 from fastllm.evaluation import charts
 
@@ -19,6 +21,11 @@ def add(context: PageContext, tab: gr.Tab) -> None:
         tab: that holds them.
     """
     heading(words.TITLE)
+    known = view(
+        "fl-explain",
+        scripted("folds/plots/explain.js", words.BROWSER, most=context.limits.gamma),
+        elem_id="fl-explain",
+    )
     note = gr.HTML(visible=False, elem_classes="fl-plots-note", apply_default_css=False)
     figures = []
     with gr.Column(elem_id="fl-plots"):
@@ -26,7 +33,11 @@ def add(context: PageContext, tab: gr.Tab) -> None:
             with gr.Row():
                 figures += [_plot(name) for name in list(words.READINGS)[start : start + 2]]
     tab.select(
-        draw, context.view, [note, *figures], show_progress="minimal", api_visibility="private"
+        draw,
+        context.view,
+        [known, note, *figures],
+        show_progress="minimal",
+        api_visibility="private",
     )
 
 
@@ -37,16 +48,18 @@ def draw(lines: str) -> list[Any]:
         lines: its rows.
 
     Returns:
-        Updates of the note and of each plot: the note says so where the race has not ended.
+        The costs of its lanes as JSON, then updates of the note and of each plot: the note says so
+        where the race has not ended.
     """
     try:
         keys, traces = rows.traces_of(lines or "")
     except DataError as error:
         note = gr.HTML(str(error), visible=True)
-        return [note, *(gr.Plot(value=None, visible=False) for _ in words.READINGS)]
+        return ["[]", note, *(gr.Plot(value=None, visible=False) for _ in words.READINGS)]
     drawn = charts.race_figures(race_stats.summarise(keys, traces))
     plots = [gr.Plot(value=drawn[name], visible=True) for name in words.READINGS]
-    return [gr.HTML(visible=False), *plots]
+    lanes = json.dumps([as_row(lane) for lane in costs(keys, traces)])
+    return [lanes, gr.HTML(visible=False), *plots]
 
 
 def _plot(name: str) -> gr.Plot:

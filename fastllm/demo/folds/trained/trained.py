@@ -84,7 +84,8 @@ def _facts(key: str, labels: Mapping[str, str]) -> dict[str, str]:
         for part in path.split("."):
             value = (value or {}).get(part)
         if value not in (None, ""):
-            found[label] = _text(value)
+            named = path in ("method.name", "method.loss")
+            found[label] = words.VALUES.get(value, str(value)) if named else _text(value)
     return found
 
 
