@@ -58,7 +58,7 @@ class PageContext:
     engine: Engine
     limits: Limits
     samples: Mapping[str, str]
-    sample: gr.Dropdown = field(init=False)
+    sample: gr.HTML = field(init=False)
     article: gr.Textbox = field(init=False)
     article_fold: gr.Accordion = field(init=False)
     lanes: gr.CheckboxGroup = field(init=False)
@@ -278,6 +278,16 @@ def scripted(name: str, words: Mapping[str, str], **constants: Any) -> str:
 def markup(template: str, **options: Any) -> gr.HTML:
     """Adds fixed HTML to the page. Text of others must never be in it: it is a template."""
     return gr.HTML(html_template=template, js_on_load=None, apply_default_css=False, **options)
+
+
+def heading(text: str, kind: str = "fl-heading") -> gr.HTML:
+    """Adds a heading of the second level.
+
+    Args:
+        text: a constant of the page.
+        kind: the class that the style sheet knows it by.
+    """
+    return markup(f'<h2 class="{kind}">{html.escape(text)}</h2>')
 
 
 def view(kind: str, script: str, value: str = "", **options: Any) -> gr.HTML:

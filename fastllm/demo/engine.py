@@ -61,7 +61,7 @@ class Engine(Protocol):
 
     @property
     def about(self) -> Mapping[str, str]:
-        """Versions by name, and the hardware."""
+        """Versions by name, the "hardware", the "target" as it was named, how it is "held"."""
 
     @property
     def failure(self) -> str:
@@ -157,7 +157,7 @@ class LocalEngine:
 
     @property
     def about(self) -> dict[str, str]:
-        """What the footer says: versions by name, and the hardware."""
+        """What the page says of itself: versions by name, the hardware, the target."""
         lent = self._borrowed is not None
         device = self._options["device"]
         if self._target is not None:
@@ -169,6 +169,8 @@ class LocalEngine:
             **versions(),
             "gradio": gr.__version__,
             "hardware": LENT if lent else hardware(usable_device(device)),
+            "target": self._name,
+            "held": self._options["load_in"] or "fp32",
         }
 
     def start(self) -> None:

@@ -63,14 +63,18 @@ def script() -> str:
     return f"<script>(() => {{\n{source}}})();</script>\n"
 
 
+def host(environment: Mapping[str, str] = os.environ) -> str:
+    """Where the page is served, as its environment says; empty where it does not."""
+    return environment.get(HOST, "").split(",")[0].strip()
+
+
 def middleware(environment: Mapping[str, str] = os.environ) -> list[Middleware]:
     """The middleware of the app that serves the page.
 
     Args:
         environment: names the host, where it is known.
     """
-    host = environment.get(HOST, "").split(",")[0].strip()
-    return [Middleware(Head, content=tags(host) + script())]
+    return [Middleware(Head, content=tags(host(environment)) + script())]
 
 
 class Head:

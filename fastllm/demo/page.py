@@ -1,6 +1,5 @@
 """The page, from top to bottom, and how it is launched. No models, no sentences."""
 
-import html
 from pathlib import Path
 from typing import Any
 
@@ -8,14 +7,17 @@ import gradio as gr
 
 from fastllm import paths
 from fastllm.demo import answers, articles, head, loading, words
-from fastllm.demo.context import PageContext, markup
+from fastllm.demo.context import PageContext, markup, paragraph
 from fastllm.demo.engine import Engine
+from fastllm.demo.folds.about import about
+from fastllm.demo.folds.choose import choose
 from fastllm.demo.folds.compare import compare
 from fastllm.demo.folds.game import guess
 from fastllm.demo.folds.learn import learn
 from fastllm.demo.folds.plots import plots
 from fastllm.demo.folds.race import race
 from fastllm.demo.folds.settings import settings
+from fastllm.demo.folds.sweep import sweep
 from fastllm.demo.folds.trained import trained
 from fastllm.demo.guard import Guard
 from fastllm.demo.limits import Limits, read_limits
@@ -43,26 +45,34 @@ def build(engine: Engine, limits: Limits, recorded: Path = RECORDED) -> gr.Block
             f'<p class="fl-roles">{words.ROLES}</p></div>'
         )
         loading.add(context)
-        race.controls(context, first)
-        race.article(context, first)
-        race.live_view(context, opening)
-        folds = gr.Column(elem_id="fl-parts")  # filled below: they read the settings
-        settings.add(context)
-        plots.add(context)
-        trained.add(context)
-        markup(
-            f'<p class="fl-privacy">{words.PRIVACY}</p>'
-            f'<p class="fl-privacy">{html.escape(words.runs_on(engine.about))}</p>',
-            elem_id="fl-privacy",
-        )
-        with folds:
-            guess.add(context)
-            learn.add(context)
-            compare.add(context)
+        with gr.Tabs(elem_id="fl-parts", overflow_behavior="wrap"):
+            with _tab("race"):
+                choose.controls(context, first)
+                with gr.Row(elem_id="fl-folds"):
+                    choose.article(context, first)
+                    settings.add(context)
+                race.live_view(context, opening)
+            with _tab("inside") as inside:
+                plots.add(context, inside)
+                sweep.add(context)
+            with _tab("play") as play:
+                guess.add(context, play)
+            with _tab("compare"):
+                compare.add(context)
+            with _tab("train") as train:
+                learn.add(context)
+                trained.add(context, train)
+            with _tab("about"):
+                about.add(context)
+        paragraph(words.PRIVACY, "fl-privacy", elem_id="fl-privacy")
         race.connect(context, page)
         answers.add(context)
     page.queue(max_size=limits.queue_size, default_concurrency_limit=4, api_open=False)
     return page
+
+
+def _tab(key: str) -> gr.Tab:
+    return gr.Tab(words.TABS[key], id=key, elem_id=f"fl-tab-{key}")
 
 
 def launch_options(guard: Guard | None = None) -> dict[str, Any]:
@@ -75,8 +85,15 @@ def launch_options(guard: Guard | None = None) -> dict[str, Any]:
     fonts = [gr.themes.Font(name) for name in ("system-ui", "Segoe UI", "Arial", "sans-serif")]
     mono = [gr.themes.Font(name) for name in ("ui-monospace", "Consolas", "monospace")]
     return {
+        # A darker blue than the theme's own, so that white stands 4.5:1 on it and more.
         "theme": gr.themes.Default(
             primary_hue="blue", neutral_hue="slate", font=fonts, font_mono=mono
+        ).set(
+            button_primary_background_fill="*primary_700",
+            button_primary_background_fill_hover="*primary_800",
+            button_primary_background_fill_dark="*primary_700",
+            button_primary_background_fill_hover_dark="*primary_600",
+            button_primary_text_color="white",
         ),
         "css": race.STYLE.read_text(encoding="utf-8"),
         "app_kwargs": {"middleware": [guard.middleware(), *head.middleware()]},

@@ -7,9 +7,19 @@ from fastllm.drafters import families
 TITLE = "FastLLM"
 CLAIM = "A small model guesses, a large one checks. Same words, fewer calls."
 ROLES = (
-    "The large one is the target, the small one a drafter. Distillation trains the drafter to "
-    "guess what the target writes."
+    "The large model is the target: it alone decides every word. The small one is a drafter: it "
+    "guesses the next few words, and one call of the target checks them all. Distillation trains "
+    "the drafter to guess what the target writes."
 )
+TABS = {
+    "race": "Race",
+    "inside": "Inside",
+    "play": "Play",
+    "compare": "Compare",
+    "train": "Train",
+    "about": "About",
+}
+"""Key -> label of a tab, in their order."""
 THUMBNAIL = "Three lanes have written the same summary, with fewer and fewer calls of the target."
 ALONE = "alone"
 """The key of the lane without a drafter."""

@@ -1,4 +1,4 @@
-"""Distillation in seconds: on a few articles, in memory, and ended by the clock.
+"""Distillation in seconds: on a few articles, in memory, ended by a count or by the clock.
 
 The same signal as in `fastllm.distill.train`: some updates on the target's own texts, the others on
 the drafter's. With so few articles it is soon known by heart, so what it learned is measured on
@@ -44,10 +44,12 @@ class ShortRecipe:
     and stays. At three times the rate, or on own texts drawn at temperature 1, the latter falls.
 
     Attributes:
-        seconds: from the beginning, writing and measuring included.
+        seconds: from the beginning, writing and measuring included; then it ends.
+        updates: after so many it ends too, so that every machine that is fast enough learns the
+            same; without them the clock alone ends it.
         learning_rate: AdamW's.
         warmup: updates of rising rate.
-        cooldown: the share of the time, at its end, in which the rate falls.
+        cooldown: the share of the training, at its end, in which the rate falls.
         own_texts: the share of updates on the drafter's own texts.
         temperature: at which it writes them.
         reuse: how often a batch of them is learned from, on average: writing one takes as long as
@@ -58,6 +60,7 @@ class ShortRecipe:
     """
 
     seconds: float = 30.0
+    updates: int | None = None
     learning_rate: float = 3e-4
     warmup: int = 10
     cooldown: float = 0.4
@@ -75,14 +78,21 @@ class ShortRecipe:
                 f" reuse={self.reuse}: the first two must be above 0, a text at least 2 tokens "
                 "long, and each used at least once."
             )
+        if self.updates is not None and self.updates < 1:
+            raise SettingsError(f"updates={self.updates}: give at least 1, or none.")
         if not (0 <= self.own_texts <= 1 and 0 < self.cooldown <= 1):
             raise SettingsError(
                 f"own_texts={self.own_texts}, cooldown={self.cooldown}: shares are numbers from 0 "
                 "to 1, and some of the time has to be left for the cool-down."
             )
 
+    def passed(self, updates: int, seconds: float) -> float:
+        """The share of the training that is over: by updates or by the clock, whichever is more."""
+        counted = updates / self.updates if self.updates else 0.0
+        return max(counted, seconds / self.seconds)
+
     def rate(self, step: int, passed: float) -> float:
-        """The learning rate of update `step`, when the share `passed` of the time is over."""
+        """The learning rate of update `step`, when the share `passed` of the training is over."""
         rising = min(1.0, (step + 1) / max(1, self.warmup))
         return self.learning_rate * rising * max(0.05, min(1.0, (1 - passed) / self.cooldown))
 
@@ -267,7 +277,7 @@ class ShortTraining:
 
         yield moment()
         measured = self.seconds
-        while not self.over:
+        while not self.over and self.recipe.passed(updates, 0.0) < 1:
             batch = given
             if method.origin(self.recipe.seed, updates) == "own":
                 # Each batch stays in the pool until `reuse` later ones have come.
@@ -276,7 +286,7 @@ class ShortTraining:
                     pool.append(self._batch(teacher, sources, texts))
                     del pool[: -self.recipe.reuse]
                 batch = pool[int(draws.integers(len(pool)))]
-            rate = self.recipe.rate(updates, self.seconds / self.recipe.seconds)
+            rate = self.recipe.rate(updates, self.recipe.passed(updates, self.seconds))
             losses.append(self._update(optimizer, batch, rate))
             updates += 1
             tokens += int(batch.real.sum())

@@ -708,7 +708,7 @@ def race_figures(lanes: Sequence[Mapping[str, Any]]) -> dict[str, go.Figure]:
         "reached": _reached_figure(drafting),
         "gains": _gains_figure(styled),
         "overlap": _overlap_figure(drafting),
-        "parts": _parts_figure(lanes),
+        "parts": _parts_figure(styled),
         "speed_up": _prediction_bars([(lane, style) for lane, style in styled if lane["speed_up"]]),
     }
 
@@ -717,7 +717,8 @@ _Styled = Sequence[tuple[Mapping[str, Any], dict[str, str]]]
 """Lanes, and how their lines are drawn."""
 
 _DASHES = ("solid", "dash", "dot", "dashdot")
-_PARTS = {"encoding": UNTRAINED, "draft": BEFORE, "verify": AFTER, "rest": NEUTRAL}
+_PARTS = {"encoding": "", "draft": "/", "verify": ".", "rest": "x"}
+"""A lane's time by what it went into, and the pattern of each: its colour is the lane's."""
 
 
 def _styles(lanes: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
@@ -798,15 +799,19 @@ def _overlap_figure(lanes: _Styled) -> go.Figure:
     return _of_a_race(figure)
 
 
-def _parts_figure(lanes: Sequence[Mapping[str, Any]]) -> go.Figure:
+def _parts_figure(lanes: _Styled) -> go.Figure:
     figure = go.Figure()
-    for name, colour in _PARTS.items():
+    for name, shape in _PARTS.items():
         figure.add_bar(
-            y=[lane["title"] for lane in lanes],
-            x=[lane["parts"].get(name, 0.0) for lane in lanes],
+            y=[lane["title"] for lane, _ in lanes],
+            x=[lane["parts"].get(name, 0.0) for lane, _ in lanes],
             name=name,
             orientation="h",
-            marker={"color": colour},
+            marker={
+                "color": [style["color"] for _, style in lanes],
+                "pattern": {"shape": shape, "fillmode": "overlay"},
+                "line": {"width": 1, "color": NEUTRAL},
+            },
             hovertemplate=f"%{{y}}, {name}: %{{x:.1f}} ms<extra></extra>",
         )
     figure.update_layout(barmode="stack")
@@ -819,22 +824,25 @@ def _prediction_bars(lanes: _Styled) -> go.Figure:
     figure = go.Figure()
     if not lanes:
         figure.add_annotation(
-            text="Race a drafter and the target alone to their end.",
+            text="Race a drafter to its end.",
             showarrow=False, x=0.5, y=0.5, xref="paper", yref="paper",
         )  # fmt: skip
         figure.update_xaxes(visible=False)
         figure.update_yaxes(visible=False)
         return _of_a_race(figure)
-    for name, opacity, shape in (("predicted", 0.6, "/"), ("measured", 1.0, "")):
+    for name, shape in (("predicted", "/"), ("measured", "")):
         figure.add_bar(
             x=[lane["title"] for lane, _ in lanes],
             y=[lane["speed_up"][name] for lane, _ in lanes],
             name=name,
-            marker={"color": AFTER, "opacity": opacity, "pattern": {"shape": shape}},
+            marker={
+                "color": [style["color"] for _, style in lanes],
+                "pattern": {"shape": shape, "fillmode": "replace"},
+            },
             hovertemplate=f"%{{x}}, {name}: %{{y:.2f}}<extra></extra>",
         )
     figure.add_hline(y=1, line={"dash": "dot", "color": NEUTRAL})
-    figure.update_yaxes(title="speed-up of decoding", rangemode="tozero")
+    figure.update_yaxes(title="speed-up, reading counted in", rangemode="tozero")
     return _of_a_race(figure)
 
 
@@ -843,7 +851,11 @@ def _pattern(style: Mapping[str, str]) -> dict[str, str]:
 
 
 def _of_a_race(figure: go.Figure) -> go.Figure:
-    return _with_legend(_finished(figure, 360), 110).update_layout(
+    """The legend stands above the axes: below them it would cover their titles on a phone."""
+    figure.update_xaxes(title_standoff=8, automargin=True)
+    return _finished(figure, 360).update_layout(
+        showlegend=True,
+        legend={"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"},
         template=None,  # the page's own, light or dark
         paper_bgcolor="rgba(0,0,0,0)",
         plot_bgcolor="rgba(0,0,0,0)",

@@ -89,9 +89,14 @@ class Visit:
     def open(self, query: str = "") -> "Visit":
         """Goes to the page, and waits until all of it is there."""
         self.page.goto(self.address + query)
-        for part in ("#fl-sample input", "#fl-go", "#fl-stop", "#fl-lanes input", ".fl-legend"):
+        for part in ("#fl-sample option", "#fl-go", "#fl-stop", "#fl-article-fold", ".fl-legend"):
             self.page.wait_for_selector(part)
         return self
+
+    def tab(self, name: str) -> Page:
+        """Opens a part of the page."""
+        self.page.get_by_role("tab", name=name, exact=True).click()
+        return self.page
 
     def remember(self, name: str, condition: str) -> None:
         """From now on the page notes when it meets a condition, be it for ever so short a time.

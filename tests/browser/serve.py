@@ -40,7 +40,9 @@ class StoryEngine:
     missing = {"ngram-after": words.NO_CHECKPOINT}  # noqa: RUF012
     failure = ""
     loading = ""
-    about = {"fastllm": "0", "hardware": "2 storytellers"}  # noqa: RUF012
+    about = {  # noqa: RUF012
+        "fastllm": "0", "hardware": "2 storytellers", "target": "target", "held": "fp32",
+    }  # fmt: skip
 
     def __init__(self, pause: float) -> None:
         self.pause = pause
@@ -94,7 +96,7 @@ def lesson(work: LiveTrainingJob, stop: threading.Event) -> Iterator[str]:
     """Seven texts, then moments of half a second each, at one of which alpha is flat."""
     held_out = list(work.held_out)
     row = {"row": "lesson", "run": uuid.uuid4().hex, "title": words.title_of("lstm-yours")}
-    yield rows.line(row | {"article": work.title, "held_out": held_out, "texts": 7, "seconds": 3})
+    yield rows.line(row | {"article": work.title, "held_out": held_out, "texts": 7, "updates": 60})
     for done in range(7):
         yield rows.line({"row": "writing", "done": done + 1})
     yield rows.line({"row": "written", "others": 3})

@@ -12,7 +12,6 @@ from fastllm.demo.folds.race import words as race_words
 def test_a_live_race_on_a_sample(visit: Callable[..., Visit], app_address: str) -> None:
     seen = visit(app_address).open()
     page = seen.page
-    page.get_by_label("article lookup").check()
     page.get_by_text("Settings", exact=True).first.click()
     page.get_by_label("number input for Longest summary").fill("24")  # the page ends long races
     page.click("#fl-go")
@@ -61,8 +60,7 @@ def test_a_sample_can_be_read_before_it_is_raced(
     page.get_by_text("Read or change the article").click()
     box = page.locator("#fl-article textarea")
     before = box.input_value()
-    page.locator("#fl-sample input").click()
-    page.locator("ul [role=option]").nth(2).click()
+    page.locator("#fl-sample select").select_option("Cup final keeper")
     expect(box).not_to_have_value(before)
     expect(box).not_to_have_value("")
 

@@ -46,9 +46,11 @@ def address(
 def fold(visit: Opener, address: str, **more: Any) -> Visit:
     """A page whose fold is open, all four lanes chosen."""
     seen = visit(address, **more).open()
+    if more.get("width") == 390:
+        seen.page.click("#fl-lanes-button")
     for name in ("lookup", "tiny-before", "tiny-after"):
         seen.page.locator(f'#fl-lanes input[name="{name}"]').check()
-    seen.page.get_by_text("Compare on more articles").click()
+    seen.tab("Compare")
     expect(status(seen.page)).to_contain_text("Nothing has run yet")
     return seen
 
@@ -113,6 +115,8 @@ def test_a_file_of_articles_and_stop(visit: Opener, address: str, story: str) ->
     opened(page, "#fl-compare-file", "x.jsonl", '{"article": 7}\n')
     toast = page.locator(".toast-body")
     expect(toast.first).to_contain_text("Line 1 of the file")
+    expect(page.locator(".fl-estimates")).to_have_count(0)  # of the file before it nothing stays
+    expect(status(page)).to_contain_text("Nothing has run yet")
     page.click("#fl-compare-go")
     expect(status(page)).to_have_text("The comparison did not start: see the message.")
     page.get_by_label("the 6 samples").check()
@@ -128,7 +132,7 @@ def test_a_file_becomes_the_article(visit: Opener, address: str, story: str) -> 
     text = f"<img src=x onerror=alert(1)> {story}"
     opened(page, "#fl-article-file", "<img src=x>.txt", text)
     expect(page.locator("#fl-article textarea")).to_have_value(text)
-    expect(page.locator("#fl-sample input")).to_have_value("Paste your own")
+    expect(page.locator("#fl-sample select")).to_have_value("Your article")
     opened(page, "#fl-article-file", "page.html", story)
     expect(page.locator(".toast-body")).to_contain_text("plain text files (.txt, .md)")
     for name, content, reason in (

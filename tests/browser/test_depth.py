@@ -129,7 +129,7 @@ def test_a_link_sets_what_it_may_and_a_lossy_race_says_so(
     )
     seen = visit(story_address, reduced_motion="reduce").open(query)
     page = seen.page
-    expect(page.locator("#fl-sample input")).to_have_value("Autumn storm")
+    expect(page.locator("#fl-sample select")).to_have_value("Autumn storm")
     expect(page.locator(".fl-notice")).to_contain_text("another race")
     page.wait_for_function(
         "[...document.querySelectorAll('#fl-lanes input:checked')].map(e => e.name).join() === "
@@ -196,7 +196,7 @@ def test_on_a_stage_r_plays_again_without_a_network(visit: Opener, story_address
     page = seen.page
     page.goto(story_address + "?present=1")
     seen.ended()
-    for part in ("#fl-controls", "#fl-lanes", "#fl-settings", ".fl-keep"):
+    for part in ("#fl-controls", "#fl-lanes", "#fl-settings", ".fl-keep", "[role=tab] >> nth=0"):
         expect(page.locator(part)).to_be_hidden()
     assert page.evaluate("parseFloat(getComputedStyle(document.documentElement).fontSize)") > 18
     page.context.set_offline(True)
@@ -211,14 +211,13 @@ def test_on_a_stage_r_plays_again_without_a_network(visit: Opener, story_address
 def test_plots_are_drawn_of_the_race_in_view(visit: Opener, story_address: str) -> None:
     seen = ended(visit, story_address)
     page = seen.page
-    page.get_by_text("Plots", exact=True).click()
+    seen.tab("Inside")
     for name, title in (
         ("clock", "seconds on the lane's own clock"), ("reached", "draft position"),
     ):  # fmt: skip
         expect(page.locator(f"#fl-plot-{name} .xtitle")).to_have_text(title)
     expect(page.locator("#fl-plots")).to_contain_text("Left and steep is better")
     expect(page.locator("#fl-plot-clock .legendtext")).to_have_count(3)
-    page.get_by_text("More plots").click()
     for name in ("gains", "overlap", "parts"):
         expect(page.locator(f"#fl-plot-{name} .xtitle")).not_to_be_empty()
     expect(page.locator("#fl-plot-speed_up .legendtext")).to_have_count(2)
@@ -242,8 +241,6 @@ def complaints(page: Page, **options: Any) -> list[str]:
 def test_axe_finds_nothing_in_what_is_ours(visit: Opener, story_address: str) -> None:
     page = ended(visit, story_address).page
     page.locator(".fl-keep summary").click()
-    page.get_by_text("How these were trained").click()
-    page.wait_for_selector(".fl-cards section")
     lane(page, "lstm-before").locator(".fl-refused").first.click()
     page.wait_for_selector(".fl-call")
     assert not complaints(page, runOnly=["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"])

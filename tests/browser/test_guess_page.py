@@ -10,22 +10,21 @@ from playwright.sync_api import Page, expect
 
 from fastllm.demo import articles, rows
 from fastllm.demo.folds.game import words as game_words
-from fastllm.demo.folds.race import words as race_words
 
 GUESSING = "#fl-game"
 
 
 @pytest.fixture(scope="module")
 def summary(app_address: str) -> str:
-    """What the target writes of the article that the page opens with."""
-    article = next(iter(articles.samples().values()))
+    """What the target writes of the article that the game begins with."""
+    _, article, *_ = articles.samples().values()
     raced = asking.Page(app_address).race(article=article, lanes=["alone", "lookup"])
     return rows.traces_of(raced.text or "")[1][0].text
 
 
 def opened(seen: Visit, query: str = "") -> Page:
     seen.open(query)
-    seen.page.locator(GUESSING).get_by_text(game_words.FOLD, exact=True).click()
+    seen.tab("Play")
     seen.page.wait_for_selector(".fl-game-caret")
     seen.page.wait_for_selector("#fl-game-words :is(input, textarea)")
     return seen.page
@@ -43,8 +42,9 @@ def text_of(page: Page) -> str:
 def test_a_whole_game(visit: Callable[..., Visit], app_address: str, summary: str) -> None:
     seen = visit(app_address)
     page = opened(seen)
-    shown = page.get_by_label(game_words.ARTICLE).input_value()
-    assert shown == page.evaluate("Object.values(window.fastllmSamples)[0]")
+    shown = page.get_by_label(game_words.TEXT).input_value()
+    assert shown == page.evaluate("Object.values(window.fastllmSamples)[1]")
+    assert summary not in page.locator("body").inner_text(), "nothing gives it away"
 
     # The keyboard alone: words that the target would write, then one that it would not.
     words = summary.split()
@@ -72,7 +72,7 @@ def test_a_whole_game(visit: Callable[..., Visit], app_address: str, summary: st
 
     written = text_of(page)
     page.locator(GUESSING).get_by_role("button", name="LSTM after distillation").click()
-    expect(page.locator(".fl-game-judged h4")).to_contain_text("LSTM after distillation")
+    expect(page.locator(".fl-game-judged h3")).to_contain_text("LSTM after distillation")
     assert text_of(page).startswith(written)
     page.locator(GUESSING).get_by_role("button", name=game_words.REST).click()
     expect(page.locator(".fl-game-verdict")).not_to_be_empty()
@@ -104,17 +104,20 @@ def test_what_is_refused_stays_to_be_mended(visit: Callable[..., Visit], app_add
 
 @pytest.mark.slow  # one more live game with the models that ship
 def test_another_article_is_another_game(visit: Callable[..., Visit], app_address: str) -> None:
-    page = opened(visit(app_address))
+    seen = visit(app_address)
+    page = opened(seen)
+    text, tokens = page.get_by_label(game_words.TEXT), page.locator(".fl-game-summary .fl-token")
     page.locator(GUESSING).get_by_role("button", name=game_words.SKIP).click()
-    expect(page.locator(".fl-game-summary .fl-token")).to_have_count(1)
-    page.locator("#fl-article-fold").get_by_text(race_words.ARTICLE_FOLD).click()
-    box = page.locator("#fl-article textarea")
-    expect(box).not_to_have_value("")
-    expect(page.locator(".fl-game-summary .fl-token")).to_have_count(1)  # looking changes nothing
-    page.locator("#fl-sample input").click()
-    page.locator("ul [role=option]").nth(2).click()
-    expect(page.locator(".fl-game-summary .fl-token")).to_have_count(0)
-    expect(page.get_by_label(game_words.ARTICLE)).to_have_value(box.input_value())
+    expect(tokens).to_have_count(1)
+    seen.tab("Race")
+    page.locator("#fl-sample select").select_option("Cup final keeper")
+    seen.tab("Play")
+    expect(tokens).to_have_count(1)  # the race is about another article than the game
+    page.locator("#fl-game-sample select").select_option(game_words.RACED)
+    expect(tokens).to_have_count(0)
+    expect(text).to_have_value(page.evaluate("window.fastllmSamples['Cup final keeper']"))
+    page.locator("#fl-game-sample select").select_option("Seagrass meadow")
+    expect(text).to_have_value(page.evaluate("window.fastllmSamples['Seagrass meadow']"))
 
 
 @pytest.mark.slow  # one more live game with the models that ship

@@ -7,6 +7,7 @@ from conftest import Visit
 from playwright.sync_api import Page, Route, expect
 
 from fastllm.demo import words
+from fastllm.demo.folds.choose import words as choose_words
 from fastllm.demo.folds.learn import words as learn_words
 from fastllm.demo.folds.race import words as race_words
 
@@ -18,9 +19,9 @@ SLOW_LESSON = "Endless lessons were given in the old school hall, and nobody ask
 def opened(seen: Visit, article: str = "") -> Page:
     page = seen.open().page
     if article:
-        page.get_by_text(race_words.ARTICLE_FOLD).click()
+        page.get_by_text(choose_words.ARTICLE_FOLD).click()
         page.locator("#fl-article textarea").fill(article)
-    page.locator("#fl-learn").get_by_text("then race again").click()
+    seen.tab("Train")
     page.wait_for_selector("#fl-learn-go")
     return page
 
@@ -41,7 +42,7 @@ def test_it_learns_in_view_and_then_races(
     own, held_out = page.locator(".fl-learn-figure").all()
     expect(own.locator("svg.fl-curve")).to_have_attribute(
         "aria-label",
-        "This article: alpha 0.50 at first, 0.92 after 3 seconds; LSTM after distillation has 0.70",
+        "This article: alpha 0.50 at first, 0.92 after 60 updates; LSTM after distillation has 0.70",
     )
     expect(own).to_contain_text("3 others")
     expect(held_out).to_contain_text("Held out: 3 articles")
@@ -62,7 +63,7 @@ def test_it_learns_in_view_and_then_races(
     expect(home.locator(".fl-notice")).to_have_text(practised)
     home.close()
     page.wait_for_function("() => !document.body.className.match(/fl-(learning|running)/)")
-    page.get_by_text("Plots", exact=True).click()  # drawn from the rows of the race alone
+    seen.tab("Inside")  # drawn from the rows of the race alone
     page.wait_for_selector("#fl-plot-clock .main-svg")
     seen.require_clean()
 
@@ -79,11 +80,12 @@ def test_stopped_while_it_learns_there_is_no_race(
     status(page, learn_words.BROWSER["stopped"])
     expect(page.locator(".fl-learn-figure")).to_have_count(2)
     assert page.locator(".fl-badge").inner_text() == before
+    seen.tab("Race")
     page.locator("#fl-article textarea").fill(ARTICLE)
     page.click("#fl-go")  # the device is free
     page.wait_for_selector(".fl-race[data-ran]")
     seen.ended()
-    assert page.locator(".fl-lane").count() == 3
+    assert page.locator(".fl-lane").count() == 4
     status(page, learn_words.BROWSER["stopped"])
     seen.require_clean()
 
@@ -104,7 +106,9 @@ def test_stopped_before_the_server_has_answered_it_does_not_learn(
         route.continue_()
     page.unroute("**/queue/join*")
     status(page, learn_words.BROWSER["stopped"])
+    seen.tab("Race")
     page.locator("#fl-article textarea").fill(ARTICLE)
+    seen.tab("Train")
     page.click("#fl-learn-go")  # the device is free, and the new lesson is not stopped
     status(page, learn_words.BROWSER["raced"])
     seen.require_clean()
@@ -113,16 +117,21 @@ def test_stopped_before_the_server_has_answered_it_does_not_learn(
 def test_either_stop_ends_the_race(visit: Callable[..., Visit], story_address: str) -> None:
     seen = visit(story_address, reduced_motion="reduce")
     page = opened(seen, SLOW_RACE)
-    for button in ("#fl-stop", "#fl-learn-stop"):
+    for tab, button in (("Race", "#fl-stop"), ("Train", "#fl-learn-stop")):
+        seen.tab("Train")
         page.click("#fl-learn-go")
         page.wait_for_selector(
             ".fl-learning.fl-running .fl-race:not(.fl-waiting) [data-key='lstm-yours'] .fl-token"
         )
+        expect(page.get_by_role("tab", selected=True)).to_have_text("Race")  # it is to be seen
+        seen.tab(tab)
         page.click(button)
         status(page, learn_words.BROWSER["stopped_race"])
         expect(page.locator(".fl-notices")).to_contain_text(race_words.BROWSER["stopped"])
         page.wait_for_function("() => !document.body.className.match(/fl-(learning|running)/)")
+    seen.tab("Race")
     page.locator("#fl-article textarea").fill(ARTICLE)
+    seen.tab("Train")
     page.click("#fl-learn-go")
     status(page, learn_words.BROWSER["raced"])
     seen.ended()

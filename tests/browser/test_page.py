@@ -1,5 +1,6 @@
 """The page in a real browser, with an engine made of stories: no model is needed."""
 
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -102,21 +103,25 @@ def test_a_lane_that_cannot_be_chosen_is_greyed_out_with_the_reason(
     visit: Opener, story_address: str
 ) -> None:
     seen = visit(story_address).open()
-    grey = seen.page.locator("#fl-missing input[type=checkbox]")
+    grey = seen.page.locator(".fl-missing input[type=checkbox]")
     expect(grey).to_have_count(1)
     expect(grey).to_be_disabled()
-    expect(seen.page.locator("#fl-missing")).to_contain_text("n-gram after")
-    expect(seen.page.locator("#fl-missing")).to_contain_text("Not offered: its checkpoint")
+    expect(seen.page.locator(".fl-missing")).to_contain_text("n-gram after")
+    expect(seen.page.locator(".fl-missing")).to_contain_text("Not offered: its checkpoint")
     seen.require_clean()
 
 
-def test_lookup_is_one_click_away(visit: Opener, story_address: str) -> None:
+def test_lookup_races_by_default_and_every_lane_has_its_size(
+    visit: Opener, story_address: str
+) -> None:
     seen = visit(story_address, reduced_motion="reduce").open()
-    boxes = seen.page.locator("#fl-lanes input[type=checkbox]")
+    boxes = seen.page.locator("#fl-lanes input[type=checkbox]:not(:disabled)")
     expect(boxes).to_have_count(6)
     checked = {box.get_attribute("name") for box in boxes.all() if box.is_checked()}
-    assert checked == {"alone", "lstm-before", "lstm-after"}
-    seen.page.get_by_label("article lookup").check()
+    assert checked == {"alone", "lookup", "lstm-before", "lstm-after"}
+    labels = seen.page.locator("#fl-lanes label:has(input:not(:disabled))").all_inner_texts()
+    assert all(re.search(r" · ([\d.]+ M|no weights)", label) for label in labels), labels
+    expect(seen.page.locator(".fl-lanes-lookup")).to_contain_text("Nothing was trained")
     paste(seen, ARTICLE)
     go(seen)
     assert len(seen.calls()) == 4
@@ -189,10 +194,10 @@ def test_a_sample_takes_effect_without_the_server(visit: Opener, story_address: 
     box = page.locator("#fl-article textarea")
 
     def choose(index: int) -> None:
-        page.locator("#fl-sample input").click()
-        page.locator("ul [role=option]").nth(index).click()
+        titles = page.locator("#fl-sample option").all_text_contents()
+        page.locator("#fl-sample select").select_option(titles[index])
 
-    choose(-1)  # "Paste your own" opens the box
+    choose(-1)  # "Your article" opens the box
     expect(box).to_be_visible()
     expect(box).to_have_value("")
     page.context.set_offline(True)
@@ -242,7 +247,7 @@ def test_the_page_says_whose_article_it_is_and_how_many_lanes_race(
 ) -> None:
     seen = visit(story_address).open()
     page = seen.page
-    chosen = page.locator("#fl-sample input")
+    chosen = page.locator("#fl-sample select")
     sample = chosen.input_value()
     page.get_by_text(FOLD).click()
     article = page.locator("#fl-article textarea").input_value()
@@ -250,11 +255,18 @@ def test_the_page_says_whose_article_it_is_and_how_many_lanes_race(
     expect(chosen).to_have_value(race_words.OWN_ARTICLE)
     fill(seen, article)
     expect(chosen).to_have_value(sample)
+    go, note = page.locator("#fl-go"), page.locator("#fl-lanes-note")
     while page.locator("#fl-lanes input:checked").count() > 1:
         page.locator("#fl-lanes input:checked").last.uncheck()
-    expect(page.locator("#fl-lanes-note")).to_contain_text("A race takes 2 to")
+    expect(note).to_contain_text("A race takes 2 to")
+    expect(go).to_be_disabled()
     page.locator("#fl-lanes input:not(:checked)").first.check()
-    expect(page.locator("#fl-lanes-note")).to_have_count(0)
+    expect(note).to_have_count(0)
+    expect(go).to_be_enabled()
+    for box in page.locator("#fl-lanes input:not(:checked):not(:disabled)").all():
+        box.check()
+    expect(note).to_have_count(1)
+    expect(go).to_be_disabled()
     seen.require_clean()
 
 

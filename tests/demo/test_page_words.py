@@ -7,10 +7,11 @@ import sys
 import pytest
 
 from fastllm import paths
-from fastllm.demo import words
+from fastllm.demo import sizes, words
 from fastllm.demo.folds.compare import words as compare_words
 from fastllm.demo.folds.game import words as game_words
 from fastllm.demo.folds.learn import words as learn_words
+from fastllm.demo.folds.plots import words as plots_words
 from fastllm.demo.folds.race import race
 from fastllm.demo.folds.trained import words as trained_words
 
@@ -29,6 +30,7 @@ GUESSES = {"accepted", "refused", "begun", "dropped"}
         (("folds/learn/learn.js",), learn_words.BROWSER, {"own", "held_out"}),
         (("folds/compare/compare.js",), compare_words.BROWSER, set()),
         (("folds/game/guess.js",), game_words.BROWSER, GUESSES),
+        (("folds/plots/explain.js",), plots_words.BROWSER, set()),
         (("static/upload.js",), words.UPLOAD_BROWSER, set()),
     ],
 )
@@ -56,3 +58,13 @@ def test_the_page_starts_without_the_libraries_of_evaluation_and_training() -> N
     assert "fastllm.demo.page" in found
     assert not found & {"rouge_score", "nltk", "absl"}
     assert not [name for name in found if name.startswith("fastllm.distill")]
+
+
+def test_sizes_are_those_of_the_cards() -> None:
+    found = {key: sizes.size_of(key, "target") for key in ("alone", "lookup", "lstm-after")}
+    assert found["lookup"] == sizes.NO_WEIGHTS
+    assert re.fullmatch(r"\d+\.\d M", found["alone"])
+    assert re.fullmatch(r"\d+\.\d M", found["lstm-after"])
+    assert sizes.size_of("ngram-after", "target").endswith(" M entries")
+    assert sizes.size_of("alone", "google/flan-t5-xl") == "", "no card says it"
+    assert sizes.size_of("somebody's own", "target") == ""

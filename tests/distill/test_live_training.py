@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -68,6 +69,16 @@ def test_it_learns_its_article_and_says_so(training: Callable[..., ShortTraining
         assert before.tokens < after.tokens
         assert 0 < after.held_out.alpha < 1
         assert 1 <= after.held_out.tau <= GAMMA + 1
+
+
+def test_it_ends_after_so_many_updates_however_fast_the_machine(
+    training: Callable[..., ShortTraining],
+) -> None:
+    clock = Clock()
+    moments = finished(training(replace(RECIPE, updates=7), clock=clock))
+    assert (moments[0].updates, moments[-1].updates) == (0, 7)
+    recipe = ShortRecipe(seconds=10, updates=20)
+    assert [recipe.passed(5, 1.0), recipe.passed(5, 9.0)] == [0.25, 0.9]
 
 
 @pytest.mark.parametrize("own_texts", [0.0, 1.0])
@@ -182,7 +193,7 @@ def test_a_loss_that_is_no_number_ends_it(training: Callable[..., ShortTraining]
 @pytest.mark.parametrize(
     "values",
     [{"seconds": 0}, {"learning_rate": 0}, {"length": 1}, {"reuse": 0}, {"own_texts": 1.5}]
-    + [{"cooldown": 0.0}],
+    + [{"cooldown": 0.0}, {"updates": 0}],
 )
 def test_a_recipe_out_of_range_is_refused(values: dict[str, Any]) -> None:
     with pytest.raises(SettingsError, match=next(iter(values))):

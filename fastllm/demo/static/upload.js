@@ -19,6 +19,7 @@ async function read(file) {
     trigger("upload");
   } catch (error) {
     told.textContent = error instanceof RangeError ? error.message : words.unreadable;
+    trigger("clear"); // what was opened before is not what was chosen last
   }
 }
 

@@ -1,6 +1,7 @@
 """What the plots of a race are drawn from, and that they are drawn."""
 
 import dataclasses
+import json
 
 import pytest
 import stories
@@ -9,6 +10,7 @@ from fastllm import metrics
 from fastllm.demo import rows, words
 from fastllm.demo.folds.plots import plots, race_stats
 from fastllm.demo.folds.plots import words as plots_words
+from fastllm.demo.folds.plots.costs import as_row, costs
 from fastllm.demo.folds.race import words as race_words
 from fastllm.evaluation import charts
 from fastllm.trace import DecodingConfig
@@ -38,11 +40,52 @@ def test_the_prediction_is_of_alpha_and_this_run_alone() -> None:
     """Ten milliseconds per call, none of them drafting: c is 0, v is 1."""
     keys, traces = stories.race()
     found = race_stats.summarise(keys, traces)[2]["speed_up"]
+    assert found["measured"] == pytest.approx(metrics.speed_up(traces[2], traces[0]).with_encoding)
+    # Without any reading the prediction is that of the paper.
+    read = {"target_encode_seconds": 0.0, "drafter_encode_seconds": 0.0}
+    bare = [dataclasses.replace(trace, **read) for trace in traces]
+    found = race_stats.summarise(keys, bare)[2]["speed_up"]
     assert found["predicted"] == pytest.approx(metrics.expected_tau(0.5, 5))
     assert found["measured"] == pytest.approx(len(traces[0].rounds) / len(traces[2].rounds))
     halted = dataclasses.replace(traces[2], ended="stopped")
     assert race_stats.summarise(keys, [*traces[:2], halted])[2]["speed_up"] == {}
-    assert race_stats.summarise(keys[1:], traces[1:])[0]["speed_up"] == {}, "compared with nothing"
+
+
+def test_costs_are_those_of_the_run() -> None:
+    keys, traces = stories.race()
+    (before, after) = costs(keys, traces)
+    assert [before.key, after.key] == keys[1:]
+    assert after.v == pytest.approx(1), "a call that checks takes as long as any other"
+    assert after.c == pytest.approx(0)
+    assert after.fewer == pytest.approx(metrics.tau(traces[2]))
+    assert after.measured == pytest.approx(metrics.speed_up(traces[2], traces[0]).with_encoding)
+    assert after.milliseconds == pytest.approx(
+        1000 * (traces[2].target_encode_seconds + traces[2].drafter_encode_seconds)
+    )
+    # Guessing that takes half of each call is dearer, and everything else stays.
+    slow = dataclasses.replace(
+        traces[2],
+        rounds=tuple(
+            dataclasses.replace(entry, draft_seconds=entry.total_seconds / 2)
+            for entry in traces[2].rounds
+        ),
+    )
+    dear = costs(keys, [*traces[:2], slow])[1]
+    assert dear.c * metrics.drafted(slow) == pytest.approx(0.5 * metrics.target_calls(slow))
+    assert dear.v == pytest.approx(0.5)
+    assert dear.measured == pytest.approx(after.measured)
+
+
+def test_without_the_target_alone_nothing_is_empty() -> None:
+    keys, traces = stories.race()
+    lonely = costs(keys[1:], traces[1:])
+    assert [lane.v for lane in lonely] == pytest.approx([1, 1])
+    assert [lane.measured for lane in lonely] == pytest.approx(
+        [lane.measured for lane in costs(keys, traces)]
+    )
+    assert all(as_row(lane)["unit"] for lane in lonely)
+    found = race_stats.summarise(keys[1:], traces[1:])
+    assert all(set(lane["speed_up"]) == {"predicted", "measured"} for lane in found)
 
 
 def test_alpha_without_statistics_is_the_share_accepted() -> None:
@@ -79,17 +122,19 @@ def test_every_plot_has_words_and_every_lane_a_line() -> None:
     last, other = figures["clock"].data[2].line, figures["clock"].data[3].line
     assert last.color == other.color
     assert last.dash != other.dash
-    lonely = charts.race_figures(race_stats.summarise(keys[1:2], traces[1:2]))["speed_up"]
-    (note,) = lonely.layout.annotations
-    assert "target alone" in note.text
+    alone = charts.race_figures(race_stats.summarise(keys[:1], traces[:1]))["speed_up"]
+    (note,) = alone.layout.annotations
+    assert "Race a drafter" in note.text
 
 
 def test_plots_that_cannot_be_drawn_give_way_to_a_sentence() -> None:
-    note, *figures = plots.draw("")
+    lanes, note, *figures = plots.draw("")
+    assert lanes == "[]"
     assert note.value == race_words.NO_RACE
     assert note.visible
     assert not any(figure.visible for figure in figures)
-    note, *figures = plots.draw("".join(rows.recorded_lines("r", *stories.race())))
+    lanes, note, *figures = plots.draw("".join(rows.recorded_lines("r", *stories.race())))
+    assert [lane["key"] for lane in json.loads(lanes)] == ["lstm-before", "lstm-after"]
     assert not note.visible
     assert all(figure.visible for figure in figures)
     assert len(figures) == len(plots_words.READINGS)

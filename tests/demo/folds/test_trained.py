@@ -8,11 +8,14 @@ import pytest
 from fastllm import checkpoints
 from fastllm.demo import words
 from fastllm.demo.folds.trained import trained
+from fastllm.demo.folds.trained import words as trained_words
+from fastllm.distill.losses import LOSSES
+from fastllm.distill.train import METHODS
 
 
 @pytest.fixture
 def shipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    for name, method, tau in (("lstm-before", "supervised", 3.9), ("lstm-after", "gkd", 4.6)):
+    for name, method, tau in (("lstm-before", "supervised", 3.9), ("lstm-after", "mixed_gkd", 4.6)):
         folder = tmp_path / name
         folder.mkdir()
         card = {
@@ -43,7 +46,7 @@ def test_a_pair_stands_together(shipped: Path) -> None:
     assert lstm["lanes"] == [words.title_of("lstm-before"), words.title_of("lstm-after")]
     assert lstm["curves"] == {"tau": [[[40, 3.9]], [[40, 4.6]]]}
     facts = {label: values for label, *values in lstm["facts"]}
-    assert facts["method"] == ["supervised", "gkd"]
+    assert facts["method"] == [trained_words.VALUES[name] for name in ("supervised", "mixed_gkd")]
     assert facts["parameters"] == ["1,914,209"] * 2
     assert facts["bytes on disk"] == ["3,830,210"] * 2
     assert facts["learning rate"] == ["0.001"] * 2
@@ -78,3 +81,7 @@ def test_lanes_are_called_by_what_they_are() -> None:
     assert words.choice_of("lookup") == "article lookup"
     assert words.family_of("lstm-before") == "LSTM"
     assert words.title_of("mine") == words.choice_of("mine") == "mine"
+
+
+def test_every_method_and_loss_has_a_name_for_people() -> None:
+    assert {*METHODS, *LOSSES} <= set(trained_words.VALUES)

@@ -204,6 +204,14 @@ listen("stop", () => {
   stopping = true;
   ui.status.textContent = words.stopping;
 });
+listen("cleared", () => {
+  if (running()) return;
+  known = null;
+  reveal(ui.progress, false);
+  reveal(ui.keep, false);
+  for (const part of [ui.said, ui.tables]) part.replaceChildren();
+  ui.status.textContent = words.before;
+});
 listen("failed", () => {
   // Gradio calls what was stopped a failure too, once the server has let go of it.
   if (!running()) return;

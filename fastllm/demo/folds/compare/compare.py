@@ -37,7 +37,17 @@ from fastllm import metrics
 from fastllm.decoding.race import Race, hardware, versions
 from fastllm.demo import articles, rows
 from fastllm.demo.articles import Checked
-from fastllm.demo.context import HIDDEN, SETTINGS, PageContext, paragraph, scripted, view
+from fastllm.demo.context import (
+    HIDDEN,
+    SETTINGS,
+    PageContext,
+    announce,
+    heading,
+    literal,
+    paragraph,
+    scripted,
+    view,
+)
 from fastllm.demo.engine import Engine
 from fastllm.demo.folds.compare import words
 from fastllm.demo.jobs import Models, warmed_up
@@ -334,7 +344,8 @@ def add(context: PageContext) -> None:
     """The fold: which articles, the buttons, and the view that the rows are drawn in."""
     limits = context.limits
     samples, file = "samples", "file"
-    with gr.Accordion(words.FOLD, open=False, elem_id="fl-compare"):
+    heading(words.TITLE)
+    with gr.Column(elem_id="fl-compare"):
         paragraph(words.INTRO, "fl-soft")
         with gr.Row(elem_id="fl-compare-controls", equal_height=True):
             which = gr.Radio(
@@ -349,11 +360,8 @@ def add(context: PageContext) -> None:
             )
             go = gr.Button(words.GO, elem_id="fl-compare-go", scale=0, min_width=180)
             halt = gr.Button(STOP, elem_id="fl-compare-stop", scale=0, min_width=120)
-        told = paragraph(
-            words.file_rule(limits.compare_articles, limits.upload_bytes // 1000),
-            "fl-soft",
-            elem_classes="fl-soft",
-        )
+        rule = words.file_rule(limits.compare_articles, limits.upload_bytes // 1000)
+        told = paragraph(rule, "fl-soft", elem_classes="fl-soft")
         rows_view = view("fl-compare", scripted("folds/compare/compare.js", words.BROWSER))
 
     def from_file(sent: str) -> dict[str, Checked]:
@@ -385,7 +393,13 @@ def add(context: PageContext) -> None:
 
         yield from context.follow(request, begin)
 
-    opened.upload(look, opened, [which, told], **HIDDEN)
+    # What stands there is about other articles: it goes, whether the file can be read or not.
+    shown = f'<p class="fl-soft">{rule}</p>'
+    empty = f"() => ['', {literal(shown)}]"
+    cleared = f"() => {{ {_CLEARED} return ({empty})(); }}"
+    read = opened.upload(look, opened, [which, told], js=announce("compare-cleared"), **HIDDEN)
+    read.failure(None, None, [opened, told], js=empty, **HIDDEN)
+    opened.clear(None, None, [opened, told], js=cleared, **HIDDEN)
     context.bind(
         [go.click],
         halt,
@@ -396,6 +410,9 @@ def add(context: PageContext) -> None:
         queue=COMPARE_QUEUE,
         preprocess=False,
     )
+
+
+_CLEARED = "window.dispatchEvent(new Event('fastllm-compare-cleared'));"
 
 
 def numbered(articles: Sequence[Checked]) -> dict[str, Checked]:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from fastllm.demo.folds.race.words import same_text
 
 UPLOAD = "Open a file: .jsonl or .txt"
-FOLD = "Compare on more articles"
+TITLE = "Compare on more articles"
 INTRO = (
     "One race is one article. Here the lanes and settings chosen above run over several articles, "
     "and a table grows with each. At the end it says what distillation saved each drafter, and how "

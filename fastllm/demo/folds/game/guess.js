@@ -52,7 +52,7 @@ function write(row) {
 
 function judged(row) {
   const part = make("section", "fl-game-judged");
-  part.append(make("h4", "", row.by ? say(words.theirs, row.by) : words.yours));
+  part.append(make("h3", "", row.by ? say(words.theirs, row.by) : words.yours));
   const list = make("ol", "fl-game-list");
   const own = row.own ? make("span", "fl-token") : null;
   own?.append(make("span", "fl-word", row.own));
@@ -81,7 +81,7 @@ function judged(row) {
 
 function choices(row) {
   const part = make("section", "fl-game-best");
-  part.append(make("h4", "", words.best));
+  part.append(make("h3", "", words.best));
   const list = make("ul", "fl-game-choices");
   const most = Math.max(...row.best.map(([, p]) => p), 0.01);
   list.append(...row.best.map(([text, p, chosen]) => choice("li", text, p, p / most, chosen)));
@@ -91,7 +91,7 @@ function choices(row) {
 
 function scores(row) {
   const part = make("section", "fl-game-score");
-  part.append(make("h4", "", words.score));
+  part.append(make("h3", "", words.score));
   for (const { key, title, calls, drafted, accepted, tokens } of row.players) {
     const line = make("div", "fl-game-player");
     const track = make("div", "fl-track", undefined, { "aria-hidden": "true" });

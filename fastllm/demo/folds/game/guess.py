@@ -9,24 +9,37 @@ from typing import Any
 
 import gradio as gr
 
-from fastllm.demo.context import HIDDEN, PageContext, markup, paragraph, scripted, view
+from fastllm.demo.context import HIDDEN, PageContext, heading, markup, paragraph, scripted, view
 from fastllm.demo.folds.game import words
 from fastllm.demo.folds.game.game import MOST_TYPED, Game, Turn, key_of, rivals_of, words_of
 from fastllm.demo.limits import Visits
+from fastllm.demo.select import select
 from fastllm.demo.words import STOP, title_of
 from fastllm.errors import DataError
 
 
-def add(context: PageContext) -> None:
-    """The fold, its components and events."""
+def add(context: PageContext, tab: gr.Tab) -> None:
+    """The game, its components and events.
+
+    Args:
+        context: of the page.
+        tab: that holds it.
+    """
     rivals = rivals_of(context.engine.keys)
     turns = Visits(context.limits.turns_per_minute, words.TURNS)
-    with gr.Accordion(words.FOLD, open=False, elem_id="fl-game") as fold:
+    heading(words.TITLE)
+    with gr.Column(elem_id="fl-game"):
         paragraph(words.intro(rivals), "fl-game-intro")
+        first = _unseen(context)
+        titles = [*context.samples, words.RACED]
+        chosen = select(
+            words.ARTICLE, [(title, title) for title in titles], first, elem_id="fl-game-sample"
+        )
         with gr.Row(elem_id="fl-game-board"):
             with gr.Column(scale=5, min_width=300):
                 read = gr.Textbox(
-                    label=words.ARTICLE,
+                    context.samples.get(first, ""),
+                    label=words.TEXT,
                     interactive=False,
                     lines=6,
                     max_lines=22,
@@ -106,15 +119,21 @@ def add(context: PageContext) -> None:
         [check.click, typed.submit, skip.click, drafter.click, rest.click],
         halt,
         turn,
-        [typed, board, context.article, *context.settings[: -len(_RULE)]],
+        [typed, board, read, *context.settings[: -len(_RULE)]],
         board,
         name="guess-",
         preprocess=False,
     )
     again.click(None, None, board, js=_AGAIN, cancels=[running], **HIDDEN)
-    fold.expand(None, context.article, read, js="(article) => article", **HIDDEN)
-    article, shown = context.article, [read, board]
-    article.change(None, [article, *shown], shown, js=_ANOTHER, **HIDDEN)
+    shown = [read, board]
+    for happens in (chosen.input, context.article.change, tab.select):
+        happens(None, [chosen, context.article, *shown], shown, js=_SHOW, **HIDDEN)
+
+
+def _unseen(context: PageContext) -> str:
+    """The sample that the game begins with: not the one whose summary the race shows."""
+    titles = [title for title in context.samples if title != context.sample.value]
+    return titles[0] if titles else words.RACED
 
 
 _RULE: tuple[Any, ...] = ("auto", 1.0)
@@ -124,5 +143,8 @@ guessed, the text is the same."""
 _AGAIN = "() => { window.dispatchEvent(new Event('fastllm-guess-again')); return ''; }"
 """Empties the game."""
 
-_ANOTHER = "(article, shown, game) => [article, article === shown ? game : '']"
-"""Shows another article, of which nothing has been written yet."""
+_SHOW = (
+    "(title, raced, shown, game) => { const text = window.fastllmSamples[title] ?? raced; "
+    "return [text, text === shown ? game : '']; }"
+)
+"""Shows the chosen article; of another one nothing has been written yet."""

@@ -5,9 +5,11 @@ from typing import Any
 
 from fastllm.demo.words import capital, title_of
 
-FOLD = "You be the drafter"
+TITLE = "You be the drafter"
 YOU = "You"
-ARTICLE = "The article"
+ARTICLE = "Article"
+RACED = "The article of the tab Race"
+TEXT = "The article’s text"
 FIELD = "Type the next words"
 PLACEHOLDER = "one word or several, then Enter"
 CHECK = "Check"

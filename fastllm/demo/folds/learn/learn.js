@@ -29,7 +29,7 @@ function take(row) {
     ui.said.replaceChildren();
     ui.curves.replaceChildren();
     ui.numbers.textContent = "";
-    ui.progress.max = row.seconds;
+    ui.progress.max = row.updates;
     ui.progress.value = 0;
     reveal(ui.progress, true);
     ui.status.textContent = say(words.writing, 0, row.texts);
@@ -54,7 +54,7 @@ function draw() {
   const { lesson, moments, others } = known;
   const last = moments.at(-1);
   if (!last) return;
-  ui.progress.value = Math.min(last.seconds, lesson.seconds);
+  ui.progress.value = Math.min(last.updates, lesson.updates);
   ui.numbers.textContent = [
     say(words.clock, last.seconds.toFixed(0)),
     say(words.counts, count(last.updates), count(last.tokens)),
@@ -69,10 +69,10 @@ function draw() {
 function curve(name, title, reading) {
   const { lesson, moments, shipped } = known;
   const first = moments[0], last = moments.at(-1);
-  const across = (seconds) => LEFT + ((WIDTH - LEFT - RIGHT) * Math.min(seconds, lesson.seconds)) / lesson.seconds;
+  const across = (updates) => LEFT + ((WIDTH - LEFT - RIGHT) * Math.min(updates, lesson.updates)) / lesson.updates;
   const up = (alpha) => HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * alpha;
   const reference = shipped ? shipped[name][ALPHA] : null;
-  let label = say(words.curve, title, first[name][ALPHA].toFixed(2), last[name][ALPHA].toFixed(2), last.seconds.toFixed(0));
+  let label = say(words.curve, title, first[name][ALPHA].toFixed(2), last[name][ALPHA].toFixed(2), last.updates);
   if (reference !== null) label += say(words.curve_shipped, shipped.title, reference.toFixed(2));
   const chart = shape("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", class: "fl-curve", "aria-label": label });
   for (const tick of TICKS) {
@@ -80,19 +80,19 @@ function curve(name, title, reading) {
     if (tick * 2 === Math.round(tick * 2)) chart.append(shape("text", { x: LEFT - 5, y: up(tick) + 4, "text-anchor": "end" }, String(tick)));
   }
   chart.append(shape("text", { x: LEFT, y: HEIGHT - 7 }, "0"));
-  chart.append(shape("text", { x: WIDTH - RIGHT, y: HEIGHT - 7, "text-anchor": "end" }, say(words.axis, lesson.seconds)));
+  chart.append(shape("text", { x: WIDTH - RIGHT, y: HEIGHT - 7, "text-anchor": "end" }, say(words.axis, lesson.updates)));
   if (reference !== null) {
     const ends = { x1: LEFT, x2: WIDTH - RIGHT, y1: up(reference), y2: up(reference) };
     chart.append(shape("line", { ...ends, class: "fl-line fl-learn-shipped" }));
   }
   const path = moments
-    .map((moment, each) => `${each ? "L" : "M"}${across(moment.seconds).toFixed(1)} ${up(moment[name][ALPHA]).toFixed(1)}`)
+    .map((moment, each) => `${each ? "L" : "M"}${across(moment.updates).toFixed(1)} ${up(moment[name][ALPHA]).toFixed(1)}`)
     .join("");
   chart.append(shape("path", { d: path, class: "fl-line fl-learn-yours" }));
-  chart.append(shape("circle", { cx: across(last.seconds), cy: up(last[name][ALPHA]), r: 4, class: "fl-dot fl-learn-yours" }));
+  chart.append(shape("circle", { cx: across(last.updates), cy: up(last[name][ALPHA]), r: 4, class: "fl-dot fl-learn-yours" }));
   // The number moves with the dot, and stays clear of the right edge.
   chart.append(
-    shape("text", { x: across(last.seconds) + 8, y: up(last[name][ALPHA]) + (last[name][ALPHA] > 0.92 ? 12 : 4), class: "fl-learn-now" }, last[name][ALPHA].toFixed(2)),
+    shape("text", { x: across(last.updates) + 8, y: up(last[name][ALPHA]) + (last[name][ALPHA] > 0.92 ? 12 : 4), class: "fl-learn-now" }, last[name][ALPHA].toFixed(2)),
   );
   const figure = make("figure", "fl-learn-figure");
   const caption = make("figcaption");
@@ -122,8 +122,7 @@ function advance() {
     if (!known.taught.race) return enter("");
     enter("racing");
     window.dispatchEvent(new Event("fastllm-go"));
-    const calm = matchMedia("(prefers-reduced-motion: reduce)").matches;
-    document.querySelector("#fl-view")?.scrollIntoView({ block: "start", behavior: calm ? "auto" : "smooth" });
+    document.getElementById("fl-tab-race-button")?.click(); // it is to be seen
   }
 }
 

@@ -1,4 +1,4 @@
-"""Train 30 s, race again: a copy of the undistilled drafter learns in view, then races.
+"""Train one, race again: a copy of the undistilled drafter learns in view, then races.
 
 It learns from the visitor's article and some of the samples; the other samples are held out. How it
 learns is `fastllm.distill.live_training`. What ships is only copied; the copy goes with the run.
@@ -6,7 +6,7 @@ learns is `fastllm.distill.live_training`. What ships is only copied; the copy g
 The rows of the training, one JSON object per line, only ever appended to; after them come those of
 the race (`fastllm.demo.rows`):
 
-    {"row": "lesson", "run", "title", "article", "held_out", "texts", "seconds"}
+    {"row": "lesson", "run", "title", "article", "held_out", "texts", "updates"}
     {"row": "writing", "done"}
     {"row": "written", "others"}
     {"row": "shipped", "title", "own": [alpha, tau], "held_out": [alpha, tau]}
@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 
 from fastllm.demo import rows
-from fastllm.demo.context import PageContext, announce, paragraph, scripted, view
+from fastllm.demo.context import PageContext, announce, heading, paragraph, scripted, view
 from fastllm.demo.folds.learn import words
 from fastllm.demo.jobs import Models, race_lines, warmed_up
 from fastllm.demo.words import ALONE, LOOKUP_FIRST, STOP, because, capital, title_of
@@ -44,6 +44,9 @@ if TYPE_CHECKING:
 
 HELD_OUT = 3
 """How many samples are held out."""
+
+UPDATES = 150
+"""How many updates it learns for, where the clock does not end it before."""
 
 FIRST = "lstm-before"
 """The drafter that is copied, where there is one."""
@@ -87,6 +90,7 @@ class LiveTrainingJob:
         offered: the keys of all lanes.
         config: the settings of the race.
         training_seconds: after these it stops learning, the target's writing included.
+        updates: after so many it stops learning too.
         race_seconds: after these the race ends where it is.
         lanes: the most lanes of the race.
         notices: what the visitor should know about the article.
@@ -100,6 +104,7 @@ class LiveTrainingJob:
     offered: tuple[str, ...]
     config: DecodingConfig
     training_seconds: int = 30
+    updates: int = UPDATES
     race_seconds: int = 30
     lanes: int = 4
     notices: tuple[str, ...] = ()
@@ -142,7 +147,7 @@ class LiveTrainingJob:
             target,
             ids(self.article, *self.learns.values()),
             ids(*self.held_out.values()),
-            live_training.ShortRecipe(seconds=self.training_seconds),
+            live_training.ShortRecipe(seconds=self.training_seconds, updates=self.updates),
             stop,
         )
         yield rows.line(
@@ -153,7 +158,7 @@ class LiveTrainingJob:
                 "article": self.title,
                 "held_out": list(self.held_out),
                 "texts": 1 + len(self.learns) + len(self.held_out),
-                "seconds": self.training_seconds,
+                "updates": self.updates,
             }
         )
         for done in training.write():
@@ -293,16 +298,19 @@ def plan(context: PageContext, article: str, config: DecodingConfig) -> LiveTrai
 
 
 def add(context: PageContext) -> None:
-    """The fold: what one will see, the buttons, and the view of the training."""
-    seconds = context.limits.training_seconds
+    """What one will see, the buttons, and the view of the training."""
     able = students(context.engine.keys)
-    with gr.Accordion(words.FOLD.format(seconds), open=False, elem_id="fl-learn"):
+    heading(words.TITLE)
+    with gr.Column(elem_id="fl-learn"):
         if not able:
             paragraph(because(words.NO_STUDENT), "fl-learn-intro")
             return
-        paragraph(words.intro(able[0], seconds, HELD_OUT), "fl-learn-intro")
+        paragraph(
+            words.intro(able[0], UPDATES, context.limits.training_seconds, HELD_OUT),
+            "fl-learn-intro",
+        )
         with gr.Row(elem_id="fl-learn-controls"):
-            go = gr.Button(words.GO.format(seconds), elem_id="fl-learn-go", scale=0, min_width=180)
+            go = gr.Button(words.GO.format(UPDATES), elem_id="fl-learn-go", scale=0, min_width=180)
             halt = gr.Button(STOP, elem_id="fl-learn-stop", scale=0, min_width=80)
         progress = view(
             "fl-learn",

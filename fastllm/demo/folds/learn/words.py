@@ -2,8 +2,8 @@
 
 from fastllm.demo.words import YOURS, family_of, title_of
 
-FOLD = "Train one yourself: {} s, then race again"
-GO = "▶ Train {} s, then race"
+TITLE = "Train one yourself, then race again"
+GO = "▶ Train {} updates, then race"
 NO_STUDENT = "this page has no drafter that can be trained here: an LSTM, a CNN or a T5"
 PRACTISED = (
     "{} has practised on this very article. What it is worth on others is what the held-out alpha "
@@ -22,21 +22,23 @@ def yours_of(key: str) -> str:
     return key.removesuffix("-before").removesuffix("-after") + YOURS
 
 
-def intro(key: str, seconds: int, held_out: int) -> str:
+def intro(key: str, updates: int, seconds: int, held_out: int) -> str:
     """What one will see, before it begins.
 
     Args:
         key: of the drafter that is copied.
-        seconds: of the training.
+        updates: of the training.
+        seconds: after which it ends in any case.
         held_out: how many samples are held out.
     """
     copied = f"the undistilled {family_of(key)}" if key.endswith("-before") else title_of(key)
     return (
-        f"A copy of {copied} learns from the target for {seconds} seconds, while you watch: half "
+        f"A copy of {copied} learns from the target for {updates} updates, {seconds} seconds at "
+        "most, while you watch: half "
         "from texts that the target writes, half from its own, which the target corrects. They are "
         f"about your article and some of the samples; {held_out} other samples are held out, to "
-        "show what it learned beyond those. Then it races on your article, above. Nothing of it is "
-        "kept."
+        "show what it learned beyond those. Then it races on your article, in the tab Race. It is "
+        "not kept."
     )
 
 
@@ -86,13 +88,13 @@ BROWSER = {
     "waiting": "Waiting for the device: one piece of work has it at a time.",
     "writing": "First the target writes about each article: {} of {}.",
     "learning": "Learning. Alpha is the chance that a guess is accepted, here at temperature 1.",
-    "raced": "Trained. The race is above.",
+    "raced": "Trained. The race is in the tab Race.",
     "taught": "The training is over.",
     "stopping": "Stopping …",
     "stopped": "Stopped: no race. The copy is gone, its curves stay.",
     "stopped_race": "Stopped during the race. The copy is gone, its curves stay.",
     "failed": "It did not come to its end: see the message.",
-    "progress": "Seconds of the training",
+    "progress": "Updates done",
     "clock": "{} s",
     "counts": "{} updates · {} tokens learned from",
     "loss": "forward KL {} nats per token",
@@ -102,9 +104,9 @@ BROWSER = {
     "held_out": "Held out: {} articles",
     "held_out_note": "It never learns from these: {}.",
     "from": "from {}",
-    "curve": "{}: alpha {} at first, {} after {} seconds",
+    "curve": "{}: alpha {} at first, {} after {} updates",
     "curve_shipped": "; {} has {}",
-    "axis": "{} s",
+    "axis": "{} updates",
     "yours": "yours",
 }
 """What `folds/learn/learn.js` says."""

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from fastllm import metrics
+from fastllm.demo.folds.plots.costs import Costs, alpha, costs
 from fastllm.demo.words import title_of
 from fastllm.trace import Trace
 
@@ -18,7 +19,7 @@ def summarise(lanes: Sequence[str], traces: Sequence[Trace]) -> list[dict[str, A
         lanes: their keys.
         traces: one of each lane.
     """
-    plain = next((trace for trace in traces if not trace.drafter), None)
+    known = {lane.key: lane for lane in costs(lanes, traces)}
     return [
         {
             "key": key,
@@ -28,24 +29,10 @@ def summarise(lanes: Sequence[str], traces: Sequence[Trace]) -> list[dict[str, A
             **_overlap(trace),
             "gains": _gains(trace),
             "parts": _parts(trace),
-            "speed_up": _speed_up(trace, plain),
+            "speed_up": _speed_up(known.get(key)),
         }
         for key, trace in zip(lanes, traces, strict=True)
     ]
-
-
-def alpha(trace: Trace) -> float:
-    """The mean overlap where a guess was judged; its share accepted, where none was kept.
-
-    When greedy the two are one: the overlap is 1 where the guess is the target's choice, else 0.
-    """
-    judged = [test for entry in trace.rounds for test in entry.judged[: entry.accepted + 1]]
-    kept = [test.overlap for test in judged if test.overlap is not None]
-    if kept:
-        return sum(kept) / len(kept)
-    counts = metrics.judged_by_position(trace.rounds)
-    total = sum(count for count, _ in counts)
-    return sum(stood for _, stood in counts) / total if total else 0.0
 
 
 def _pace(trace: Trace) -> dict[str, Any]:
@@ -96,29 +83,12 @@ def _parts(trace: Trace) -> dict[str, float]:
     return {name: 1000 * max(0.0, value) for name, value in seconds.items()}
 
 
-def _speed_up(trace: Trace, plain: Trace | None) -> dict[str, float]:
-    """Predicted from alpha and measured; empty where there is nothing to compare with.
+def _speed_up(lane: Costs | None) -> dict[str, float]:
+    """Predicted from alpha and the costs of this run, and measured; empty where nobody guessed.
 
-    c and v, the costs of a guess and of a call, are this run's own, so what the prediction adds is
-    that every guess were accepted with the same chance. (From the measured tau it would come out
-    as what was measured.)
+    What the prediction adds is that every guess were accepted with the same chance. (From the
+    measured tau it would come out as what was measured.)
     """
-    drafted = metrics.drafted(trace)
-    calls = metrics.target_calls(trace)
-    whole = all(entry.ended in ("end_of_text", "length") for entry in (trace, plain or trace))
-    if plain is None or not plain.rounds or not drafted or not whole:
+    if lane is None:
         return {}
-    # Texts may differ in length, as when sampling: seconds per token are compared.
-    one = metrics.decode_seconds(plain) / metrics.token_count(plain)
-    own = metrics.decode_seconds(trace) / metrics.token_count(trace)
-    if not one or not own:
-        return {}
-    draft = sum(entry.draft_seconds for entry in trace.rounds)
-    c = draft / drafted / one
-    v = (metrics.decode_seconds(trace) - draft) / calls / one
-    gamma = trace.config.gamma
-    tau = metrics.expected_tau(alpha(trace), gamma)
-    return {
-        "predicted": metrics.expected_speed_up(tau, gamma, c, v),
-        "measured": one / own,
-    }
+    return {"predicted": lane.predicted(lane.gamma), "measured": lane.measured}

@@ -1,7 +1,6 @@
 """What the plots say."""
 
-FOLD = "Plots"
-MORE = "More plots"
+TITLE = "Inside the race"
 READINGS = {
     "clock": (
         "Tokens against seconds",
@@ -32,8 +31,52 @@ READINGS = {
     "speed_up": (
         "Predicted against measured",
         "Predicted from alpha, gamma and the costs of this run, as if every guess had the same "
-        "chance; a measured bar above it means that hits came in runs, below it "
-        "that they were spread out.",
+        "chance. A measured bar above it means that hits came in runs, below it that they were "
+        "spread out.",
     ),
 }
 """Name of a plot -> its title, and how to read it."""
+
+
+def one_number(fewer: float, faster: float, c: float, v: float, milliseconds: float) -> str:
+    """Why so many times fewer calls are so many times faster.
+
+    Args:
+        fewer: times fewer calls.
+        faster: times as fast, the reading of the article counted in.
+        c: a guess, in calls of the target alone.
+        v: a call that checks guesses, in the same unit.
+        milliseconds: of reading the article.
+    """
+    speed = f"{faster:.1f} times faster" if faster >= 1 else f"{faster:.2f} times as fast"
+    return (
+        f"{fewer:.1f} times fewer calls, {speed}: a guess costs {c:.2f} of a call, a call that "
+        f"checks guesses {v:.2f}, and reading the article takes {milliseconds:.0f} ms, which no "
+        "guess can save."
+    )
+
+
+NO_UNIT = (
+    "The target alone did not race: one of its calls is taken to cost as much as one that checks "
+    "guesses."
+)
+BROWSER = {
+    "number": "One number, explained",
+    "none": "No drafter has come to its end yet. Run a race, then open this again.",
+    "lane": "Lane",
+    "alpha": "alpha: the chance that a guess is accepted",
+    "gamma": "gamma: guesses per call",
+    "cost": "c: the cost of a guess, in calls",
+    "formula": "Decoding: E[τ] / (γ c + v), with E[τ] = (1 − α^(γ+1)) / (1 − α) tokens per call.",
+    "predicted": "Predicted at gamma {}: {} times as fast. ",
+    "best": "Best: gamma {}, {} times as fast.",
+    "never": "No draft length pays at these costs: the target alone is faster.",
+    "reset": "Back to this race",
+    "curve": "Predicted speed-up over gamma: {}. This race measured {} at gamma {}",
+    "axis": "gamma, guesses per call",
+    "times": "{}×",
+    "key_predicted": "predicted, reading counted in",
+    "key_race": "this race, measured: {}×",
+    "alone_line": "target alone",
+}
+"""What `explain.js` says."""

@@ -47,7 +47,7 @@ BROWSER = words.BROWSER | keep_words.BROWSER
 
 STYLE = paths.PAGE / "static" / "style.css"
 
-DEFAULT_LANES = (ALONE, "lstm-before", "lstm-after")
+DEFAULT_LANES = (ALONE, "lookup", "lstm-before", "lstm-after")
 
 
 def controls(context: PageContext, first: str) -> None:

@@ -7,7 +7,7 @@ from fractions import Fraction
 from fastllm.demo.words import ALONE, CLAIM, TITLE, capital
 
 ARTICLE = "Article"
-OWN_ARTICLE = "Paste your own"
+OWN_ARTICLE = "Your article"
 ARTICLE_FOLD = "Read or change the article"
 ARTICLE_PLACEHOLDER = "Paste an English news article of 30 words or more."
 LANES_LABEL = "Lanes of the race"

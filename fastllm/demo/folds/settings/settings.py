@@ -5,6 +5,7 @@ import gradio as gr
 from fastllm.demo.context import HIDDEN, PageContext
 from fastllm.demo.folds.settings import words
 from fastllm.demo.limits import Limits
+from fastllm.demo.select import select
 from fastllm.trace import DecodingConfig, config_defaults
 
 WIDTH = 280
@@ -52,7 +53,7 @@ def add(context: PageContext) -> None:
         with gr.Row():
             label, info = words.RULE
             rules = [(title, name) for name, title in words.RULES.items()]
-            rule = gr.Dropdown(rules, value=defaults["verification"], label=label, info=info)
+            rule = select(label, rules, defaults["verification"], info=info, elem_id="fl-rule")
             lenience = slider("lenience", 0.05, words.LENIENCE, visible=False)
     context.settings = [*numbers, rule, lenience]
     shown = "(rule) => ({ __type__: 'update', visible: rule === 'lenient' })"

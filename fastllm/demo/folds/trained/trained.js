@@ -7,18 +7,18 @@ const WIDTH = 340, HEIGHT = 150, LEFT = 38, RIGHT = 12, TOP = 10, BOTTOM = 24;
 
 const kindOf = (key) => /-(before|after)$/.exec(key)?.[1] ?? "other";
 
+/* From 0 on, so that a small gain looks small: up to 1 for a chance, else to the next whole number. */
 function curve(title, lines, family) {
   const points = lines.flat();
   const most = Math.max(...points.map(([step]) => step));
-  const values = points.map(([, value]) => value);
-  const low = Math.min(...values), high = Math.max(...values);
+  const low = 0, high = Math.max(1, Math.ceil(Math.max(...points.map(([, value]) => value))));
   const across = (step) => LEFT + ((WIDTH - LEFT - RIGHT) * step) / most;
   const up = (value) => HEIGHT - BOTTOM - ((HEIGHT - TOP - BOTTOM) * (value - low)) / (high - low || 1);
   const ends = lines.map((line, index) => (line.length ? `${family.lanes[index]}: ${line.at(-1)[1]}` : "")).filter(Boolean);
   const chart = shape("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", class: "fl-curve", "aria-label": `${title}. ${ends.join(", ")}` });
-  for (const value of [low, high]) {
+  for (const value of high === 1 ? [0, 0.5, 1] : [...Array(high + 1).keys()]) {
     chart.append(shape("line", { x1: LEFT, x2: WIDTH - RIGHT, y1: up(value), y2: up(value), class: "fl-grid" }));
-    chart.append(shape("text", { x: LEFT - 5, y: up(value) + 4, "text-anchor": "end" }, value.toFixed(2)));
+    chart.append(shape("text", { x: LEFT - 5, y: up(value) + 4, "text-anchor": "end" }, String(value)));
   }
   chart.append(shape("text", { x: LEFT, y: HEIGHT - 7 }, "0"));
   chart.append(shape("text", { x: WIDTH - RIGHT, y: HEIGHT - 7, "text-anchor": "end" }, `${most} ${words.updates}`));
@@ -26,7 +26,8 @@ function curve(title, lines, family) {
     if (!line.length) return;
     const path = line.map(([step, value], each) => `${each ? "L" : "M"}${across(step).toFixed(1)} ${up(value).toFixed(1)}`).join("");
     const kind = kindOf(family.keys[index]);
-    chart.append(shape("path", { d: path, class: `fl-line fl-line-${kind}` }));
+    const dash = kind === "other" && index ? { style: `stroke-dasharray: ${2 + 3 * index} 3` } : {};
+    chart.append(shape("path", { d: path, class: `fl-line fl-line-${kind}`, ...dash }));
     const [step, value] = line.at(-1);
     chart.append(shape("circle", { cx: across(step), cy: up(value), r: 3.5, class: `fl-dot fl-line-${kind}` }));
   });

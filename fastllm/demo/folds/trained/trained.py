@@ -7,7 +7,7 @@ from typing import Any
 import gradio as gr
 
 from fastllm import checkpoints
-from fastllm.demo.context import PageContext, scripted, view
+from fastllm.demo.context import PageContext, heading, scripted, view
 from fastllm.demo.folds.trained import words
 from fastllm.demo.words import ALONE, family_of, title_of
 from fastllm.drafters.cost import bytes_in
@@ -16,11 +16,16 @@ CURVES = {"tau": "validation_tau", "alpha": "validation_alpha"}
 """Name of a curve -> its entry in training.jsonl."""
 
 
-def add(context: PageContext) -> None:
-    """Adds the fold, which is filled when it is opened."""
-    with gr.Accordion(words.FOLD, open=False, elem_id="fl-trained") as fold:
-        cards = view("fl-cards", scripted("folds/trained/trained.js", words.BROWSER))
-    fold.expand(
+def add(context: PageContext, tab: gr.Tab) -> None:
+    """Adds the cards, which are filled when their tab is opened.
+
+    Args:
+        context: of the page.
+        tab: that holds them.
+    """
+    heading(words.TITLE)
+    cards = view("fl-cards", scripted("folds/trained/trained.js", words.BROWSER))
+    tab.select(
         lambda: json.dumps(summarise(context.engine.keys), ensure_ascii=False),
         None,
         cards,
@@ -79,7 +84,8 @@ def _facts(key: str, labels: Mapping[str, str]) -> dict[str, str]:
         for part in path.split("."):
             value = (value or {}).get(part)
         if value not in (None, ""):
-            found[label] = _text(value)
+            named = path in ("method.name", "method.loss")
+            found[label] = words.VALUES.get(value, str(value)) if named else _text(value)
     return found
 
 

@@ -1,6 +1,6 @@
 """What the cards of the drafters say."""
 
-FOLD = "How these were trained"
+TITLE = "How these were trained"
 FACTS = {
     "method.name": "method",
     "method.loss": "loss",
@@ -23,6 +23,26 @@ FACTS = {
     "validation.tau": "tokens per call on held-out articles (greedy)",
 }
 """Where a fact stands in the card of a drafter -> what the page calls it."""
+
+VALUES = {
+    "supervised": "cross-entropy on the data set's summaries (supervised)",
+    "seq_kd": "cross-entropy on the target's texts (SeqKD)",
+    "supervised_kd": "the target's probabilities on the data set's summaries (supervised KD)",
+    "imit_kd": "the target's probabilities on the data set's and its own texts (ImitKD)",
+    "f_distill": "the target's probabilities on the target's and its own texts (f-distill)",
+    "on_policy_gkd": "the target's probabilities on its own texts (on-policy GKD)",
+    "mixed_gkd": "the target's probabilities on the target's and its own texts (mixed GKD)",
+    "counting": "counting",
+    "ce": "cross-entropy",
+    "fkl": "forward KL",
+    "rkl": "reverse KL",
+    "jsd": "Jensen-Shannon",
+    "tvd": "total variation",
+    "tvdpp": "TVD++",
+    "lk_nla": "negative log of the acceptance",
+    "lk_hybrid": "forward KL, then the acceptance",
+}
+"""How a card names a method or a loss -> what the page calls it."""
 
 TARGET_FACTS = {
     "name": "name",

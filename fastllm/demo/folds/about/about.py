@@ -1,0 +1,106 @@
+"""What the words mean, what runs here, how to use it elsewhere, and where it comes from."""
+
+import html
+import os
+from collections.abc import Mapping, Sequence
+
+import gradio as gr
+
+from fastllm import checkpoints
+from fastllm.demo.context import PageContext, heading
+from fastllm.demo.folds.about import words
+from fastllm.demo.head import host
+from fastllm.demo.sizes import size_of
+from fastllm.demo.words import ALONE, choice_of, family_of, runs_on
+from fastllm.drafters import families
+from fastllm.drafters.cost import bytes_in
+
+LOCAL = "http://127.0.0.1:7860"
+"""Where the page is by default, for the code that asks it."""
+
+
+def add(context: PageContext) -> None:
+    """Adds the tab's parts, from top to bottom."""
+    heading(words.GLOSSARY_TITLE)
+    entries = "".join(f"<dt>{name}</dt><dd>{what}</dd>" for name, what in words.GLOSSARY)
+    _fixed(f'<dl class="fl-glossary">{entries}</dl>')
+    heading(words.MODELS_TITLE)
+    _fixed(_table(words.MODELS_HEADER, models(context.engine.keys, context.engine.about["target"])))
+    about = context.engine.about
+    told = words.RUNS.format(about["hardware"], about["held"], runs_on(about))
+    _fixed(f'<p class="fl-soft">{html.escape(told)}</p>')
+    heading(words.TAKE_TITLE)
+    where = host()
+    address = f"https://{where}" if where else LOCAL
+    for title, code, language in (
+        (words.INSTALL, words.INSTALL_CODE, "shell"),
+        (words.API, words.API_CODE.format(address=address), "python"),
+        (words.DEPLOY, words.DEPLOY_CODE.format(address=address), "html"),
+    ):
+        gr.Code(code, language=language, label=title, interactive=False)  # type: ignore[arg-type]
+    _fixed(f'<p class="fl-soft">{html.escape(words.API_NOTE)}</p>{_duplicate(os.environ)}')
+    heading(words.REFERENCES_TITLE)
+    links = "".join(
+        f'<li><a href="{link}" target="_blank" rel="noopener">{who}</a>: {what}</li>'
+        for who, link, what in words.REFERENCES
+    )
+    _fixed(f'<ul class="fl-references">{links}</ul>')
+
+
+def models(keys: Sequence[str], target: str) -> list[tuple[str, ...]]:
+    """A row of text for the target, then one for each family, in the order of the page.
+
+    Args:
+        keys: the lanes on offer.
+        target: what the engine calls its target.
+    """
+    card = checkpoints.read_card(target)
+    name = f"{words.TARGET}: {card.get('name', target)}"
+    rows = [(name, card.get("architecture", ""), size_of(ALONE, target), _bytes(target))]
+    specs = families()
+    seen = set()
+    for key in keys:
+        family = key.removesuffix("-before").removesuffix("-after")
+        if key == ALONE or family in seen:
+            continue
+        seen.add(family)
+        paired = {f"{family}-before", f"{family}-after"} <= set(keys)
+        title = words.PAIR.format(family_of(key)) if paired else choice_of(key)
+        what = specs[family].description if family in specs else ""
+        rows.append((title, what, size_of(key, target), _bytes(key)))
+    return rows
+
+
+def _bytes(name: str) -> str:
+    folder = checkpoints.SHIPPED / name
+    weight = bytes_in(folder) if folder.is_dir() else 0
+    return words.MEGABYTES.format(weight / 1e6) if weight else ""
+
+
+def _duplicate(environment: Mapping[str, str]) -> str:
+    """A link that copies the Space that this page is; empty elsewhere."""
+    space = environment.get("SPACE_ID", "")
+    if not space:
+        return ""
+    link = html.escape(f"https://huggingface.co/spaces/{space}?duplicate=true")
+    return f'<p><a href="{link}" target="_blank" rel="noopener">{words.DUPLICATE}</a></p>'
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    head = "".join(f'<th scope="col">{html.escape(cell)}</th>' for cell in header)
+    body = "".join(
+        f'<tr><th scope="row">{html.escape(first)}</th>'
+        + "".join(f"<td>{html.escape(cell)}</td>" for cell in rest)
+        + "</tr>"
+        for first, *rest in rows
+    )
+    return (
+        '<div class="fl-scroll" tabindex="0" role="group" aria-label="'
+        f'{words.MODELS_TITLE}"><table class="fl-facts"><thead><tr>{head}</tr></thead>'
+        f"<tbody>{body}</tbody></table></div>"
+    )
+
+
+def _fixed(shown: str) -> gr.HTML:
+    """HTML as a value, which is no template: an operator's titles may be in it, escaped."""
+    return gr.HTML(shown, js_on_load=None, apply_default_css=False)

@@ -1,0 +1,1 @@
+"""What is raced: the choice of the article, of the lanes, and the buttons."""

@@ -1,0 +1,1 @@
+"""One drafter on one article, over draft lengths, temperatures, seeds and rules."""
