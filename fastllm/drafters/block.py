@@ -136,7 +136,8 @@ class BlockModel(SharedModel):
         features = self.decoder.run(memory, ids, attend)
         first = (slot == 0)[:, None]
         features = torch.where(first, features[:, :count], features[:, count:])
-        return self.logits(features) + self.markov(prefix).masked_fill(first, 0.0)
+        logits: torch.Tensor = self.markov(prefix).masked_fill(first, 0.0)
+        return logits + self.logits(features)
 
 
 class BlockSession(NeuralSession):
