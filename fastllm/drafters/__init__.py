@@ -120,7 +120,7 @@ class FamilySpec:
         return self.training == "gradient"
 
 
-_MODULES = ("lookup", "lstm", "t5", "cnn", "shared", "ngram")
+_MODULES = ("lookup", "lstm", "t5", "cnn", "shared", "block", "ngram")
 """The modules of this package that hold a family, each with its spec as `SPEC`; the page shows them
 in this order."""
 

@@ -16,7 +16,7 @@ of the `Encoding` that all lanes share.
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -398,8 +398,10 @@ class SharedDrafter(NeuralDrafter[SharedSettings]):
     """A small decoder over the target's encoder output, as a drafter."""
 
     FAMILY: ClassVar[str] = "shared"
-    SETTINGS: ClassVar[type] = SharedSettings
+    SETTINGS: ClassVar[Any] = SharedSettings
     MODEL: ClassVar[Any] = SharedModel
+    CHOSEN: ClassVar[Mapping[str, int]] = {"layers": 1}
+    """The sizes that are not its target's, with their usual values."""
 
     _static: tuple[Weights, _Layers | None] | None = None
     """The static engine, and which state of the weights it was made from."""
@@ -430,7 +432,7 @@ class SharedDrafter(NeuralDrafter[SharedSettings]):
             start: "copying" begins as layers of the target's decoder, "ordinary" at random.
             name: what to call it; the family by default.
             vocabulary: the fingerprint of the target's vocabulary.
-            settings: `layers`, and sizes where there is no target.
+            settings: those of CHOSEN, and sizes where there is no target.
 
         Raises:
             SettingsError: the copying start without a target, a target that is no T5, or a size
@@ -457,14 +459,14 @@ class SharedDrafter(NeuralDrafter[SharedSettings]):
                 f"{target.name} is a {type(model).__name__}: a shared-encoder drafter is made of "
                 "T5 layers. Take lstm, cnn or t5."
             )
-        chosen = {"layers": 1, **settings}
-        if extra := set(chosen) - {"layers"}:
+        chosen = {**cls.CHOSEN, **settings}
+        if extra := set(chosen) - set(cls.CHOSEN):
             raise SettingsError(
-                f"{', '.join(sorted(extra))}: the sizes of a shared-encoder drafter are its "
-                "target's; give `layers` alone."
+                f"{', '.join(sorted(extra))}: the sizes of a {cls.FAMILY} drafter are its "
+                f"target's; give {', '.join(f'`{name}`' for name in cls.CHOSEN)} alone."
             )
         own = fingerprint(model.get_input_embeddings().weight)
-        sizes = asdict(SharedSettings.like(model.config, target=own, **chosen))
+        sizes = asdict(cls.SETTINGS.like(model.config, chosen["layers"], own)) | chosen
         del sizes["vocabulary_size"], sizes["start_id"]
         made = super().fresh(
             vocabulary_size,
@@ -501,8 +503,8 @@ class SharedDrafter(NeuralDrafter[SharedSettings]):
             sizes = dict(config["settings"])
             if sizes.pop("copies", False):  # earlier versions write it, nearly always as False
                 raise CheckpointError("it has a copy mixture, which is not supported any more")
-            settings = SharedSettings(**sizes)
-            model = SharedModel(settings)
+            settings = cls.SETTINGS(**sizes)
+            model = cls.MODEL(settings)
             weights = load_file(folder / "model.safetensors")
             if weights.keys() != model.own_weights().keys():
                 raise CheckpointError("its weights have other names")
@@ -577,10 +579,24 @@ class SharedDrafter(NeuralDrafter[SharedSettings]):
         layers = self._layers()
         if layers is None:
             model.t5.encoder.hold(encoding.source_ids, states[0])
-            return NeuralSession(model, model.remember(source), encoding.end_id)
+            return self._session(model, model.remember(source), encoding, ahead=False)
         text = _SharedText(layers, model.t5, encoding.source_ids)
         memory = layers.begin(layers.remember(states))
-        return NeuralSession(text, memory, encoding.end_id, ArticleLookup().begin(encoding))
+        return self._session(text, memory, encoding, ahead=True)
+
+    def _session(
+        self, model: Any, memory: Any, encoding: Encoding, *, ahead: bool
+    ) -> NeuralSession:
+        """The session over a network that has read the article.
+
+        Args:
+            model: the network: a `OneText`, or a `NeuralModel`.
+            memory: what it keeps of the article.
+            encoding: the article.
+            ahead: whether several tokens are read for the price of one.
+        """
+        lookup = ArticleLookup().begin(encoding) if ahead else None
+        return NeuralSession(model, memory, encoding.end_id, lookup)
 
     def _require(self, embedding: torch.Tensor) -> None:
         """Refuses the embedding of another target than its own."""

@@ -126,6 +126,9 @@ class T5State(NamedTuple):
     length: int
 
 
+Attend = Callable[[int, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+"""The attention of a layer's rows to one another: see `T5Model.run`."""
+
 _ROOM = 96
 """Tokens that a cache has room for at first."""
 
@@ -222,10 +225,34 @@ class T5Model(nn.Module):
         self, memory: T5Memory, state: T5State, ids: torch.Tensor
     ) -> tuple[torch.Tensor, list[T5State]]:
         """Reads T tokens of each text, ids (B, T), in one call of the decoder."""
-        network = self.network
         count, total = ids.shape[1], state.length + ids.shape[1]
         cache = _with_room(memory, state, total)
         bias = _bias(memory, cache, state.length, total)
+
+        def attend(
+            index: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor
+        ) -> torch.Tensor:
+            keys, values = cache.keys[index], cache.values[index]
+            keys[:, :, state.length : total] = key
+            values[:, :, state.length : total] = value
+            return functional.scaled_dot_product_attention(
+                query, keys[:, :, :total], values[:, :, :total], attn_mask=bias, scale=1.0
+            )
+
+        features = self.run(memory, ids, attend)
+        cache.filled = total
+        return features, [T5State(cache, state.length + place + 1) for place in range(count)]
+
+    def run(self, memory: T5Memory, ids: torch.Tensor, attend: "Attend") -> torch.Tensor:
+        """The layers over the embeddings of ids (B, T); features (B, T, d).
+
+        Args:
+            memory: of the articles.
+            ids: the tokens.
+            attend: the attention of the rows to one another in a layer: its number, and queries,
+                keys and values of the rows, each (B, heads, T, d_kv), to what they found, likewise.
+        """
+        network = self.network
         epsilon = network.config.layer_norm_epsilon
         act = _ACTS.get(network.config.dense_act_fn) or _act(network)
         flow = functional.embedding(ids, network.decoder.embed_tokens.weight)
@@ -233,17 +260,9 @@ class T5Model(nn.Module):
         width = network.config.d_kv
         for index, layer in enumerate(memory.layers):
             normed = functional.rms_norm(flow, size, layer.own_norm, epsilon)
-            query, key, value = functional.linear(normed, layer.own).chunk(3, -1)
-            keys, values = cache.keys[index], cache.values[index]
-            keys[:, :, state.length : total] = _heads(key, width)
-            values[:, :, state.length : total] = _heads(value, width)
-            found = functional.scaled_dot_product_attention(
-                _heads(query, width),
-                keys[:, :, :total],
-                values[:, :, :total],
-                attn_mask=bias,
-                scale=1.0,
-            )
+            parts = functional.linear(normed, layer.own).chunk(3, -1)
+            query, key, value = (_heads(part, width) for part in parts)
+            found = attend(index, query, key, value)
             flow = flow + functional.linear(_joined(found), layer.own_out)
             normed = functional.rms_norm(flow, size, layer.cross_norm, epsilon)
             found = functional.scaled_dot_product_attention(
@@ -261,9 +280,7 @@ class T5Model(nn.Module):
             # in float16 the last matrix of a layer may be float32
             inner = functional.linear(inner.to(layer.leave.dtype), layer.leave)
             flow = flow + inner.to(flow.dtype)
-        cache.filled = total
-        features = functional.rms_norm(flow, size, network.decoder.final_layer_norm.weight, epsilon)
-        return features, [T5State(cache, state.length + place + 1) for place in range(count)]
+        return functional.rms_norm(flow, size, network.decoder.final_layer_norm.weight, epsilon)
 
     def logits(self, features: torch.Tensor) -> torch.Tensor:
         """Features (..., d) to logits (..., V)."""
