@@ -128,7 +128,7 @@ def test_a_file_becomes_the_article(visit: Opener, address: str, story: str) -> 
     text = f"<img src=x onerror=alert(1)> {story}"
     opened(page, "#fl-article-file", "<img src=x>.txt", text)
     expect(page.locator("#fl-article textarea")).to_have_value(text)
-    expect(page.locator("#fl-sample input")).to_have_value("Paste your own")
+    expect(page.get_by_label("Paste your own")).to_be_checked()
     opened(page, "#fl-article-file", "page.html", story)
     expect(page.locator(".toast-body")).to_contain_text("plain text files (.txt, .md)")
     for name, content, reason in (

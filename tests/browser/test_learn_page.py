@@ -83,7 +83,7 @@ def test_stopped_while_it_learns_there_is_no_race(
     page.click("#fl-go")  # the device is free
     page.wait_for_selector(".fl-race[data-ran]")
     seen.ended()
-    assert page.locator(".fl-lane").count() == 3
+    assert page.locator(".fl-lane").count() == 4
     status(page, learn_words.BROWSER["stopped"])
     seen.require_clean()
 
@@ -116,7 +116,7 @@ def test_either_stop_ends_the_race(visit: Callable[..., Visit], story_address: s
     for button in ("#fl-stop", "#fl-learn-stop"):
         page.click("#fl-learn-go")
         page.wait_for_selector(
-            ".fl-learning.fl-running .fl-race:not(.fl-waiting) [data-key='lstm-yours'] .fl-token"
+            ".fl-learning.fl-running .fl-race:not(.fl-waiting) [data-key='lstm-yours'] .fl-block"
         )
         page.click(button)
         status(page, learn_words.BROWSER["stopped_race"])
