@@ -224,7 +224,13 @@ def cells(text: str, first: str) -> list[str]:
 
 @pytest.mark.parametrize(
     "lane",
-    ["target alone", "article lookup, no training", "LSTM before", "LSTM after", "shared encoder after"],
+    [
+        "target alone",
+        "article lookup, no training",
+        "LSTM before",
+        "LSTM after",
+        "shared encoder after",
+    ],
 )
 def test_the_readme_and_the_results_say_the_same(lane: str) -> None:
     calls, tau, alpha, decoding, encoded = cells(README, lane)[1:]

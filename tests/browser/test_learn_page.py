@@ -42,7 +42,8 @@ def test_it_learns_in_view_and_then_races(
     own, held_out = page.locator(".fl-learn-figure").all()
     expect(own.locator("svg.fl-curve")).to_have_attribute(
         "aria-label",
-        "This article: alpha 0.50 at first, 0.92 after 60 updates; LSTM after distillation has 0.70",
+        "This article: alpha 0.50 at first, 0.92 after 60 updates; "
+        "LSTM after distillation has 0.70",
     )
     expect(own).to_contain_text("3 others")
     expect(held_out).to_contain_text("Held out: 3 articles")
@@ -121,7 +122,7 @@ def test_either_stop_ends_the_race(visit: Callable[..., Visit], story_address: s
         seen.tab("Train")
         page.click("#fl-learn-go")
         page.wait_for_selector(
-            ".fl-learning.fl-running .fl-race:not(.fl-waiting) [data-key='lstm-yours'] .fl-token"
+            ".fl-learning.fl-running .fl-race:not(.fl-waiting) [data-key='lstm-yours'] .fl-block"
         )
         expect(page.get_by_role("tab", selected=True)).to_have_text("Race")  # it is to be seen
         seen.tab(tab)
