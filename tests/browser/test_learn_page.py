@@ -42,7 +42,8 @@ def test_it_learns_in_view_and_then_races(
     own, held_out = page.locator(".fl-learn-figure").all()
     expect(own.locator("svg.fl-curve")).to_have_attribute(
         "aria-label",
-        "This article: alpha 0.50 at first, 0.92 after 60 updates; LSTM after distillation has 0.70",
+        "This article: alpha 0.50 at first, 0.92 after 60 updates; "
+        "LSTM after distillation has 0.70",
     )
     expect(own).to_contain_text("3 others")
     expect(held_out).to_contain_text("Held out: 3 articles")
