@@ -128,13 +128,17 @@ def test_every_plot_has_words_and_every_lane_a_line() -> None:
 
 
 def test_plots_that_cannot_be_drawn_give_way_to_a_sentence() -> None:
-    lanes, note, *figures = plots.draw("")
-    assert lanes == "[]"
+    assert plots.explained("") == "[]"
+    note, *figures = plots.draw("")
     assert note.value == race_words.NO_RACE
     assert note.visible
     assert not any(figure.visible for figure in figures)
-    lanes, note, *figures = plots.draw("".join(rows.recorded_lines("r", *stories.race())))
-    assert [lane["key"] for lane in json.loads(lanes)] == ["lstm-before", "lstm-after"]
+    lines = "".join(rows.recorded_lines("r", *stories.race()))
+    note, *figures = plots.draw(lines)
+    assert [lane["key"] for lane in json.loads(plots.explained(lines))] == [
+        "lstm-before",
+        "lstm-after",
+    ]
     assert not note.visible
     assert all(figure.visible for figure in figures)
     assert len(figures) == len(plots_words.READINGS)

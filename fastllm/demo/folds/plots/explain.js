@@ -117,7 +117,7 @@ function read() {
   for (const part of [grid, ui.formula]) reveal(part, lanes.length > 0);
   ui.lane.replaceChildren(...lanes.map((each) => make("option", "", each.title, { value: each.key })));
   if (!lanes.length) {
-    ui.said.textContent = words.none;
+    ui.said.textContent = props.value ? words.none : "";
     ui.unit.textContent = "";
     return;
   }

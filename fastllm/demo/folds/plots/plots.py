@@ -6,7 +6,7 @@ from typing import Any
 import gradio as gr
 
 from fastllm.demo import rows
-from fastllm.demo.context import PageContext, heading, markup, scripted, view
+from fastllm.demo.context import HIDDEN, PageContext, heading, markup, scripted, view
 from fastllm.demo.folds.plots import race_stats, words
 from fastllm.demo.folds.plots.costs import as_row, costs
 from fastllm.errors import DataError
@@ -32,13 +32,23 @@ def add(context: PageContext, tab: gr.Tab) -> None:
         for start in range(0, len(words.READINGS), 2):
             with gr.Row():
                 figures += [_plot(name) for name in list(words.READINGS)[start : start + 2]]
+    tab.select(explained, context.view, known, queue=False, **HIDDEN)  # soon: before any plot
     tab.select(
-        draw,
-        context.view,
-        [known, note, *figures],
-        show_progress="minimal",
-        api_visibility="private",
+        draw, context.view, [note, *figures], show_progress="minimal", api_visibility="private"
     )
+
+
+def explained(lines: str) -> str:
+    """The costs of the lanes of a race, as JSON; of none where it has not ended.
+
+    Args:
+        lines: its rows.
+    """
+    try:
+        keys, traces = rows.traces_of(lines or "")
+    except DataError:
+        return "[]"
+    return json.dumps([as_row(lane) for lane in costs(keys, traces)])
 
 
 def draw(lines: str) -> list[Any]:
@@ -48,18 +58,16 @@ def draw(lines: str) -> list[Any]:
         lines: its rows.
 
     Returns:
-        The costs of its lanes as JSON, then updates of the note and of each plot: the note says so
-        where the race has not ended.
+        Updates of the note and of each plot: the note says so where the race has not ended.
     """
     try:
         keys, traces = rows.traces_of(lines or "")
     except DataError as error:
         note = gr.HTML(str(error), visible=True)
-        return ["[]", note, *(gr.Plot(value=None, visible=False) for _ in words.READINGS)]
+        return [note, *(gr.Plot(value=None, visible=False) for _ in words.READINGS)]
     drawn = charts.race_figures(race_stats.summarise(keys, traces))
     plots = [gr.Plot(value=drawn[name], visible=True) for name in words.READINGS]
-    lanes = json.dumps([as_row(lane) for lane in costs(keys, traces)])
-    return [lanes, gr.HTML(visible=False), *plots]
+    return [gr.HTML(visible=False), *plots]
 
 
 def _plot(name: str) -> gr.Plot:
