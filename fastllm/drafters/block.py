@@ -27,9 +27,11 @@ from torch.nn import functional
 from fastllm.decoding.distributions import drawn, most_likely, ruled_distribution
 from fastllm.decoding.proposals import DenseProposal, Draft, OneHotProposal
 from fastllm.devices import aligned
-from fastllm.drafters import FamilySpec
+from fastllm.drafters import DrafterSession, FamilySpec
+from fastllm.drafters.length import falls_back
 from fastllm.drafters.neural import NeuralSession
 from fastllm.drafters.shared import SharedDrafter, SharedModel, SharedSettings
+from fastllm.drafters.width import fitted
 from fastllm.errors import SettingsError
 from fastllm.targets import Encoding
 from fastllm.trace import DecodingConfig
@@ -149,12 +151,20 @@ class BlockSession(NeuralSession):
         end_id: as of `NeuralSession`.
         markov: of the network.
         block: the most tokens of a draft.
+        draft_temperature: as of `NeuralSession`.
     """
 
     def __init__(
-        self, model: Any, memory: Any, end_id: int | None, markov: MarkovHead, block: int
+        self,
+        model: Any,
+        memory: Any,
+        end_id: int | None,
+        markov: MarkovHead,
+        block: int,
+        *,
+        draft_temperature: float | None = None,
     ) -> None:
-        super().__init__(model, memory, end_id)
+        super().__init__(model, memory, end_id, draft_temperature=draft_temperature)
         self._markov = markov
         self._block = block
 
@@ -163,6 +173,7 @@ class BlockSession(NeuralSession):
         self, prefix: Sequence[int], k: int, config: DecodingConfig, uniforms: torch.Tensor
     ) -> Draft:
         """Proposes up to `k` tokens, no more than a block; with adaptive length maybe fewer."""
+        config = config.drafting(self._temperature)
         self._length.begin(config)
         k = min(k, self._block)
         same = min(self._agrees(prefix), len(prefix) - 1)
@@ -181,6 +192,8 @@ class BlockSession(NeuralSession):
             if place:
                 before = torch.tensor(text[-1], device=logits.device)
                 logits = logits + self._markov(before).float()
+            if falls_back(logits, config):
+                break
             kept.append(logits)
             banned = self._rules.banned(text, config)
             if config.temperature == 0:
@@ -203,11 +216,12 @@ class BlockDrafter(SharedDrafter):
     MODEL: ClassVar[Any] = BlockModel
     CHOSEN: ClassVar[Mapping[str, int]] = {"layers": 2, "block": 8, "rank": 32}
 
-    def _session(
-        self, model: Any, memory: Any, encoding: Encoding, *, ahead: bool
-    ) -> NeuralSession:
+    def _session(self, model: Any, memory: Any, encoding: Encoding) -> DrafterSession:
         head, block = self.model.markov, self.model.block
-        return BlockSession(model, memory, encoding.end_id, head, block)
+        session = BlockSession(
+            model, memory, encoding.end_id, head, block, draft_temperature=self.draft_temperature
+        )
+        return fitted(session, self.settings.vocabulary_size, encoding)
 
 
 SPEC = FamilySpec(

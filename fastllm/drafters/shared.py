@@ -29,12 +29,10 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import T5Config, T5ForConditionalGeneration
 from transformers.modeling_outputs import BaseModelOutput
 
-from fastllm.drafters import FamilySpec
-from fastllm.drafters.lookup import ArticleLookup
+from fastllm.drafters import DrafterSession, FamilySpec
 from fastllm.drafters.neural import (
     STARTS,
     NeuralDrafter,
-    NeuralSession,
     Weights,
     weights_of,
 )
@@ -514,7 +512,9 @@ class SharedDrafter(NeuralDrafter[SharedSettings]):
                 f"{folder} is not a whole {cls.FAMILY} drafter ({type(error).__name__}: {error}). "
                 "It needs config.json and model.safetensors as `fastllm train` writes them."
             ) from error
-        return cls(model.to(device or "cpu").eval(), settings, config["name"], config["vocabulary"])
+        model = model.to(device or "cpu").eval()
+        name, vocabulary = config["name"], config["vocabulary"]
+        return cls(model, settings, name, vocabulary, config.get("draft_temperature"))
 
     def _own_weights(self) -> dict[str, torch.Tensor]:
         """None of the target's."""
@@ -542,7 +542,7 @@ class SharedDrafter(NeuralDrafter[SharedSettings]):
         self.model.bind(target)
 
     @torch.inference_mode()
-    def begin(self, encoding: Encoding) -> NeuralSession:
+    def begin(self, encoding: Encoding) -> DrafterSession:
         """Takes over what the target said of the article.
 
         Raises:
@@ -579,24 +579,9 @@ class SharedDrafter(NeuralDrafter[SharedSettings]):
         layers = self._layers()
         if layers is None:
             model.t5.encoder.hold(encoding.source_ids, states[0])
-            return self._session(model, model.remember(source), encoding, ahead=False)
+            return self._session(model, model.remember(source), encoding)
         text = _SharedText(layers, model.t5, encoding.source_ids)
-        memory = layers.begin(layers.remember(states))
-        return self._session(text, memory, encoding, ahead=True)
-
-    def _session(
-        self, model: Any, memory: Any, encoding: Encoding, *, ahead: bool
-    ) -> NeuralSession:
-        """The session over a network that has read the article.
-
-        Args:
-            model: the network: a `OneText`, or a `NeuralModel`.
-            memory: what it keeps of the article.
-            encoding: the article.
-            ahead: whether several tokens are read for the price of one.
-        """
-        lookup = ArticleLookup().begin(encoding) if ahead else None
-        return NeuralSession(model, memory, encoding.end_id, lookup)
+        return self._session(text, layers.begin(layers.remember(states)), encoding)
 
     def _require(self, embedding: torch.Tensor) -> None:
         """Refuses the embedding of another target than its own."""
