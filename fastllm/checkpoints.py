@@ -103,9 +103,11 @@ def load_drafter(
                 "on where the first stops, as in lookup+lstm-after or shared-after+lookup. One "
                 "drafter alone is given by its own name."
             )
-        parts = [load_drafter(part, device=device) for part in (first, second)]
-        named = ["lookup" if isinstance(part, ArticleLookup) else part.name for part in parts]
-        return CombinedDrafter(*parts, name=JOINT.join(named))
+        begins, goes_on = (load_drafter(part, device=device) for part in (first, second))
+        named = [
+            "lookup" if isinstance(part, ArticleLookup) else part.name for part in (begins, goes_on)
+        ]
+        return CombinedDrafter(begins, goes_on, JOINT.join(named))
     device = usable_device(device)
     shipped = SHIPPED / name
     folder = shipped if (shipped / "config.json").is_file() else Path(name_or_folder)
