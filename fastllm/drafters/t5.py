@@ -20,6 +20,7 @@ from transformers import GenerationConfig, T5Config, T5ForConditionalGeneration
 
 from fastllm.devices import aligned
 from fastllm.drafters import DrafterSession, FamilySpec
+from fastllm.drafters.kept import KeptLayer
 from fastllm.drafters.neural import NeuralDrafter, NeuralSession, OneText, Weights, weights_of
 from fastllm.errors import CheckpointError, SettingsError
 from fastllm.pretrain.copying_start import begin_like, start_copying, t5_config
@@ -65,7 +66,10 @@ class T5Settings:
 
 
 class _Layer(NamedTuple):
-    """The weights of a decoder layer; query, key and value of the text in one matrix."""
+    """The weights of a decoder layer; query, key and value of the text in one matrix.
+
+    `heads` are those of the position biases that its attention to the text has; None is all.
+    """
 
     own_norm: torch.Tensor
     own: torch.Tensor
@@ -77,6 +81,7 @@ class _Layer(NamedTuple):
     enter: torch.Tensor
     gate: torch.Tensor | None
     leave: torch.Tensor
+    heads: list[int] | None = None
 
 
 class T5Memory(NamedTuple):
@@ -135,10 +140,14 @@ class T5Model(nn.Module):
 
     Args:
         sizes: of a fresh network, or a network as it is.
+        kept: what the layers of such a network have, where they were cut out of others.
     """
 
-    def __init__(self, sizes: T5Settings | T5ForConditionalGeneration) -> None:
+    def __init__(
+        self, sizes: T5Settings | T5ForConditionalGeneration, kept: Sequence[KeptLayer] = ()
+    ) -> None:
         super().__init__()
+        self._kept = tuple(kept)
         if isinstance(sizes, T5Settings):
             config = t5_config(
                 sizes.vocabulary_size,
@@ -186,6 +195,7 @@ class T5Model(nn.Module):
         states = self.network.encoder(
             input_ids=source, attention_mask=real.long()
         ).last_hidden_state
+        heads = [list(layer.own) for layer in self._kept]
         blocks = self.network.decoder.block
         width = self.network.config.d_kv
         crossing = [block.layer[1].EncDecAttention for block in blocks]
@@ -201,12 +211,15 @@ class T5Model(nn.Module):
             [_heads(functional.linear(states, cross.v.weight), width) for cross in crossing],
             mask,
             last_row.flip(-1),
-            [_weights(block) for block in blocks],
+            [
+                _weights(block)._replace(heads=heads[index] if heads else None)
+                for index, block in enumerate(blocks)
+            ],
         )
 
     def begin(self, memory: T5Memory) -> T5State:
         """The state before the first token."""
-        batch, heads, _, width = memory.keys[0].shape
+        batch, heads, width = len(memory.keys[0]), len(memory.biases), memory.keys[0].shape[-1]
         shape = (len(memory.layers), batch, heads, _ROOM, width)
         keys, values = memory.keys[0].new_zeros(shape), memory.keys[0].new_zeros(shape)
         return T5State(_Cache(keys, values, memory.biases, 0), 0)
@@ -222,10 +235,26 @@ class T5Model(nn.Module):
         self, memory: T5Memory, state: T5State, ids: torch.Tensor
     ) -> tuple[torch.Tensor, list[T5State]]:
         """Reads T tokens of each text, ids (B, T), in one call of the decoder."""
-        network = self.network
         count, total = ids.shape[1], state.length + ids.shape[1]
         cache = _with_room(memory, state, total)
-        bias = _bias(memory, cache, state.length, total)
+        features = self.features(memory, ids, cache, state.length)
+        cache.filled = total
+        return features, [T5State(cache, state.length + place + 1) for place in range(count)]
+
+    def features(
+        self, memory: T5Memory, ids: torch.Tensor, cache: _Cache | None = None, length: int = 0
+    ) -> torch.Tensor:
+        """What stands before the output, (B, T, d), behind each of the tokens `ids` (B, T).
+
+        Args:
+            memory: the articles.
+            ids: the tokens.
+            cache: what was read before, to be appended to. Without it `ids` are whole texts, and
+                gradients can be taken.
+            length: how many tokens were read before.
+        """
+        network, total = self.network, length + ids.shape[1]
+        every_bias = _bias(memory, cache, length, total)
         epsilon = network.config.layer_norm_epsilon
         act = _ACTS.get(network.config.dense_act_fn) or _act(network)
         flow = functional.embedding(ids, network.decoder.embed_tokens.weight)
@@ -234,13 +263,18 @@ class T5Model(nn.Module):
         for index, layer in enumerate(memory.layers):
             normed = functional.rms_norm(flow, size, layer.own_norm, epsilon)
             query, key, value = functional.linear(normed, layer.own).chunk(3, -1)
-            keys, values = cache.keys[index], cache.values[index]
-            keys[:, :, state.length : total] = _heads(key, width)
-            values[:, :, state.length : total] = _heads(value, width)
+            keys, values = _heads(key, width), _heads(value, width)
+            if cache is not None:
+                heads = keys.shape[1]
+                cache.keys[index][:, :heads, length:total] = keys
+                cache.values[index][:, :heads, length:total] = values
+                keys = cache.keys[index][:, :heads, :total]
+                values = cache.values[index][:, :heads, :total]
+            bias = every_bias if layer.heads is None else every_bias[:, layer.heads]
             found = functional.scaled_dot_product_attention(
                 _heads(query, width),
-                keys[:, :, :total],
-                values[:, :, :total],
+                keys,
+                values,
                 attn_mask=bias,
                 scale=1.0,
             )
@@ -261,9 +295,7 @@ class T5Model(nn.Module):
             # in float16 the last matrix of a layer may be float32
             inner = functional.linear(inner.to(layer.leave.dtype), layer.leave)
             flow = flow + inner.to(flow.dtype)
-        cache.filled = total
-        features = functional.rms_norm(flow, size, network.decoder.final_layer_norm.weight, epsilon)
-        return features, [T5State(cache, state.length + place + 1) for place in range(count)]
+        return functional.rms_norm(flow, size, network.decoder.final_layer_norm.weight, epsilon)
 
     def logits(self, features: torch.Tensor) -> torch.Tensor:
         """Features (..., d) to logits (..., V)."""
@@ -536,12 +568,11 @@ def _with_room(memory: T5Memory, state: T5State, total: int) -> _Cache:
     return _Cache(fresh[0], fresh[1], memory.biases, state.length)
 
 
-def _bias(memory: T5Memory, cache: _Cache, length: int, total: int) -> torch.Tensor:
+def _bias(memory: T5Memory, cache: _Cache | None, length: int, total: int) -> torch.Tensor:
     """Biases of tokens `length` to `total` towards all up to themselves, (1, heads, T, total)."""
-    room = cache.near.shape[-1]
-    if total == length + 1:
-        return aligned(cache.near[None, :, :, room - total :])
-    places = torch.arange(total, device=cache.near.device)
+    if cache is not None and total == length + 1:
+        return aligned(cache.near[None, :, :, cache.near.shape[-1] - total :])
+    places = torch.arange(total, device=memory.biases.device)
     back = places[length:, None] - places
     farthest = memory.biases.shape[1] - 1
     biases = memory.biases[:, back.clamp(0, farthest)]
@@ -550,7 +581,7 @@ def _bias(memory: T5Memory, cache: _Cache, length: int, total: int) -> torch.Ten
 
 def _heads(rows: torch.Tensor, width: int) -> torch.Tensor:
     """(B, T, heads * width) to (B, heads, T, width)."""
-    return rows.view(*rows.shape[:-1], -1, width).transpose(1, 2)
+    return rows.view(*rows.shape[:-1], rows.shape[-1] // width, width).transpose(1, 2)
 
 
 def _joined(heads: torch.Tensor) -> torch.Tensor:
