@@ -31,6 +31,7 @@ from fastllm.drafters import DrafterSession, FamilySpec
 from fastllm.drafters.length import falls_back
 from fastllm.drafters.neural import NeuralSession
 from fastllm.drafters.shared import SharedDrafter, SharedModel, SharedSettings
+from fastllm.drafters.t5 import of_layer
 from fastllm.drafters.width import fitted
 from fastllm.errors import SettingsError
 from fastllm.targets import Encoding
@@ -128,10 +129,11 @@ class BlockModel(SharedModel):
         bias = aligned(bias[None])
 
         def attend(
-            _: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor
+            index: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor
         ) -> torch.Tensor:
+            own = of_layer(bias, memory.layers[index])
             return functional.scaled_dot_product_attention(
-                query, key, value, attn_mask=bias, scale=1.0
+                query, key, value, attn_mask=own, scale=1.0
             )
 
         ids = torch.cat([prefix, torch.full_like(prefix, MASK)], 1)

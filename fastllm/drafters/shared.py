@@ -17,7 +17,7 @@ of the `Encoding` that all lanes share.
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -30,6 +30,14 @@ from transformers import T5Config, T5ForConditionalGeneration
 from transformers.modeling_outputs import BaseModelOutput
 
 from fastllm.drafters import DrafterSession, FamilySpec
+from fastllm.drafters.kept import (
+    KeptDecoder,
+    KeptLayer,
+    copy_kept,
+    kept_blocks,
+    kept_from_json,
+    require_within,
+)
 from fastllm.drafters.neural import (
     STARTS,
     NeuralDrafter,
@@ -42,7 +50,7 @@ from fastllm.targets import Encoding, Target
 from fastllm.targets.encodings import EncodingCache
 from fastllm.targets.hub import HubTarget
 from fastllm.targets.slate import Choice, Written
-from fastllm.targets.t5_decoder import StaticDecoder, StaticSession, unfit
+from fastllm.targets.t5_decoder import StaticSession, unfit
 
 FREQUENT = 512
 """The first so many ids are drafted besides the article's words."""
@@ -66,6 +74,8 @@ class SharedSettings:
         scaled: whether features are scaled by width^-0.5 before the output.
         start_id: the token before every text.
         target: fingerprint of the embedding of the target that it is bound to.
+        kept: of a pruned drafter (`fastllm prune`), the heads and columns of the target's decoder
+            that each layer has; empty where layers are whole.
     """
 
     vocabulary_size: int
@@ -81,6 +91,7 @@ class SharedSettings:
     scaled: bool = True
     start_id: int = 0
     target: str = ""
+    kept: tuple[KeptLayer, ...] = ()
 
     def __post_init__(self) -> None:
         sizes = (
@@ -93,6 +104,9 @@ class SharedSettings:
         )
         if min(sizes) < 1:
             raise SettingsError(f"{self}: every size must be above 0.")
+        require_within(self.kept, self.heads, self.feed_forward)
+        if self.kept and len(self.kept) != self.layers:
+            raise SettingsError(f"{len(self.kept)} layers are kept, and layers={self.layers}.")
 
     @classmethod
     def like(cls, config: T5Config, layers: int, target: str) -> Self:
@@ -122,7 +136,7 @@ class SharedSettings:
             d_ff=self.feed_forward,
             num_heads=self.heads,
             num_layers=0,
-            num_decoder_layers=self.layers,
+            num_decoder_layers=0 if self.kept else self.layers,  # those kept are put in later
             feed_forward_proj=self.activation,
             relative_attention_num_buckets=self.buckets,
             relative_attention_max_distance=self.distance,
@@ -199,9 +213,13 @@ class SharedModel(nn.Module):
     def __init__(self, settings: SharedSettings) -> None:
         super().__init__()
         network = T5ForConditionalGeneration(settings.config())
+        if settings.kept:
+            network.decoder.block = kept_blocks(network.decoder.config, settings.kept)
+            network.config.num_decoder_layers = len(settings.kept)
         del network.encoder  # what stands in its place is no part of the weights
         network.encoder = TargetEncoder()
-        self.decoder = T5Model(network)
+        self.decoder = T5Model(network, settings.kept)
+        self._kept = settings.kept
         self.share(network.shared.weight, network.lm_head.weight)
         self.shares = 0
 
@@ -253,6 +271,8 @@ class SharedModel(nn.Module):
 
     def forward(self, source: torch.Tensor, prefix: torch.Tensor) -> torch.Tensor:
         """Logits (B, T, V) after every token of `prefix`."""
+        if self._kept:  # layers differ in their heads, which transformers cannot compute
+            return self.logits(self.decoder.whole(self.remember(source), prefix))
         real = (source != 0).long()
         logits: torch.Tensor = self.t5(
             encoder_outputs=self.t5.encoder(source, real),
@@ -290,12 +310,12 @@ class SharedModel(nn.Module):
         return self.decoder.logits(features)
 
 
-class _Layers(StaticDecoder):
+class _Layers(KeptDecoder):
     """The static engine without the output matrix: what comes out is what would go into it."""
 
     @torch.inference_mode()
-    def __init__(self, network: T5ForConditionalGeneration) -> None:
-        super().__init__(network)
+    def __init__(self, network: T5ForConditionalGeneration, kept: Sequence[KeptLayer] = ()) -> None:
+        super().__init__(network, kept)
         self._last = torch.clone  # type: ignore[assignment]
 
 
@@ -483,6 +503,34 @@ class SharedDrafter(NeuralDrafter[SharedSettings]):
         return made
 
     @classmethod
+    def pruned(cls, target: HubTarget, kept: Sequence[KeptLayer], *, name: str = "pruned") -> Self:
+        """A drafter that is a part of its target's decoder, untrained.
+
+        Args:
+            target: a T5; its weights may be quantised, the drafter's are not.
+            kept: the heads and columns of each layer; layers of which nothing is kept are left out.
+            name: what to call it.
+
+        Raises:
+            SettingsError: the target is no T5, or has no such parts.
+        """
+        model = target.model
+        if type(model) is not T5ForConditionalGeneration:
+            raise SettingsError(
+                f"{target.name} is a {type(model).__name__}: pruned drafters are made of T5 layers."
+            )
+        own = fingerprint(model.get_input_embeddings().weight)
+        sizes = SharedSettings.like(model.config, max(1, len(kept)), own)
+        if not kept:
+            raise SettingsError("nothing of the decoder is kept: keep a head or a column.")
+        settings = replace(sizes, start_id=target.start_id, kept=tuple(kept))
+        network = SharedModel(settings)
+        copy_kept(model.decoder, network.t5.decoder, settings.kept, settings.head_width)
+        network.to(target.device)
+        network.bind(target)
+        return cls(network.eval(), settings, name, target.vocabulary.fingerprint)
+
+    @classmethod
     def _sizes(
         cls, vocabulary_size: int, start_id: int, settings: dict[str, Any]
     ) -> SharedSettings:
@@ -501,7 +549,7 @@ class SharedDrafter(NeuralDrafter[SharedSettings]):
             sizes = dict(config["settings"])
             if sizes.pop("copies", False):  # earlier versions write it, nearly always as False
                 raise CheckpointError("it has a copy mixture, which is not supported any more")
-            settings = cls.SETTINGS(**sizes)
+            settings = cls.SETTINGS(**sizes | {"kept": kept_from_json(sizes.get("kept", []))})
             model = cls.MODEL(settings)
             weights = load_file(folder / "model.safetensors")
             if weights.keys() != model.own_weights().keys():
@@ -600,7 +648,9 @@ class SharedDrafter(NeuralDrafter[SharedSettings]):
         """The static engine with the weights as they are now; None where it does not fit."""
         state = weights_of(self.model)
         if self._static is None or self._static[0] != state:
-            self._static = state, None if unfit(self.model.t5) else _Layers(self.model.t5)
+            network = self.model.t5
+            layers = None if unfit(network) else _Layers(network, self.settings.kept)
+            self._static = state, layers
         return self._static[1]
 
 

@@ -764,6 +764,7 @@ def _layer(block: Any, build: Callable[..., _Matrix]) -> _Layer:
     attention, crossing, inner = own.SelfAttention, cross.EncDecAttention, feed.DenseReluDense
     gated = hasattr(inner, "wi_0")
     enter = [inner.wi_0.weight, inner.wi_1.weight] if gated else [inner.wi.weight]
+    build = _unless_empty(build)
     return _Layer(
         build([attention.q.weight, attention.k.weight, attention.v.weight], own.layer_norm.weight),
         build([attention.o.weight]),
@@ -773,6 +774,27 @@ def _layer(block: Any, build: Callable[..., _Matrix]) -> _Layer:
         build([inner.wo.weight]),
         gated,
     )
+
+
+class _Nothing:
+    """A matrix of a sublayer of which a pruned decoder keeps nothing."""
+
+    inputs = 0
+
+    def __call__(self, flow: torch.Tensor) -> torch.Tensor:
+        return flow.new_zeros(len(flow), 0)
+
+    def add(self, flow: torch.Tensor, rows: torch.Tensor) -> None:
+        pass
+
+
+def _unless_empty(build: Callable[..., _Matrix]) -> Callable[..., _Matrix]:
+    """The same, but for matrices without numbers."""
+
+    def made(weights: list[torch.Tensor], *more: Any) -> _Matrix:
+        return build(weights, *more) if weights[0].numel() else _Nothing()
+
+    return made
 
 
 def _can_pack() -> bool:
