@@ -141,7 +141,7 @@ def units_of(target: HubTarget, kind: str, groups: int, loud: Sequence[torch.Ten
         heads = tuple(range(config.num_heads))
         for part in ("own", "cross"):
             chosen = [heads] if kind == "sublayers" else [(head,) for head in heads]
-            found += [Unit(layer, part, channels) for channels in chosen]  # type: ignore[arg-type]
+            found += [Unit(layer, part, channels) for channels in chosen]
         order = torch.argsort(loud[layer], descending=True, stable=True)
         pieces = [order] if kind == "sublayers" else torch.tensor_split(order, groups)
         found += [Unit(layer, "columns", tuple(sorted(piece.tolist()))) for piece in pieces]

@@ -180,9 +180,8 @@ class KeptDecoder(StaticDecoder):
         rows = functional.linear(states[0].to(self.dtype), self._crossing)
         shape = (2, len(self._kept), 1, self._heads, len(rows), self._width)
         both = rows.new_zeros(shape)
-        parts = rows.split(
-            [len(layer.cross) * self._width for layer in self._kept for _ in "kv"], 1
-        )
+        sizes = [len(layer.cross) * self._width for layer in self._kept for _ in "kv"]
+        parts = torch.split(rows, sizes, 1)
         for number, part in enumerate(parts):
             index, side = divmod(number, 2)
             heads = len(self._kept[index].cross)
@@ -201,7 +200,7 @@ class KeptDecoder(StaticDecoder):
         for index, (kept, layer) in enumerate(zip(self._kept, self._layers, strict=True)):
             heads = len(kept.own)
             if heads:
-                query, fresh = layer.own(flow).split([heads * width, 2 * heads * width], 1)
+                query, fresh = torch.split(layer.own(flow), [heads * width, 2 * heads * width], 1)
                 if heads < self._heads:  # the buffers are for more
                     missing = (0, 0, 0, self._heads - heads)
                     fresh = functional.pad(fresh.view(count, 2, heads, width), missing).flatten(1)
