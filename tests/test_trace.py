@@ -2,6 +2,7 @@ import contextlib
 import json
 import random
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -40,12 +41,15 @@ def test_a_trace_survives_json(settings: dict[str, float]) -> None:
         assert all(isinstance(token, int) for token in again.names)
 
 
-def test_the_recorded_race_is_readable() -> None:
-    path = paths.RECORDED / "race.json"
-    for tree in json.loads(path.read_text(encoding="utf-8"))["traces"]:
-        trace = Trace.from_json(tree)
-        assert trace.rounds
-        assert not trace.config.lossy
+@pytest.mark.parametrize("path", sorted(paths.ARTICLES.glob("*.txt")), ids=lambda path: path.stem)
+def test_every_sample_has_a_recorded_race_of_its_own_text(path: Path) -> None:
+    recorded = paths.RECORDED / f"{path.stem}.json"
+    traces = [
+        Trace.from_json(tree) for tree in json.loads(recorded.read_text(encoding="utf-8"))["traces"]
+    ]
+    assert {trace.source for trace in traces} == {path.read_text(encoding="utf-8").strip()}
+    assert len({trace.text for trace in traces}) == 1
+    assert all(trace.rounds and not trace.config.lossy for trace in traces)
 
 
 def test_a_trace_of_before_the_rules_is_readable() -> None:

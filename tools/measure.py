@@ -1,13 +1,14 @@
 """Measures what the page promises, in a real browser: `python -m tools.measure`.
 
-Four promises, each a median of several visits, beside its bound:
+Six promises, each a median of several visits, beside its bound:
 
-- delay: a live race of three lanes of 150 tokens, from the moment the first round left the models
+- delay: a live race of four lanes of 150 tokens, from the moment the first round left the models
   to the moment the last one stood in the browser, against the time until the models were done;
 - scrub: scripting, style and layout of one frame, as Chromium traces them, while the position is
   drawn through a race of 2,000 tokens;
 - first paint, and the moment at which the recorded race moves, after the address was entered with
   nothing in the cache;
+- layout shift, and the share of the moments without a verdict, of a live race from the click on;
 - bytes that came over the wire until then and in the seconds after, before a plot is opened.
 
 The models, the server and the browser share this machine, as they do for whoever tries it at home.
@@ -29,12 +30,16 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from fastllm import paths
 from fastllm.demo.engine import LocalEngine
 from fastllm.demo.jobs import RaceJob, Work
 from fastllm.demo.limits import read_limits
-from fastllm.demo.page import RECORDED, build, launch_options
+from fastllm.demo.page import build, launch_options
 from fastllm.errors import FastLLMError, SettingsError
 from fastllm.trace import Trace
+
+RECORDED = paths.RECORDED / "autumn-storm.json"
+"""The recorded race that is made longer."""
 
 RACE_TOKENS = 150
 """Of each lane of the live race."""
@@ -153,20 +158,22 @@ def measure(runs: int, target: str = "target") -> list[Promise]:
             args=["--no-sandbox", "--disable-background-networking"],
         )
         with tempfile.TemporaryDirectory() as folder:
-            long = Path(folder) / "race.json"
+            long = Path(folder) / "long.json"
             long.write_text(json.dumps(longer(RECORDED, SCRUB_TOKENS)), encoding="utf-8")
-            pages = [build(engine, limits, path) for path in (RECORDED, long)]
+            pages = [build(engine, limits, path) for path in (paths.RECORDED, long.parent)]
             here, there = (
                 page.launch(prevent_thread_lock=True, **launch_options())[1] for page in pages
             )
             opened = [_open(chromium, here) for _ in range(runs)]
             frames = [_scrub(chromium, there) for _ in range(runs)]
-            delays = [_race(chromium, here, engine) for _ in range(runs + 1)][1:]
+            races = [_race(chromium, here, engine) for _ in range(runs + 1)][1:]
         for page in pages:
             page.close(verbose=False)
         chromium.close()
     return [
-        Promise(f"delay of a race, 3 x {RACE_TOKENS} tokens", delays, "%", 10),
+        Promise(f"delay of a race, 4 x {RACE_TOKENS} tokens", [each[0] for each in races], "%", 10),
+        Promise("layout shift of a race", [each[1] for each in races], "", 0.05),
+        Promise("without a verdict after its end", [each[2] for each in races], "%", 0),
         Promise(f"a frame, scrubbing {SCRUB_TOKENS} tokens", frames, "ms", 8),
         Promise("first contentful paint", [each[0] for each in opened], "s", 1.5),
         Promise("the recorded race moves", [each[1] for each in opened], "s", 2.0),
@@ -227,7 +234,7 @@ def _scrub(chromium: Any, address: str) -> float:
     context = chromium.new_context(viewport={"width": 1440, "height": 900}, reduced_motion="reduce")
     page = context.new_page()
     page.goto(address)
-    page.wait_for_selector(".fl-lane .fl-round", timeout=PATIENCE_SECONDS * 1000)
+    page.wait_for_selector(".fl-lane .fl-block", timeout=PATIENCE_SECONDS * 1000)
     wire = context.new_cdp_session(page)
     events: list[Event] = []
     over: list[Event] = []
@@ -289,24 +296,48 @@ def _began(event: Event) -> float:
     return float(event["ts"])
 
 
-def _race(chromium: Any, address: str, engine: ClockedEngine) -> float:
-    """By how many percent the browser was later than the models."""
+def _race(chromium: Any, address: str, engine: ClockedEngine) -> tuple[float, float, float]:
+    """What a live race shows.
+
+    Returns:
+        By how many percent the browser was later than the models; the layout shift; in how many
+        percent of the frames after its end no verdict was in view.
+    """
     context = chromium.new_context(viewport={"width": 1440, "height": 900})
     page = context.new_page()
     page.goto(address)
-    page.wait_for_selector(".fl-lane .fl-round", timeout=PATIENCE_SECONDS * 1000)
+    page.wait_for_selector(".fl-lane .fl-block", timeout=PATIENCE_SECONDS * 1000)
     page.evaluate(_SHOWN)
     page.click("#fl-go")
     page.wait_for_function("window.shown", timeout=PATIENCE_SECONDS * 1000)
-    shown: float = page.evaluate("window.shown") / 1000
+    page.wait_for_timeout(AFTER_SECONDS * 1000)
+    shown, shift, frames, bare = page.evaluate(
+        "[window.shown, window.shift, window.frames_after, window.frames_without]"
+    )
     context.close()
-    return 100 * ((shown - engine.first) / (engine.last - engine.first) - 1)
+    late = 100 * ((shown / 1000 - engine.first) / (engine.last - engine.first) - 1)
+    return late, shift, 100 * bare / max(1, frames)
 
 
 _SHOWN = """() => {
   const root = document.querySelector(".fl-race");
+  window.shift = window.frames_after = window.frames_without = 0;
+  new PerformanceObserver((list) => {
+    for (const entry of list.getEntries()) if (!entry.hadRecentInput) window.shift += entry.value;
+  }).observe({ type: "layout-shift" });
+  const look = () => {
+    window.frames_after += 1;
+    const verdict = document.querySelector(".fl-verdict");
+    if (!verdict.checkVisibility({ visibilityProperty: true, opacityProperty: true })) {
+      window.frames_without += 1;
+    }
+    requestAnimationFrame(look);
+  };
   new MutationObserver(() => {
-    requestAnimationFrame(() => { window.shown ??= performance.timeOrigin + performance.now(); });
+    requestAnimationFrame(() => {
+      if (!window.shown) look();
+      window.shown ??= performance.timeOrigin + performance.now();
+    });
   }).observe(root, { attributes: true, attributeFilter: ["data-ran"] });
 }"""
 

@@ -1,4 +1,4 @@
-"""Records the race that the first screen shows: `python -m tools.record`."""
+"""Records the races that the page shows of its samples: `python -m tools.record`."""
 
 import argparse
 import json
@@ -6,11 +6,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from fastllm import paths
 from fastllm.demo import articles, words
 from fastllm.demo.engine import LocalEngine
-from fastllm.demo.folds.race.race import DEFAULT_LANES
+from fastllm.demo.folds.race.race import default_lanes, recorded_name
 from fastllm.demo.jobs import RaceJob
-from fastllm.demo.page import RECORDED
 from fastllm.errors import FastLLMError
 from fastllm.files import write_whole
 from fastllm.metrics import target_calls
@@ -18,38 +18,43 @@ from fastllm.trace import DecodingConfig, Trace
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Races a sample several times and stores the run of median duration."""
+    """Races each sample several times and stores the run of median duration."""
     samples = articles.samples()
     parser = argparse.ArgumentParser(prog="tools.record", description=__doc__)
-    parser.add_argument("--article", choices=list(samples), default=next(iter(samples)))
+    parser.add_argument(
+        "--article", choices=list(samples), nargs="+", default=list(samples), help="default: all"
+    )
     parser.add_argument("--lanes", nargs="+", help="default: what the page races by default")
     parser.add_argument("--target", default="target", help="shipped target, folder or Hub model")
     parser.add_argument("--runs", type=int, default=5, metavar="N")
-    parser.add_argument("--to", type=Path, default=RECORDED, metavar="FILE")
+    parser.add_argument("--to", type=Path, default=paths.RECORDED, metavar="FOLDER")
     options = parser.parse_args(arguments)
     engine = LocalEngine(options.target)
-    offered = [key for key in DEFAULT_LANES if key in engine.keys]
-    lanes = options.lanes or (offered if len(offered) > 1 else [words.ALONE, "lookup"])
+    lanes = options.lanes or default_lanes(engine.keys)
     unknown = [key for key in lanes if key not in engine.keys]
     if unknown:
         print(f"record: {words.unknown_lane(unknown[0], engine.keys)}", file=sys.stderr)
         return 2
     engine.start()
-    job = RaceJob(samples[options.article], tuple(lanes), DecodingConfig(), seconds=600)
-    try:
-        runs = sorted((run(engine, job) for _ in range(options.runs)), key=duration)
-    except FastLLMError as error:
-        print(f"record: {error}", file=sys.stderr)
-        return 2
-    traces = runs[len(runs) // 2]
-    tree = {
-        "article": options.article,
-        "lanes": lanes,
-        "traces": [trace.to_json() for trace in traces],
-    }
-    write_whole(options.to, json.dumps(tree, ensure_ascii=False) + "\n")
-    for key, trace in zip(lanes, traces, strict=True):
-        print(f"{words.title_of(key)}: {target_calls(trace)} target calls. {trace.text}")
+    options.to.mkdir(parents=True, exist_ok=True)
+    for title in options.article:
+        job = RaceJob(samples[title], tuple(lanes), DecodingConfig(), seconds=600)
+        try:
+            runs = sorted((run(engine, job) for _ in range(options.runs)), key=duration)
+        except FastLLMError as error:
+            print(f"record: {error}", file=sys.stderr)
+            return 2
+        traces = runs[len(runs) // 2]
+        tree = {
+            "article": title,
+            "lanes": list(lanes),
+            "traces": [trace.to_json() for trace in traces],
+        }
+        text = json.dumps(tree, ensure_ascii=False, separators=(",", ":")) + "\n"
+        write_whole(options.to / recorded_name(title), text)
+        print(f"{title}: {traces[0].text}")
+        for key, trace in zip(lanes, traces, strict=True):
+            print(f"    {words.title_of(key)}: {target_calls(trace)} target calls")
     return 0
 
 

@@ -22,20 +22,18 @@ from fastllm.demo.folds.trained import trained
 from fastllm.demo.guard import Guard
 from fastllm.demo.limits import Limits, read_limits
 
-RECORDED = paths.RECORDED / "race.json"
-"""The race that plays when the page opens."""
 
-
-def build(engine: Engine, limits: Limits, recorded: Path = RECORDED) -> gr.Blocks:
+def build(engine: Engine, limits: Limits, recorded: Path = paths.RECORDED) -> gr.Blocks:
     """The page, ready to be launched with `launch_options`.
 
     Args:
         engine: the models.
         limits: what a visitor may ask for.
-        recorded: the race that plays when the page opens.
+        recorded: the folder of the recorded races.
     """
     context = PageContext(engine, limits, articles.samples())
-    first, opening = race.opening(recorded, context.samples)
+    races = race.recorded_races(recorded)
+    first, opening = race.opening(races, context.samples)
     page = gr.Blocks(
         title=f"{words.TITLE}: {words.CLAIM}", analytics_enabled=False, delete_cache=(3600, 3600)
     )
@@ -65,7 +63,7 @@ def build(engine: Engine, limits: Limits, recorded: Path = RECORDED) -> gr.Block
             with _tab("about"):
                 about.add(context)
         paragraph(words.PRIVACY, "fl-privacy", elem_id="fl-privacy")
-        race.connect(context, page)
+        race.connect(context, page, races)
         answers.add(context)
     page.queue(max_size=limits.queue_size, default_concurrency_limit=4, api_open=False)
     return page
@@ -95,7 +93,7 @@ def launch_options(guard: Guard | None = None) -> dict[str, Any]:
             button_primary_background_fill_hover_dark="*primary_600",
             button_primary_text_color="white",
         ),
-        "css": race.STYLE.read_text(encoding="utf-8"),
+        "css": race.styles(),
         "app_kwargs": {"middleware": [guard.middleware(), *head.middleware()]},
         "footer_links": ["api"],
         "run_history": False,

@@ -122,13 +122,20 @@ class Visit:
 
     def ended(self) -> None:
         """Waits until the race on the screen has come to its end."""
-        self.page.wait_for_selector(".fl-same:not(.fl-later):not(:empty)")
+        self.page.wait_for_selector(
+            ".fl-race:not(.fl-moving):has(.fl-same:not(:empty)) .fl-lane.fl-done"
+        )
 
     def words(self, lane: str) -> str:
-        """What a lane reads as, refused words left out."""
-        script = """lane => [...document.querySelectorAll(
-            `.fl-lane[data-key="${lane}"] .fl-token:not(.fl-refused)`
-        )].map(token => token.textContent).join('').trim()"""
+        """The words that have a strip of this lane under them."""
+        script = """key => {
+            const keys = [...document.querySelectorAll(".fl-lane")].map(lane => lane.dataset.key);
+            const cells = document.querySelectorAll(
+                `.fl-word:not(.fl-end) .fl-cell[data-lane="${keys.indexOf(key)}"]:not(.fl-future)`
+            );
+            const word = cell => cell.closest(".fl-word").querySelector(".fl-letters").textContent;
+            return [...cells].map(word).join(" ");
+        }"""
         return str(self.page.evaluate(script, lane))
 
     def calls(self) -> list[int]:
@@ -237,10 +244,10 @@ def story_address(
     """The page with an engine of stories; its recorded race is hostile."""
     pieces = [*HOSTILE, *stories.SUMMARY]
     keys, traces = stories.race(pieces, source=" ".join(HOSTILE) * 5, cut_at=60)
-    path = tmp_path_factory.mktemp("recorded") / "race.json"
+    path = tmp_path_factory.mktemp("recorded") / "story.json"
     tree = {"article": "<i>x</i>", "lanes": keys, "traces": [t.to_json() for t in traces]}
     path.write_text(json.dumps(tree), encoding="utf-8")
-    return serve(["tests/browser/serve.py", "PORT", "0.005", str(path)])
+    return serve(["tests/browser/serve.py", "PORT", "0.005", str(path.parent)])
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,6 @@
 """Serves the page with an engine made of stories: no model, and as slow as the tests want it.
 
-    python tests/browser/serve.py PORT [PAUSE] [RECORDED.json]
+    python tests/browser/serve.py PORT [PAUSE] [RECORDED]
 
 Every lane writes the first words of the article, a round each PAUSE seconds. Of an article that
 begins with "Endless" it writes four rounds a second, for longer than any test waits; on one that
@@ -119,7 +119,7 @@ def lesson(work: LiveTrainingJob, stop: threading.Event) -> Iterator[str]:
 def main() -> None:
     port, *more = sys.argv[1:]
     pause = float(more[0]) if more else 0.01
-    recorded = Path(more[1]) if len(more) > 1 else ROOT / "no" / "such.json"
+    recorded = Path(more[1]) if len(more) > 1 else ROOT / "no" / "such"
     limits = dataclasses.replace(read_limits(), runs_per_minute=10_000)
     page = build(StoryEngine(pause), limits, recorded)
     page.launch(server_port=int(port), prevent_thread_lock=True, **launch_options())

@@ -1,6 +1,5 @@
 """What opens on demand: inside a word, the replay, what one takes home, the plots, the cards."""
 
-import json
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ import pytest
 from conftest import Visit, ended
 from playwright.sync_api import Browser, Locator, Page, expect
 
+from fastllm.demo import words as page_words
 from fastllm.trace import Trace
 
 Opener = Callable[..., Visit]
@@ -28,74 +28,191 @@ def lane(page: Page, key: str) -> Locator:
     return page.locator(f'.fl-lane[data-key="{key}"]')
 
 
+def word(page: Page, key: str, mark: str) -> Locator:
+    """The first word under which a lane's strip has a mark."""
+    keys = [each.get_attribute("data-key") for each in page.locator(".fl-lane").all()]
+    return page.locator(f'.fl-word:has([data-lane="{keys.index(key)}"].{mark})').first
+
+
 def test_inside_a_word_and_its_call(visit: Opener, story_address: str) -> None:
     page = ended(visit, story_address).page
     detail = page.locator(".fl-detail")
-    word = lane(page, "lstm-after").locator(".fl-accepted").first
-    word.hover()
-    expect(detail).to_have_role("tooltip")
-    for known in ("target, p90 % (1 when greedy)", "drafter, q70 %", "overlap of both50 %"):
-        expect(detail).to_contain_text(known)
-    expect(detail).to_contain_text("passed: 0.50 is below 1")
-    expect(detail.locator(".fl-choices")).to_have_count(2)
-    expect(detail.locator(".fl-call")).to_have_count(0)
-    assert word.get_attribute("aria-describedby") == "fl-detail"
-    word.focus()
-    page.keyboard.press("Enter")
-    call = detail.locator(".fl-call")
-    expect(detail).to_have_role("dialog")
-    calls = lane(page, "lstm-after").locator(".fl-round").count()
-    expect(call).to_contain_text(f"Call 1 of {calls}: LSTM after distillation")
-    expect(call).to_contain_text("5 guessed, 5 accepted")
-    expect(call).to_contain_text("The target added")
-    expect(call).to_contain_text("10.0 ms together")
-    page.keyboard.press("ArrowRight")  # the next word, pinned too
-    expect(detail).to_have_role("dialog")
+    chosen = word(page, "lstm-after", "fl-accepted")
+    chosen.locator(".fl-letters").click()
+    expect(detail).to_be_focused()
+    expect(chosen).to_have_attribute("aria-selected", "true")
+    expect(page.locator(".fl-round-box")).to_be_hidden()  # the dock holds one thing
+    detail.get_by_role("button", name="LSTM after distillation").click()
+    this = detail.locator(".fl-odds .fl-this")
+    expect(this).to_contain_text("90 %")
+    expect(this).to_contain_text("70 %")
+    expect(detail).to_contain_text("No number is drawn")
+    assert "below" not in detail.inner_text(), "greedy has no dice"
+    widths = this.locator(".fl-bar").evaluate_all(
+        "(bars) => Object.fromEntries(bars.map((bar) => [bar.className, bar.style.width]))"
+    )
+    assert widths["fl-bar fl-bar-p"] == "90%"
+    assert widths["fl-bar fl-bar-both"] == widths["fl-bar fl-bar-q"] == "70%"
+    assert float(widths["fl-bar fl-bar-more"].rstrip("%")) == pytest.approx(20)
+    expect(detail.locator(".fl-odds .fl-rest")).to_be_visible()
+    calls = page.locator('.fl-lane[data-key="lstm-after"] .fl-block').count()
+    expect(detail).to_contain_text(f"Its call, 1 of {calls}")
+    expect(detail).to_contain_text("reads all 5 in one call")
+    expect(detail).to_contain_text("10.0 ms together")
+    # The keyboard goes in and comes back, and walks on from word to word.
     page.keyboard.press("Escape")
     expect(detail).to_be_hidden()
-    # A call that refused a guess: what was behind it was not tested.
-    lane(page, "lstm-before").locator(".fl-refused").first.click()
-    expect(call.locator("li.fl-refused")).to_contain_text("0.50 ≥ 0")
-    expect(call.locator("li.fl-dropped").first).to_contain_text("not tested")
+    expect(page.locator(".fl-text")).to_be_focused()
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowRight")
+    expect(page.locator(".fl-chosen")).to_have_count(1)
+    page.keyboard.press("Enter")
+    expect(detail).to_be_focused()
     detail.get_by_role("button", name="Close").click()
     expect(detail).to_be_hidden()
+    expect(page.locator(".fl-text")).to_be_focused()
 
 
-def test_on_a_phone_pairs_stand_side_by_side_and_a_tap_opens_a_sheet(
+def test_a_fix_shows_the_guess_that_it_replaces(visit: Opener, story_address: str) -> None:
+    page = ended(visit, story_address).page
+    word(page, "lstm-before", "fl-struck").locator(".fl-letters").click()
+    detail = page.locator(".fl-detail")
+    detail.get_by_role("button", name="LSTM before distillation").click()
+    expect(detail.locator(".fl-judgement")).to_have_count(2)
+    expect(detail.locator(".fl-judgement").first).to_contain_text("nobody guessed, refused")
+    expect(detail.locator(".fl-judgement").first.locator(".fl-this")).to_contain_text("70 %")
+    expect(detail.locator(".fl-judgement").last).to_contain_text("the target's fix")
+    expect(detail.locator(".fl-chip.fl-refused")).to_have_count(1)
+
+
+def test_a_race_that_is_drawn_has_a_text_for_each_lane_and_the_rule_with_its_numbers(
+    visit: Opener, story_address: str
+) -> None:
+    seen = visit(story_address, reduced_motion="reduce").open(
+        "?lanes=alone,lstm-after&temperature=1&sample=Autumn+storm"
+    )
+    page = seen.page
+    page.wait_for_function("document.querySelectorAll('#fl-lanes input:checked').length === 2")
+    page.click("#fl-go")
+    page.wait_for_selector(".fl-race[data-ran]")
+    expect(page.locator(".fl-text")).to_have_count(2)
+    expect(page.locator(".fl-text-of").last).to_have_text("LSTM after distillation")
+    page.locator(".fl-text").last.locator(".fl-word").first.click()
+    expect(page.locator(".fl-rule")).to_contain_text("min(1, p/q)")
+    expect(page.locator(".fl-rule")).to_contain_text("Drawn: 0.50, which is below")
+    expect(page.locator(".fl-sum")).to_contain_text("max(p − q, 0)")
+    seen.require_clean()
+
+
+def test_pieces_of_words_on_demand(visit: Opener, story_address: str) -> None:
+    page = ended(visit, story_address).page
+    expect(page.locator(".fl-piece")).to_have_count(0)
+    page.get_by_label("show pieces of words").check()
+    assert page.locator(".fl-word:has-text('railway') .fl-piece").count() == 6  # two in each lane
+    page.get_by_label("show pieces of words").uncheck()
+    expect(page.locator(".fl-piece")).to_have_count(0)
+
+
+def test_one_call_is_played_before_the_race_and_still_without_motion(
+    visit: Opener, story_address: str
+) -> None:
+    seen = visit(story_address)
+    page = seen.page
+    page.add_init_script(
+        """window.steps = [];
+        new MutationObserver(() => {
+            const step = document.querySelector(".fl-round-box .fl-scene")?.dataset.step;
+            const race = document.querySelector(".fl-moving") ? "race" : null;
+            const fresh = [step, race].filter((now) => now && !window.steps.includes(now));
+            window.steps.push(...fresh);
+        }).observe(document, { subtree: true, childList: true, attributes: true });"""
+    )
+    seen.open()
+    seen.ended()
+    steps = page.evaluate("window.steps")
+    assert steps[-1] == "race"
+    assert {"1", "2", "3", "4", "5"} <= set(steps)
+    still = ended(visit, story_address).page
+    expect(still.locator(".fl-round-box .fl-captions li")).to_have_count(4)
+    assert still.locator(".fl-scene").get_attribute("data-step") == "5"
+
+
+def test_on_a_phone_a_tap_opens_a_sheet_that_leaves_the_word_in_view(
     visit: Opener, story_address: str
 ) -> None:
     page = ended(visit, story_address, width=390, height=844, has_touch=True).page
-    boxes = {
-        key: page.locator(f'#fl-lanes label:has(input[name="{key}"])').bounding_box() or {}
-        for key in ("alone", "lookup", "lstm-before", "lstm-after", "cnn-before", "cnn-after")
-    }
-    for left, right in (
-        ("alone", "lookup"), ("lstm-before", "lstm-after"), ("cnn-before", "cnn-after"),
-    ):  # fmt: skip
-        assert boxes[left]["y"] == boxes[right]["y"]
-        assert boxes[left]["x"] < boxes[right]["x"]
-    assert boxes["alone"]["y"] < boxes["lstm-before"]["y"] < boxes["cnn-before"]["y"]
-    word = lane(page, "lstm-after").locator(".fl-bonus").first
-    word.tap()
+    chosen = word(page, "lstm-after", "fl-bonus")
+    chosen.tap()
     detail = page.locator(".fl-detail")
-    expect(detail.locator(".fl-call")).to_be_visible()
-    sheet, place = detail.bounding_box(), word.bounding_box()
+    expect(detail.locator(".fl-scene")).to_be_attached()
+    sheet, place = detail.bounding_box(), chosen.bounding_box()
     assert sheet
     assert place
     assert sheet["x"] == 0
-    assert sheet["y"] + sheet["height"] <= 844
-    assert place["y"] + place["height"] <= sheet["y"], "the word is not covered"
+    assert sheet["y"] + sheet["height"] <= 845
+    assert place["y"] + place["height"] <= sheet["y"] + 1, "the word is not covered"
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
-    page.locator(".fl-headline").tap()
+    detail.get_by_role("button", name="Close").tap()
     expect(detail).to_be_hidden()
+
+
+def test_a_sample_shows_its_own_recorded_race_and_back_brings_the_one_before(
+    visit: Opener, app_address: str
+) -> None:
+    seen = visit(app_address, reduced_motion="reduce").open()
+    page = seen.page
+    seen.ended()
+    page.get_by_label("Factory closure").check()
+    expect(page.locator(".fl-about")).to_contain_text("Factory closure")
+    page.wait_for_url("**sample=Factory+closure**")
+    page.reload()
+    expect(page.locator(".fl-about")).to_contain_text("Factory closure")
+    expect(page.get_by_label("Factory closure")).to_be_checked()
+    page.go_back()
+    expect(page.locator(".fl-about")).to_contain_text("Autumn storm")
+    seen.require_clean()
+
+
+def test_a_live_race_on_ones_own_text_outlives_a_reload(visit: Opener, story_address: str) -> None:
+    seen = ended(visit, story_address)
+    page = seen.page
+    text = (
+        "Own words. " + "The council said on Monday that trees will be planted by the river. " * 4
+    )
+    page.get_by_text("Read or change the article").click()
+    page.locator("#fl-article textarea").fill(text)
+    page.click("#fl-go")
+    page.wait_for_selector(".fl-race[data-ran]")
+    page.wait_for_url("**#text=*")
+    assert "Own" not in page.url
+    written = seen.words("alone")
+    page.reload()
+    seen.ended()
+    expect(page.locator(".fl-badge")).to_have_text("LIVE")
+    assert seen.words("alone") == written
+    # Elsewhere the link brings the article; the race is run anew.
+    there = visit(story_address).open(page.url.removeprefix(story_address))
+    there.page.get_by_text("Read or change the article").click()
+    expect(there.page.locator("#fl-article textarea")).to_have_value(text.strip())
+    there.require_clean()
+    seen.require_clean()
+
+
+def test_a_race_says_when_it_is_no_longer_what_is_chosen(visit: Opener, story_address: str) -> None:
+    page = ended(visit, story_address).page
+    page.locator("#fl-lanes input").nth(1).uncheck()
+    expect(page.locator(".fl-is-stale")).to_have_count(0)  # the three lanes of the race below
+    page.locator("#fl-lanes input").nth(4).check()
+    expect(page.locator(".fl-is-stale")).to_contain_text("still the race before")
+    page.click("#fl-go")
+    page.wait_for_selector(".fl-race[data-ran]")
+    expect(page.locator(".fl-is-stale")).to_have_count(0)
 
 
 def test_by_call_and_a_link_to_the_moment(visit: Opener, story_address: str) -> None:
     seen = ended(visit, story_address)
     page = seen.page
     calls = seen.calls()
-    page.locator(".fl-axis").select_option("call")
-    assert seen.calls() == calls, "the end is the end on both axes"
     page.focus(".fl-position")
     page.keyboard.press("Home")
     page.keyboard.press("ArrowRight")
@@ -115,7 +232,7 @@ def test_by_call_and_a_link_to_the_moment(visit: Opener, story_address: str) -> 
     there = visit(story_address).open(link.input_value().removeprefix(story_address))
     expect(there.page.locator(".fl-clock")).to_have_text(page.locator(".fl-clock").inner_text())
     assert there.calls() == moment
-    assert there.page.get_attribute(".fl-play", "aria-label") == "Play", "a moment stands still"
+    expect(there.page.locator(".fl-play")).to_have_text("▶ Play")  # a moment stands still
     there.require_clean()
     seen.require_clean()
 
@@ -164,9 +281,9 @@ def test_what_one_takes_home(
         download.value.save_as(path)
         return path
 
-    tree = json.loads(take("Trace as JSON").read_text(encoding="utf-8"))
-    traces = [Trace.from_json(entry) for entry in tree["traces"]]
-    assert tree["lanes"] == ["alone", "lstm-before", "lstm-after"]
+    lines = take("Traces as JSON lines").read_text(encoding="utf-8").splitlines()
+    traces = [Trace.loads(line) for line in lines]
+    assert [trace.drafter for trace in traces] == ["", "before", "after"]
     assert all(trace.source and trace.text == traces[0].text for trace in traces)
     code = page.locator(".fl-code").inner_text()
     compile(code, "code", "exec")
@@ -203,7 +320,7 @@ def test_on_a_stage_r_plays_again_without_a_network(visit: Opener, story_address
     page.evaluate("() => { requestAnimationFrame = () => 0; }")  # the replay stands where it begins
     page.keyboard.press("r")
     assert seen.calls() == [0, 0, 0]
-    assert page.get_attribute(".fl-play", "aria-label") == "Pause"
+    expect(page.locator(".fl-play")).to_have_text("❚❚ Pause")
     page.keyboard.press("End")
     assert min(seen.calls()) > 0
 
@@ -241,11 +358,54 @@ def complaints(page: Page, **options: Any) -> list[str]:
 def test_axe_finds_nothing_in_what_is_ours(visit: Opener, story_address: str) -> None:
     page = ended(visit, story_address).page
     page.locator(".fl-keep summary").click()
-    lane(page, "lstm-before").locator(".fl-refused").first.click()
-    page.wait_for_selector(".fl-call")
+    word(page, "lstm-before", "fl-struck").click()
+    page.wait_for_selector(".fl-judgement")
     assert not complaints(page, runOnly=["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"])
     page.evaluate(DARKEN)
     assert not complaints(page, runOnly=["color-contrast"])
     # Curves have a name that says how they end, where cards ship.
     for curve in page.locator(".fl-curve").all():
         assert re.search(r"\d", curve.get_attribute("aria-label") or "")
+
+
+SERIOUS = ("serious", "critical")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_no_tab_has_a_serious_fault(visit: Opener, story_address: str, scheme: str) -> None:
+    """All of the page, with what is Gradio's own."""
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
+    seen = ended(visit, story_address, color_scheme=scheme)
+    for name in page_words.TABS.values():
+        page = seen.tab(name)
+        expect(page.locator("h2:visible").first).to_be_attached()
+        found = axe.run(page, options={"resultTypes": ["violations"]}).response["violations"]
+        faults = [
+            f"{name}: {entry['id']}: {node['html'][:150]} {node['failureSummary'][:200]}"
+            for entry in found
+            if entry["impact"] in SERIOUS
+            for node in entry["nodes"]
+        ]
+        assert not faults
+
+
+def test_the_calculator_starts_at_the_race_and_follows_its_sliders(
+    visit: Opener, story_address: str
+) -> None:
+    seen = ended(visit, story_address)
+    page = seen.tab("Inside")
+    said = page.locator(".fl-explain .fl-verdict")
+    expect(said).to_contain_text("LSTM after distillation: ")
+    expect(said).to_contain_text("times fewer calls")
+    result = page.locator(".fl-explain-result")
+    expect(result).to_contain_text("Predicted at gamma 5")
+    before = result.inner_text()
+    chance = page.get_by_label("alpha: the chance")
+    chance.focus()
+    page.keyboard.press("Home")  # no guess is ever accepted
+    expect(result).not_to_have_text(before)
+    page.get_by_role("button", name="Back to this race").click()
+    expect(result).to_have_text(before)
+    page.get_by_label("Lane", exact=True).select_option("lstm-before")
+    expect(said).to_contain_text("LSTM before distillation: ")
+    seen.require_clean()

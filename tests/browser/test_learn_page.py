@@ -122,7 +122,7 @@ def test_either_stop_ends_the_race(visit: Callable[..., Visit], story_address: s
         seen.tab("Train")
         page.click("#fl-learn-go")
         page.wait_for_selector(
-            ".fl-learning.fl-running .fl-race:not(.fl-waiting) [data-key='lstm-yours'] .fl-token"
+            ".fl-learning.fl-running .fl-race:not(.fl-waiting) [data-key='lstm-yours'] .fl-block"
         )
         expect(page.get_by_role("tab", selected=True)).to_have_text("Race")  # it is to be seen
         seen.tab(tab)

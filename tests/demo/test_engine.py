@@ -304,15 +304,16 @@ def test_api_refuses_with_a_reason(
 def test_records_a_race_that_the_page_can_open(
     tiny_folder: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    path = tmp_path / "deep" / "race.json"
+    folder = tmp_path / "deep"
     title = list(articles.samples())[1]
-    options = ["--target", tiny_folder, "--runs", "1", "--to", str(path), "--article", title]
+    options = ["--target", tiny_folder, "--runs", "1", "--to", str(folder), "--article", title]
     assert record.main(options) == 0
     assert "target alone" in capsys.readouterr().out
+    (path,) = folder.iterdir()
     tree = json.loads(path.read_text("utf-8"))
     assert tree["lanes"] == ["alone", "lookup"]
     assert [Trace.from_json(entry).target for entry in tree["traces"]] == ["tiny", "tiny"]
-    page = build(LocalEngine(tiny_folder), LIMITS, path)
+    page = build(LocalEngine(tiny_folder), LIMITS, folder)
     values = [block.value for block in page.blocks.values() if isinstance(block, gr.HTML)]
     (opening,) = [value for value in values if value and '{"row":"start"' in value]
     assert parsed(opening)[0]["article"] == title

@@ -5,9 +5,8 @@ from typing import Any
 
 import pytest
 
-from fastllm.demo.page import RECORDED
 from fastllm.trace import Trace
-from tools.measure import FRAME, frames_of, longer
+from tools.measure import FRAME, RECORDED, frames_of, longer
 
 
 def event(name: str, ts: float, dur: float = 0, tid: int = 1) -> dict[str, Any]:

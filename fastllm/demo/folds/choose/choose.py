@@ -1,13 +1,11 @@
 """What is raced: the choice of the article and of the lanes, the buttons, and the article's box."""
 
-from collections.abc import Sequence
-
 import gradio as gr
 
 from fastllm.demo import articles
 from fastllm.demo.context import FEWEST_LANES, HIDDEN, PageContext, literal, markup, paragraph
 from fastllm.demo.folds.choose import words
-from fastllm.demo.folds.race.race import DEFAULT_LANES
+from fastllm.demo.folds.race.race import default_lanes
 from fastllm.demo.folds.race.words import OWN_ARTICLE
 from fastllm.demo.select import select
 from fastllm.demo.sizes import size_of
@@ -34,7 +32,7 @@ def controls(context: PageContext, first: str) -> None:
     with gr.Column(elem_id="fl-lanes"):
         context.lanes = gr.CheckboxGroup(
             [(_labelled(context, key), key) for key in offered],
-            value=_default_lanes(offered),
+            value=default_lanes(offered),
             label=words.LANES_LABEL,
             container=False,
         )
@@ -101,11 +99,6 @@ def _labelled(context: PageContext, key: str) -> str:
     """A lane and its size: nobody is to take nine million weights for a large model."""
     size = size_of(key, context.engine.about["target"])
     return f"{choice_of(key)} · {size}" if size else choice_of(key)
-
-
-def _default_lanes(offered: Sequence[str]) -> list[str]:
-    lanes = [key for key in DEFAULT_LANES if key in offered]
-    return lanes if len(lanes) > 1 else list(offered[:2])
 
 
 _CHOOSE = (

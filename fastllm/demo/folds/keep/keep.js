@@ -1,4 +1,4 @@
-/* The live view, fourth part: what one takes home. Everything is made here, of what is here already: no
+/* The live view: what one takes home. Everything is made here, of what is here already: no
    server is asked, and nothing is stored. */
 
 const keep = {
@@ -8,25 +8,12 @@ const keep = {
   code: make("pre", "fl-code", "", { tabindex: "0", "aria-label": words.code }),
 };
 
-async function copy(text, field) {
-  try {
-    await navigator.clipboard.writeText(text);
-    keep.told.textContent = words.copied;
-  } catch {
-    field.focus(); // not allowed here: it is selected, and one key copies it
-    if (field.select) field.select();
-    else getSelection().selectAllChildren(field);
-    keep.told.textContent = words.copy_by_hand;
-  }
-}
-
 const slug = () => (race.start.article || "race").toLowerCase().replace(/[^a-z0-9]+/g, "-").replace(/^-|-$/g, "") || "race";
 
-/* The form of assets/recorded/race.json: `Trace.from_json` reads each of the traces. */
+/* A line for each lane, which `Trace.loads` reads. */
 function traceText() {
-  const { end, start } = race;
-  const traces = end.traces.map((trace) => ({ source: end.source, ...trace }));
-  return JSON.stringify({ article: start.article, lanes: start.lanes.map((lane) => lane.key), traces });
+  const { traces, source } = race.end;
+  return traces.map((trace) => `${JSON.stringify({ source, ...trace })}\n`).join("");
 }
 
 const codeText = () => race.end.code.replace("{article}", () => JSON.stringify(race.end.source).replace(TURNS, escaped));
@@ -38,7 +25,7 @@ function replayText() {
   const rounds = race.lanes.flatMap((lane) => lane.rounds).sort((a, b) => a.to - b.to);
   const rows = [
     { ...start, mode: "recorded" },
-    ...rounds.map(({ node, index, guessed, look, written, ...row }) => row),
+    ...rounds.map(({ block, index, guessed, written, ...row }) => row),
     last,
   ];
   const text = rows.map((row) => JSON.stringify(row).replace(/[<>&\u2028\u2029]/g, escaped)).join("\n");
@@ -78,10 +65,10 @@ function offer() {
   if (ui.keep.open) fillKeep();
 }
 
-function fillKeep() {
+async function fillKeep() {
   if (!race?.end?.traces) return;
   keep.told.textContent = "";
-  keep.link.value = linkOf();
+  keep.link.value = await linkOf();
   keep.linkNote.textContent = race.start.article ? "" : words.link_own;
   keep.code.textContent = codeText();
 }
@@ -92,13 +79,13 @@ ui.keep.append(make("summary", "", words.keep));
   ui.keep.append(
     row(
       button("fl-take", words.take_replay, () => download(`fastllm-${slug()}.html`, "text/html", replayText())),
-      button("fl-take", words.take_trace, () => download(`fastllm-${slug()}.json`, "application/json", traceText())),
+      button("fl-take", words.take_trace, () => download(`fastllm-${slug()}.jsonl`, "application/x-ndjson", traceText())),
       keep.told,
     ),
     make("p", "fl-soft", words.take_note),
-    row(keep.link, button("fl-take", words.copy_link, () => { fillKeep(); copy(keep.link.value, keep.link); })),
+    row(keep.link, button("fl-take", words.copy_link, async () => { await fillKeep(); put(keep.link.value, keep.told, keep.link); })),
     keep.linkNote,
-    row(make("span", "fl-keep-title", words.code), button("fl-take", words.copy_code, () => copy(codeText(), keep.code))),
+    row(make("span", "fl-keep-title", words.code), button("fl-take", words.copy_code, () => put(codeText(), keep.told, keep.code))),
     keep.code,
   );
 }

@@ -3,7 +3,7 @@
 BROWSER = {
     "keep": "Take home",
     "take_replay": "Replay as one HTML file",
-    "take_trace": "Trace as JSON",
+    "take_trace": "Traces as JSON lines",
     "take_note": "Made in this browser; nothing is sent. The file plays without a network.",
     "link": "Link to this moment",
     "copy_link": "Copy link to this moment",
@@ -11,10 +11,8 @@ BROWSER = {
     "code": "The code that runs this again",
     "copied": "Copied.",
     "copy_by_hand": "Selected: press Ctrl+C or Cmd+C.",
-    "link_own": "The article is your own and is not in the link.",
+    "link_own": "The link holds your article, behind its #: no browser sends that part.",
     "link_waiting": "This link shows another race than the one below. Press the button to run it.",
-    "link_without": (
-        "This link was made for an article that is not in it. Paste it, then press the button."
-    ),
+    "link_without": "This link shows an article of one's own. Press the button to race it.",
 }
-"""What `keep.js` says, and `race.js` of links."""
+"""What `keep.js` says, and the race of links and copies."""

@@ -1,36 +1,146 @@
-/* The live view, third part: what is known of a word, and of the call it came from.
+/* The live view, fifth part: what is known of a word, in a column beside the text, or a sheet below it.
 
-   The pointer and the keyboard show a word in passing; a click, a tap or Enter pins it, with its call. */
+   The word is outlined in the text, under which every lane has its strip. The arrows walk from word to word,
+   Enter goes inside, Escape comes back. */
 
-let pinned = null;
-let described = null;
+let opened = null; // {text, word, lane, piece}
 
 const figure = (p) => (p === 0 || p === 1 ? String(p) : p < 0.0001 ? "<0.0001" : p.toFixed(p < 0.01 || p > 0.995 ? 4 : 2));
 
-/* The drawn number on a line from 0 to 1, whose part below the threshold is filled. */
-function testLine(test) {
-  const line = make("span", `fl-test fl-${test.ok ? "passed" : "failed"}`, undefined, { "aria-hidden": "true" });
-  const below = make("span", "fl-below");
-  below.style.width = `${100 * test.h}%`;
-  const drawn = make("span", "fl-drawn");
-  drawn.style.left = `${100 * test.u}%`;
-  line.append(below, drawn);
-  return line;
+function choose(text, word) {
+  if (text.chosen) {
+    text.chosen.node.classList.remove("fl-chosen");
+    text.chosen.node.setAttribute("aria-selected", "false");
+  }
+  text.chosen = word;
+  if (!word) return text.shown.removeAttribute("aria-activedescendant");
+  word.node.classList.add("fl-chosen");
+  word.node.setAttribute("aria-selected", "true");
+  text.shown.setAttribute("aria-activedescendant", word.node.id);
+  word.node.scrollIntoView({ block: "nearest" });
 }
 
-function choices(label, best, word) {
-  const column = make("div", "fl-choices");
-  column.append(make("p", "fl-choices-of", label));
-  column.append(...best.map(([text, p]) => choice("div", text, p, p, text === word)));
-  return column;
+function walk(text, direction) {
+  const index = text.chosen ? text.chosen.index + direction : 0;
+  const word = text.list[Math.max(0, Math.min(text.list.length - 1, index))];
+  if (!word) return;
+  choose(text, word);
+  if (opened) showDetail(text, word, opened.lane.text === text ? opened.lane : text.lanes[0]);
+}
+
+function openWord(text, lane) {
+  const word = text.chosen ?? text.list[0];
+  if (!word) return;
+  choose(text, word);
+  showDetail(text, word, lane ?? usual(text, word));
+  ui.detail.focus({ preventScroll: true });
+}
+
+/* The lane that is looked into first: the one asked for last, else the best of those that guessed. */
+let preferred = "";
+function usual(text, word) {
+  const wrote = text.lanes.filter((lane) => lane.written.length > word.from);
+  return wrote.find((lane) => lane.key === preferred)
+    ?? wrote.findLast((lane) => lane.written[word.from].round.guessed) ?? wrote[0] ?? text.lanes[0];
+}
+
+function closeDetail() {
+  if (!opened) return;
+  const { text } = opened;
+  hideDetail();
+  text.shown.focus({ preventScroll: true });
+}
+
+function hideDetail() {
+  if (opened) choose(opened.text, null);
+  opened = null;
+  reveal(ui.detail, false);
+  root.classList.remove("fl-inspecting");
+}
+
+function showDetail(text, word, lane, at) {
+  const own = lane.written.slice(word.from, word.to);
+  opened = { text, word, lane };
+  // The piece with most to tell: one that was refused first.
+  const piece = own[at ?? Math.max(0, own.findIndex(({ refused }) => refused))];
+  const title = make("h2", "fl-h2", say(words.inside, word.label.textContent));
+  const head = make("div", "fl-detail-head");
+  head.append(title, button("fl-close", `${words.close} ✕`, closeDetail));
+  const tabs = make("div", "fl-which", undefined, { role: "group", "aria-label": words.lanes });
+  for (const each of text.lanes) {
+    const state = each.written[word.to - 1] ? each.written.slice(word.from, word.to) : [];
+    const told = button(`fl-which-lane fl-c${each.colour}`, each.title, () => {
+      preferred = each.key;
+      showDetail(text, word, each);
+      ui.detail.querySelector('[aria-pressed="true"]')?.focus();
+    });
+    told.setAttribute("aria-pressed", String(each === lane));
+    told.disabled = !state.length;
+    tabs.append(told);
+  }
+  const parts = [head];
+  if (text.lanes.length > 1) parts.push(tabs);
+  if (own.length > 1) {
+    const pieces = make("div", "fl-which", undefined, { role: "group", "aria-label": words.pieces_of });
+    own.forEach((each, index) => {
+      const told = button("fl-which-piece", nameOf(each.entry), () => {
+        showDetail(text, word, lane, index);
+        ui.detail.querySelector('.fl-which-piece[aria-pressed="true"]')?.focus();
+      });
+      told.setAttribute("aria-pressed", String(each === piece));
+      pieces.append(told);
+    });
+    parts.push(pieces);
+  }
+  if (piece) parts.push(...detailOf(piece, lane));
+  else parts.push(make("p", "fl-soft", words.not_written));
+  ui.detail.setAttribute("aria-label", say(words.inside, word.label.textContent));
+  ui.detail.replaceChildren(...parts);
+  stopRound();
+  reveal(ui.detail, true);
+  root.classList.add("fl-inspecting");
+  word.node.scrollIntoView({ block: "nearest" }); // a sheet may have come over it
+}
+
+function detailOf({ entry, round, refused }, lane) {
+  const parts = [];
+  if (refused) parts.push(judgement(refused, round));
+  parts.push(judgement(entry, round, refused));
+  parts.push(make("h3", "fl-h3", say(words.call_of, round.index + 1, lane.rounds.length)));
+  const scene = picture(round);
+  scene.dataset.step = LAST_STEP;
+  parts.push(scene);
+  if (!calm && round.guessed) parts.push(button("fl-take", words.watch_call, () => playRound(scene)));
+  parts.push(...clockOfCall(round));
+  return parts;
+}
+
+/* One word, what it is, why, and the odds that decided. After a refused guess the target's own word was
+   drawn at the same place: the odds stand with the guess. */
+function judgement(entry, round, refused) {
+  const part = make("div", "fl-judgement");
+  const title = make("p", "fl-detail-title");
+  title.append(make("b", "", nameOf(entry)), ` ${words[entry.s]}`);
+  part.append(title, make("p", "fl-why", reason(entry, round)));
+  const { test } = entry;
+  if (test) {
+    const q = test.guess ?? [];
+    const p_own = test.raw?.[0] ?? test.p;
+    const q_own = test.raw?.[1] ?? test.q; // a lookup has no odds: it is sure of its guess
+    if (test.best?.length || q.length) part.append(odds(test.best ?? [], q, entry, p_own, q_own));
+    part.append(...ruleOf(test));
+  } else if (refused?.test) part.append(make("p", "fl-soft", words.same_odds));
+  else if (entry.best?.length) part.append(odds(entry.best, [], entry, entry.p, null));
+  else if (entry.p === undefined) part.append(make("p", "fl-soft", words.nothing_kept));
+  return part;
 }
 
 /* Why a word stands, or does not. */
 function reason(entry, round) {
   const { test } = entry;
-  const { rule, greedy } = race.start;
+  const { rule, greedy, lossy } = race.start;
   if (entry.s === "plain") return words.why_plain;
-  if (entry.s === "correction") return words.why_correction;
+  if (entry.s === "correction") return greedy ? words.why_correction : words.why_correction_drawn;
   if (entry.s === "bonus") return words.why_bonus;
   if (!test) return words.dropped;
   if (greedy) return entry.s === "accepted" ? words.why_greedy : words.why_not_greedy;
@@ -38,79 +148,83 @@ function reason(entry, round) {
     if (entry.s === "accepted") return test.ok ? words.why_block : words.why_block_later;
     return words.why_not_block;
   }
-  const lenient = race.start.lossy ? ` ${words.why_lenient}` : "";
-  return (test.ok ? words.why_token : words.why_not_token) + lenient;
+  return (test.ok ? words.why_token : words.why_not_token) + (lossy ? ` ${words.why_lenient}` : "");
 }
 
-function numbers(entry) {
-  const { test } = entry;
-  const rows = [];
-  if (test) {
-    const [p, q] = test.raw ?? [test.p, test.q];
-    const both = (raw, set) =>
-      percent(raw) + (raw === set ? "" : ` (${say(race.start.greedy ? words.when_greedy : words.as_set, figure(set))})`);
-    rows.push([words.p_label, both(p, test.p)]);
-    if (q !== null) rows.push([words.q_label, both(q, test.q)]);
-    if (test.o !== undefined) rows.push([words.overlap, percent(test.o)]);
-    rows.push([words.test_label, say(test.ok ? words.test_passed : words.test_failed, figure(test.u), figure(test.h)), testLine(test)]);
-  } else if (entry.p !== undefined) {
-    rows.push([words.p_label, percent(entry.best?.find(([text]) => text === entry.t)?.[1] ?? entry.p)]);
-  }
-  const list = make("dl", "fl-numbers");
-  for (const [name, value, more] of rows) {
-    const meaning = make("dd", "", value);
-    if (more) meaning.append(more);
-    list.append(make("dt", "", name), meaning);
-  }
-  return list;
-}
-
-function detailOf(token) {
-  const { entry, round } = token;
-  const title = make("p", "fl-detail-title");
-  title.append(make("b", "", nameOf(entry)), ` ${words[entry.s]}`);
-  const parts = [title, make("p", "fl-why", reason(entry, round)), numbers(entry)];
-  const best = entry.test?.best ?? entry.best;
-  const guess = entry.test?.guess;
-  if (best?.length) {
-    const columns = make("div", "fl-columns");
-    const word = entry.end ? undefined : entry.t;
-    columns.append(choices(words.instead, best, word));
-    if (guess?.length) columns.append(choices(words.guesses, guess, word));
-    parts.push(columns);
-  } else if (!entry.test && entry.p === undefined) parts.push(make("p", "fl-soft", words.nothing_kept));
+/* The rule with its numbers. Greedy draws none. */
+function ruleOf(test) {
+  const { greedy, rule, lossy } = race.start;
+  const parts = [];
+  if (greedy) return parts;
+  if (test.o !== undefined) parts.push(make("p", "fl-sum", say(words.overlap_sum, figure(test.o), figure(Math.max(0, 1 - test.o)))));
+  const said = rule === "block" || lossy
+    ? say(words.rule_other, figure(test.h))
+    : say(words.rule_token, figure(test.p), figure(test.q), figure(test.h));
+  parts.push(make("p", "fl-rule", `${said} ${say(test.ok ? words.drawn_below : words.drawn_above, figure(test.u))}`));
+  const line = make("div", `fl-test fl-${test.ok ? "passed" : "failed"}`, undefined, { "aria-hidden": "true" });
+  const below = make("span", "fl-below");
+  below.style.width = `${100 * Math.min(1, test.h)}%`;
+  const drawn = make("span", "fl-drawn");
+  drawn.style.left = `${100 * test.u}%`;
+  line.append(below, drawn);
+  parts.push(line);
   return parts;
 }
 
-/* The call: what was guessed, each test, what the target added, and where the time went. */
-function callOf(round) {
-  const lane = race.lanes[round.lane];
-  const part = make("div", "fl-call");
-  part.append(make("p", "fl-call-title", say(words.call_of, round.index + 1, lane.rounds.length, lane.title)));
-  const own = round.tokens.filter((entry) => !["accepted", "refused"].includes(entry.s));
-  const guesses = [...round.tokens.filter((entry) => !own.includes(entry)), ...round.dropped];
-  if (guesses.length) {
-    const stood = guesses.filter((entry) => entry.s === "accepted").length;
-    part.append(make("p", "", say(words.call_guesses, guesses.length, stood)));
-    const list = make("ol", "fl-guesses");
-    for (const entry of guesses) {
-      const item = make("li", `fl-guess-of fl-${entry.s}`);
-      item.append(make("span", "fl-mark", { accepted: "✓", refused: "×" }[entry.s] ?? "–", { "aria-hidden": "true" }));
-      item.append(make("span", "fl-word", nameOf(entry)));
-      item.append(make("span", "fl-unseen", `: ${words[entry.s]}`));
-      if (entry.test) {
-        const { ok, u, h } = entry.test;
-        item.append(testLine(entry.test), make("span", "fl-soft", `${figure(u)} ${ok ? "<" : "≥"} ${figure(h)}`));
-      } else item.append(make("span", "fl-untested fl-soft", words.untested));
-      list.append(item);
-    }
-    part.append(list);
-  } else part.append(make("p", "", words.call_plain));
-  for (const entry of own) {
-    const line = make("p", "", `${words.call_extra} `);
-    line.append(make("b", "", nameOf(entry)), ` (${words[entry.s]})`);
-    part.append(line);
+/* p and q as bars from one line, over the union of the best of both. What both cover is shaded; what the
+   target has more, and could still give after a refusal, is hatched. A word that is among the best of only
+   one has an unknown probability in the other. */
+function odds(best, guess, entry, p_own, q_own) {
+  const known = new Map();
+  const at = (text) => {
+    if (!known.has(text)) known.set(text, { p: null, q: null });
+    return known.get(text);
+  };
+  // A name may stand twice: two tokens that read alike.
+  for (const [text, p] of best) at(text).p = (at(text).p ?? 0) + p;
+  for (const [text, q] of guess) at(text).q = (at(text).q ?? 0) + q;
+  const name = entry.end ? null : entry.t;
+  const asked = q_own !== null;
+  if (name !== null) {
+    at(name).p ??= p_own ?? null;
+    at(name).q ??= q_own;
   }
+  const rows = [...known].sort(([, a], [, b]) => (b.p ?? 0) - (a.p ?? 0) || (b.q ?? 0) - (a.q ?? 0));
+  const sum = (which) => rows.reduce((sum, [, each]) => sum + (each[which] ?? 0), 0);
+  const rest = { p: Math.max(0, 1 - sum("p")), q: asked ? Math.max(0, 1 - sum("q")) : null };
+  const list = make("table", "fl-odds");
+  list.append(make("caption", "", asked ? words.odds : words.odds_p));
+  const header = list.createTHead().insertRow();
+  for (const text of [words.word, "", words.p_label, ...(asked ? [words.q_label] : [])]) header.append(text ? make("th", "", text, { scope: "col" }) : make("td"));
+  const body = list.createTBody();
+  const line = (text, { p, q }, kind, apart) => {
+    const row = body.insertRow();
+    if (kind) row.className = kind;
+    const bars = make("td", "fl-bars", undefined, { "aria-hidden": "true" });
+    const bar = (which, from, to) => {
+      const piece = make("span", `fl-bar fl-bar-${which}`);
+      piece.style.left = `${100 * from}%`;
+      piece.style.width = `${100 * Math.max(0, to - from)}%`;
+      bars.append(piece);
+    };
+    bar("p", 0, p ?? 0);
+    if (asked) {
+      bar("q", 0, q ?? 0);
+      if (p !== null && q !== null && !apart) {
+        bar("both", 0, Math.min(p, q));
+        bar("more", Math.min(p, q), p);
+      }
+    }
+    const number = (value) => make("td", "", value === null ? words.unknown : percent(value));
+    row.append(make("th", "", text, { scope: "row" }), bars, number(p));
+    if (asked) row.append(number(q));
+  };
+  for (const [text, each] of rows) line(text.trim() || "·", each, text === name ? "fl-this" : "");
+  line(words.others, rest, "fl-rest", true); // which of these both have in common is not known
+  return list;
+}
+
+function clockOfCall(round) {
   const [draft, verify, whole] = round.ms;
   const rest = Math.max(0, whole - draft - verify);
   const bar = make("div", "fl-ms", undefined, { "aria-hidden": "true" });
@@ -120,84 +234,16 @@ function callOf(round) {
     bar.append(piece);
   }
   const ms = (value) => value.toFixed(value < 10 ? 2 : 1);
-  part.append(bar, make("p", "fl-soft", say(words.call_ms, ms(draft), ms(verify), ms(rest), ms(whole))));
-  return part;
+  return [bar, make("p", "fl-soft", say(words.call_ms, ms(draft), ms(verify), ms(rest), ms(whole)))];
 }
 
-function showDetail(token, pin = false) {
-  described?.removeAttribute("aria-describedby");
-  described = token;
-  pinned = pin ? token : null;
-  const parts = detailOf(token);
-  if (pin) parts.push(callOf(token.round), button("fl-close", words.close, () => { token.focus(); hideDetail(); }));
-  else parts.push(make("p", "fl-soft fl-more", say(words.more, token.round.index + 1)));
-  ui.detail.replaceChildren(...parts);
-  ui.detail.classList.toggle("fl-pinned", pin);
-  ui.detail.setAttribute("role", pin ? "dialog" : "tooltip");
-  if (pin) ui.detail.setAttribute("aria-label", say(words.inside, nameOf(token.entry)));
-  else ui.detail.removeAttribute("aria-label");
-  token.setAttribute("aria-describedby", "fl-detail");
-  reveal(ui.detail, true);
-  if (pin && matchMedia("(max-width: 600px)").matches) return token.scrollIntoView({ block: "start" }); // a sheet
-  const box = root.getBoundingClientRect();
-  const place = token.getBoundingClientRect();
-  const width = Math.min(400, box.width);
-  ui.detail.style.width = `${width}px`;
-  const height = ui.detail.offsetHeight;
-  let top = place.bottom + 6;
-  if (top + height > innerHeight) top = place.top - height - 6 > 0 ? place.top - height - 6 : Math.max(6, innerHeight - height - 6);
-  let left = Math.max(0, Math.min(place.left - box.left, box.width - width));
-  if (top < place.bottom && top + height > place.top) { // beside the word, where it fits neither above nor below
-    const before = place.left - box.left - width - 10;
-    left = before > 0 ? before : Math.min(place.right - box.left + 10, box.width - width);
-  }
-  ui.detail.style.left = `${left}px`;
-  ui.detail.style.top = `${top - box.top}px`;
-}
-
-function hideDetail() {
-  described?.removeAttribute("aria-describedby");
-  described = pinned = null;
-  reveal(ui.detail, false);
-}
-
-const tokenAt = (event) => {
-  const token = event.target.closest?.(".fl-lane .fl-token");
-  return token?.entry ? token : null;
-};
-root.addEventListener("pointerover", (event) => {
-  if (event.pointerType !== "mouse" || pinned) return;
-  const token = race?.playing ? null : tokenAt(event);
-  if (token) showDetail(token);
-  else hideDetail();
+ui.lanes.addEventListener("click", (event) => {
+  if (!race) return;
+  const word = event.target.closest?.(".fl-word")?.word;
+  if (!word || String(getSelection())) return; // whoever marks words does not ask about one
+  if (race.playing) play(false);
+  if (opened && opened.text !== word.text) choose(opened.text, null);
+  choose(word.text, word);
+  const cell = event.target.closest(".fl-cell");
+  openWord(word.text, cell ? race.lanes[Number(cell.dataset.lane)] : undefined);
 });
-root.addEventListener("pointerleave", () => { if (!pinned) hideDetail(); });
-root.addEventListener("focusin", (event) => {
-  const token = tokenAt(event);
-  if (token && token !== described) showDetail(token, Boolean(pinned));
-  else if (!token && !ui.detail.contains(event.target)) hideDetail();
-});
-root.addEventListener("focusout", (event) => { if (!pinned && !tokenAt({ target: event.relatedTarget ?? root })) hideDetail(); });
-root.addEventListener("click", (event) => {
-  const token = tokenAt(event);
-  if (token) {
-    if (race.playing) play(false);
-    if (token.entry.s === "refused") openRefused(token);
-    showDetail(token, true);
-  } else if (!ui.detail.contains(event.target)) hideDetail();
-});
-
-function openRefused(token) {
-  const open = token.classList.toggle("fl-open");
-  token.setAttribute("aria-expanded", String(open));
-}
-
-function walk(token, direction) {
-  const text = token.closest(".fl-text");
-  const tokens = [...text.querySelectorAll(".fl-round:not(.fl-future):not(.fl-guess) > .fl-token")];
-  const next = tokens[tokens.indexOf(token) + direction];
-  if (!next) return;
-  token.tabIndex = -1;
-  next.tabIndex = 0;
-  next.focus();
-}

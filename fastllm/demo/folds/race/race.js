@@ -1,7 +1,5 @@
 /* The live view, last part: rows as they come, and the buttons outside. */
 
-const PAUSE_BEFORE_REPLAY = 1200;
-
 function take(row) {
   if (row.row === "start") begin(row);
   else if (!race) return;
@@ -11,12 +9,16 @@ function take(row) {
 
 function finish(row) {
   race.end = row;
+  race.places = places();
   const [state, sentence] = row.same;
-  ui.verdict.textContent = row.verdict;
+  if (race.shared && state === "differ") layTexts(false);
+  ui.verdict.textContent = row.verdict || words.unfinished;
   ui.same.textContent = (state === "same" || state === "unfinished" ? "✓ " : "") + sentence;
   ui.same.dataset.state = state;
   for (const text of row.notices) ui.notices.append(make("p", "fl-notice", text));
+  speak();
   offer();
+  offerRound();
 }
 
 /* A row as it is shown. The last one holds the traces, which stay as they were made. */
@@ -26,6 +28,7 @@ let head = "";
 let read = 0;
 let scheduled = false;
 let called_off = false;
+let first_race = true;
 
 function update() {
   scheduled = false;
@@ -38,32 +41,49 @@ function update() {
   if (fresh) {
     head = first;
     read = 0;
-    play(false);
+    stopRound();
+    if (race) race.playing = false;
   } else if (whole <= read) return;
   const ended = race && !fresh && race.end;
   for (const text of value.slice(read, whole).split("\n")) if (text) take(JSON.parse(plain(text)));
   read = whole;
   describe();
   if (race.halted) return show(total());
-  if (!race.live) {
-    suit();
-    if (restore()) return;
-    if (asked() === false) note(address.get("sample") ? words.link_waiting : words.link_without);
-    show(calm ? total() : 0);
-    if (!calm) play(true);
-    return;
-  }
+  if (!race.live) return openRecorded();
   show(total());
-  if (race.end && !ended) settle();
+  if (race.end && !ended) settle(value);
 }
 
-/* A live race has ended: it stays for a moment, then plays again in true proportion. */
-function settle() {
+/* A recorded race stands at its end at once, but when the page opens: then one call of it is played
+   slowly, where there is room beside the race, and after that the race. */
+function openRecorded() {
+  const opening = first_race;
+  first_race = false;
+  if (restore()) {
+    race.settled = true;
+    return;
+  }
+  if (opening && asked() === false) note(address.get("sample") ? words.link_waiting : words.link_without);
+  race.settled = true;
+  if (!opening) {
+    show(total());
+    return writeAddress(true);
+  }
+  if (calm || (asked() === false && !presenting)) return show(total());
+  show(0);
+  const beside = matchMedia("(min-width: 1100px)").matches;
+  if (beside && ui.round.scene) playRound(ui.round.scene, () => play(true));
+  else play(true);
+}
+
+/* A live race has ended. It stays as it is; a replay is a button. */
+function settle(value) {
   root.dataset.ran = String(Number(root.dataset.ran || 0) + 1);
-  suit();
+  first_race = false;
+  race.settled = true;
   if (restore()) return;
-  if (calm || longestClock() / Number(ui.speed.value) > LONGEST_REPLAY) return;
-  waiting = setTimeout(restart, PAUSE_BEFORE_REPLAY);
+  keepRace(value);
+  writeAddress(true);
 }
 
 function schedule() {
@@ -87,13 +107,14 @@ function wait() {
   if (!root.classList.contains("fl-waiting")) return;
   const told = document.querySelector('#fl-view [data-testid="status-tracker"]')?.textContent ?? "";
   const [, place] = /queue: (\d+)/.exec(told) ?? [];
-  ui.about.textContent = ` ${place ? say(words.place, place) : words.waiting_for}`;
+  write(ui.about, ` ${place ? say(words.place, place) : words.waiting_for}`);
   setTimeout(wait, 100);
 }
 
 window.addEventListener("fastllm-go", () => {
   running(true);
   play(false);
+  stopRound();
   ui.badge.textContent = words.waiting;
   ui.badge.className = "fl-badge fl-live";
   stopping = called_off = false;
@@ -127,6 +148,7 @@ window.addEventListener("fastllm-failed", () => {
 function halt() {
   if (race?.live && !race.end && !called_off) {
     race.halted = true;
+    ui.verdict.textContent = words.unfinished;
     show(total());
   }
   if (race) describe();
@@ -136,10 +158,35 @@ function halt() {
     ui.about.textContent = stopping ? words.stopping : words.nothing;
   }
 }
+
+/* What is chosen above may no longer be what is shown below: then the race says so. */
+function stale(on) {
+  root.classList.toggle("fl-stale", on);
+  const shown = ui.notices.querySelector(".fl-is-stale");
+  if (on && !shown) ui.notices.append(make("p", "fl-notice fl-is-stale", words.stale));
+  else if (!on) shown?.remove();
+}
+
+if (!props.file) {
+  for (const kind of ["input", "change"]) {
+    document.addEventListener(kind, (event) => {
+      const part = event.isTrusted && event.target.closest?.("#fl-lanes, #fl-article, #fl-settings");
+      if (!part || !race?.end) return;
+      const chosen = [...document.querySelectorAll("#fl-lanes input:checked")].map((box) => box.name).join();
+      if (part.id !== "fl-lanes") stale(true);
+      else stale(chosen !== race.lanes.map((lane) => lane.key).join());
+    }, true);
+  }
+}
+
 watch("value", () => {
   schedule();
   if (props.value.includes('{"row":"end"')) running(false);
 });
 
+{
+  const again = keptRace();
+  if (again) props.value = again;
+}
 if (props.value) update();
 else ui.about.textContent = words.nothing;

@@ -4,15 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
-from fastllm.demo.words import ALONE, CLAIM, TITLE, capital
+from fastllm.demo.words import ALONE, CLAIM, TITLE, capital, choice_of
 
-ARTICLE = "Article"
 OWN_ARTICLE = "Your article"
-ARTICLE_FOLD = "Read or change the article"
-ARTICLE_PLACEHOLDER = "Paste an English news article of 30 words or more."
-LANES_LABEL = "Lanes of the race"
-HOW_MANY_LANES = "A race takes 2 to {} lanes."
-GO = "▶ Race it live"
 BROWSER = {
     "recorded": "RECORDED",
     "live": "LIVE",
@@ -28,21 +22,54 @@ BROWSER = {
     "stopped": "Stopped. What was written stays, and can be replayed.",
     "failed": "The race did not start: see the message.",
     "refused_start": "The race did not start. {}",
-    "headline": "Target calls",
-    "headline_note": "fewer is better",
-    "headline_rate": "Tokens per target call",
-    "headline_rate_note": "more is better; drawn texts differ in length, so calls do not compare",
+    "stale": "You changed the article, the lanes or a setting. This is still the race before that: "
+    "press the button to run yours.",
+    "nothing": "No race was recorded yet. Press the button to see one live.",
+    "title": TITLE,
+    "claim": CLAIM,
+    # The tracks.
+    "race": "Who needs the fewest calls of the large model?",
+    "racing": "Each lane writes the summary. Whoever needs the fewest calls of the large model "
+    "wins.",
+    "unfinished": "This race did not come to its end, so nobody won.",
+    "lanes": "Lanes",
+    "story": "A block is one call of the large model, the target. It is as wide as the words that "
+    "the call brought: fewer, wider blocks win.",
+    "story_drawn": "A block is one call of the large model, the target, as wide as the words it "
+    "brought. Drawn texts differ in length: the most tokens per call win, and speed is per token.",
+    "places": ["1st", "2nd", "3rd", "4th", "5th", "6th", "7th", "8th", "9th", "10th"],
+    "calls": "calls",
     "seconds": "{} s",
     "speed_up": "{}× as fast",
     "slower": "{}× the time",
     "level": "as fast as alone",
-    "per_token": "per token",
-    "reading": "reading the article …",
-    "per_call": "{} tokens per call",
-    "lanes": "Lanes",
-    "summary_of": "Summary written by {}",
+    "lossy": "LOSSY",
+    # The replay.
+    "play": "Play",
+    "pause": "Pause",
+    "replay_slowly": "Replay slowly",
+    "replay": "Replay",
+    "position": "Position in the race",
+    "position_value": "{} of {} seconds",
+    "speed": "Length of the replay",
+    "takes": "in {} s",
+    "keys": "Space plays, arrows step call by call, Home and End jump, R plays it again.",
+    "axis": "Replay by",
+    "by_time": "by time",
+    "by_call": "by call",
+    "call_clock": "call {} of {}",
+    "call_pace": "call by call",
+    "position_calls": "call {} of {}",
+    # The text.
+    "summary": "The summary, the same in every lane",
+    "summaries": "The summaries, one for each lane",
+    "look_inside": "Words of the summary: arrows walk, Enter looks inside",
+    "look_inside_of": "Words of {}: arrows walk, Enter looks inside",
+    "copy_text": "Copy the text",
+    "pieces": "show pieces of words",
+    "legend": "How to read the strips under the words",
     "wrong": "Written by a model, in a news ticker's style: it may be wrong about the article.",
-    "legend": "How to read the words",
+    "cut": "The target reads the first {} % of this article, up to here:",
     "accepted": "guessed, accepted",
     "refused": "guessed, refused",
     "correction": "the target's fix",
@@ -50,60 +77,56 @@ BROWSER = {
     "plain": "written by the target",
     "dropped": "guessed after a refused word, dropped with it",
     "end": "end of the text",
-    "play": "Play",
-    "pause": "Pause",
-    "replay": "Replay",
-    "position": "Position in the race",
-    "position_value": "{} of {} seconds",
-    "speed": "Speed",
-    "nothing": "No race was recorded yet. Press the button to see one live.",
-    "alone_calls": "one call per token",
-    "acceptance": "{} of {} guesses accepted",
-    "expand": "show or hide the refused word",
-    "keys": "Space plays, arrows step call by call, Home and End jump, R plays it again.",
-    "cut": "The target reads the first {} % of this article, up to here:",
-    "instead": "The target's first choices",
-    "guesses": "The drafter's first choices",
-    "nothing_kept": "No probabilities were kept for this word.",
-    "hint": "Point at a word, or tap it, to look inside.",
-    "axis": "Replay by",
-    "by_time": "by time",
-    "by_call": "by call",
-    "call_clock": "call {} of {}",
-    "call_pace": "call by call",
-    "position_calls": "call {} of {}",
-    "lossy": "LOSSY",
-    "title": TITLE,
-    "claim": CLAIM,
+    # One call, played slowly.
+    "dock": "A closer look",
+    "one_round": "One call, in slow motion",
+    "no_round": "No lane of this race guesses, so each call brings one word.",
+    "watch_round": "▶ Watch it again",
+    "watch_call": "▶ Watch this call",
+    "step_guess": "The drafter, {}, guesses {} pieces of text ahead.",
+    "step_read": "The large model reads all {} in one call.",
+    "step_keep": "It keeps the {} that it would have written itself, up to the first it would not.",
+    "step_all": "It would have written every one of them: all stand.",
+    "step_fix": "In place of the wrong one it writes its own word: “{}”.",
+    "step_extra": "The same call gives one piece more: “{}”.",
+    "step_no_own": "The text is as long as it may be, so it adds none.",
+    "gained": "{} pieces of text for one call.",
+    "gained_one": "{} piece of text for one call.",
     # Inside a word.
-    "inside": "Inside {}",
-    "more": "From call {}. Click or press Enter for all of it.",
+    "inside": "Inside “{}”",
     "close": "Close",
+    "pieces_of": "Pieces of the word",
+    "not_written": "This lane did not come as far as this word.",
+    "nothing_kept": "No probabilities were kept for this word.",
+    "word": "word",
     "p_label": "target, p",
     "q_label": "drafter, q",
-    "when_greedy": "{} when greedy",
-    "as_set": "{} as set",
-    "overlap": "overlap of both",
-    "test_label": "its test",
-    "test_passed": "passed: {} is below {}",
-    "test_failed": "failed: {} is not below {}",
-    "untested": "not tested",
+    "odds": "What both models gave each word here. Shaded: what they share. Hatched: what the "
+    "target gives more.",
+    "odds_p": "What the target gave each word here.",
+    "others": "all others",
+    "unknown": "–",
+    "same_odds": "Chosen at the place of the refused guess: the numbers above are its own.",
+    "overlap_sum": "Shared, the sum of min(p, q): {}. Left to the target, the sum of "
+    "max(p − q, 0): {}.",
+    "rule_token": "Stands if a drawn number is below min(1, p/q) = min(1, {} / {}) = {}.",
+    "rule_other": "Stands if a drawn number is below {}.",
+    "drawn_below": "Drawn: {}, which is below.",
+    "drawn_above": "Drawn: {}, which is not.",
     "why_plain": "Nobody guessed here: the target wrote it.",
-    "why_correction": "The target's own word in the place of the refused guess.",
+    "why_correction": "The target's likeliest word, in the place of the refused guess.",
+    "why_correction_drawn": "Drawn from what the target gives more than the drafter, in the place "
+    "of the refused guess.",
     "why_bonus": "Every guess stood, and the same call gave one word more.",
-    "why_greedy": "The target's likeliest word too, so it stands.",
-    "why_not_greedy": "Not the target's likeliest word, so it falls.",
+    "why_greedy": "The target's likeliest word too, so it stands. No number is drawn.",
+    "why_not_greedy": "Not the target's likeliest word, so it falls. No number is drawn.",
     "why_token": "The number drawn for it is below min(1, p/q), so it stands.",
     "why_not_token": "The number drawn for it is not below min(1, p/q), so it falls.",
     "why_lenient": "Lenient: p was raised first, so this is LOSSY.",
     "why_block": "Block rule: the longest stretch whose last test passes stands.",
     "why_block_later": "Its own test failed, but a later one passed: the block rule keeps both.",
     "why_not_block": "Block rule: neither its own test passed nor any after it.",
-    # Inside a call.
-    "call_of": "Call {} of {}: {}",
-    "call_guesses": "{} guessed, {} accepted:",
-    "call_plain": "Nothing was guessed.",
-    "call_extra": "The target added",
+    "call_of": "Its call, {} of {}",
     "call_ms": "Guessing {} ms, checking {} ms, the rest {} ms: {} ms together.",
 }
 
@@ -168,7 +191,7 @@ def verdict(results: Sequence[Result]) -> str:
         said += f", because {_share(best[0])} of its guesses were accepted"
         if any(entry.share > best[0].share for entry in others):
             said += " and it made more of them"
-    also = ", ".join(f"{entry.title}: {_share(entry)}" for entry in others)
+    also = ", ".join(f"{choice_of(entry.key)}: {_share(entry)}" for entry in others)
     return said + (f" ({also})." if also else ".") + _in_seconds(results, best)
 
 
@@ -179,13 +202,13 @@ def _in_seconds(results: Sequence[Result], best: Sequence[Result]) -> str:
         return ""
     behind = winner.pace - fastest.pace
     if behind < LEVEL * winner.pace:
-        return f" In seconds {fastest.title} was level with the winner."
+        return f" In seconds {choice_of(fastest.key)} was level with the winner."
     guessing = winner.drafting / winner.tokens - fastest.drafting / fastest.tokens
     if 2 * guessing >= behind:  # most of the difference
-        return f" In seconds {fastest.title} was first here: guessing takes time as well."
+        return f" In seconds {choice_of(fastest.key)} was first here: guessing takes time as well."
     return (
-        f" In seconds {fastest.title} was first this time, though not by guessing faster: the "
-        "seconds of one race vary. Run it again."
+        f" In seconds {choice_of(fastest.key)} was first this time, though not by guessing faster: "
+        "the seconds of one race vary. Run it again."
     )
 
 
@@ -227,9 +250,6 @@ def same_text(
 
 ENDED_EARLY = "Ended after {} seconds, the limit of this page."
 NO_RACE = "There is no whole race to draw yet. Run one to its end, then open this again."
-
-
-UPLOAD = "or open a text file"
 
 
 def _share(entry: Result) -> str:

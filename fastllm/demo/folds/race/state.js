@@ -1,0 +1,103 @@
+/* The live view, sixth part: the address says what is on the screen, so that a reload, Back and a link bring it
+   again: the sample or one's own text, the lanes, the settings, the moment. One's own text is packed into the
+   part behind "#", which no browser sends. A race that was run live is kept in this tab alone. */
+
+const SETTING_NAMES = ["gamma", "temperature", "top_p", "seed", "max_new_tokens", "verification", "lenience"];
+const KEPT = "fastllm-race-";
+const OWN_TEXT = "text=";
+
+const base64 = (bytes) => btoa(bytes.reduce((text, byte) => text + String.fromCharCode(byte), "")).replace(/\+/g, "-").replace(/\//g, "_").replace(/=+$/, "");
+
+async function packed(text) {
+  const stream = new Blob([text]).stream().pipeThrough(new CompressionStream("deflate-raw"));
+  return base64(new Uint8Array(await new Response(stream).arrayBuffer()));
+}
+
+/* The address of the moment: what was raced, and the call that was the last to end. Calls, not seconds:
+   these are another machine's own. */
+async function linkOf() {
+  const { start, end } = race;
+  const link = new URLSearchParams();
+  if (start.article) link.set("sample", start.article);
+  link.set("lanes", start.lanes.map((lane) => lane.key).join(","));
+  for (const name of SETTING_NAMES) link.set(name, String(start.settings[name]));
+  const moment = atEnd() || writing() ? null : latest();
+  if (!atEnd() && !writing()) link.set("at", moment ? `${race.lanes[moment.lane].key}:${moment.index + 1}` : "start");
+  if (!byCall()) link.set("by", "time");
+  const own = !start.article && end?.source ? `#${OWN_TEXT}${await packed(end.source)}` : "";
+  return `${location.origin}${location.pathname}?${link}${own}`;
+}
+
+/* Whether the race on the screen is the one that the address asks for; null where it asks for none. */
+function asked() {
+  const asks = new URLSearchParams(location.search);
+  if (!asks.has("lanes")) return null;
+  const { start } = race;
+  return (
+    (asks.get("sample") ?? "") === start.article &&
+    asks.get("lanes") === start.lanes.map((lane) => lane.key).join(",") &&
+    SETTING_NAMES.every((name) => !asks.has(name) || asks.get(name) === String(start.settings[name])
+      || (start.greedy && name === "verification")) // every rule comes to the same then
+  );
+}
+
+let restored = false;
+
+/* Goes to the moment of the address, once; says whether it did. */
+function restore() {
+  if (restored || !asked()) return false;
+  restored = true;
+  if (address.get("by") === "time") ui.axis.value = "time";
+  const at = address.get("at") ?? "";
+  const [, key, count] = /^(.*):(\d+)$/.exec(at) ?? [];
+  const round = race.lanes.find((lane) => lane.key === key)?.rounds[Number(count) - 1];
+  describe();
+  show(at === "start" ? 0 : round ? endOf(round) : total());
+  return true;
+}
+
+/* Writes the address: another race is a step that Back undoes, another moment is none. */
+let writes = 0;
+async function writeAddress(fresh) {
+  if (props.file || presenting) return;
+  const number = (writes += 1);
+  const link = await linkOf();
+  if (number !== writes || link === location.href) return;
+  const state = { ...history.state, fastllm: fresh ? kept : history.state?.fastllm ?? kept };
+  if (fresh) history.pushState(state, "", link);
+  else history.replaceState(state, "", link);
+}
+
+let remembering = 0;
+function remember() {
+  clearTimeout(remembering);
+  if (writing() || !race.settled) return;
+  remembering = setTimeout(() => writeAddress(false), 300);
+}
+
+/* The rows of a live race, for a reload of this tab. Where there is no room the oldest make some. */
+let kept = null;
+function keepRace(text) {
+  kept = null;
+  if (props.file) return;
+  const name = `${KEPT}${Date.now()}`;
+  const others = Object.keys(sessionStorage).filter((each) => each.startsWith(KEPT)).sort();
+  for (;;) {
+    try {
+      sessionStorage.setItem(name, text);
+      kept = name;
+      return;
+    } catch {
+      const oldest = others.shift();
+      if (!oldest) return; // larger than all the room there is: the address alone brings it back
+      sessionStorage.removeItem(oldest);
+    }
+  }
+}
+
+const keptRace = () => (props.file ? null : history.state?.fastllm && sessionStorage.getItem(history.state.fastllm));
+
+if (!props.file) {
+  // Back and Forward between races: the fields and the race come again as on a reload.
+  window.addEventListener("popstate", () => location.reload());
+}
