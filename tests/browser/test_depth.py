@@ -406,6 +406,6 @@ def test_the_calculator_starts_at_the_race_and_follows_its_sliders(
     expect(result).not_to_have_text(before)
     page.get_by_role("button", name="Back to this race").click()
     expect(result).to_have_text(before)
-    page.get_by_label("Lane", exact=True).select_option("lstm-before")
+    page.locator(".fl-calculator select").select_option("lstm-before")
     expect(said).to_contain_text("LSTM before distillation: ")
     seen.require_clean()
