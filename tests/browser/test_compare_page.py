@@ -154,5 +154,5 @@ def test_in_front_of_an_audience_there_is_no_fold(visit: Opener, address: str) -
     page = visit(address).page
     page.goto(address + "?present=1")
     page.wait_for_selector(".fl-legend")
-    expect(page.locator("#fl-compare")).to_have_count(1)
+    expect(page.get_by_role("tab", name="Compare")).to_be_hidden()
     expect(page.locator("#fl-compare")).to_be_hidden()

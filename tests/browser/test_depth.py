@@ -9,6 +9,7 @@ import pytest
 from conftest import Visit, ended
 from playwright.sync_api import Browser, Locator, Page, expect
 
+from fastllm.demo import words as page_words
 from fastllm.trace import Trace
 
 Opener = Callable[..., Visit]
@@ -365,3 +366,46 @@ def test_axe_finds_nothing_in_what_is_ours(visit: Opener, story_address: str) ->
     # Curves have a name that says how they end, where cards ship.
     for curve in page.locator(".fl-curve").all():
         assert re.search(r"\d", curve.get_attribute("aria-label") or "")
+
+
+SERIOUS = ("serious", "critical")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_no_tab_has_a_serious_fault(visit: Opener, story_address: str, scheme: str) -> None:
+    """All of the page, with what is Gradio's own."""
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
+    seen = ended(visit, story_address, color_scheme=scheme)
+    for name in page_words.TABS.values():
+        page = seen.tab(name)
+        expect(page.locator("h2:visible").first).to_be_attached()
+        found = axe.run(page, options={"resultTypes": ["violations"]}).response["violations"]
+        faults = [
+            f"{name}: {entry['id']}: {node['html'][:150]} {node['failureSummary'][:200]}"
+            for entry in found
+            if entry["impact"] in SERIOUS
+            for node in entry["nodes"]
+        ]
+        assert not faults
+
+
+def test_the_calculator_starts_at_the_race_and_follows_its_sliders(
+    visit: Opener, story_address: str
+) -> None:
+    seen = ended(visit, story_address)
+    page = seen.tab("Inside")
+    said = page.locator(".fl-explain .fl-verdict")
+    expect(said).to_contain_text("LSTM after distillation: ")
+    expect(said).to_contain_text("times fewer calls")
+    result = page.locator(".fl-explain-result")
+    expect(result).to_contain_text("Predicted at gamma 5")
+    before = result.inner_text()
+    chance = page.get_by_label("alpha: the chance")
+    chance.focus()
+    page.keyboard.press("Home")  # no guess is ever accepted
+    expect(result).not_to_have_text(before)
+    page.get_by_role("button", name="Back to this race").click()
+    expect(result).to_have_text(before)
+    page.locator(".fl-calculator select").select_option("lstm-before")
+    expect(said).to_contain_text("LSTM before distillation: ")
+    seen.require_clean()

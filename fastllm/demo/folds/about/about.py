@@ -27,17 +27,20 @@ def add(context: PageContext) -> None:
     heading(words.MODELS_TITLE)
     _fixed(_table(words.MODELS_HEADER, models(context.engine.keys, context.engine.about["target"])))
     about = context.engine.about
-    told = words.RUNS.format(about["hardware"], about["held"], runs_on(about))
+    told = words.RUNS.format(about["held"], runs_on(about))
     _fixed(f'<p class="fl-soft">{html.escape(told)}</p>')
     heading(words.TAKE_TITLE)
     where = host()
     address = f"https://{where}" if where else LOCAL
-    for title, code, language in (
-        (words.INSTALL, words.INSTALL_CODE, "shell"),
-        (words.API, words.API_CODE.format(address=address), "python"),
-        (words.DEPLOY, words.DEPLOY_CODE.format(address=address), "html"),
+    for title, code in (
+        (words.INSTALL, words.INSTALL_CODE),
+        (words.API, words.API_CODE.format(address=address)),
+        (words.DEPLOY, words.DEPLOY_CODE.format(address=address)),
     ):
-        gr.Code(code, language=language, label=title, interactive=False)  # type: ignore[arg-type]
+        _fixed(
+            f'<h3 class="fl-plot-title">{title}</h3><pre class="fl-code" tabindex="0" '
+            f'aria-label="{title}">{html.escape(code)}</pre>'
+        )
     _fixed(f'<p class="fl-soft">{html.escape(words.API_NOTE)}</p>{_duplicate(os.environ)}')
     heading(words.REFERENCES_TITLE)
     links = "".join(
