@@ -108,8 +108,8 @@ def add_measuring_arguments(
         "--lanes",
         action="append",
         metavar="A,B",
-        help="families (lstm: before and after), single drafters (lstm-after), lookup, folders, or "
-        "none (default: all that ship, and lookup); may repeat",
+        help="families (lstm: before and after), single drafters (lstm-after), lookup, folders, "
+        "two as FIRST+SECOND, or none (default: all that ship, and lookup); may repeat",
     )
     parser.add_argument(
         "--ckpt_path",
