@@ -107,7 +107,7 @@ def load_drafter(
         named = [
             "lookup" if isinstance(part, ArticleLookup) else part.name for part in (begins, goes_on)
         ]
-        return CombinedDrafter(begins, goes_on, JOINT.join(named))
+        return CombinedDrafter(begins, goes_on, name=JOINT.join(named))
     device = usable_device(device)
     shipped = SHIPPED / name
     folder = shipped if (shipped / "config.json").is_file() else Path(name_or_folder)
