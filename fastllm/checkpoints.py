@@ -18,7 +18,7 @@ import torch
 from fastllm import paths
 from fastllm.devices import usable_device
 from fastllm.drafters import Drafter, FamilySpec, drafter_class, families
-from fastllm.drafters.combined import PREFIX, CombinedDrafter
+from fastllm.drafters.combined import JOINT, CombinedDrafter
 from fastllm.drafters.lookup import ArticleLookup
 from fastllm.errors import CheckpointError
 from fastllm.targets.folder import read_json, require_weights
@@ -75,8 +75,9 @@ def load_drafter(
 ) -> Drafter:
     """Loads a drafter: "lookup", the name of a shipped one ("lstm-after"), or a folder.
 
-    "lookup+" before a name or a folder asks the lookup first (`CombinedDrafter`). A T5 of
-    transformers is a drafter, too: its folder, or OWNER/NAME on the Hub.
+    Two of these with a + between them are one drafter (`CombinedDrafter`), as are more of them:
+    "lookup+shared-after+lookup". A T5 of transformers is a drafter, too: its folder, or OWNER/NAME
+    on the Hub.
 
     Args:
         name_or_folder: which.
@@ -94,14 +95,19 @@ def load_drafter(
         )
     if name == "lookup":
         return ArticleLookup()  # the one family with nothing to load
-    if name.startswith(PREFIX):
-        other = name.removeprefix(PREFIX)
-        if other in ("", "none") or f"{other}+".startswith(PREFIX):
+    if JOINT in name and not Path(name).exists():
+        first, _, second = name.partition(JOINT)
+        if {first, second} & {"", "none"} or second.partition(JOINT)[0] == first:
             raise CheckpointError(
-                f"{name}: what follows {PREFIX} is the drafter that is asked where the article "
-                f"does not help, as in {PREFIX}lstm-after. The lookup alone is called lookup."
+                f"{name}: {JOINT} stands between two different drafters, the second of which goes "
+                "on where the first stops, as in lookup+lstm-after or shared-after+lookup. One "
+                "drafter alone is given by its own name."
             )
-        return CombinedDrafter(load_drafter(other, device=device))
+        begins, goes_on = (load_drafter(part, device=device) for part in (first, second))
+        named = [
+            "lookup" if isinstance(part, ArticleLookup) else part.name for part in (begins, goes_on)
+        ]
+        return CombinedDrafter(begins, goes_on, JOINT.join(named))
     device = usable_device(device)
     shipped = SHIPPED / name
     folder = shipped if (shipped / "config.json").is_file() else Path(name_or_folder)

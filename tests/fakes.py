@@ -111,32 +111,42 @@ class FakeTarget:
 
 
 class FakeSession:
-    """A cache of ids; counts its calls."""
+    """A cache of ids, each behind ancestors of its own; counts its calls."""
+
+    trees = True
 
     def __init__(self, rule: Rule, seconds: float = 0.0) -> None:
         self.rule = rule
         self.seconds = seconds
-        self.ids: list[int] = []
+        self.ways: list[tuple[int, ...]] = []
         self.calls = 0
 
     @property
     def length(self) -> int:
-        return len(self.ids)
+        return len(self.ways)
 
-    def forward(self, ids: list[int]) -> torch.Tensor:
+    @property
+    def ids(self) -> list[int]:
+        return [way[-1] for way in self.ways]
+
+    def forward(self, ids: list[int], parents: Sequence[int] | None = None) -> torch.Tensor:
         assert ids, "a call of the target must have something to read"
         self.calls += 1
         if self.seconds:  # sleep(0) would give the processor away
             time.sleep(self.seconds)
-        rows = []
-        for token in ids:
-            self.ids.append(token)
-            rows.append(self.rule(tuple(self.ids[1:])))
+        length, rows = self.length, []
+        for place, token in enumerate(ids):
+            parent = place - 1 if parents is None else parents[place]
+            assert -1 <= parent < place
+            before = length + parent if parent >= 0 else length - 1
+            self.ways.append((*(self.ways[before] if before >= 0 else ()), token))
+            rows.append(self.rule(self.ways[-1][1:]))
         return torch.tensor(rows)
 
-    def rollback(self, length: int) -> None:
-        assert length <= len(self.ids), "a rollback goes back"
-        del self.ids[length:]
+    def keep(self, length: int, path: Sequence[int] = ()) -> None:
+        assert length <= len(self.ways), "what is kept was there"
+        self.ways = self.ways[:length] + [self.ways[length + place] for place in path]
+        assert self.ways == [self.ways[-1][:at] for at in range(1, len(self.ways) + 1)], "one text"
 
 
 class RuleDrafter(Drafter):
@@ -176,7 +186,7 @@ class RuleSession:
         for position in range(k):
             logits = torch.tensor(self.rule(tuple(written)))
             raw.append(logits.softmax(-1))
-            rows.append(distribution(logits, config))
+            rows.append(distribution(logits, config.drafting()))
             written.append(int(draw(rows[-1], uniforms[position])))
         return Draft(written[len(prefix) - 1 :], DenseProposal(torch.stack(rows)), raw.__getitem__)
 

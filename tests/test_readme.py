@@ -224,7 +224,13 @@ def cells(text: str, first: str) -> list[str]:
 
 @pytest.mark.parametrize(
     "lane",
-    ["target alone", "article lookup, no training", "LSTM before", "LSTM after", "shared after"],
+    [
+        "target alone",
+        "article lookup, no training",
+        "LSTM before",
+        "LSTM after",
+        "shared encoder after",
+    ],
 )
 def test_the_readme_and_the_results_say_the_same(lane: str) -> None:
     calls, tau, alpha, decoding, encoded = cells(README, lane)[1:]
@@ -240,7 +246,7 @@ def test_the_ratio_that_the_readme_names_is_that_of_the_results() -> None:
 def test_calls_and_tau_fit_together() -> None:
     """tau is tokens over calls: every row of one target writes the same number of tokens."""
     tokens = float(cells(RESULTS, "target alone")[1].split()[0])
-    for lane in ("LSTM before", "LSTM after", "CNN after", "T5 after", "shared after"):
+    for lane in ("LSTM before", "LSTM after", "CNN after", "T5 after", "shared encoder after"):
         calls, _, tau = (float(cell.split()[0]) for cell in cells(RESULTS, lane)[1:4])
         assert tokens / calls == pytest.approx(tau, rel=0.03), lane
 

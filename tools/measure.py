@@ -147,12 +147,12 @@ def measure(runs: int, target: str = "target") -> list[Promise]:
         SettingsError: there is no playwright, or no Chromium.
         CheckpointError: the target could not be loaded.
     """
-    playwright = _playwright()
+    library = playwright()
     limits = replace(read_limits(), runs_per_minute=10_000)
     engine = ClockedEngine(target)
     engine.start()
     engine.target  # noqa: B018  (waits for it, or says why it is not there)
-    with playwright.sync_playwright() as running:
+    with library.sync_playwright() as running:
         chromium = running.chromium.launch(
             executable_path=next(filter(None, map(shutil.which, CHROMIUM)), None),
             args=["--no-sandbox", "--disable-background-networking"],
@@ -342,7 +342,12 @@ _SHOWN = """() => {
 }"""
 
 
-def _playwright() -> Any:
+def playwright() -> Any:
+    """The library that drives the browser.
+
+    Raises:
+        SettingsError: it is not there.
+    """
     try:
         return import_module("playwright.sync_api")
     except ImportError as error:

@@ -169,7 +169,9 @@ def compare(
 
 
 class _Recorder:
-    """A session that keeps the logits after every token, float32 on the CPU."""
+    """A session that keeps the logits after every token of chains, float32 on the CPU."""
+
+    trees = False
 
     def __init__(self, session: TargetSession) -> None:
         self._session = session
@@ -179,13 +181,13 @@ class _Recorder:
     def length(self) -> int:
         return self._session.length
 
-    def forward(self, ids: list[int]) -> torch.Tensor:
-        logits = self._session.forward(ids)
+    def forward(self, ids: list[int], parents: Sequence[int] | None = None) -> torch.Tensor:
+        logits = self._session.forward(ids, parents)
         self.logits.extend(logits.float().cpu())
         return logits
 
-    def rollback(self, length: int) -> None:
-        self._session.rollback(length)
+    def keep(self, length: int, path: Sequence[int] = ()) -> None:
+        self._session.keep(length, path)
         del self.logits[length:]
 
 

@@ -473,17 +473,21 @@ class _WatchedTarget:
         return getattr(self._session, name)
 
     @property
+    def trees(self) -> bool:
+        return self._session.trees
+
+    @property
     def length(self) -> int:
         return self._session.length
 
-    def forward(self, ids: list[int]) -> torch.Tensor:
+    def forward(self, ids: list[int], parents: Sequence[int] | None = None) -> torch.Tensor:
         started = self._stamp()
-        logits = self._session.forward(ids)
+        logits = self._session.forward(ids, parents)
         self._calls.append((len(ids), started, self._stamp()))
         return logits
 
-    def rollback(self, length: int) -> None:
-        self._session.rollback(length)
+    def keep(self, length: int, path: Sequence[int] = ()) -> None:
+        self._session.keep(length, path)
 
     def calls(self) -> list[tuple[int, float]]:
         """(tokens, seconds) of each call; waits until the device is done."""
@@ -518,9 +522,11 @@ class _Simulated:
     """A session whose logits agree with each drafted token by chance.
 
     The target really computes them; then one token of each row is made certain: the drafted one
-    with chance `alpha`, else its neighbour. So the loop, the verdict and the rollback run as ever.
+    with chance `alpha`, else its neighbour. So the loop, the verdict and the cache run as ever.
     The little that this takes counts as spent outside the target's call.
     """
+
+    trees = False  # what is a draft in a call it takes for a chain
 
     def __init__(
         self, session: TargetSession, alpha: float, seed: int, device: torch.device
@@ -538,18 +544,18 @@ class _Simulated:
         return self._session.length
 
     @torch.inference_mode()
-    def forward(self, ids: list[int]) -> torch.Tensor:
+    def forward(self, ids: list[int], parents: Sequence[int] | None = None) -> torch.Tensor:
         sure = [
             token if self._chances.random() < self._alpha else token - 1 if token else 1
             for token in (*ids[1:], 0)
         ]
         chosen = torch.tensor(sure, device=self._device)[:, None]
-        logits = self._session.forward(ids)
+        logits = self._session.forward(ids, parents)
         logits.scatter_(1, chosen, 1e4)
         return logits
 
-    def rollback(self, length: int) -> None:
-        self._session.rollback(length)
+    def keep(self, length: int, path: Sequence[int] = ()) -> None:
+        self._session.keep(length, path)
 
 
 def _recorded(device: torch.device) -> Any:

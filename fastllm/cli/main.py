@@ -20,12 +20,13 @@ from fastllm.errors import FastLLMError
 
 _ELSEWHERE = {
     "fastllm.cli.training": ("train", "pseudo", "study"),
+    "fastllm.cli.prune": ("prune",),
     "fastllm.hub.deploy": ("deploy",),
     "fastllm.hub.push": ("push",),
 }
 """Modules that add commands of their own, loaded only where one of these may be asked for."""
 
-_RESUMED = _ELSEWHERE["fastllm.cli.training"]
+_RESUMED = (*_ELSEWHERE["fastllm.cli.training"], *_ELSEWHERE["fastllm.cli.prune"])
 """Commands that go on where they were interrupted."""
 
 _REPORTING = ("eval", "bench")

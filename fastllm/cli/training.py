@@ -106,7 +106,7 @@ def train(options: argparse.Namespace) -> None:
     with RunContext.of(options, folder) as context:
         for note in notes:
             context.say(note)
-        _out(options, context)  # refused now, not once everything is trained
+        out_folder(options, context)  # refused now, not once everything is trained
         if options.teacher_cache:
             require_writable(options.teacher_cache)
         if counts:
@@ -200,7 +200,7 @@ def _train_target(options: argparse.Namespace, typed: set[str]) -> None:
             raise SettingsError(
                 "a target is trained in one process: leave `accelerate launch` out."
             )
-        out = _out(options, context)
+        out = out_folder(options, context)
         folder = train_target(
             recipe,
             data,
@@ -313,7 +313,7 @@ def _train_neural(options: argparse.Namespace, context: RunContext) -> None:
                 if name.startswith("validation_")
             },
         }
-    _save(drafter, options, context, card, data, _texts_of(recipe))
+    save_checkpoint(drafter, options, context, card, data, _texts_of(recipe), options.drafter)
     if context.dry:
         seconds = _log_lines(context.folder)[-1]["seconds"] / recipe.updates
         context.say(
@@ -442,7 +442,7 @@ def _train_ngram(options: argparse.Namespace, context: RunContext) -> None:
         "entries": drafter.counts.entries,
         "seconds": round(time.perf_counter() - started, 2),
     }
-    _save(drafter, options, context, card, data, _ORIGIN[method])
+    save_checkpoint(drafter, options, context, card, data, _ORIGIN[method], options.drafter)
     if context.dry:
         context.say(f"counted {len(texts)} texts")
 
@@ -555,24 +555,25 @@ def _refuse_without_summaries(data: TrainingData, method: str) -> None:
         )
 
 
-def _out(options: argparse.Namespace, context: RunContext) -> Path:
+def out_folder(options: argparse.Namespace, context: RunContext) -> Path:
     """Where the checkpoint goes, if it may go there."""
     usual = context.folder / "checkpoint"
     out = checkpoint_folder(options.out or usual, context.folder, target_place(options))
     return usual if context.dry else out
 
 
-def _save(
+def save_checkpoint(
     drafter: Any,
     options: argparse.Namespace,
     context: RunContext,
     card: dict[str, Any],
     data: TrainingData,
     texts: str,
+    family: str,
 ) -> None:
     """Writes the checkpoint, once for all processes."""
     target, dataset = data.target, data.dataset
-    out = _out(options, context)  # again: hours may have passed
+    out = out_folder(options, context)  # again: hours may have passed
     context.accelerator.wait_for_everyone()  # all have looked; now the first may write
 
     def write() -> None:
@@ -581,13 +582,13 @@ def _save(
 
     def write_into(fresh: Path) -> None:
         shutil.rmtree(fresh, ignore_errors=True)
-        if options.as_target:
+        if options.command == "train" and options.as_target:
             drafter.save_as_target(fresh, target)
         else:
             drafter.save(fresh)
         whole = {
             "name": drafter.name,
-            "family": options.drafter,
+            "family": family,
             "target": target.name,
             **card,
             "texts": texts,

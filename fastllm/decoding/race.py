@@ -173,6 +173,8 @@ class Race:
             mentioned.update(entry.drafted, (token for token, _ in entry.extra_best))
             for test in entry.judged:
                 mentioned.update(token for token, _ in test.target_best + test.drafter_best)
+            for branch in entry.branches:
+                mentioned.update(branch.tokens)
         return Trace(
             source=self.article,
             prefix=self.target.prefix,

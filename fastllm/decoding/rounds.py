@@ -9,18 +9,21 @@ A run draws its uniform numbers from a generator of its own, as many a round wha
 """
 
 import time
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import torch
 
+from fastllm.decoding import trees
 from fastllm.decoding.distributions import distribution, forbid
 from fastllm.decoding.proposals import Draft, OneHotProposal
 from fastllm.decoding.rules import Rules, end_set
 from fastllm.decoding.verification import Verdict, judge, rule_of
 from fastllm.drafters import DrafterSession
+from fastllm.errors import FastLLMWarning
 from fastllm.targets import TargetSession
-from fastllm.trace import Alternative, DecodingConfig, Judged, Round
+from fastllm.trace import Alternative, Branch, DecodingConfig, Judged, Round
 
 BEST = 5
 """How many alternatives are kept for display."""
@@ -116,21 +119,36 @@ def _rounds(
         room = min(config.gamma, config.max_new_tokens - len(text))
         if drafter is not None and room > 0:
             draft = _until_end(drafter.draft(text, room, config, for_draft), ends)
+            if draft.parents is not None and not session.trees:
+                draft = _one_path(draft)
+        tree = draft if draft.parents is not None else None
         drafted_at = time.perf_counter()
 
         # What needs no logits is done before the call: behind it a CPU's caches are full of
         # weights, and each step costs several times as much.
-        banned = rules.along(text, draft.tokens, config)
+        if tree is None:
+            banned = rules.along(text, draft.tokens, config)
+        else:
+            banned = trees.banned_along(rules, text, tree, config)
         draft.prepare()
         unread = text[session.length :]
-        logits = session.forward(unread + draft.tokens)
+        logits = session.forward(unread + draft.tokens, trees.parents_of_call(len(unread), draft))
         if len(unread) > 1:
             logits = logits[len(unread) - 1 :]
-        verdict = judge(logits, draft, for_tests, config, banned)
-        draft = draft.up_to(len(verdict.q))  # the rest of it was drawn from NaN
+        line: Sequence[int] = ()
+        branches: tuple[Branch, ...] = ()
+        if tree is None:
+            verdict = judge(logits, draft, for_tests, config, banned)
+            draft = draft.up_to(len(verdict.q))  # the rest of it was drawn from NaN
+            session.keep(len(text) + verdict.accepted)
+        else:
+            line, verdict, for_tests, branches = trees.judge_tree(
+                logits, tree, for_tests, config, banned
+            )
+            draft = tree.select(line)  # from here on it is a chain
+            session.keep(len(text), line[: verdict.accepted])
         ended = not ends.isdisjoint(draft.tokens[: verdict.accepted])
         added = draft.tokens[: verdict.accepted] + ([] if ended else [verdict.extra])
-        session.rollback(len(text) + verdict.accepted)
         verified_at = time.perf_counter()
 
         text.extend(added)
@@ -148,9 +166,13 @@ def _rounds(
             draft_seconds=drafted_at - started,
             verify_seconds=verified_at - drafted_at,
             total_seconds=finished - started,
+            branches=branches,
         )
         clock += entry.total_seconds
         if statistics:
+            if tree is not None:
+                rows = [0, *(node + 1 for node in line)]
+                logits, banned = logits[rows], [banned[row] for row in rows if banned]
             p = distribution(forbid(logits, banned), config)
             entry = _with_statistics(entry, logits, p, draft)
         yield entry
@@ -163,10 +185,23 @@ _NOTHING = Draft([], OneHotProposal([]))
 
 def _until_end(draft: Draft, ends: frozenset[int]) -> Draft:
     """Drops what was drafted behind an end token: it could never be used."""
+    if draft.parents is not None:
+        return trees.up_to_ends(draft, ends)
     if ends.isdisjoint(draft.tokens[:-1]):
         return draft
     count = next(place for place, token in enumerate(draft.tokens, 1) if token in ends)
     return replace(draft, tokens=draft.tokens[:count])
+
+
+def _one_path(draft: Draft) -> Draft:
+    """What is left of a tree where the target reads chains alone."""
+    warnings.warn(
+        "the target's engine reads chains alone: of drafts with branches the first path alone is "
+        "judged. The engine 'static' reads trees.",
+        FastLLMWarning,
+        stacklevel=2,
+    )
+    return trees.first_path(draft)
 
 
 def _judged(

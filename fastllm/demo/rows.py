@@ -5,7 +5,8 @@ The rows of a race, one JSON object per line, only ever appended to:
     {"row": "start", "run", "mode": "live" | "recorded", "article", "hardware", "target",
      "lanes": [{"key", "title"}], "greedy", "gamma", "rule", "lossy", "settings", "cut", "notices"}
     {"row": "round", "lane", "from", "to", "kind", "ms": [draft, verify, whole],
-     "tokens": [TOKEN, ...], "dropped": [TOKEN, ...]}
+     "tokens": [TOKEN, ...], "dropped": [TOKEN, ...]}, with "branches": [{"at", "tokens"}] where
+     the draft was a tree: each parts behind so many guesses, and none of its tokens stands
     {"row": "end", "lanes": [RESULT, ...], "same": [state, sentence], "verdict", "notices",
      "code", "source", "traces": [...]}
 
@@ -32,7 +33,8 @@ from fastllm.demo import words
 from fastllm.demo.folds.keep import rerun_code
 from fastllm.demo.folds.race import words as race_words
 from fastllm.errors import DataError
-from fastllm.trace import Alternative, Judged, Round, Trace
+from fastllm.files import strict
+from fastllm.trace import Alternative, Branch, Judged, Round, Trace
 
 CHOICES = 5
 """How many first choices a token carries."""
@@ -56,7 +58,7 @@ Row = dict[str, Any]
 
 def line(row: Row) -> str:
     """A row as a line. "<" and its kin are escaped, so no text can be taken for markup."""
-    text = json.dumps(row, ensure_ascii=False, separators=(",", ":"))
+    text = json.dumps(strict(row), ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     for letter in "<>&\u2028\u2029":
         text = text.replace(letter, f"\\u{ord(letter):04x}")
     return text + "\n"
@@ -120,6 +122,7 @@ class RoundWriter:
     def row(self, entry: Round, clock: float) -> Row:
         """The row of a round that ended at `clock`, in seconds of the lane."""
         mentioned = {token for token, _ in entry.extra_best} | set(entry.drafted)
+        mentioned.update(token for branch in entry.branches for token in branch.tokens)
         for test in entry.judged:
             mentioned.update(token for token, _ in test.target_best + test.drafter_best)
         names = self.name(mentioned)
@@ -142,7 +145,7 @@ class RoundWriter:
             if entry.extra_best:
                 extra["best"] = _choices(entry.extra_best, names)
             tokens.append(extra)
-        return {
+        row: Row = {
             "row": "round",
             "lane": self.lane,
             "from": round(clock - entry.total_seconds, 6),
@@ -155,6 +158,22 @@ class RoundWriter:
             "tokens": tokens,
             "dropped": guesses[entry.accepted + 1 :],
         }
+        if entry.branches:
+            row["branches"] = [self._branch(branch, names) for branch in entry.branches]
+        return row
+
+    def _branch(self, branch: Branch, names: dict[int, str]) -> Row:
+        states = [
+            "dropped" if branch.test is None else "refused",
+            *["dropped"] * len(branch.tokens),
+        ]
+        tokens = [
+            self._token(state, token, names.get(token, ""))
+            for state, token in zip(states, branch.tokens, strict=False)
+        ]
+        if branch.test is not None:
+            tokens[0]["test"] = _test(branch.test, names)
+        return {"at": branch.at, "tokens": tokens}
 
     def _token(self, state: str, token: int, text: str) -> Row:
         if token in self.end_ids:
@@ -273,7 +292,9 @@ def traces_of(lines: str) -> tuple[list[str], list[Trace]]:
         end = next(row for row in rows if row["row"] == "end")
         keys = [str(lane["key"]) for lane in rows[0]["lanes"]]
         traces = [Trace.from_json({**tree, "source": end["source"]}) for tree in end["traces"]]
-    except (StopIteration, ValueError, KeyError, TypeError, IndexError) as error:
+    except (
+        StopIteration, ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError
+    ) as error:  # fmt: skip
         raise DataError(race_words.NO_RACE) from error
     if len(keys) != len(traces) or not traces:
         raise DataError(race_words.NO_RACE)

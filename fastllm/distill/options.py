@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from fastllm.distill.losses import LOSSES
+from fastllm.distill.prune import SEARCHES, UNITS
 from fastllm.distill.train import METHODS, DrafterRecipe
 from fastllm.drafters import families, trainable
 from fastllm.errors import SettingsError
@@ -29,8 +30,17 @@ DEFAULTS: dict[str, Any] = {
     "jobs": 1,
     "temperature": 0.0,
     "shard_size": 256,
+    "search": "regression",
+    "units": "heads",
+    "groups": 8,
+    "masks": 64,
+    "rounds": 4,
+    "split": "validation",
 }
 """What an option is where neither the command line nor a recipe gives it."""
+
+_PRUNED_ARTICLES = 24
+"""Articles that `prune` takes where nothing is said: every one is read at every forward pass."""
 
 
 def train_flags(parser: argparse.ArgumentParser) -> None:
@@ -134,6 +144,37 @@ def pseudo_flags(parser: argparse.ArgumentParser) -> None:
     _flag(parser, "--shard_size", type=int, help="articles a file (default: 256)")
 
 
+def prune_flags(parser: argparse.ArgumentParser) -> None:
+    """Every option of `prune`."""
+    _common_flags(parser)
+    _flag(
+        parser,
+        "--budget",
+        metavar="COST",
+        help="the most that the drafter may cost: bytes (500kB, 2MB), a share of the decoder's "
+        "bytes (20%%), or microseconds a drafted token (300us)",
+    )
+    _flag(parser, "--exp_name", help="name of the run and of the checkpoint (default: pruned)")
+    _flag(parser, "--out", help="where the checkpoint goes (default: RUN/checkpoint)")
+    _flag(parser, "--run", help="the run's folder (default: runs/EXP_NAME)")
+    _flag(
+        parser,
+        "--search",
+        choices=SEARCHES,
+        help="regression on random masks (default), greedy elimination, or random, the control",
+    )
+    _flag(
+        parser,
+        "--units",
+        choices=UNITS,
+        help="what goes as one: heads and groups of feed-forward columns (default), or sublayers",
+    )
+    _flag(parser, "--groups", type=int, help="of the columns of a layer (default: 8)")
+    _flag(parser, "--masks", type=int, help="of a round of the regression (default: 64)")
+    _flag(parser, "--rounds", type=int, help="of the regression (default: 4)")
+    _flag(parser, "--split", help="of the data set, whose articles are taken (default: validation)")
+
+
 def settle(options: argparse.Namespace) -> list[str]:
     """Fills in what the command line left out: from the recipe, then from DEFAULTS.
 
@@ -148,7 +189,8 @@ def settle(options: argparse.Namespace) -> list[str]:
         given = getattr(options, name)
         if given is None or given is False:  # 0 is an answer, though it equals False
             setattr(options, name, value)
-    for name, value in DEFAULTS.items():
+    own = {"limit": _PRUNED_ARTICLES} if options.command == "prune" else {}
+    for name, value in (DEFAULTS | own).items():
         if getattr(options, name, ...) is None:
             setattr(options, name, value)
     for name in ("limit", "validation_articles", "seed", "temperature"):
@@ -157,7 +199,7 @@ def settle(options: argparse.Namespace) -> list[str]:
             raise SettingsError(f"--{name} {value}: give 0 or more.")
     for name in (
         *("length", "batch", "shard_size", "save_every", "log_every", "source_length"),
-        *("teacher_top_k", "jobs", "threads", "layers"),
+        *("teacher_top_k", "jobs", "threads", "layers", "masks", "rounds"),
     ):
         value = getattr(options, name, None)
         if value is not None and value < 1:
@@ -271,14 +313,15 @@ _FLAGS: dict[str, Callable[[argparse.ArgumentParser], None]] = {
     "train": train_flags,
     "pseudo": pseudo_flags,
     "study": study_flags,
+    "prune": prune_flags,
 }
 
 
 def _from_recipe(options: argparse.Namespace) -> dict[str, Any]:
     """The options that a recipe gives to this command.
 
-    One file can serve all: what stands under "train", "pseudo" or "study" is for that command
-    alone, and at the top each takes what it knows.
+    One file can serve all: what stands under "train", "pseudo", "study" or "prune" is for that
+    command alone, and at the top each takes what it knows.
     """
     if not options.recipe:
         return {}
@@ -340,8 +383,8 @@ def _common_flags(parser: argparse.ArgumentParser) -> None:
         parser,
         "--limit",
         type=int,
-        help="articles; 0 takes all (default: 8000). Those without a summary that what is read of "
-        "them supports are left out",
+        help="articles; 0 takes all (default: 8000; prune 24). Those without a summary that what "
+        "is read of them supports are left out",
     )
     _flag(parser, "--seed", type=int, help="which articles, and of every draw (default: 0)")
     _flag(parser, "--length", type=int, help="the most tokens of a text (default: 96)")

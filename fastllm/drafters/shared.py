@@ -16,8 +16,8 @@ of the `Encoding` that all lanes share.
 
 import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -29,12 +29,18 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import T5Config, T5ForConditionalGeneration
 from transformers.modeling_outputs import BaseModelOutput
 
-from fastllm.drafters import FamilySpec
-from fastllm.drafters.lookup import ArticleLookup
+from fastllm.drafters import DrafterSession, FamilySpec
+from fastllm.drafters.kept import (
+    KeptDecoder,
+    KeptLayer,
+    copy_kept,
+    kept_blocks,
+    kept_from_json,
+    require_within,
+)
 from fastllm.drafters.neural import (
     STARTS,
     NeuralDrafter,
-    NeuralSession,
     Weights,
     weights_of,
 )
@@ -44,7 +50,7 @@ from fastllm.targets import Encoding, Target
 from fastllm.targets.encodings import EncodingCache
 from fastllm.targets.hub import HubTarget
 from fastllm.targets.slate import Choice, Written
-from fastllm.targets.t5_decoder import StaticDecoder, StaticSession, unfit
+from fastllm.targets.t5_decoder import StaticSession, unfit
 
 FREQUENT = 512
 """The first so many ids are drafted besides the article's words."""
@@ -68,6 +74,8 @@ class SharedSettings:
         scaled: whether features are scaled by width^-0.5 before the output.
         start_id: the token before every text.
         target: fingerprint of the embedding of the target that it is bound to.
+        kept: of a pruned drafter (`fastllm prune`), the heads and columns of the target's decoder
+            that each layer has; empty where layers are whole.
     """
 
     vocabulary_size: int
@@ -83,6 +91,7 @@ class SharedSettings:
     scaled: bool = True
     start_id: int = 0
     target: str = ""
+    kept: tuple[KeptLayer, ...] = ()
 
     def __post_init__(self) -> None:
         sizes = (
@@ -95,6 +104,9 @@ class SharedSettings:
         )
         if min(sizes) < 1:
             raise SettingsError(f"{self}: every size must be above 0.")
+        require_within(self.kept, self.heads, self.feed_forward)
+        if self.kept and len(self.kept) != self.layers:
+            raise SettingsError(f"{len(self.kept)} layers are kept, and layers={self.layers}.")
 
     @classmethod
     def like(cls, config: T5Config, layers: int, target: str) -> Self:
@@ -124,7 +136,7 @@ class SharedSettings:
             d_ff=self.feed_forward,
             num_heads=self.heads,
             num_layers=0,
-            num_decoder_layers=self.layers,
+            num_decoder_layers=0 if self.kept else self.layers,  # those kept are put in later
             feed_forward_proj=self.activation,
             relative_attention_num_buckets=self.buckets,
             relative_attention_max_distance=self.distance,
@@ -201,9 +213,13 @@ class SharedModel(nn.Module):
     def __init__(self, settings: SharedSettings) -> None:
         super().__init__()
         network = T5ForConditionalGeneration(settings.config())
+        if settings.kept:
+            network.decoder.block = kept_blocks(network.decoder.config, settings.kept)
+            network.config.num_decoder_layers = len(settings.kept)
         del network.encoder  # what stands in its place is no part of the weights
         network.encoder = TargetEncoder()
-        self.decoder = T5Model(network)
+        self.decoder = T5Model(network, settings.kept)
+        self._kept = settings.kept
         self.share(network.shared.weight, network.lm_head.weight)
         self.shares = 0
 
@@ -255,6 +271,8 @@ class SharedModel(nn.Module):
 
     def forward(self, source: torch.Tensor, prefix: torch.Tensor) -> torch.Tensor:
         """Logits (B, T, V) after every token of `prefix`."""
+        if self._kept:  # layers differ in their heads, which transformers cannot compute
+            return self.logits(self.decoder.whole(self.remember(source), prefix))
         real = (source != 0).long()
         logits: torch.Tensor = self.t5(
             encoder_outputs=self.t5.encoder(source, real),
@@ -292,12 +310,12 @@ class SharedModel(nn.Module):
         return self.decoder.logits(features)
 
 
-class _Layers(StaticDecoder):
+class _Layers(KeptDecoder):
     """The static engine without the output matrix: what comes out is what would go into it."""
 
     @torch.inference_mode()
-    def __init__(self, network: T5ForConditionalGeneration) -> None:
-        super().__init__(network)
+    def __init__(self, network: T5ForConditionalGeneration, kept: Sequence[KeptLayer] = ()) -> None:
+        super().__init__(network, kept)
         self._last = torch.clone  # type: ignore[assignment]
 
 
@@ -398,8 +416,10 @@ class SharedDrafter(NeuralDrafter[SharedSettings]):
     """A small decoder over the target's encoder output, as a drafter."""
 
     FAMILY: ClassVar[str] = "shared"
-    SETTINGS: ClassVar[type] = SharedSettings
+    SETTINGS: ClassVar[Any] = SharedSettings
     MODEL: ClassVar[Any] = SharedModel
+    CHOSEN: ClassVar[Mapping[str, int]] = {"layers": 1}
+    """The sizes that are not its target's, with their usual values."""
 
     _static: tuple[Weights, _Layers | None] | None = None
     """The static engine, and which state of the weights it was made from."""
@@ -430,7 +450,7 @@ class SharedDrafter(NeuralDrafter[SharedSettings]):
             start: "copying" begins as layers of the target's decoder, "ordinary" at random.
             name: what to call it; the family by default.
             vocabulary: the fingerprint of the target's vocabulary.
-            settings: `layers`, and sizes where there is no target.
+            settings: those of CHOSEN, and sizes where there is no target.
 
         Raises:
             SettingsError: the copying start without a target, a target that is no T5, or a size
@@ -457,14 +477,14 @@ class SharedDrafter(NeuralDrafter[SharedSettings]):
                 f"{target.name} is a {type(model).__name__}: a shared-encoder drafter is made of "
                 "T5 layers. Take lstm, cnn or t5."
             )
-        chosen = {"layers": 1, **settings}
-        if extra := set(chosen) - {"layers"}:
+        chosen = {**cls.CHOSEN, **settings}
+        if extra := set(chosen) - set(cls.CHOSEN):
             raise SettingsError(
-                f"{', '.join(sorted(extra))}: the sizes of a shared-encoder drafter are its "
-                "target's; give `layers` alone."
+                f"{', '.join(sorted(extra))}: the sizes of a {cls.FAMILY} drafter are its "
+                f"target's; give {', '.join(f'`{name}`' for name in cls.CHOSEN)} alone."
             )
         own = fingerprint(model.get_input_embeddings().weight)
-        sizes = asdict(SharedSettings.like(model.config, target=own, **chosen))
+        sizes = asdict(cls.SETTINGS.like(model.config, chosen["layers"], own)) | chosen
         del sizes["vocabulary_size"], sizes["start_id"]
         made = super().fresh(
             vocabulary_size,
@@ -481,6 +501,34 @@ class SharedDrafter(NeuralDrafter[SharedSettings]):
         elif start not in STARTS:
             raise SettingsError(f"start={start!r}: give one of {', '.join(STARTS)}.")
         return made
+
+    @classmethod
+    def pruned(cls, target: HubTarget, kept: Sequence[KeptLayer], *, name: str = "pruned") -> Self:
+        """A drafter that is a part of its target's decoder, untrained.
+
+        Args:
+            target: a T5; its weights may be quantised, the drafter's are not.
+            kept: the heads and columns of each layer; layers of which nothing is kept are left out.
+            name: what to call it.
+
+        Raises:
+            SettingsError: the target is no T5, or has no such parts.
+        """
+        model = target.model
+        if type(model) is not T5ForConditionalGeneration:
+            raise SettingsError(
+                f"{target.name} is a {type(model).__name__}: pruned drafters are made of T5 layers."
+            )
+        own = fingerprint(model.get_input_embeddings().weight)
+        sizes = SharedSettings.like(model.config, max(1, len(kept)), own)
+        if not kept:
+            raise SettingsError("nothing of the decoder is kept: keep a head or a column.")
+        settings = replace(sizes, start_id=target.start_id, kept=tuple(kept))
+        network = SharedModel(settings)
+        copy_kept(model.decoder, network.t5.decoder, settings.kept, settings.head_width)
+        network.to(target.device)
+        network.bind(target)
+        return cls(network.eval(), settings, name, target.vocabulary.fingerprint)
 
     @classmethod
     def _sizes(
@@ -501,8 +549,8 @@ class SharedDrafter(NeuralDrafter[SharedSettings]):
             sizes = dict(config["settings"])
             if sizes.pop("copies", False):  # earlier versions write it, nearly always as False
                 raise CheckpointError("it has a copy mixture, which is not supported any more")
-            settings = SharedSettings(**sizes)
-            model = SharedModel(settings)
+            settings = cls.SETTINGS(**sizes | {"kept": kept_from_json(sizes.get("kept", []))})
+            model = cls.MODEL(settings)
             weights = load_file(folder / "model.safetensors")
             if weights.keys() != model.own_weights().keys():
                 raise CheckpointError("its weights have other names")
@@ -512,7 +560,9 @@ class SharedDrafter(NeuralDrafter[SharedSettings]):
                 f"{folder} is not a whole {cls.FAMILY} drafter ({type(error).__name__}: {error}). "
                 "It needs config.json and model.safetensors as `fastllm train` writes them."
             ) from error
-        return cls(model.to(device or "cpu").eval(), settings, config["name"], config["vocabulary"])
+        model = model.to(device or "cpu").eval()
+        name, vocabulary = config["name"], config["vocabulary"]
+        return cls(model, settings, name, vocabulary, config.get("draft_temperature"))
 
     def _own_weights(self) -> dict[str, torch.Tensor]:
         """None of the target's."""
@@ -540,7 +590,7 @@ class SharedDrafter(NeuralDrafter[SharedSettings]):
         self.model.bind(target)
 
     @torch.inference_mode()
-    def begin(self, encoding: Encoding) -> NeuralSession:
+    def begin(self, encoding: Encoding) -> DrafterSession:
         """Takes over what the target said of the article.
 
         Raises:
@@ -577,10 +627,9 @@ class SharedDrafter(NeuralDrafter[SharedSettings]):
         layers = self._layers()
         if layers is None:
             model.t5.encoder.hold(encoding.source_ids, states[0])
-            return NeuralSession(model, model.remember(source), encoding.end_id)
+            return self._session(model, model.remember(source), encoding)
         text = _SharedText(layers, model.t5, encoding.source_ids)
-        memory = layers.begin(layers.remember(states))
-        return NeuralSession(text, memory, encoding.end_id, ArticleLookup().begin(encoding))
+        return self._session(text, layers.begin(layers.remember(states)), encoding)
 
     def _require(self, embedding: torch.Tensor) -> None:
         """Refuses the embedding of another target than its own."""
@@ -599,7 +648,9 @@ class SharedDrafter(NeuralDrafter[SharedSettings]):
         """The static engine with the weights as they are now; None where it does not fit."""
         state = weights_of(self.model)
         if self._static is None or self._static[0] != state:
-            self._static = state, None if unfit(self.model.t5) else _Layers(self.model.t5)
+            network = self.model.t5
+            layers = None if unfit(network) else _Layers(network, self.settings.kept)
+            self._static = state, layers
         return self._static[1]
 
 

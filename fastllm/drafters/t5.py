@@ -20,7 +20,8 @@ from transformers import GenerationConfig, T5Config, T5ForConditionalGeneration
 
 from fastllm.devices import aligned
 from fastllm.drafters import DrafterSession, FamilySpec
-from fastllm.drafters.neural import NeuralDrafter, NeuralSession, OneText, Weights, weights_of
+from fastllm.drafters.kept import KeptLayer
+from fastllm.drafters.neural import NeuralDrafter, OneText, Weights, weights_of
 from fastllm.errors import CheckpointError, SettingsError
 from fastllm.pretrain.copying_start import begin_like, start_copying, t5_config
 from fastllm.targets import Encoding
@@ -65,7 +66,10 @@ class T5Settings:
 
 
 class _Layer(NamedTuple):
-    """The weights of a decoder layer; query, key and value of the text in one matrix."""
+    """The weights of a decoder layer; query, key and value of the text in one matrix.
+
+    `heads` are those of the position biases that its attention to the text has; None is all.
+    """
 
     own_norm: torch.Tensor
     own: torch.Tensor
@@ -77,6 +81,7 @@ class _Layer(NamedTuple):
     enter: torch.Tensor
     gate: torch.Tensor | None
     leave: torch.Tensor
+    heads: list[int] | None = None
 
 
 class T5Memory(NamedTuple):
@@ -126,6 +131,9 @@ class T5State(NamedTuple):
     length: int
 
 
+Attend = Callable[[int, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+"""The attention of a layer's rows to one another: see `T5Model.run`."""
+
 _ROOM = 96
 """Tokens that a cache has room for at first."""
 
@@ -135,10 +143,14 @@ class T5Model(nn.Module):
 
     Args:
         sizes: of a fresh network, or a network as it is.
+        kept: what the layers of such a network have, where they were cut out of others.
     """
 
-    def __init__(self, sizes: T5Settings | T5ForConditionalGeneration) -> None:
+    def __init__(
+        self, sizes: T5Settings | T5ForConditionalGeneration, kept: Sequence[KeptLayer] = ()
+    ) -> None:
         super().__init__()
+        self._kept = tuple(kept)
         if isinstance(sizes, T5Settings):
             config = t5_config(
                 sizes.vocabulary_size,
@@ -186,6 +198,7 @@ class T5Model(nn.Module):
         states = self.network.encoder(
             input_ids=source, attention_mask=real.long()
         ).last_hidden_state
+        heads = [list(layer.own) for layer in self._kept]
         blocks = self.network.decoder.block
         width = self.network.config.d_kv
         crossing = [block.layer[1].EncDecAttention for block in blocks]
@@ -201,12 +214,15 @@ class T5Model(nn.Module):
             [_heads(functional.linear(states, cross.v.weight), width) for cross in crossing],
             mask,
             last_row.flip(-1),
-            [_weights(block) for block in blocks],
+            [
+                _weights(block)._replace(heads=heads[index] if heads else None)
+                for index, block in enumerate(blocks)
+            ],
         )
 
     def begin(self, memory: T5Memory) -> T5State:
         """The state before the first token."""
-        batch, heads, _, width = memory.keys[0].shape
+        batch, heads, width = len(memory.keys[0]), len(memory.biases), memory.keys[0].shape[-1]
         shape = (len(memory.layers), batch, heads, _ROOM, width)
         keys, values = memory.keys[0].new_zeros(shape), memory.keys[0].new_zeros(shape)
         return T5State(_Cache(keys, values, memory.biases, 0), 0)
@@ -222,10 +238,53 @@ class T5Model(nn.Module):
         self, memory: T5Memory, state: T5State, ids: torch.Tensor
     ) -> tuple[torch.Tensor, list[T5State]]:
         """Reads T tokens of each text, ids (B, T), in one call of the decoder."""
-        network = self.network
         count, total = ids.shape[1], state.length + ids.shape[1]
         cache = _with_room(memory, state, total)
-        bias = _bias(memory, cache, state.length, total)
+        every_bias = _bias(memory, cache, state.length, total)
+
+        def attend(
+            index: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor
+        ) -> torch.Tensor:
+            heads = key.shape[1]
+            keys, values = cache.keys[index][:, :heads], cache.values[index][:, :heads]
+            keys[:, :, state.length : total] = key
+            values[:, :, state.length : total] = value
+            return functional.scaled_dot_product_attention(
+                query,
+                keys[:, :, :total],
+                values[:, :, :total],
+                attn_mask=of_layer(every_bias, memory.layers[index]),
+                scale=1.0,
+            )
+
+        features = self.run(memory, ids, attend)
+        cache.filled = total
+        return features, [T5State(cache, state.length + place + 1) for place in range(count)]
+
+    def whole(self, memory: T5Memory, prefix: torch.Tensor) -> torch.Tensor:
+        """Features (B, T, d) of whole texts, ids (B, T); gradients can be taken."""
+        every_bias = _bias(memory, None, 0, prefix.shape[1])
+
+        def attend(
+            index: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor
+        ) -> torch.Tensor:
+            bias = of_layer(every_bias, memory.layers[index])
+            return functional.scaled_dot_product_attention(
+                query, key, value, attn_mask=bias, scale=1.0
+            )
+
+        return self.run(memory, prefix, attend)
+
+    def run(self, memory: T5Memory, ids: torch.Tensor, attend: "Attend") -> torch.Tensor:
+        """The layers over the embeddings of ids (B, T); features (B, T, d).
+
+        Args:
+            memory: of the articles.
+            ids: the tokens.
+            attend: the attention of the rows to one another in a layer: its number, and queries,
+                keys and values of the rows, each (B, heads, T, d_kv), to what they found, likewise.
+        """
+        network = self.network
         epsilon = network.config.layer_norm_epsilon
         act = _ACTS.get(network.config.dense_act_fn) or _act(network)
         flow = functional.embedding(ids, network.decoder.embed_tokens.weight)
@@ -233,17 +292,9 @@ class T5Model(nn.Module):
         width = network.config.d_kv
         for index, layer in enumerate(memory.layers):
             normed = functional.rms_norm(flow, size, layer.own_norm, epsilon)
-            query, key, value = functional.linear(normed, layer.own).chunk(3, -1)
-            keys, values = cache.keys[index], cache.values[index]
-            keys[:, :, state.length : total] = _heads(key, width)
-            values[:, :, state.length : total] = _heads(value, width)
-            found = functional.scaled_dot_product_attention(
-                _heads(query, width),
-                keys[:, :, :total],
-                values[:, :, :total],
-                attn_mask=bias,
-                scale=1.0,
-            )
+            parts = functional.linear(normed, layer.own).chunk(3, -1)
+            query, key, value = (_heads(part, width) for part in parts)
+            found = attend(index, query, key, value)
             flow = flow + functional.linear(_joined(found), layer.own_out)
             normed = functional.rms_norm(flow, size, layer.cross_norm, epsilon)
             found = functional.scaled_dot_product_attention(
@@ -261,9 +312,7 @@ class T5Model(nn.Module):
             # in float16 the last matrix of a layer may be float32
             inner = functional.linear(inner.to(layer.leave.dtype), layer.leave)
             flow = flow + inner.to(flow.dtype)
-        cache.filled = total
-        features = functional.rms_norm(flow, size, network.decoder.final_layer_norm.weight, epsilon)
-        return features, [T5State(cache, state.length + place + 1) for place in range(count)]
+        return functional.rms_norm(flow, size, network.decoder.final_layer_norm.weight, epsilon)
 
     def logits(self, features: torch.Tensor) -> torch.Tensor:
         """Features (..., d) to logits (..., V)."""
@@ -294,8 +343,7 @@ class T5Drafter(NeuralDrafter[T5Settings]):
         source = torch.tensor([encoding.source_ids], device=decoder.device)
         states = self.model.network.encoder(input_ids=source).last_hidden_state
         session = decoder.begin(decoder.remember(states))
-        drafting = NeuralSession(StaticText(decoder), session, encoding.end_id)
-        return self._fitted(drafting, encoding)
+        return self._session(StaticText(decoder), session, encoding)
 
     def _decoder(self) -> StaticDecoder | None:
         """The static engine with the weights as they are now; None where it does not fit."""
@@ -347,7 +395,8 @@ class T5Drafter(NeuralDrafter[T5Settings]):
             _head_width(config),
         )
         name = own.get("name") or str(folder).rstrip("/").rsplit("/", 1)[-1]
-        drafter = cls(T5Model(network.to(device or "cpu")).eval(), settings, name, fingerprint)
+        model = T5Model(network.to(device or "cpu")).eval()
+        drafter = cls(model, settings, name, fingerprint, own.get("draft_temperature"))
         drafter._decoder()  # made now, and on nobody's clock
         return drafter
 
@@ -362,7 +411,13 @@ class T5Drafter(NeuralDrafter[T5Settings]):
             eos_token_id=config.eos_token_id,
             pad_token_id=config.pad_token_id,
         )
-        own = {"family": self.FAMILY, "name": self.name, "vocabulary": self.vocabulary}
+        own: dict[str, Any] = {
+            "family": self.FAMILY,
+            "name": self.name,
+            "vocabulary": self.vocabulary,
+        }
+        if self.draft_temperature is not None:
+            own["draft_temperature"] = self.draft_temperature
         self._write(folder, dtype, generation, own)
 
     def save_as_target(
@@ -461,6 +516,8 @@ class StaticText(OneText):
     The memory is a session, a state is how many tokens it has read, and features are logits.
     """
 
+    reads_at_once = True
+
     def __init__(self, decoder: StaticDecoder) -> None:
         self.device = decoder.device
         self.drafts = decoder.device.type == "cuda"
@@ -536,21 +593,25 @@ def _with_room(memory: T5Memory, state: T5State, total: int) -> _Cache:
     return _Cache(fresh[0], fresh[1], memory.biases, state.length)
 
 
-def _bias(memory: T5Memory, cache: _Cache, length: int, total: int) -> torch.Tensor:
+def _bias(memory: T5Memory, cache: _Cache | None, length: int, total: int) -> torch.Tensor:
     """Biases of tokens `length` to `total` towards all up to themselves, (1, heads, T, total)."""
-    room = cache.near.shape[-1]
-    if total == length + 1:
-        return aligned(cache.near[None, :, :, room - total :])
-    places = torch.arange(total, device=cache.near.device)
+    if cache is not None and total == length + 1:
+        return aligned(cache.near[None, :, :, cache.near.shape[-1] - total :])
+    places = torch.arange(total, device=memory.biases.device)
     back = places[length:, None] - places
     farthest = memory.biases.shape[1] - 1
     biases = memory.biases[:, back.clamp(0, farthest)]
     return aligned(biases.masked_fill(back < 0, float("-inf"))[None])
 
 
+def of_layer(biases: torch.Tensor, layer: _Layer) -> torch.Tensor:
+    """Of biases (1, heads, T, S) those of the heads that a layer has."""
+    return biases if layer.heads is None else biases[:, layer.heads]
+
+
 def _heads(rows: torch.Tensor, width: int) -> torch.Tensor:
     """(B, T, heads * width) to (B, heads, T, width)."""
-    return rows.view(*rows.shape[:-1], -1, width).transpose(1, 2)
+    return rows.view(*rows.shape[:-1], rows.shape[-1] // width, width).transpose(1, 2)
 
 
 def _joined(heads: torch.Tensor) -> torch.Tensor:

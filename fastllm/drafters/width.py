@@ -58,8 +58,13 @@ class FittedSession:
         if isinstance(found.q, DenseProposal):
             rows = self._fit(found.q.rows[:count])
             q = DenseProposal(rows / rows.sum(-1, keepdim=True))
-        raw = found.unwarped
-        return Draft(tokens[:count], q, None if raw is None else lambda at: self._fit(raw(at)))
+        raw, parents = found.unwarped, found.parents
+
+        def unwarped(at: int) -> torch.Tensor | None:
+            row = None if raw is None else raw(at)
+            return None if row is None else self._fit(row)
+
+        return Draft(tokens[:count], q, unwarped, None if parents is None else parents[:count])
 
     def accept(self, tokens: Sequence[int]) -> None:
         """Passes on what was added to the text."""

@@ -4,7 +4,7 @@ A target encodes an article once; any number of sessions then decode from that e
 a cache of its own. `fastllm.decoding` knows only the contracts in this file.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -43,14 +43,33 @@ class TargetSession(Protocol):
     """One decoding in progress: a cache over the decoder's tokens."""
 
     @property
+    def trees(self) -> bool:
+        """Whether `forward` takes parents."""
+
+    @property
     def length(self) -> int:
         """How many decoder tokens the cache holds."""
 
-    def forward(self, ids: list[int]) -> torch.Tensor:
-        """Appends `ids` to the cache; returns the logits behind each, shape (len(ids), V)."""
+    def forward(self, ids: list[int], parents: Sequence[int] | None = None) -> torch.Tensor:
+        """Appends `ids` to the cache; returns the logits behind each, shape (len(ids), V).
 
-    def rollback(self, length: int) -> None:
-        """Forgets all but the first `length` tokens."""
+        Args:
+            ids: a chain, or with `parents` a tree.
+            parents: of each id the place in `ids` of the one that it continues, which stands before
+                it; -1 for what the cache held before. Each id is read as if nothing but the cache
+                and its own ancestors stood before it. After a call that branched comes `keep`.
+
+        Raises:
+            SettingsError: parents for a session without `trees`.
+        """
+
+    def keep(self, length: int, path: Sequence[int] = ()) -> None:
+        """Forgets all but some tokens; those that stay move together.
+
+        Args:
+            length: the first so many stay.
+            path: places behind these, counted from `length` and ascending, that stay as well.
+        """
 
 
 class Target(Protocol):

@@ -9,7 +9,7 @@ devices (`device_map`) takes the general path too.
 import logging
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -207,7 +207,7 @@ class HubTarget:
             encoding = self.encode([self.end_id] * 2)
             session = self.begin(encoding)
             both = session.forward([self.start_id, self.end_id])
-            session.rollback(1)
+            session.keep(1)
             again = session.forward([self.end_id])
             fault = ""
             if both.shape[0] != 2 or again.shape[0] != 1 or session.length != 2:
@@ -254,7 +254,9 @@ class HubTarget:
 
 
 class HubSession:
-    """A decoding in progress, through the model's own forward call."""
+    """A decoding in progress, through the model's own forward call, which reads chains alone."""
+
+    trees = False
 
     def __init__(self, model: Any, encoding: Encoding) -> None:
         self._model = model
@@ -268,8 +270,14 @@ class HubSession:
         return int(self._cache.get_seq_length())
 
     @torch.inference_mode()
-    def forward(self, ids: list[int]) -> torch.Tensor:
-        """Appends `ids` to the cache; returns the logits behind each, shape (len(ids), V)."""
+    def forward(self, ids: list[int], parents: Sequence[int] | None = None) -> torch.Tensor:
+        """Appends `ids` to the cache; returns the logits behind each, shape (len(ids), V).
+
+        Raises:
+            SettingsError: there are parents.
+        """
+        if parents is not None:
+            raise SettingsError("the engine 'transformers' reads chains alone: give no parents.")
         out = self._model(
             encoder_outputs=self._states,
             decoder_input_ids=torch.tensor([ids], device=self._device),
@@ -280,8 +288,9 @@ class HubSession:
         logits: torch.Tensor = out.logits[0]
         return logits
 
-    def rollback(self, length: int) -> None:
-        """Forgets all but the first `length` tokens."""
+    def keep(self, length: int, path: Sequence[int] = ()) -> None:
+        """Forgets all but the first `length` tokens; of a chain a path behind them goes on."""
+        length += len(path)
         surplus = self.length - length
         if surplus > 0:
             # A negative number removes that many; a positive one is refused by transformers 5.23.

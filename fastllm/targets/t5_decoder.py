@@ -226,6 +226,18 @@ class StaticDecoder:
         rows = self._biases[:, back.clamp(max=ahead - 1).masked_fill(back < 0, ahead)]
         return rows.contiguous()[None]
 
+    def _tree_bias(self, tree: torch.Tensor, length: int | torch.Tensor, seen: int) -> torch.Tensor:
+        """Biases of the nodes of a tree behind `length` tokens towards the first `seen` places.
+
+        Shape (1, heads, count, seen): towards the text and the own ancestors by how many tokens
+        lie between, minus infinity towards all else. `tree` is what `tree_rows` gives.
+        """
+        count = len(tree)
+        ahead = torch.arange(seen, device=tree.device) - length
+        own = tree.index_select(1, ahead.clamp(0, count - 1) + 1)
+        back = torch.where(ahead < 0, tree[:, :1] - ahead, own.masked_fill(ahead >= count, -1))
+        return self._far(back)
+
     def _run(self, ids: torch.Tensor, place: "_Place") -> torch.Tensor:
         """One call: the logits (T, V) behind the tokens `ids` (T,)."""
         attend = functional.scaled_dot_product_attention
@@ -285,6 +297,8 @@ class StaticSession:
                             (count, seen), self._call(count, seen), self._other_numbers
                         )
 
+    trees = True
+
     @property
     def length(self) -> int:
         """How many decoder tokens the cache holds."""
@@ -295,11 +309,21 @@ class StaticSession:
         self._length = max(0, min(self._length, length))
 
     @torch.inference_mode()
-    def forward(self, ids: list[int]) -> torch.Tensor:
+    def keep(self, length: int, path: Sequence[int] = ()) -> None:
+        """Forgets all but the first `length` tokens, and those at `path` behind these."""
+        self.rollback(length)
+        if list(path) != list(range(len(path))):  # a path that is where it belongs stays there
+            self._buffers.move(length, path)
+        self._length += len(path)
+
+    @torch.inference_mode()
+    def forward(self, ids: list[int], parents: Sequence[int] | None = None) -> torch.Tensor:
         """Appends `ids` to the cache; returns the logits behind each, shape (len(ids), V).
 
         On CUDA the call returns before the device is done: whoever reads a number of it waits.
         """
+        if parents is not None:
+            return self._forward_tree(ids, parents)
         length, count = self._length, len(ids)
         total = length + count
         buffers, decoder = self._buffers, self._decoder
@@ -321,6 +345,35 @@ class StaticSession:
             )
             logits = decoder._run(torch.tensor(ids, device=decoder.device), place)
         self._length = total
+        return logits
+
+    def _forward_tree(self, ids: list[int], parents: Sequence[int]) -> torch.Tensor:
+        """`forward` of a tree. On CUDA all of up to `_ROWS` tokens share the graph of so many."""
+        length, count = self._length, len(ids)
+        buffers, decoder = self._buffers, self._decoder
+        graphs = buffers.graphs if not decoder.graphs_failure and count <= _ROWS else None
+        rows = count if graphs is None else _ROWS
+        total = length + rows
+        if total > buffers.room:
+            buffers.grow(length, total)
+        tree = tree_rows(parents, rows)
+        if graphs is not None:
+            seen = min(_power(total), buffers.room)
+            padded = [length, *ids, *[ids[-1]] * (rows - count)]
+            buffers.entry.copy_(torch.tensor(padded), non_blocking=True)
+            buffers.tree.copy_(tree, non_blocking=True)
+            call = self._call(rows, seen, tree=True)
+            logits = graphs.replay(("tree", seen), call, self._other_numbers)[:count]
+        else:
+            place = _Place(
+                buffers.writer(length, count),
+                *buffers.read(total),
+                decoder._tree_bias(tree.to(decoder.device), length, total),
+                self._article,
+                None,
+            )
+            logits = decoder._run(torch.tensor(ids, device=decoder.device), place)
+        self._length = length + count
         return logits
 
     @torch.inference_mode()
@@ -412,23 +465,28 @@ class StaticSession:
 
         return step
 
-    def _call(self, count: int, seen: int) -> Callable[[], torch.Tensor]:
+    def _call(self, count: int, seen: int, *, tree: bool = False) -> Callable[[], torch.Tensor]:
         """A call of `count` tokens that attends to the first `seen` places, for a graph.
 
-        Where it stands and what it reads lies on the device, in the buffers' `entry`.
+        Where it stands and what it reads lies on the device, in the buffers' `entry`; of a tree of
+        `_ROWS` tokens in `tree` as well.
         """
         buffers, decoder = self._buffers, self._decoder
 
         def call() -> torch.Tensor:
             ids = buffers.entry[1 : count + 1]
             places = buffers.entry[0] + torch.arange(count, device=decoder.device)
-            columns = torch.arange(seen, device=decoder.device)
+            if tree:
+                bias = decoder._tree_bias(buffers.tree, buffers.entry[0], seen)
+            else:
+                columns = torch.arange(seen, device=decoder.device)
+                bias = decoder._far(places[:, None] - columns)
             article = buffers.article
             assert article is not None, "buffers on CUDA hold an article"
             place = _Place(
                 buffers.placed_writer(places),
                 *buffers.read(seen),
-                decoder._far(places[:, None] - columns),
+                bias,
                 article,
                 buffers.article_mask,
             )
@@ -438,9 +496,10 @@ class StaticSession:
 
     @contextmanager
     def _other_numbers(self) -> Iterator[None]:
-        """Other tokens in the buffers' `entry`, and another place if there is one."""
+        """Other tokens in the buffers' `entry`, and another place if there is one; other depths."""
         buffers = self._buffers
         kept = buffers.entry.clone()
+        buffers.tree[:, 0] += 1
         buffers.entry[1:].add_(1).remainder_(len(self._decoder.embedding))
         if self._length + 2 * _ROWS < buffers.room:
             buffers.entry[0] += 1
@@ -448,6 +507,7 @@ class StaticSession:
             yield
         finally:
             buffers.entry.copy_(kept)
+            buffers.tree[:, 0] -= 1
 
 
 Head = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
@@ -513,6 +573,7 @@ class _Buffers:
             self.article = Crossing(held[0], held[1])
             self.article_mask = torch.zeros(1, 1, 1, sources, **options)
             self.entry = torch.zeros(_ROWS + 1, dtype=torch.long, device=device)
+            self.tree = tree_rows(range(-1, _ROWS - 1), _ROWS).to(device)
         self._arrange()
 
     @property
@@ -548,6 +609,12 @@ class _Buffers:
         """Keys and values of the first `total` tokens for each layer, (1, heads, total, d_kv)."""
         keys, values = self._heads[:, :, :, :, :total].unbind(0)
         return keys.unbind(0), values.unbind(0)
+
+    def move(self, length: int, path: Sequence[int]) -> None:
+        """Brings the rows at `path` behind `length` together there."""
+        rows = self._rows[:, length:]
+        where = torch.tensor(path).to(rows.device, non_blocking=True)
+        rows[:, : len(path)] = rows.index_select(1, where)
 
     def writer(self, length: int, count: int) -> Callable[[int, torch.Tensor], Any]:
         """Writes the rows of `count` tokens behind `length`."""
@@ -697,6 +764,7 @@ def _layer(block: Any, build: Callable[..., _Matrix]) -> _Layer:
     attention, crossing, inner = own.SelfAttention, cross.EncDecAttention, feed.DenseReluDense
     gated = hasattr(inner, "wi_0")
     enter = [inner.wi_0.weight, inner.wi_1.weight] if gated else [inner.wi.weight]
+    build = _unless_empty(build)
     return _Layer(
         build([attention.q.weight, attention.k.weight, attention.v.weight], own.layer_norm.weight),
         build([attention.o.weight]),
@@ -708,12 +776,53 @@ def _layer(block: Any, build: Callable[..., _Matrix]) -> _Layer:
     )
 
 
+class _Nothing:
+    """A matrix of a sublayer of which a pruned decoder keeps nothing."""
+
+    inputs = 0
+
+    def __call__(self, flow: torch.Tensor) -> torch.Tensor:
+        return flow.new_zeros(len(flow), 0)
+
+    def add(self, flow: torch.Tensor, rows: torch.Tensor) -> None:
+        pass
+
+
+def _unless_empty(build: Callable[..., _Matrix]) -> Callable[..., _Matrix]:
+    """The same, but for matrices without numbers."""
+
+    def made(weights: list[torch.Tensor], *more: Any) -> _Matrix:
+        return build(weights, *more) if weights[0].numel() else _Nothing()
+
+    return made
+
+
 def _can_pack() -> bool:
     """Whether this build of torch has oneDNN's packed matrices."""
     names = ("_reorder_linear_weight", "_linear_pointwise")
     return bool(torch.backends.mkldnn.enabled) and all(
         hasattr(torch.ops.mkldnn, name) for name in names
     )
+
+
+def tree_rows(parents: Sequence[int], rows: int) -> torch.Tensor:
+    """A tree as what its nodes see: shape (rows, 1 + rows), on the CPU.
+
+    Args:
+        parents: of each node the place of the one before it; -1 for the text.
+        rows: how many nodes, at least those given; further ones continue the text, unseen.
+
+    Returns:
+        For each node how many ancestors it has; then for each node how many places back it is for
+        this one: 0 for itself, -1 where it is no ancestor.
+    """
+    found: list[list[int]] = []
+    for node, parent in enumerate([*parents, *[-1] * (rows - len(parents))]):
+        before = found[parent][1:] if parent >= 0 else [-1] * rows
+        row = [place + 1 if place >= 0 else -1 for place in before]
+        row[node] = 0
+        found.append([found[parent][0] + 1 if parent >= 0 else 0, *row])
+    return torch.tensor(found)
 
 
 def bucket(count: int) -> int:

@@ -188,6 +188,10 @@ def test_greedy_speculation_follows_a_target_that_looks_at_everything() -> None:
         {"hesitant": True, "verification": "token", "no_repeat_ngram": 2},
         {"top_k": 3},
         {"top_p": 0.7},
+        {"draft_temperature": 0.4},
+        {"draft_temperature": 0.4, "verification": "token", "hesitant": True},
+        {"draft_temperature": 0.0},
+        {"draft_temperature": 1.7, "top_p": 0.8},
         {"no_repeat_ngram": 1, "min_new_tokens": 3},
         {"no_repeat_ngram": 2, "min_new_tokens": 2, "top_p": 0.9},
     ],
@@ -434,7 +438,7 @@ def test_a_rollback_equals_a_fresh_session(tiny_target: HubTarget, source_ids: l
     for kept in range(len(text) + 1):
         session = tiny_target.begin(encoding)
         session.forward(text)
-        session.rollback(kept)
+        session.keep(kept)
         assert session.length == kept
         fresh = tiny_target.begin(encoding)
         if kept:

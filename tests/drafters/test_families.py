@@ -78,13 +78,13 @@ def test_a_new_family_is_trained_raced_and_shown(
 
 def test_the_families_describe_themselves() -> None:
     found = families()
-    assert set(found) == {"lookup", "lstm", "t5", "cnn", "shared", "ngram"}
+    assert set(found) == {"lookup", "lstm", "t5", "cnn", "shared", "block", "ngram"}
     for name, spec in found.items():
         assert spec.name == name
         assert spec.title
         assert spec.description.split()[0] in ("a", "an")
-    assert trainable() == ["lstm", "t5", "cnn", "shared"]
-    assert [name for name, spec in found.items() if spec.bound_to_target] == ["shared"]
+    assert trainable() == ["lstm", "t5", "cnn", "shared", "block"]
+    assert [name for name, spec in found.items() if spec.bound_to_target] == ["shared", "block"]
     assert words.title_of("shared-after") == "shared encoder after distillation"
     assert words.title_of("lookup") == "article lookup (no training)"
     with pytest.raises(SettingsError, match="drafter 'magic': no such family"):

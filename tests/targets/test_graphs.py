@@ -8,6 +8,7 @@ from unittest import mock
 import pytest
 import torch
 from pretended import Graph, Rules, pretended
+from targets.test_t5_decoder import TREES, tree_distance
 from torch import nn
 from transformers import T5Config
 from transformers import T5ForConditionalGeneration as T5
@@ -81,8 +82,8 @@ def furthest(one: Any, other: Any, calls: list[tuple[int, int]]) -> float:
         assert found.device == expected.device == CUDA
         span = expected.max() - expected.min()
         distances.append(float((found - expected).abs().max() / span))
-        one.rollback(one.length - back)
-        other.rollback(other.length - back)
+        one.keep(one.length - back)
+        other.keep(other.length - back)
     return max(distances)
 
 
@@ -110,6 +111,18 @@ def test_interleaved_sessions_keep_apart(cuda: Rules) -> None:
     for _ in range(3):
         for reference, session in zip(references, sessions, strict=True):
             assert furthest(reference, session, [(4, 1), (1, 0)]) < BOUND
+
+
+def test_trees_are_replayed_like_chains_along_their_paths(cuda: Rules) -> None:
+    model = made(relative_attention_max_distance=20)
+    encoding = article(model)
+    decoder = StaticDecoder(model)
+    session = session_of(decoder, encoding)
+    for name, captures in (("at the root", True), ("larger than a graph", False)):
+        before = len(session._buffers.graphs)
+        assert tree_distance(session, lambda: HubSession(model, encoding), TREES[name]) < BOUND
+        assert (len(session._buffers.graphs) > before) == captures
+    assert decoder.graphs_failure == ""
 
 
 def test_usual_calls_are_captured_before_the_clock_runs(cuda: Rules) -> None:

@@ -2,6 +2,7 @@
 
 import copy
 import gc
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -82,8 +83,8 @@ def distances(one: Any, other: Any, calls: list[tuple[int, int]]) -> list[float]
         span = float(expected.max() - expected.min())
         found_so_far.append(float((found - expected).abs().max()) / span)
         length = one.length - back
-        one.rollback(length)
-        other.rollback(length)
+        one.keep(length)
+        other.keep(length)
         assert one.length == other.length == length
     return found_so_far
 
@@ -317,3 +318,62 @@ def test_graphs_of_interleaved_sessions_keep_apart() -> None:
     for _ in range(3):
         assert furthest(references[0], one, [(4, 1), (1, 0)]) < BOUND
         assert furthest(references[1], other, [(6, 3), (1, 0)]) < BOUND
+
+
+TREES: dict[str, tuple[int, ...]] = {
+    "chain": (-1, 0, 1, 2),
+    "two chains": (-1, 0, 1, 0, 3, 4),
+    "at the root": (-1, -1, -1, 0, 1, 1, 5, 2),
+    "larger than a graph": (*range(-1, 9), -1, *range(10, 19)),
+}
+"""Parents, as `forward` takes them."""
+
+
+def way(parents: Sequence[int], node: int) -> list[int]:
+    """The places from the first ancestor to a node."""
+    return [*(way(parents, parents[node]) if parents[node] >= 0 else ()), node]
+
+
+def tree_distance(session: Any, fresh: Callable[[], Any], parents: Sequence[int]) -> float:
+    """How far a tree's logits are from those of chains along its paths, and what is kept from both.
+
+    Args:
+        session: reads a tree behind three texts, and keeps the way to some node each time.
+        fresh: a session that reads chains.
+        parents: the tree.
+    """
+    text = torch.randint(0, V, (5,)).tolist()
+    session.keep(0)
+    session.forward(text)
+    furthest = 0.0
+    leaves = [node for node in range(len(parents)) if node not in parents]
+    for node in (1, leaves[-1], 0):
+        ids = torch.randint(0, V, (len(parents),)).tolist()
+        found = session.forward(ids, parents)
+        assert found.shape == (len(ids), V)
+        for leaf in leaves:
+            path = way(parents, leaf)
+            chain = fresh()
+            chain.forward(text)
+            expected = chain.forward([ids[place] for place in path])
+            furthest = max(furthest, float((found[path] - expected).abs().max()))
+        kept = way(parents, node)
+        session.keep(len(text), kept)
+        text += [ids[place] for place in kept]
+        assert session.length == len(text)
+    return furthest / float(found.max() - found.min())
+
+
+@pytest.mark.parametrize("name", TREES)
+def test_a_tree_is_read_like_chains_along_its_paths(name: str) -> None:
+    model = made(relative_attention_max_distance=20)
+    encoding = article(model)
+    decoder = StaticDecoder(model)
+    session = session_of(decoder, encoding)
+    assert tree_distance(session, lambda: session_of(decoder, encoding), TREES[name]) < 1e-5
+
+
+def test_a_session_of_transformers_refuses_trees() -> None:
+    model = made()
+    with pytest.raises(SettingsError, match="reads chains alone"):
+        HubSession(model, article(model)).forward([3, 4], [-1, -1])

@@ -59,7 +59,8 @@ def models(keys: Sequence[str], target: str) -> list[tuple[str, ...]]:
     """
     card = checkpoints.read_card(target)
     name = f"{words.TARGET}: {card.get('name', target)}"
-    rows = [(name, card.get("architecture", ""), size_of(ALONE, target), _bytes(target))]
+    architecture = str(card.get("architecture", ""))
+    rows: list[tuple[str, ...]] = [(name, architecture, size_of(ALONE, target), _bytes(target))]
     specs = families()
     seen = set()
     for key in keys:

@@ -29,10 +29,11 @@ let read = 0;
 let scheduled = false;
 let called_off = false;
 let first_race = true;
+let again = keptRace(); // a race that was run live before this reload: shown instead of the recorded one
 
 function update() {
   scheduled = false;
-  const value = typeof props.value === "string" ? props.value : "";
+  const value = again ?? (typeof props.value === "string" ? props.value : "");
   const whole = value.lastIndexOf("\n") + 1;
   if (!whole) return;
   const first = value.slice(0, value.indexOf("\n"));
@@ -63,13 +64,14 @@ function openRecorded() {
     race.settled = true;
     return;
   }
-  if (opening && asked() === false) note(address.get("sample") ? words.link_waiting : words.link_without);
-  race.settled = true;
+  const other = opening && asked() === false; // the address stays: its own race may be on its way
+  if (other) note(address.get("sample") ? words.link_waiting : words.link_without);
+  race.settled = !other;
   if (!opening) {
     show(total());
     return writeAddress(true);
   }
-  if (calm || (asked() === false && !presenting)) return show(total());
+  if (calm || other) return show(total());
   show(0);
   const beside = matchMedia("(min-width: 1100px)").matches;
   if (beside && ui.round.scene) playRound(ui.round.scene, () => play(true));
@@ -81,9 +83,10 @@ function settle(value) {
   root.dataset.ran = String(Number(root.dataset.ran || 0) + 1);
   first_race = false;
   race.settled = true;
-  if (restore()) return;
+  const there = restore();
+  if (keptRace() === value) return; // it came from there
   keepRace(value);
-  writeAddress(true);
+  writeAddress(!there);
 }
 
 function schedule() {
@@ -180,13 +183,11 @@ if (!props.file) {
 }
 
 watch("value", () => {
+  again = null;
   schedule();
   if (props.value.includes('{"row":"end"')) running(false);
 });
 
-{
-  const again = keptRace();
-  if (again) props.value = again;
-}
-if (props.value) update();
+if (again || props.value) update();
 else ui.about.textContent = words.nothing;
+if (again) setTimeout(() => { if (again) props.value = again; }); // for the plots of it

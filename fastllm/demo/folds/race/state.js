@@ -28,15 +28,14 @@ async function linkOf() {
   return `${location.origin}${location.pathname}?${link}${own}`;
 }
 
-/* Whether the race on the screen is the one that the address asks for; null where it asks for none. */
+/* Whether the race on the screen is the one that the page was opened with; null where that was none. */
 function asked() {
-  const asks = new URLSearchParams(location.search);
-  if (!asks.has("lanes")) return null;
+  if (!address.has("lanes")) return null;
   const { start } = race;
   return (
-    (asks.get("sample") ?? "") === start.article &&
-    asks.get("lanes") === start.lanes.map((lane) => lane.key).join(",") &&
-    SETTING_NAMES.every((name) => !asks.has(name) || asks.get(name) === String(start.settings[name])
+    (address.get("sample") ?? "") === start.article &&
+    address.get("lanes") === start.lanes.map((lane) => lane.key).join(",") &&
+    SETTING_NAMES.every((name) => !address.has(name) || address.get(name) === String(start.settings[name])
       || (start.greedy && name === "verification")) // every rule comes to the same then
   );
 }
@@ -62,17 +61,16 @@ async function writeAddress(fresh) {
   if (props.file || presenting) return;
   const number = (writes += 1);
   const link = await linkOf();
-  if (number !== writes || link === location.href) return;
-  const state = { ...history.state, fastllm: fresh ? kept : history.state?.fastllm ?? kept };
-  if (fresh) history.pushState(state, "", link);
+  if (number !== writes) return;
+  const state = { ...history.state, fastllm: race.live ? kept ?? history.state?.fastllm : null };
+  if (fresh && link !== location.href) history.pushState(state, "", link);
   else history.replaceState(state, "", link);
 }
 
 let remembering = 0;
 function remember() {
   clearTimeout(remembering);
-  if (writing() || !race.settled) return;
-  remembering = setTimeout(() => writeAddress(false), 300);
+  remembering = setTimeout(() => { if (race.settled) writeAddress(false); }, 300);
 }
 
 /* The rows of a live race, for a reload of this tab. Where there is no room the oldest make some. */

@@ -287,7 +287,7 @@ def _speed(runs: Sequence[dict[str, Any]]) -> str:
 
 
 def _median(runs: Sequence[dict[str, Any]]) -> float:
-    return median(row["speed_up"] for row in runs)
+    return float(median(row["speed_up"] for row in runs))
 
 
 def _table(title: str, header: Sequence[str], body: Sequence[Sequence[str]]) -> str:

@@ -1,0 +1,136 @@
+"""Films the first seconds of the page for the README: `python -m tools.moving_picture`.
+
+What a first visitor sees is filmed in a real browser: the recorded race, no model runs. A machine
+that is too slow for it makes fewer frames, each shown for as long as it stood.
+"""
+
+import argparse
+import io
+import shutil
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from PIL import Image
+
+from fastllm.demo.engine import LocalEngine
+from fastllm.demo.limits import read_limits
+from fastllm.demo.page import build, launch_options
+from fastllm.errors import FastLLMError, SettingsError
+from fastllm.files import write_whole
+from tools.measure import CHROMIUM, PATIENCE_SECONDS, playwright
+
+MOST_BYTES = 2_000_000
+"""A README is opened on phones, too."""
+
+COLOURS = 64
+FRAME_SECONDS = 0.1
+
+Frame = tuple[bytes, float]
+"""A picture (PNG) and the seconds that it stood."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Films the page and writes the picture; 2 where that cannot be."""
+    parser = argparse.ArgumentParser(prog="tools.moving_picture", description=__doc__)
+    parser.add_argument("--to", type=Path, default=Path("assets/race.gif"), metavar="FILE")
+    parser.add_argument("--seconds", type=float, default=12.0)
+    parser.add_argument(
+        "--size", type=int, nargs=2, default=(960, 720), metavar=("WIDTH", "HEIGHT")
+    )
+    parser.add_argument(
+        "--shrink", type=float, default=0.75, help="of the picture, before it is kept"
+    )
+    options = parser.parse_args(arguments)
+    try:
+        frames = film(options.seconds, options.size)
+        picture = animate(frames, options.shrink)
+    except FastLLMError as error:
+        print(f"moving_picture: {error}", file=sys.stderr)
+        return 2
+    write_whole(options.to, picture)
+    print(f"{options.to}: {len(frames)} frames, {len(picture):,} bytes")
+    return 0
+
+
+def film(seconds: float, size: Sequence[int]) -> list[Frame]:
+    """Serves the page, opens it and looks at it again and again.
+
+    Args:
+        seconds: from the moment at which the race stands there.
+        size: of the window, width and height in pixels.
+
+    Raises:
+        SettingsError: there is no playwright, or no Chromium.
+    """
+    library = playwright()
+    page = build(LocalEngine("target"), read_limits())
+    address = page.launch(prevent_thread_lock=True, **launch_options())[1]
+    with library.sync_playwright() as running:
+        chromium = running.chromium.launch(
+            executable_path=next(filter(None, map(shutil.which, CHROMIUM)), None),
+            args=["--no-sandbox", "--disable-background-networking"],
+        )
+        view = chromium.new_page(
+            viewport={"width": size[0], "height": size[1]}, color_scheme="light"
+        )
+        view.goto(address, timeout=PATIENCE_SECONDS * 1000)
+        view.wait_for_selector(".fl-race", timeout=PATIENCE_SECONDS * 1000)
+        looks: list[tuple[bytes, float]] = []
+        started = time.monotonic()
+        while (now := time.monotonic() - started) < seconds:
+            looks.append((view.screenshot(type="png", timeout=PATIENCE_SECONDS * 1000), now))
+            left = FRAME_SECONDS - (time.monotonic() - started - now)
+            view.wait_for_timeout(max(1.0, 1000 * left))
+        chromium.close()
+    page.close(verbose=False)
+    ends = [at for _, at in looks[1:]] + [seconds]
+    return [(png, end - at) for (png, at), end in zip(looks, ends, strict=True)]
+
+
+def animate(frames: Sequence[Frame], shrink: float) -> bytes:
+    """A GIF of the frames, which begins anew after its end.
+
+    Args:
+        frames: at least one; what looks the same as the one before makes that one stand longer.
+        shrink: of width and height, above 0 and at most 1.
+
+    Raises:
+        SettingsError: it has more than `MOST_BYTES`.
+    """
+    kept: list[Frame] = []
+    for png, stood in frames:
+        if kept and kept[-1][0] == png:
+            kept[-1] = png, kept[-1][1] + stood
+        else:
+            kept.append((png, stood))
+    pictures = []
+    for png, _ in kept:
+        whole = Image.open(io.BytesIO(png)).convert("RGB")
+        size = round(whole.width * shrink), round(whole.height * shrink)
+        pictures.append(whole.resize(size, Image.Resampling.LANCZOS))
+    # One palette for all: what does not move then stays the same, and is not stored again.
+    some = [pictures[0], pictures[len(pictures) // 2], pictures[-1]]
+    beside = Image.new("RGB", (sum(each.width for each in some), some[0].height))
+    for place, each in enumerate(some):
+        beside.paste(each, (place * each.width, 0))
+    palette = beside.quantize(COLOURS)
+    first, *rest = [
+        picture.quantize(palette=palette, dither=Image.Dither.NONE) for picture in pictures
+    ]
+    into = io.BytesIO()
+    first.save(
+        into, "GIF", save_all=True, append_images=rest, optimize=True, loop=0,
+        duration=[max(20, round(1000 * stood)) for _, stood in kept],
+    )  # fmt: skip
+    if into.tell() > MOST_BYTES:
+        raise SettingsError(
+            f"the picture has {into.tell():,} bytes, and a README bears {MOST_BYTES:,}: give fewer "
+            "--seconds, or a smaller --shrink."
+        )
+    return into.getvalue()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
