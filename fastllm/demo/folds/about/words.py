@@ -41,7 +41,7 @@ GLOSSARY = (
     ),
 )
 MODELS_TITLE = "The models here"
-MODELS_HEADER = ("", "what it is", "size", "on disk")
+MODELS_HEADER = ("", "what it is", "parameters", "on disk")
 TARGET = "target"
 PAIR = "{} (before and after distillation)"
 RUNS = "Weights are held in {}. {}"
