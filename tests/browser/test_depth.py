@@ -88,7 +88,7 @@ def test_a_race_that_is_drawn_has_a_text_for_each_lane_and_the_rule_with_its_num
     visit: Opener, story_address: str
 ) -> None:
     seen = visit(story_address, reduced_motion="reduce").open(
-        "?lanes=alone,lstm-after&temperature=1&sample=Autumn+storm"
+        "?lanes=alone,lstm-after&temperature=1&verification=token&sample=Autumn+storm"
     )
     page = seen.page
     page.wait_for_function("document.querySelectorAll('#fl-lanes input:checked').length === 2")
