@@ -20,6 +20,7 @@ from fastllm.devices import usable_device
 from fastllm.drafters import Drafter, FamilySpec, drafter_class, families
 from fastllm.drafters.combined import PREFIX, CombinedDrafter
 from fastllm.drafters.lookup import ArticleLookup
+from fastllm.drafters.union import SIGN, UnionDrafter
 from fastllm.errors import CheckpointError
 from fastllm.targets.folder import read_json, require_weights
 from fastllm.targets.hub import HubTarget
@@ -75,8 +76,9 @@ def load_drafter(
 ) -> Drafter:
     """Loads a drafter: "lookup", the name of a shipped one ("lstm-after"), or a folder.
 
-    "lookup+" before a name or a folder asks the lookup first (`CombinedDrafter`). A T5 of
-    transformers is a drafter, too: its folder, or OWNER/NAME on the Hub.
+    "lookup+" before a name or a folder asks the lookup first (`CombinedDrafter`); "|lookup" after
+    it drafts a tree of both (`UnionDrafter`). A T5 of transformers is a drafter, too: its folder, or
+    OWNER/NAME on the Hub.
 
     Args:
         name_or_folder: which.
@@ -94,6 +96,14 @@ def load_drafter(
         )
     if name == "lookup":
         return ArticleLookup()  # the one family with nothing to load
+    if SIGN in name:
+        first, _, second = name.rpartition(SIGN)
+        if second != "lookup" or first in ("", "none", "lookup"):
+            raise CheckpointError(
+                f"{name}: beside {SIGN} stand a drafter and the lookup, whose continuations become "
+                f"branches of one draft, as in lstm-after{SIGN}lookup."
+            )
+        return UnionDrafter(load_drafter(first, device=device), ArticleLookup())
     if name.startswith(PREFIX):
         other = name.removeprefix(PREFIX)
         if other in ("", "none") or f"{other}+".startswith(PREFIX):
