@@ -20,6 +20,7 @@ from fastllm.devices import usable_device
 from fastllm.drafters import Drafter, FamilySpec, drafter_class, families
 from fastllm.drafters.combined import JOINT, CombinedDrafter
 from fastllm.drafters.lookup import ArticleLookup
+from fastllm.drafters.union import SIGN, UnionDrafter
 from fastllm.errors import CheckpointError
 from fastllm.targets.folder import read_json, require_weights
 from fastllm.targets.hub import HubTarget
@@ -76,8 +77,8 @@ def load_drafter(
     """Loads a drafter: "lookup", the name of a shipped one ("lstm-after"), or a folder.
 
     Two of these with a + between them are one drafter (`CombinedDrafter`), as are more of them:
-    "lookup+shared-after+lookup". A T5 of transformers is a drafter, too: its folder, or OWNER/NAME
-    on the Hub.
+    "lookup+shared-after+lookup"; "|lookup" after a name drafts a tree of both (`UnionDrafter`). A
+    T5 of transformers is a drafter, too: its folder, or OWNER/NAME on the Hub.
 
     Args:
         name_or_folder: which.
@@ -95,6 +96,14 @@ def load_drafter(
         )
     if name == "lookup":
         return ArticleLookup()  # the one family with nothing to load
+    if SIGN in name:
+        first, _, second = name.rpartition(SIGN)
+        if second != "lookup" or first in ("", "none", "lookup"):
+            raise CheckpointError(
+                f"{name}: beside {SIGN} stand a drafter and the lookup, whose continuations become "
+                f"branches of one draft, as in lstm-after{SIGN}lookup."
+            )
+        return UnionDrafter(load_drafter(first, device=device), ArticleLookup())
     if JOINT in name and not Path(name).exists():
         first, _, second = name.partition(JOINT)
         if {first, second} & {"", "none"} or second.partition(JOINT)[0] == first:
