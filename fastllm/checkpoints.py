@@ -78,7 +78,7 @@ def load_drafter(
 
     Two of these with a + between them are one drafter (`CombinedDrafter`), as are more of them:
     "lookup+shared-after+lookup"; "|lookup" after a name drafts a tree of both (`UnionDrafter`). A
-    T5 of transformers is a drafter, too: its folder, or OWNER/NAME on the Hub.
+    T5 of transformers is a drafter, too: its folder, or OWNER/NAME on the Hub. So is the text file of an n-gram.
 
     Args:
         name_or_folder: which.
@@ -123,6 +123,9 @@ def load_drafter(
     if not folder.exists() and name.count("/") == 1:  # OWNER/NAME: the Hub's, or an error
         hub: Drafter = drafter_class("t5").load(name, device=device)
         return hub
+    if folder.is_file():  # the one family that has a text format
+        table: Drafter = drafter_class("ngram").load_text(folder)
+        return table
     config = read_config(folder)
     spec = _spec_of(folder, config)
     missing = [key for key in spec.required_keys if key not in config]

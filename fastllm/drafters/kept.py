@@ -117,12 +117,12 @@ def copy_kept(theirs: Any, own: Any, kept: Sequence[KeptLayer], head_width: int)
     own.final_layer_norm.load_state_dict(theirs.final_layer_norm.state_dict())
 
 
-def matrix_of(linear: nn.Module) -> torch.Tensor:
+def matrix_of(linear: Any) -> torch.Tensor:
     """The matrix (out, in) that a linear layer multiplies with, quantised or not."""
     if type(linear) is nn.Linear:
         return linear.weight
     # What a layer of another kind does to the unit vectors: its matrix, however it is held.
-    inputs = int(linear.in_features)  # type: ignore[arg-type]
+    inputs = int(linear.in_features)
     device = next(linear.parameters()).device
     rows: torch.Tensor = linear(torch.eye(inputs, device=device, dtype=torch.float16))
     return rows.t()
