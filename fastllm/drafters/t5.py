@@ -291,9 +291,7 @@ class T5Drafter(NeuralDrafter[T5Settings]):
         decoder = self._decoder()
         if decoder is None:
             return super().begin(encoding)
-        source = torch.tensor([encoding.source_ids], device=decoder.device)
-        states = self.model.network.encoder(input_ids=source).last_hidden_state
-        session = decoder.begin(decoder.remember(states))
+        session = decoder.begin(decoder.remember(decoder.encoder(encoding.source_ids)))
         drafting = NeuralSession(StaticText(decoder), session, encoding.end_id)
         return self._fitted(drafting, encoding)
 
@@ -348,7 +346,8 @@ class T5Drafter(NeuralDrafter[T5Settings]):
         )
         name = own.get("name") or str(folder).rstrip("/").rsplit("/", 1)[-1]
         drafter = cls(T5Model(network.to(device or "cpu")).eval(), settings, name, fingerprint)
-        drafter._decoder()  # made now, and on nobody's clock
+        if (decoder := drafter._decoder()) is not None:
+            _ = decoder.encoder  # both made now, and on nobody's clock
         return drafter
 
     def save(self, folder: str | Path, *, dtype: torch.dtype = torch.bfloat16) -> None:
