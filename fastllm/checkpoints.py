@@ -78,7 +78,8 @@ def load_drafter(
 
     Two of these with a + between them are one drafter (`CombinedDrafter`), as are more of them:
     "lookup+shared-after+lookup"; "|lookup" after a name drafts a tree of both (`UnionDrafter`). A
-    T5 of transformers is a drafter, too: its folder, or OWNER/NAME on the Hub. So is the text file of an n-gram.
+    T5 of transformers is a drafter, too: its folder, or OWNER/NAME on the Hub. So is the text file
+    of an n-gram.
 
     Args:
         name_or_folder: which.

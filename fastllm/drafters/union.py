@@ -15,7 +15,13 @@ from pathlib import Path
 
 import torch
 
-from fastllm.decoding.proposals import DenseProposal, Draft, JoinedProposal, OneHotProposal, Proposal
+from fastllm.decoding.proposals import (
+    DenseProposal,
+    Draft,
+    JoinedProposal,
+    OneHotProposal,
+    Proposal,
+)
 from fastllm.drafters import Drafter, DrafterSession
 from fastllm.errors import SettingsError
 from fastllm.targets import Encoding, Target
