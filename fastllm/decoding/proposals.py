@@ -227,7 +227,7 @@ def _waits(q: Proposal) -> bool:
 
 
 def joined(first: Draft, second: Draft) -> Draft:
-    """A draft and what another drafter drafted after it, as one; after a tree nothing is drafted."""
+    """A draft and what another drafter drafted after it, as one; a tree stays as it is."""
     if not (first.tokens and second.tokens) or first.parents is not None:
         return first if first.tokens else second
     tokens, count = first.tokens + second.tokens, len(first.tokens)

@@ -379,8 +379,9 @@ def agreement(
             asked += 1
             row = draft.q.row(0, p.shape[-1]).to(p.device)
             overlap = float(torch.minimum(p[place - 1], row).sum())
-            if draft.unwarped is not None:
-                bits.append(_bits(draft.unwarped(0)[text[place]]))
+            raw = None if draft.unwarped is None else draft.unwarped(0)
+            if raw is not None:
+                bits.append(_bits(raw[text[place]]))
         overlaps.append(overlap)
         agrees.append(draft.tokens[:1] == [text[place]])
         session.accept([text[place]])
