@@ -58,7 +58,7 @@ class PageContext:
     engine: Engine
     limits: Limits
     samples: Mapping[str, str]
-    sample: gr.Radio = field(init=False)
+    sample: gr.Dropdown = field(init=False)
     article: gr.Textbox = field(init=False)
     article_fold: gr.Accordion = field(init=False)
     lanes: gr.CheckboxGroup = field(init=False)
