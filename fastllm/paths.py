@@ -25,7 +25,7 @@ ARTICLES = ASSETS / "articles"
 """The sample articles, a text file each."""
 
 RECORDED = ASSETS / "recorded"
-"""The race that the page opens with."""
+"""The races that the page shows of the samples."""
 
 PAGE = PACKAGE / "demo"
 """The scripts of the page and its style: those of a fold in its folder, the others in `static`."""

@@ -47,7 +47,7 @@ EXPECTED = ("lstm-before", "lstm-after")
 STOP = "■ Stop"
 PRIVACY = (
     "Nothing you paste is stored: it is kept in memory while a race runs, or its plots are drawn, "
-    "and then forgotten. "
+    "and then forgotten. Your browser keeps your races in this tab until you close it. "
     "No cookies of ours, no analytics, no request to anyone else."
 )
 

@@ -246,7 +246,7 @@ def test_a_sample_takes_effect_without_the_server(visit: Opener, story_address: 
     choose(-1)  # "Your article" opens the box
     expect(box).to_be_visible()
     expect(box).to_have_value("")
-    page.context.set_offline(True)
+    page.route("**/gradio_api/**", lambda route: None)  # no answer ever comes
     choose(1)
     expect(box).not_to_have_value("")
     first = box.input_value()
@@ -385,7 +385,8 @@ def test_fits_every_screen(visit: Opener, story_address: str, scheme: str) -> No
         assert page.evaluate("document.documentElement.scrollWidth") <= width
         for part in (".fl-lane", ".fl-text", ".fl-round-box"):
             for box in page.locator(part).all():
-                assert box.evaluate("e => e.scrollWidth <= e.clientWidth + 1"), part
+                # A strip goes on below the space behind its word, at the end of a line as well.
+                assert box.evaluate("e => e.scrollWidth <= e.clientWidth + 8"), part
     dark = page.evaluate("document.body.classList.contains('dark')")
     assert dark == (scheme == "dark")
 

@@ -211,7 +211,7 @@ def test_the_verdict_names_winner_and_reason() -> None:
     said = rows.end_row(keys, traces)["verdict"]
     calls = len(traces[2].rounds)
     assert said.startswith(f"LSTM after distillation won: {calls} target calls instead of 43")
-    assert "LSTM before distillation: " in said
+    assert "(LSTM before: " in said
 
 
 def test_what_is_neither_0_nor_1_does_not_become_one_of_them() -> None:
@@ -262,7 +262,7 @@ def test_texts_of_different_length_are_compared_a_token() -> None:
     said = race_words.verdict([alone, before, after])
     assert said == (
         "After won: 2.8 tokens per target call instead of 1, because 39 % of its guesses were "
-        "accepted (before: 31 %)."
+        "accepted (LSTM before: 31 %)."
     )
     nothing = race_words.Result("lstm-after", "after", 59, 59, 97, 0, 0.5, 0.1)
     assert "each got one token per call" in race_words.verdict([alone, nothing])

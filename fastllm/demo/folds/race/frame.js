@@ -61,7 +61,7 @@ const ui = {
 };
 
 function mark(state) {
-  return make("i", `fl-cell fl-${state} fl-c0`, undefined, { "aria-hidden": "true" });
+  return make("i", `fl-cell fl-mark fl-${state} fl-c0`, undefined, { "aria-hidden": "true" });
 }
 
 for (const state of STATES) {

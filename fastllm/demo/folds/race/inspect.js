@@ -180,15 +180,13 @@ function odds(best, guess, entry, p_own, q_own) {
     if (!known.has(text)) known.set(text, { p: null, q: null });
     return known.get(text);
   };
-  // A name may stand twice: two tokens that read alike.
-  for (const [text, p] of best) at(text).p = (at(text).p ?? 0) + p;
-  for (const [text, q] of guess) at(text).q = (at(text).q ?? 0) + q;
+  // A name may stand twice: two tokens that read alike. The less likely one is among all others.
+  for (const [text, p] of best) at(text).p ??= p;
+  for (const [text, q] of guess) at(text).q ??= q;
   const name = entry.end ? null : entry.t;
   const asked = q_own !== null;
-  if (name !== null) {
-    at(name).p ??= p_own ?? null;
-    at(name).q ??= q_own;
-  }
+  if (name !== null && asked) Object.assign(at(name), { p: p_own, q: q_own });
+  else if (name !== null) at(name).p ??= p_own ?? null;
   const rows = [...known].sort(([, a], [, b]) => (b.p ?? 0) - (a.p ?? 0) || (b.q ?? 0) - (a.q ?? 0));
   const sum = (which) => rows.reduce((sum, [, each]) => sum + (each[which] ?? 0), 0);
   const rest = { p: Math.max(0, 1 - sum("p")), q: asked ? Math.max(0, 1 - sum("q")) : null };

@@ -103,7 +103,9 @@ def connect(context: PageContext, page: gr.Blocks, recorded: Mapping[str, str]) 
         return recorded.get(title, gr.skip()) if isinstance(title, str) else gr.skip()
 
     options = {"queue": False, "preprocess": False} | HIDDEN
-    context.sample.input(show_recorded, context.sample, context.view, **options)
+    context.sample.input(
+        show_recorded, context.sample, context.view, trigger_mode="always_last", **options
+    )
     page.load(show_recorded, context.sample, context.view, js=_ASKED_SAMPLE, **options)
     restored = [context.sample, context.article, context.article_fold, *inputs[1:]]
     page.load(None, None, restored, js=_restore(context), **HIDDEN)

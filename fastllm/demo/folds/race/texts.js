@@ -61,7 +61,7 @@ function makeWord(text, at) {
   const node = make("span", "fl-word fl-ahead", undefined, { role: "option", id, "aria-selected": "false" });
   const label = make("span", "fl-letters", "");
   const stack = make("span", "fl-stack", undefined, { "aria-hidden": "true" });
-  const cells = text.lanes.map((lane) => make("i", `fl-cell fl-c${lane.colour} fl-future`, undefined, { "data-lane": lane.index }));
+  const cells = text.lanes.map((lane) => make("i", `fl-cell fl-mark fl-c${lane.colour} fl-future`, undefined, { "data-lane": lane.index }));
   stack.append(...cells);
   node.append(label, stack);
   text.shown.append(node, " ");
@@ -93,12 +93,12 @@ function dress(lane, word) {
   const begins = (piece, index) => piece.round !== (index ? own[index - 1].round : before);
   const first = pieced ? begins(own[0], 0) : own.at(-1).round !== before;
   const future = cell.classList.contains("fl-future");
-  cell.className = `fl-cell fl-c${lane.colour} fl-${pieced && own.length > 1 ? "pieces" : state}`
+  cell.className = `fl-cell fl-mark fl-c${lane.colour} fl-${pieced && own.length > 1 ? "pieces" : state}`
     + `${first ? " fl-first" : ""}${own.some(({ refused }) => refused) ? " fl-struck" : ""}${future ? " fl-future" : ""}`;
   if (!pieced || own.length < 2) return cell.replaceChildren();
   cell.classList.remove("fl-struck");
   cell.replaceChildren(...own.map((piece, index) => {
-    const part = make("i", `fl-piece fl-${piece.entry.s}${index && begins(piece, index) ? " fl-first" : ""}${piece.refused ? " fl-struck" : ""}`);
+    const part = make("i", `fl-piece fl-mark fl-${piece.entry.s}${index && begins(piece, index) ? " fl-first" : ""}${piece.refused ? " fl-struck" : ""}`);
     part.style.flexGrow = String(Math.max(1, piece.entry.t.trim().length));
     return part;
   }));
