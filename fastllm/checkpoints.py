@@ -20,6 +20,7 @@ from fastllm.devices import usable_device
 from fastllm.drafters import Drafter, FamilySpec, drafter_class, families
 from fastllm.drafters.combined import JOINT, CombinedDrafter
 from fastllm.drafters.lookup import ArticleLookup
+from fastllm.drafters.union import SIGN, UnionDrafter
 from fastllm.errors import CheckpointError
 from fastllm.targets.folder import read_json, require_weights
 from fastllm.targets.hub import HubTarget
@@ -76,8 +77,9 @@ def load_drafter(
     """Loads a drafter: "lookup", the name of a shipped one ("lstm-after"), or a folder.
 
     Two of these with a + between them are one drafter (`CombinedDrafter`), as are more of them:
-    "lookup+shared-after+lookup". A T5 of transformers is a drafter, too: its folder, or OWNER/NAME
-    on the Hub.
+    "lookup+shared-after+lookup"; "|lookup" after a name drafts a tree of both (`UnionDrafter`). A
+    T5 of transformers is a drafter, too: its folder, or OWNER/NAME on the Hub. So is the text file
+    of an n-gram.
 
     Args:
         name_or_folder: which.
@@ -95,6 +97,14 @@ def load_drafter(
         )
     if name == "lookup":
         return ArticleLookup()  # the one family with nothing to load
+    if SIGN in name:
+        first, _, second = name.rpartition(SIGN)
+        if second != "lookup" or first in ("", "none", "lookup"):
+            raise CheckpointError(
+                f"{name}: beside {SIGN} stand a drafter and the lookup, whose continuations become "
+                f"branches of one draft, as in lstm-after{SIGN}lookup."
+            )
+        return UnionDrafter(load_drafter(first, device=device), ArticleLookup())
     if JOINT in name and not Path(name).exists():
         first, _, second = name.partition(JOINT)
         if {first, second} & {"", "none"} or second.partition(JOINT)[0] == first:
@@ -107,13 +117,16 @@ def load_drafter(
         named = [
             "lookup" if isinstance(part, ArticleLookup) else part.name for part in (begins, goes_on)
         ]
-        return CombinedDrafter(begins, goes_on, JOINT.join(named))
+        return CombinedDrafter(begins, goes_on, name=JOINT.join(named))
     device = usable_device(device)
     shipped = SHIPPED / name
     folder = shipped if (shipped / "config.json").is_file() else Path(name_or_folder)
     if not folder.exists() and name.count("/") == 1:  # OWNER/NAME: the Hub's, or an error
         hub: Drafter = drafter_class("t5").load(name, device=device)
         return hub
+    if folder.is_file():  # the one family that has a text format
+        table: Drafter = drafter_class("ngram").load_text(folder)
+        return table
     config = read_config(folder)
     spec = _spec_of(folder, config)
     missing = [key for key in spec.required_keys if key not in config]

@@ -62,12 +62,14 @@ def hand_made(*, asked: int = 2, other_text: bool = False) -> Evaluation:
         return ArticleNumbers(
             id=name,
             cut=False,
-            text=TextNumbers(tokens, "abc", "end_of_text", False, 0.0, 0.25, {"target": rouge}),
+            text=TextNumbers(
+                tokens, "abc", "end_of_text", False, 0.0, 0.25, {"target": rouge}, 0.5
+            ),
             alone=lane(tokens, tokens, seconds=2.0),
             agreements={
-                "x-after": Agreement(0.75, 1.0, (True, True, True, False)),
+                "x-after": Agreement(0.75, 1.0, (True, True, True, False), 1.25),
                 "lookup": Agreement(0.5, 0.5, (True, True, False, False)),
-                "x-before": Agreement(0.25, 1.0, (True, False, False, False)),
+                "x-before": Agreement(0.25, 1.0, (True, False, False, False), 2.5),
             },
             lanes=lanes,
         )

@@ -35,6 +35,20 @@ def add_arguments(commands: Any) -> None:
         action="store_true",
         help="compare greedy texts with transformers' generate, token for token, instead",
     )
+    parser.add_argument(
+        "--use_ngram_drafter",
+        "--use-ngram-drafter",
+        action="store_true",
+        help="measure n-grams: those that ship, or what --ckpt_path names",
+    )
+    parser.add_argument(
+        "--batch_size",
+        "--batch-size",
+        type=int,
+        metavar="N",
+        help="taken for the original's sake: articles are decoded one at a time",
+    )
+    parser.add_argument("trailing_run", nargs="?", choices=["run"], help=argparse.SUPPRESS)
     add_measuring_arguments(
         parser,
         limit=str(EVALUATED),
@@ -47,6 +61,7 @@ def add_arguments(commands: Any) -> None:
 
 def evaluate(options: argparse.Namespace) -> int:
     """Measures drafters; 130 if interrupted, 1 where greedy texts are not the target's own."""
+    _as_in_the_original(options)
     config, gammas, temperatures = measured_settings(options)
     if len(gammas) == 1:
         config = replace(config, gamma=gammas[0])
@@ -74,6 +89,17 @@ def evaluate(options: argparse.Namespace) -> int:
     page = "" if plots is None else plots.page(tree)
     write_report(options.out, "report", tree, markdown, page, options.json)
     return 130 if result.interrupted else 0 if result.same_text else 1
+
+
+def _as_in_the_original(options: argparse.Namespace) -> None:
+    """Gives flags of the original their meaning here, and says where it differs."""
+    if options.batch_size is not None and options.batch_size != 1:
+        say(
+            f"--batch_size {options.batch_size}: articles are decoded one at a time, as a reader "
+            "waits for one; seconds are those of one article"
+        )
+    if options.use_ngram_drafter and not options.ckpt_path:
+        options.drafters = [*(options.drafters or []), "ngram"]
 
 
 def _require_eval(options: argparse.Namespace, temperatures: Sequence[float]) -> None:

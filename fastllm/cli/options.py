@@ -45,6 +45,7 @@ def add_decoding_arguments(parser: argparse.ArgumentParser, *, without: Sequence
             group.add_argument(
                 "--" + name.replace("_", "-"),
                 *(["--" + name] if "_" in name else []),
+                *(["--gen_length", "--gen-length"] if name == "max_new_tokens" else []),
                 type=type(low),
                 default=defaults[name],
                 metavar="N",
@@ -108,8 +109,8 @@ def add_measuring_arguments(
         "--lanes",
         action="append",
         metavar="A,B",
-        help="families (lstm: before and after), single drafters (lstm-after), lookup, folders, or "
-        "none (default: all that ship, and lookup); may repeat",
+        help="families (lstm: before and after), single drafters (lstm-after), lookup, folders, "
+        "two as FIRST+SECOND, or none (default: all that ship, and lookup); may repeat",
     )
     parser.add_argument(
         "--ckpt_path",
@@ -119,7 +120,11 @@ def add_measuring_arguments(
         metavar="FOLDER",
         help="a drafter's folder; may repeat; alone, it is measured beside lookup",
     )
-    parser.add_argument("--data", metavar="FILE", help="articles, .jsonl, .jsonl.gz or .jsonl.xz")
+    parser.add_argument(
+        "--data",
+        metavar="DATA",
+        help="articles, .jsonl, .jsonl.gz or .jsonl.xz; a folder or cnn_dailymail: its test split",
+    )
     parser.add_argument("--limit", type=int, help=f"articles (default: {limit})")
     parser.add_argument("--prefix", help='before each article, such as "summarize: "')
     add_device_argument(parser)

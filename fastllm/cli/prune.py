@@ -15,7 +15,6 @@ from fastllm.distill.loop import in_words
 from fastllm.distill.material import (
     TEXT_LENGTH,
     RunContext,
-    TrainingData,
     article_count,
     choose_pairs,
     has_split,
@@ -80,7 +79,7 @@ def prune(options: argparse.Namespace) -> None:
         out_folder(options, context)  # refused now, not once everything is found
         target = load_teacher(options, context)
         require_t5(target)
-        dataset, written = _texts(options, context, target)
+        written = _texts(options, context, target)
         work = _Work(options, context, target, written, budget)
         if context.dry:
             work.tell_cost()
@@ -95,29 +94,24 @@ def prune(options: argparse.Namespace) -> None:
             context.say(line)
         step = step_microseconds(target, kept, *work.timed())
         context.say(f"measured: {step:.0f} microseconds a drafted token")
+        asked = ["search", "units", "groups", "budget"]
+        if options.search == "regression":
+            asked += ["masks", "rounds"]
         card = {
-            "method": {
-                "name": "pruning",
-                **{key: getattr(options, key) for key in ("search", "units", "groups", "budget")},
-                **{key: getattr(options, key) for key in ("masks", "rounds") if _fits(options)},
-            },
+            "method": {"name": "pruning", **{key: getattr(options, key) for key in asked}},
             "sets": rows,
             "step_microseconds": step,
             "call_microseconds": work.clock.call,
         }
         drafter = SharedDrafter.pruned(target, kept, name=name)
         card["parameters"] = drafter.parameters
-        data = TrainingData(target, dataset, written)
-        save_checkpoint(drafter, options, context, card, data, "none, untrained", "shared")
+        count = len(written)
+        save_checkpoint(
+            drafter, options, context, card, target, count, "none: it was not trained", "shared"
+        )
 
 
-def _fits(options: argparse.Namespace) -> bool:
-    return bool(options.search == "regression")
-
-
-def _texts(
-    options: argparse.Namespace, context: RunContext, target: HubTarget
-) -> tuple[TokenPairs, TokenPairs]:
+def _texts(options: argparse.Namespace, context: RunContext, target: HubTarget) -> TokenPairs:
     """Articles, and what the target writes of them."""
     data, split = needed(options, "data"), options.split
     if not Path(data).is_file() and not has_split(data, split):
@@ -126,7 +120,7 @@ def _texts(
     dataset = choose_pairs(
         data, split, context.folder / "articles", target, options, context, count
     )
-    written = write_pseudo(
+    return write_pseudo(
         target,
         dataset,
         context.folder / "texts",
@@ -135,7 +129,6 @@ def _texts(
         accelerator=context.accelerator,
         say=context.say,
     )
-    return dataset, written
 
 
 class _Work:

@@ -4,6 +4,7 @@ import argparse
 import json
 import shutil
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
@@ -11,13 +12,19 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForSeq2SeqLM
 
-from fastllm.checkpoints import replace_folder
-from fastllm.data.tokens import TokenPairs
+from fastllm.checkpoints import load_drafter, replace_folder
+from fastllm.data.tokens import TokenPairs, write_pairs
 from fastllm.decoding.race import versions
 from fastllm.distill import study as methods
 from fastllm.distill.cache import TeacherCache, write_cache
 from fastllm.distill.estimate import Size, Work, describe
-from fastllm.distill.folders import checkpoint_folder, new_folder, require_writable, writing
+from fastllm.distill.folders import (
+    checkpoint_folder,
+    differences,
+    new_folder,
+    require_writable,
+    writing,
+)
 from fastllm.distill.loop import in_words
 from fastllm.distill.material import (
     TEXT_LENGTH,
@@ -40,6 +47,7 @@ from fastllm.distill.options import (
     train_flags,
 )
 from fastllm.distill.pseudo import write_pseudo
+from fastllm.distill.select import choose, confidences
 from fastllm.distill.train import METHODS, DrafterRecipe, train_drafter
 from fastllm.distill.validation import GAMMA, Validation
 from fastllm.drafters import drafter_class, spec_of
@@ -52,6 +60,7 @@ from fastllm.errors import (
     SettingsError,
     VocabularyError,
 )
+from fastllm.files import write_json
 from fastllm.pretrain.curriculum import TargetRecipe, read_target_recipe, train_target
 from fastllm.targets.hub import HubTarget
 
@@ -100,8 +109,7 @@ def train(options: argparse.Namespace) -> None:
     counts = spec_of(options.drafter).training == "counting"
     if counts:
         _refuse_neural_options(options)
-    if options.drafter != "t5":
-        _refuse_options_of_t5(options)
+    _refuse_options_of_others(options)
     folder = Path(options.run or f"runs/{needed(options, 'exp_name')}")
     with RunContext.of(options, folder) as context:
         for note in notes:
@@ -134,7 +142,10 @@ def pseudo(options: argparse.Namespace) -> None:
                 count, out = held_out_count(options, context), context.folder / split
                 if not count or not has_split(data, split):
                     continue
-            pairs = choose_pairs(data, split, out / "articles", target, options, context, count)
+            if split == "train" and options.select:
+                pairs = _selected(options, context, target, count)
+            else:
+                pairs = choose_pairs(data, split, out / "articles", target, options, context, count)
             started = time.perf_counter()
             written = write_pseudo(
                 target,
@@ -152,6 +163,67 @@ def pseudo(options: argparse.Namespace) -> None:
             context.say(f"two batches were written here, {seconds:.2f} s an article")
         else:
             context.say(f"{len(written)} texts in {out}")
+
+
+def _selected(
+    options: argparse.Namespace, context: RunContext, target: HubTarget, count: int
+) -> TokenPairs:
+    """The articles of a pool that a drafter is unsure of, and random ones; chosen once."""
+    name, folder = needed(options, "ckpt_path"), context.folder / "articles"
+    size = 2 * count if context.dry else needed(options, "pool")
+    asked = {
+        "select": options.select,
+        "by": str(name),
+        "pool": size,
+        "random": options.random,
+        "articles": count,
+        "seed": options.seed or 0,
+    }
+    if (folder / "meta.json").exists():
+        if changed := differences(TokenPairs(folder).meta.get("selection", {}), asked):
+            raise DataError(
+                f"{folder} holds articles that were chosen otherwise ({changed}): give another "
+                f"folder than {folder.parent}, or remove it."
+            )
+        return TokenPairs(folder)
+    drafter = load_drafter(name, device=context.accelerator.device)
+    if not isinstance(drafter, NeuralDrafter):
+        raise SettingsError(f"--ckpt_path {name}: only a neural drafter says how sure it is.")
+    if drafter.vocabulary != target.vocabulary.fingerprint:
+        raise VocabularyError(f"{name} was made for another vocabulary than {target.name}'s.")
+    drafter.bind(target)
+    pool = choose_pairs(
+        options.data, "train", context.folder / "pool", target, options, context, size
+    )
+
+    def make() -> None:
+        sure = confidences(
+            drafter.model,
+            pool,
+            start_id=target.start_id,
+            end_id=target.end_id,
+            length=options.length or TEXT_LENGTH,
+            say=context.say,
+        )
+        arms = choose(sure, min(count, len(pool)), options.random, options.seed or 0)
+        rows = ((pool.ids[at], pool.source(at), pool.target(at)) for at in arms)
+        with writing(folder, "The pool is whole."):
+            write_json(
+                context.folder / "selection.json",
+                [
+                    {"id": pool.ids[at], "arm": arm, "confidence": sure[at]}
+                    for at, arm in arms.items()
+                ],
+            )
+            write_pairs(folder, rows, {**pool.meta, "selection": asked})
+        told = {arm: list(arms.values()).count(arm) for arm in ("uncertain", "random")}
+        context.say(
+            f"of {len(pool)} articles {told['uncertain']} were chosen because {name} is unsure, "
+            f"and {told['random']} at random: selection.json names them"
+        )
+
+    context.first(make)
+    return TokenPairs(folder)
 
 
 def study(options: argparse.Namespace) -> None:
@@ -177,6 +249,7 @@ _OF_TARGETS = frozenset(
         "device",
         "dry_run",
         "start",
+        "trailing_run",
     )
 )
 """What is heeded where a target is trained."""
@@ -313,7 +386,9 @@ def _train_neural(options: argparse.Namespace, context: RunContext) -> None:
                 if name.startswith("validation_")
             },
         }
-    save_checkpoint(drafter, options, context, card, data, _texts_of(recipe), options.drafter)
+    texts = _texts_of(recipe)
+    count = len(data.dataset)
+    save_checkpoint(drafter, options, context, card, target, count, texts, options.drafter)
     if context.dry:
         seconds = _log_lines(context.folder)[-1]["seconds"] / recipe.updates
         context.say(
@@ -414,6 +489,10 @@ def _pad_vocabulary(drafter: NeuralDrafter[Any], width: int) -> None:
 
 def _train_ngram(options: argparse.Namespace, context: RunContext) -> None:
     method = options.distill_method or ("seq_kd" if options.pseudo_dataset_path else "supervised")
+    lines = Path(options.pseudo_dataset_path or "-")
+    if lines.is_file():
+        _count_lines(options, context, lines)
+        return
     data = gather(options, context, method == "seq_kd")
     texts = data.dataset
     if method == "seq_kd":
@@ -425,32 +504,80 @@ def _train_ngram(options: argparse.Namespace, context: RunContext) -> None:
         texts = data.written
     else:
         _refuse_without_summaries(data, method)
-    target = data.target
+    counted = [texts.target(index) for index in range(len(texts))]
+    _count(options, context, data.target, counted, _ORIGIN[method])
+
+
+def _count_lines(options: argparse.Namespace, context: RunContext, file: Path) -> None:
+    """Counts a file of texts, one a line."""
+    target = load_teacher(options, context)
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeError) as error:
+        raise DataError(f"{file} is no text file in UTF-8 ({error}): save it as one.") from error
+    length = max(TEXT_LENGTH, options.length or 0)
+    encode = target.vocabulary.encode
+    texts = [encode(line, length).ids for line in lines if line.strip()]
+    if not texts:
+        raise DataError(f"{file} holds no text: give a file with a text on each line.")
+    context.say(f"{file}: {len(texts)} texts, one a line, counted as they stand")
+    _count(options, context, target, texts, f"the lines of {file.name}")
+
+
+def _count(
+    options: argparse.Namespace,
+    context: RunContext,
+    target: HubTarget,
+    texts: Sequence[Sequence[int]],
+    origin: str,
+) -> None:
+    """Counts texts, behind those of --resume, and saves the table."""
     started = time.perf_counter()
-    drafter = NgramDrafter.fit(
-        (texts.target(index) for index in range(len(texts))),
-        order=options.ngram_n,
-        vocabulary_size=int(target.model.config.vocab_size),
-        start_id=target.start_id,
-        name=options.exp_name or context.folder.name,
-        vocabulary=target.vocabulary.fingerprint,
-        smoothing=options.smoothing,
-        end_id=target.end_id,
-    )
+    fingerprint, name = target.vocabulary.fingerprint, options.exp_name or context.folder.name
+    if options.start:
+        loaded = load_drafter(options.start, device="cpu")
+        if not isinstance(loaded, NgramDrafter) or loaded.vocabulary != fingerprint:
+            raise VocabularyError(
+                f"{options.start} is no n-gram of the vocabulary of {target.name}: resume from the "
+                "folder or the text file of one that is."
+            )
+        drafter = loaded.resume(texts)
+        drafter.name = name
+    else:
+        drafter = NgramDrafter.fit(
+            texts,
+            order=options.ngram_n,
+            vocabulary_size=int(target.model.config.vocab_size),
+            start_id=target.start_id,
+            name=name,
+            vocabulary=fingerprint,
+            smoothing=options.smoothing,
+            end_id=target.end_id,
+        )
     card = {
-        "method": {"name": "counting", "order": options.ngram_n, "smoothing": options.smoothing},
+        "method": {
+            "name": "counting",
+            "order": drafter.counts.order,
+            "smoothing": drafter.smoothing,
+            **({"resumed": str(options.start)} if options.start else {}),
+        },
         "entries": drafter.counts.entries,
         "seconds": round(time.perf_counter() - started, 2),
     }
-    save_checkpoint(drafter, options, context, card, data, _ORIGIN[method], options.drafter)
+    save_checkpoint(drafter, options, context, card, target, len(texts), origin, "ngram")
     if context.dry:
         context.say(f"counted {len(texts)} texts")
+    elif options.save_text:
+        place = Path(options.save_text)
+        with writing(place, f"The checkpoint is in {out_folder(options, context)}."):
+            drafter.save_text(place)
+        context.say(f"text file in {place}")
 
 
 def _refuse_neural_options(options: argparse.Namespace) -> None:
     neural = (
         *("loss", "kd_loss", "kd_temp", "jsd_beta", "learning_rate", "lambda1", "lambda2"),
-        *("start", "keep", "teacher_cache"),
+        *("keep", "teacher_cache"),
     )
     for name in neural:
         if getattr(options, name) is not None:
@@ -474,16 +601,21 @@ def _start_of(options: argparse.Namespace) -> dict[str, Any]:
     return {**found, "layers": options.layers} if options.layers else found
 
 
-def _refuse_options_of_t5(options: argparse.Namespace) -> None:
+def _refuse_options_of_others(options: argparse.Namespace) -> None:
+    """Refuses what other families alone understand."""
+    fresh = options.start in (None, *STARTS)
     given = {
-        "start target": options.start == _OF_TARGET,
-        "layers": options.layers is not None,
-        "as_target": options.as_target,
+        "start target": (options.start == _OF_TARGET, ("t5",)),
+        # of a shared drafter that is loaded, every layer is its own
+        "layers": (options.layers is not None, ("t5", "shared") if fresh else ("t5",)),
+        "as_target": (options.as_target, ("t5",)),
+        "save_text": (options.save_text is not None, ("ngram",)),
     }
-    for name, asked in given.items():
-        if asked:
+    for name, (asked, families) in given.items():
+        if asked and options.drafter not in families:
             raise SettingsError(
-                f"--{name} belongs to --drafter t5 alone: leave it out for {options.drafter}."
+                f"--{name} belongs to --drafter {' and '.join(families)} alone: leave it out for "
+                f"{options.drafter}."
             )
 
 
@@ -567,12 +699,12 @@ def save_checkpoint(
     options: argparse.Namespace,
     context: RunContext,
     card: dict[str, Any],
-    data: TrainingData,
+    target: HubTarget,
+    articles: int,
     texts: str,
     family: str,
 ) -> None:
     """Writes the checkpoint, once for all processes."""
-    target, dataset = data.target, data.dataset
     out = out_folder(options, context)  # again: hours may have passed
     context.accelerator.wait_for_everyone()  # all have looked; now the first may write
 
@@ -592,7 +724,7 @@ def save_checkpoint(
             "target": target.name,
             **card,
             "texts": texts,
-            "articles": len(dataset),
+            "articles": articles,
             "prefix": target.prefix,
             "source_length": target.source_length,
             "device": str(target.device),

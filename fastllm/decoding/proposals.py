@@ -227,8 +227,8 @@ def _waits(q: Proposal) -> bool:
 
 
 def joined(first: Draft, second: Draft) -> Draft:
-    """A draft and what another drafter drafted after it, as one draft."""
-    if not (first.tokens and second.tokens):
+    """A draft and what another drafter drafted after it, as one; a tree stays as it is."""
+    if not (first.tokens and second.tokens) or first.parents is not None:
         return first if first.tokens else second
     tokens, count = first.tokens + second.tokens, len(first.tokens)
     if isinstance(first.q, OneHotProposal) and isinstance(second.q, OneHotProposal):

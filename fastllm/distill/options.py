@@ -10,6 +10,7 @@ import yaml
 
 from fastllm.distill.losses import LOSSES
 from fastllm.distill.prune import SEARCHES, UNITS
+from fastllm.distill.select import SELECTIONS
 from fastllm.distill.train import METHODS, DrafterRecipe
 from fastllm.drafters import families, trainable
 from fastllm.errors import SettingsError
@@ -36,6 +37,7 @@ DEFAULTS: dict[str, Any] = {
     "masks": 64,
     "rounds": 4,
     "split": "validation",
+    "random": 0.5,
 }
 """What an option is where neither the command line nor a recipe gives it."""
 
@@ -47,14 +49,21 @@ def train_flags(parser: argparse.ArgumentParser) -> None:
     """Every option of `train`."""
     _common_flags(parser)
     learning = [name for name, spec in families().items() if spec.training != "none"]
-    parser.add_argument("--drafter", choices=learning, help="family to train")
+    parser.add_argument("--drafter", choices=[*learning, T5_SMALL], help="family to train")
+    add_trailing_run(parser)
     _flag(parser, "--exp_name", help="name of the run and of the checkpoint")
-    _flag(parser, "--pseudo_dataset_path", help="what `pseudo` wrote; without it: the data set")
+    _flag(
+        parser,
+        "--pseudo_dataset_path",
+        help="what `pseudo` wrote; of an n-gram also a text file, a text a line; without it: the "
+        "data set",
+    )
     _flag(parser, "--out", help="where the checkpoint goes (default: RUN/checkpoint)")
     _flag(parser, "--run", help="the run's folder (default: runs/EXP_NAME)")
     _flag(
         parser,
         "--distill_method",
+        "--distil_method",
         "--method",
         type=_name,
         choices=list(METHODS),
@@ -66,9 +75,14 @@ def train_flags(parser: argparse.ArgumentParser) -> None:
         "--loss",
         type=_name,
         help=f"{', '.join(LOSSES)}, or a weighted sum such as fkl=1,tvd=0.5; the method's by "
-        "default",
+        "default. A number is the weight of cross-entropy",
     )
-    _flag(parser, "--kd_loss", type=_name, help="a divergence, likewise")
+    _flag(
+        parser,
+        "--kd_loss",
+        type=_name,
+        help="a divergence, likewise. A number is the weight of the KL divergence from the target",
+    )
     _flag(parser, "--jsd_beta", type=float, help="the target's share in jsd (default: 0.5)")
     _flag(parser, "--kd_temp", type=float, help="divides both logits in a divergence")
     _flag(
@@ -98,17 +112,19 @@ def train_flags(parser: argparse.ArgumentParser) -> None:
         parser,
         "--start",
         "--student",
+        "--resume",
         metavar="START",
         help="a neural drafter's initial weights: copying (default), ordinary, or those of another "
         "drafter of its family: a folder, or for t5 a T5 of the Hub such as google-t5/t5-small, or "
-        "target, the target's own",
+        "target, the target's own. Of an n-gram: a folder or a text file whose counts are added to",
     )
     _flag(
         parser,
         "--layers",
         type=int,
-        help="of a t5's encoder and of its decoder (default: 1); of those it starts with, the "
-        "first, the last and evenly spaced ones between stay (default: all)",
+        help="of a t5's encoder and of its decoder, or of a shared's decoder (default: 1); of "
+        "those it starts with, the first, the last and evenly spaced ones between stay (default: "
+        "all)",
     )
     _flag(
         parser,
@@ -118,6 +134,12 @@ def train_flags(parser: argparse.ArgumentParser) -> None:
     )
     _flag(parser, "--ngram_n", type=int, help="order of the n-gram (default: 3)")
     _flag(parser, "--smoothing", help="interpolated or laplace")
+    _flag(
+        parser,
+        "--save_text",
+        metavar="FILE",
+        help="write an n-gram as a text file too; --resume and `load_drafter` read it",
+    )
     _flag(
         parser,
         "--validation",
@@ -139,9 +161,30 @@ def train_flags(parser: argparse.ArgumentParser) -> None:
 def pseudo_flags(parser: argparse.ArgumentParser) -> None:
     """Every option of `pseudo`."""
     _common_flags(parser)
+    add_trailing_run(parser)
     _flag(parser, "--out", "--pseudo_dataset_path", dest="out", help="folder to write to")
     _flag(parser, "--temperature", type=float, help="0 is greedy (default)")
     _flag(parser, "--shard_size", type=int, help="articles a file (default: 256)")
+    _flag(
+        parser,
+        "--select",
+        choices=SELECTIONS,
+        help="label --limit articles of a --pool: those that the drafter --ckpt_path is unsure of",
+    )
+    _flag(parser, "--pool", type=int, metavar="N", help="articles that --select chooses from")
+    _flag(
+        parser,
+        "--random",
+        type=float,
+        metavar="SHARE",
+        help="of the articles chosen, drawn at random beside (default: 0.5); 1 is the control",
+    )
+    _flag(
+        parser,
+        "--ckpt_path",
+        metavar="DRAFTER",
+        help="a neural drafter that is asked how sure it is: a folder, or one that ships",
+    )
 
 
 def prune_flags(parser: argparse.ArgumentParser) -> None:
@@ -189,6 +232,7 @@ def settle(options: argparse.Namespace) -> list[str]:
         given = getattr(options, name)
         if given is None or given is False:  # 0 is an answer, though it equals False
             setattr(options, name, value)
+    notes = _as_in_the_original(options)
     own = {"limit": _PRUNED_ARTICLES} if options.command == "prune" else {}
     for name, value in (DEFAULTS | own).items():
         if getattr(options, name, ...) is None:
@@ -199,7 +243,7 @@ def settle(options: argparse.Namespace) -> list[str]:
             raise SettingsError(f"--{name} {value}: give 0 or more.")
     for name in (
         *("length", "batch", "shard_size", "save_every", "log_every", "source_length"),
-        *("teacher_top_k", "jobs", "threads", "layers", "masks", "rounds"),
+        *("teacher_top_k", "jobs", "threads", "layers", "masks", "rounds", "pool"),
     ):
         value = getattr(options, name, None)
         if value is not None and value < 1:
@@ -211,7 +255,71 @@ def settle(options: argparse.Namespace) -> list[str]:
             f"--limit 0 takes all articles, and --scale {options.scale:g} a share of --limit: give "
             "as --limit the number of articles to shrink, or leave --scale out."
         )
-    return _shorten(options, typed)
+    return [*notes, *_shorten(options, typed)]
+
+
+T5_SMALL = "t5small"
+"""What the original called its T5 drafter."""
+
+
+def _as_in_the_original(options: argparse.Namespace) -> list[str]:
+    """Gives the original's way of saying things its meaning here.
+
+    Returns:
+        What is to be said of it, where the meaning differs.
+
+    Raises:
+        SettingsError: weights of losses that are below 0, or both 0.
+    """
+    if options.command != "train":
+        return []
+    notes = []
+    if options.drafter == T5_SMALL:
+        options.drafter = "t5"
+        notes.append(
+            "--drafter t5small is the family t5: a small T5 of the target's own vocabulary. Of a "
+            "target with T5's vocabulary Google's is distilled with --start google-t5/t5-small."
+        )
+    loss, kd_loss = _weight(options.loss), _weight(options.kd_loss)
+    if loss is None and kd_loss is None:
+        return notes
+    parts = {
+        "ce": loss if loss is not None else 0.0,
+        "fkl": kd_loss if kd_loss is not None else 0.0,
+    }
+    if loss is None and options.loss:
+        raise SettingsError(
+            f"--kd_loss {options.kd_loss} is a weight and --loss {options.loss} a name: give two "
+            "weights, or one sum such as --loss ce=0.5,fkl=0.5."
+        )
+    if kd_loss is None and options.kd_loss:
+        parts = {"ce": parts["ce"], options.kd_loss: 1.0}
+    if min(parts.values()) < 0 or not any(parts.values()):
+        raise SettingsError(
+            f"--loss {options.loss} --kd_loss {options.kd_loss}: weights of cross-entropy and of "
+            "the divergence are 0 or more, and not both 0."
+        )
+    options.loss = ",".join(f"{name}={value:g}" for name, value in parts.items() if value)
+    options.kd_loss = None
+    notes.append(
+        f"--loss {options.loss}: numbers are weights of cross-entropy (--loss) and of the KL "
+        "divergence from the target (--kd_loss), each a mean over the tokens of the texts."
+    )
+    return notes
+
+
+def _weight(text: str | None) -> float | None:
+    """A loss that was given as a number; None where it is a name, or was not given."""
+    try:
+        value = float(text or "-")
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
+
+
+def add_trailing_run(parser: argparse.ArgumentParser) -> None:
+    """The word `run` at the end of a command, as the original had it; it says nothing."""
+    parser.add_argument("trailing_run", nargs="?", choices=["run"], help=argparse.SUPPRESS)
 
 
 def _shorten(options: argparse.Namespace, typed: set[str]) -> list[str]:
@@ -387,8 +495,22 @@ def _common_flags(parser: argparse.ArgumentParser) -> None:
         "is read of them supports are left out",
     )
     _flag(parser, "--seed", type=int, help="which articles, and of every draw (default: 0)")
-    _flag(parser, "--length", type=int, help="the most tokens of a text (default: 96)")
-    _flag(parser, "--batch", type=int, help="articles at once (default: train 32, pseudo 64)")
+    _flag(
+        parser,
+        "--length",
+        "--gen_length",
+        dest="length",
+        type=int,
+        help="the most tokens of a text (default: 96)",
+    )
+    _flag(
+        parser,
+        "--batch",
+        "--batch_size",
+        dest="batch",
+        type=int,
+        help="articles at once (default: train 32, pseudo 64, prune 16)",
+    )
     _flag(
         parser,
         "--validation_articles",

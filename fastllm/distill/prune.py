@@ -139,7 +139,7 @@ def units_of(target: HubTarget, kind: str, groups: int, loud: Sequence[torch.Ten
     found = []
     for layer in range(len(target.model.decoder.block)):
         heads = tuple(range(config.num_heads))
-        for part in ("own", "cross"):
+        for part in PARTS[:2]:
             chosen = [heads] if kind == "sublayers" else [(head,) for head in heads]
             found += [Unit(layer, part, channels) for channels in chosen]
         order = torch.argsort(loud[layer], descending=True, stable=True)
@@ -331,7 +331,8 @@ def measure_clock(
         sets: how many drafters.
     """
     encodings = [target.encode(source) for source in sources]
-    one, six = ([] for _ in range(2))
+    one: list[float] = []
+    six: list[float] = []
     for _ in range(3):
         for encoding, text in zip(encodings, texts, strict=True):
             words = ([target.start_id, *text] * 6)[:6]

@@ -45,7 +45,7 @@ class CombinedDrafter(Drafter):
         VocabularyError: the two were made for different vocabularies.
     """
 
-    def __init__(self, first: Drafter, second: Drafter, name: str = "") -> None:
+    def __init__(self, first: Drafter, second: Drafter, *, name: str = "") -> None:
         known = [part.vocabulary for part in (first, second) if part.vocabulary]
         if len(set(known)) > 1:
             raise VocabularyError(

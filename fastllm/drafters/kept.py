@@ -117,12 +117,12 @@ def copy_kept(theirs: Any, own: Any, kept: Sequence[KeptLayer], head_width: int)
     own.final_layer_norm.load_state_dict(theirs.final_layer_norm.state_dict())
 
 
-def matrix_of(linear: nn.Module) -> torch.Tensor:
+def matrix_of(linear: Any) -> torch.Tensor:
     """The matrix (out, in) that a linear layer multiplies with, quantised or not."""
     if type(linear) is nn.Linear:
         return linear.weight
     # What a layer of another kind does to the unit vectors: its matrix, however it is held.
-    inputs = int(linear.in_features)  # type: ignore[arg-type]
+    inputs = int(linear.in_features)
     device = next(linear.parameters()).device
     rows: torch.Tensor = linear(torch.eye(inputs, device=device, dtype=torch.float16))
     return rows.t()
@@ -161,15 +161,16 @@ class KeptDecoder(StaticDecoder):
         kept: what its layers have; nothing for whole layers, which go the way of `StaticDecoder`.
     """
 
-    @torch.inference_mode()
     def __init__(self, model: T5ForConditionalGeneration, kept: Sequence[KeptLayer] = ()) -> None:
-        super().__init__(model)
         self._kept = tuple(kept)
-        if not kept:
+        super().__init__(model)
+
+    def _adapt(self) -> None:
+        if not self._kept:
             return
-        self._heads = max(1, *(max(len(layer.own), len(layer.cross)) for layer in kept))
+        self._heads = max(1, *(max(len(layer.own), len(layer.cross)) for layer in self._kept))
         # The biases of every layer's heads, one layer behind the other: a layer's are a view.
-        every = [head for layer in kept for head in layer.own]
+        every = [head for layer in self._kept for head in layer.own]
         self._biases = self._biases[torch.tensor(every, dtype=torch.long, device=self.device)]
 
     @torch.inference_mode()
@@ -177,7 +178,7 @@ class KeptDecoder(StaticDecoder):
         """The keys and values of an article, from the encoder's output (1, S, d)."""
         if not self._kept:
             return super().remember(states)
-        rows = functional.linear(states[0].to(self.dtype), self._crossing)
+        rows = self._crossing(states[0].to(self.dtype))
         shape = (2, len(self._kept), 1, self._heads, len(rows), self._width)
         both = rows.new_zeros(shape)
         sizes = [len(layer.cross) * self._width for layer in self._kept for _ in "kv"]
@@ -190,11 +191,11 @@ class KeptDecoder(StaticDecoder):
                 both[side, index, 0, :heads] = split
         return Crossing(both[0], both[1])
 
-    def _run(self, ids: torch.Tensor, place: Any) -> torch.Tensor:
+    def _compute(self, ids: torch.Tensor, place: Any) -> torch.Tensor:
         if not self._kept:
-            return super()._run(ids, place)
-        attend = functional.scaled_dot_product_attention
+            return super()._compute(ids, place)
         count, width = len(ids), self._width
+        attend, batch, bias = self._attention(place)
         flow = functional.embedding(ids, self.embedding).to(self._flow)
         first = 0
         for index, (kept, layer) in enumerate(zip(self._kept, self._layers, strict=True)):
@@ -206,32 +207,24 @@ class KeptDecoder(StaticDecoder):
                     fresh = functional.pad(fresh.view(count, 2, heads, width), missing).flatten(1)
                 place.write(index, fresh)
                 found = attend(
-                    query.view(1, count, heads, width).transpose(1, 2),
-                    place.keys[index][:, :heads],
-                    place.values[index][:, :heads],
-                    attn_mask=place.bias[:, first : first + heads],
-                    scale=1.0,
+                    query.view(*batch, count, heads, width).transpose(-3, -2),
+                    place.keys[index][..., :heads, :, :],
+                    place.values[index][..., :heads, :, :],
+                    bias[..., first : first + heads, :, :],
                 )
-                layer.own_out.add(flow, found.transpose(1, 2).reshape(count, heads * width))
+                layer.own_out.add(flow, found.transpose(-3, -2).reshape(count, heads * width))
                 first += heads
             heads = len(kept.cross)
             if heads:
                 found = attend(
-                    layer.cross(flow).view(1, count, heads, width).transpose(1, 2),
-                    place.article.keys[index][:, :heads],
-                    place.article.values[index][:, :heads],
-                    attn_mask=place.mask,
-                    scale=1.0,
+                    layer.cross(flow).view(*batch, count, heads, width).transpose(-3, -2),
+                    place.article.keys[index][..., :heads, :, :],
+                    place.article.values[index][..., :heads, :, :],
+                    place.mask,
                 )
-                layer.cross_out.add(flow, found.transpose(1, 2).reshape(count, heads * width))
+                layer.cross_out.add(flow, found.transpose(-3, -2).reshape(count, heads * width))
             if kept.columns:
-                between = layer.enter(flow)
-                if layer.gated:
-                    gate, between = between.chunk(2, -1)
-                    between = self._act(gate) * between
-                else:
-                    between = self._act(between)
-                layer.leave.add(flow, between)
+                layer.feed.add(flow)
         return self._last(flow)
 
 

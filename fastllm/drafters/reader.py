@@ -24,6 +24,7 @@ from torch.nn import functional
 
 from fastllm.drafters.neural import ArticleText
 from fastllm.drafters.stepwise import StepwiseText
+from fastllm.targets.matrices import matrix
 
 
 class ReaderMemory(NamedTuple):
@@ -243,9 +244,9 @@ class FrozenReader(ArticleText):
         both = torch.cat([model.out.weight, model.copied.weight], 1)
         self._out = Affine.of(both, model.out.bias)
         self._floor = float(model.norm.eps or 0.0)
-        # What the norm and `logits` multiply with is in the matrix.
-        scale = model.norm.weight * model.settings.width**-0.5
-        self._across = (model.embedding.weight * scale).detach().t().contiguous()
+        # What the norm and `logits` multiply with.
+        self._scale: Row = (model.norm.weight * model.settings.width**-0.5).detach().numpy()
+        self._output = matrix([model.embedding.weight.detach()])
 
     def remember(self, source_ids: Sequence[int]) -> FrozenMemory:
         """Reads an article without padding."""
@@ -281,7 +282,8 @@ class FrozenReader(ArticleText):
         found = np.matmul(weights[:, None], memory.values).ravel()
         mixed = self._mix(hidden, found, embedded)
         row = self._out(np.maximum(mixed, 0, out=mixed), found[: self._half])
-        return torch.mm(torch.from_numpy(level(row, self._floor))[None], self._across)[0]
+        row = level(row, self._floor) * self._scale
+        return self._output(torch.from_numpy(row)[None])[0]
 
 
 class Affine:

@@ -240,6 +240,13 @@ class SharedModel(nn.Module):
             frozen if same else nn.Parameter(output.detach(), requires_grad=False)
         )
 
+    def cast(self, embedding: torch.Tensor) -> None:
+        """Goes to the device and the type of a target's embedding."""
+        self.to(embedding.device, embedding.dtype)
+        if embedding.dtype == torch.float16:  # as transformers loads it: `wo` overflows
+            for block in self.t5.decoder.block:
+                block.layer[-1].DenseReluDense.wo.float()
+
     def bind(self, target: HubTarget) -> None:
         """Lets the network read articles through a target's encoder."""
         model = target.model
@@ -313,10 +320,8 @@ class SharedModel(nn.Module):
 class _Layers(KeptDecoder):
     """The static engine without the output matrix: what comes out is what would go into it."""
 
-    @torch.inference_mode()
-    def __init__(self, network: T5ForConditionalGeneration, kept: Sequence[KeptLayer] = ()) -> None:
-        super().__init__(network, kept)
-        self._last = torch.clone  # type: ignore[assignment]
+    def _output(self, model: T5ForConditionalGeneration) -> Any:
+        return torch.clone
 
 
 class _Words:
@@ -526,7 +531,7 @@ class SharedDrafter(NeuralDrafter[SharedSettings]):
         settings = replace(sizes, start_id=target.start_id, kept=tuple(kept))
         network = SharedModel(settings)
         copy_kept(model.decoder, network.t5.decoder, settings.kept, settings.head_width)
-        network.to(target.device)
+        network.cast(model.get_input_embeddings().weight)
         network.bind(target)
         return cls(network.eval(), settings, name, target.vocabulary.fingerprint)
 
@@ -610,10 +615,7 @@ class SharedDrafter(NeuralDrafter[SharedSettings]):
         if embedding is not None and embedding.data_ptr() != self.model.shares:
             self._require(embedding)
             with torch.inference_mode(False):  # what is made there could not be changed later
-                self.model.to(embedding.device, embedding.dtype)
-                if embedding.dtype == torch.float16:  # as transformers loads it: `wo` overflows
-                    for block in self.model.t5.decoder.block:
-                        block.layer[-1].DenseReluDense.wo.float()
+                self.model.cast(embedding)
                 self.model.share(embedding, encoding.features.get("output", embedding))
         if not self.model.shares:
             raise CheckpointError(

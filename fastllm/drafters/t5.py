@@ -340,9 +340,7 @@ class T5Drafter(NeuralDrafter[T5Settings]):
         decoder = self._decoder()
         if decoder is None:
             return super().begin(encoding)
-        source = torch.tensor([encoding.source_ids], device=decoder.device)
-        states = self.model.network.encoder(input_ids=source).last_hidden_state
-        session = decoder.begin(decoder.remember(states))
+        session = decoder.begin(decoder.remember(decoder.encoder(encoding.source_ids)))
         return self._session(StaticText(decoder), session, encoding)
 
     def _decoder(self) -> StaticDecoder | None:
@@ -397,7 +395,8 @@ class T5Drafter(NeuralDrafter[T5Settings]):
         name = own.get("name") or str(folder).rstrip("/").rsplit("/", 1)[-1]
         model = T5Model(network.to(device or "cpu")).eval()
         drafter = cls(model, settings, name, fingerprint, own.get("draft_temperature"))
-        drafter._decoder()  # made now, and on nobody's clock
+        if (decoder := drafter._decoder()) is not None:
+            _ = decoder.encoder  # both made now, and on nobody's clock
         return drafter
 
     def save(self, folder: str | Path, *, dtype: torch.dtype = torch.bfloat16) -> None:

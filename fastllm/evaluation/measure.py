@@ -7,6 +7,7 @@ tables of them.
 """
 
 import hashlib
+import math
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -18,7 +19,13 @@ from typing import Any, cast
 import torch
 
 from fastllm import metrics
-from fastllm.data.articles import Article, read_articles, split_sentences
+from fastllm.data.articles import (
+    ON_THE_HUB,
+    Article,
+    read_articles,
+    read_split,
+    split_sentences,
+)
 from fastllm.decoding.distributions import distribution, forbid
 from fastllm.decoding.race import Race, hardware, versions
 from fastllm.decoding.rules import Rules
@@ -36,6 +43,9 @@ ROUGE = ("rouge1", "rouge2", "rougeL")
 
 Say = Callable[[str], None]
 
+MOST_BITS = 20.0
+"""What a token costs at most: a drafter that leaves words out gives some none of its mass."""
+
 QUIET_SECONDS = 5.0
 """Progress is told no more often than this."""
 
@@ -49,11 +59,14 @@ class Agreement:
             accepted. A place where nothing is drafted counts as 0.
         drafted_share: the share of places where something was drafted.
         agrees: at each place, whether the drafter's token was the target's.
+        bits: mean over the places of -log2 q(token), q at temperature 1 without filters, at most
+            MOST_BITS at a place; None where the drafter has no such q.
     """
 
     alpha: float
     drafted_share: float
     agrees: tuple[bool, ...]
+    bits: float | None = None
 
 
 @dataclass(frozen=True)
@@ -84,6 +97,8 @@ class TextNumbers:
         repeated_share: of its 4-grams, those that stood in it before.
         copied_share: of its 4-grams, those that stand in the article.
         rouge: F1 of it and of trivial summaries; empty where the data set has no summary.
+        bits: mean over its tokens of -log2 p(token), p the target's at temperature 1 without
+            filters; None where nobody asked.
     """
 
     tokens: int
@@ -93,6 +108,7 @@ class TextNumbers:
     repeated_share: float
     copied_share: float
     rouge: dict[str, dict[str, float]]
+    bits: float | None = None
 
 
 @dataclass(frozen=True)
@@ -194,12 +210,20 @@ class Evaluation:
 
 
 def choose_articles(path: str | Path, limit: int, seed: int = 0) -> list[Article]:
-    """The first `limit` articles of a file after a shuffle with `seed`: the same at every run.
+    """The first `limit` articles after a shuffle with `seed`: the same at every run.
+
+    Args:
+        path: a file of articles; or a folder or a name that `read_split` takes, whose test split is
+            read.
+        limit: how many.
+        seed: of the shuffle.
 
     Raises:
-        DataError: the file cannot be used, or holds no article with text.
+        DataError: the data cannot be used, or hold no article with text.
     """
-    articles = [article for article in read_articles(path) if article.text.strip()]
+    whole = Path(path).is_dir() or str(path) in ON_THE_HUB
+    found = read_split(path, "test") if whole else read_articles(path)
+    articles = [article for article in found if article.text.strip()]
     if not articles:
         raise DataError(f"{path}: no article with text in it; one JSON object a line is needed.")
     random.Random(seed).shuffle(articles)
@@ -347,7 +371,7 @@ def agreement(
     uniforms = torch.rand(
         len(text), generator=torch.Generator().manual_seed(config.seed), dtype=torch.float64
     )
-    overlaps, agrees, asked = [], [], 0
+    overlaps, agrees, asked, bits = [], [], 0, []
     for place in range(1, len(text)):
         draft = session.draft(text[:place], 1, config, uniforms[place : place + 1])
         overlap = 0.0
@@ -355,11 +379,20 @@ def agreement(
             asked += 1
             row = draft.q.row(0, p.shape[-1]).to(p.device)
             overlap = float(torch.minimum(p[place - 1], row).sum())
+            raw = None if draft.unwarped is None else draft.unwarped(0)
+            if raw is not None:
+                bits.append(_bits(raw[text[place]]))
         overlaps.append(overlap)
         agrees.append(draft.tokens[:1] == [text[place]])
         session.accept([text[place]])
     places = len(overlaps)
-    return Agreement(sum(overlaps) / places, asked / places, tuple(agrees))
+    mean_bits = sum(bits) / places if len(bits) == places else None
+    return Agreement(sum(overlaps) / places, asked / places, tuple(agrees), mean_bits)
+
+
+def _bits(chance: torch.Tensor) -> float:
+    """-log2 of a probability, at most MOST_BITS."""
+    return -math.log2(max(float(chance), 2**-MOST_BITS))
 
 
 def distributions_along(
@@ -380,10 +413,18 @@ def distributions_along(
         The text as `agreement` takes it, the start token and then `written`, n + 1 ids; and p, the
         distributions of `written`, shape (n, V), float32, on the target's device.
     """
+    text, logits = _logits_along(target, encoding, written, config)
+    return text, distribution(logits, config)
+
+
+def _logits_along(
+    target: Target, encoding: Encoding, written: Sequence[int], config: DecodingConfig
+) -> tuple[list[int], torch.Tensor]:
+    """The same before temperature and filters: what is barred has minus infinity."""
     text = [target.start_id, *written]
     logits = target.begin(encoding).forward(text[:-1])
     banned = Rules(target.end_ids).along(text[:1], text[1:-1], config)
-    return text, distribution(forbid(logits, banned), config)
+    return text, forbid(logits, banned)
 
 
 class _Encoded:
@@ -422,11 +463,14 @@ def _measure(
         )
         for gamma, name in order[first:] + order[:first]
     }
-    text, p = distributions_along(target, encoding, alone.tokens, config)
+    text, logits = _logits_along(target, encoding, alone.tokens, config)
+    p = distribution(logits, config)
+    own = logits.float().softmax(-1)
+    bits = [_bits(row[token]) for row, token in zip(own, alone.tokens, strict=True)]
     return ArticleNumbers(
         id=article.id,
         cut=alone.cut_at is not None,
-        text=_text_numbers(article, alone, config.seed, scorer),
+        text=_text_numbers(article, alone, config.seed, scorer, sum(bits) / len(bits)),
         alone=lane_numbers(alone, alone),
         agreements={
             name: agreement(drafter, encoding, text, p, config)
@@ -445,7 +489,9 @@ def _race(
     return dict(zip(lanes, race.traces(), strict=True))
 
 
-def _text_numbers(article: Article, alone: Trace, seed: int, scorer: Any) -> TextNumbers:
+def _text_numbers(
+    article: Article, alone: Trace, seed: int, scorer: Any, bits: float
+) -> TextNumbers:
     written = metrics.words(alone.text)
     return TextNumbers(
         tokens=len(alone.tokens),
@@ -455,6 +501,7 @@ def _text_numbers(article: Article, alone: Trace, seed: int, scorer: Any) -> Tex
         repeated_share=metrics.repeated_share(written),
         copied_share=metrics.copied_share(written, metrics.words(article.text)),
         rouge=_rouge(scorer, article, alone.text, seed),
+        bits=bits,
     )
 
 

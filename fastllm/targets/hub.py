@@ -1,7 +1,7 @@
 """Any encoder-decoder of transformers as a target: FLAN-T5-XL from the Hub, or a folder of ours.
 
-The encoder is always that of transformers. A T5's decoder runs in the static engine
-(`fastllm.targets.t5_decoder`); every other one takes the general path: the model's own forward call
+A T5 runs in the static engine (`fastllm.targets.t5_decoder`); every other model takes the encoder
+of transformers and the general path: the model's own forward call
 with a dynamic cache that is cropped to roll back. A model that accelerate has spread over several
 devices (`device_map`) takes the general path too.
 """
@@ -93,6 +93,11 @@ class HubTarget:
         made = self.__dict__.get("_static")  # not made in order to ask
         failure = "" if made is None else made.graphs_failure
         return f"{self._engine} without CUDA graphs ({failure})" if failure else self._engine
+
+    @property
+    def decoder_bytes(self) -> int:
+        """Bytes of weights that the static engine reads for a token; 0 with the other engine."""
+        return self._static.bytes if self._engine == "static" else 0
 
     @cached_property
     def _static(self) -> StaticDecoder:
@@ -227,11 +232,16 @@ class HubTarget:
     @torch.inference_mode()
     def encode(self, source_ids: list[int]) -> Encoding:
         """Runs the encoder once, and what the decoder makes of the article once."""
-        static = self._static if self._engine == "static" else None  # made on nobody's clock
+        static = self._static if self._engine == "static" else None
+        encoder = None if static is None else static.encoder  # both made on nobody's clock
         started = time.perf_counter()
-        ids = torch.tensor([source_ids], device=self.device)
-        states = self.model.get_encoder()(input_ids=ids).last_hidden_state.to(self.device)
-        memory = None if static is None else static.remember(states)
+        if static is None or encoder is None:
+            ids = torch.tensor([source_ids], device=self.device)
+            states = self.model.get_encoder()(input_ids=ids).last_hidden_state.to(self.device)
+            memory = None
+        else:
+            states = encoder(source_ids)
+            memory = static.remember(states)
         synchronize(self.device)
         seconds = time.perf_counter() - started
         features = {

@@ -104,7 +104,7 @@ def test_a_live_race_moves_nothing_about_it_and_keeps_its_verdict(
     assert not page.evaluate("window.remembered?.hidden")
     expect(page.locator(".fl-verdict")).to_contain_text("won")
     expect(page.locator(".fl-verdict")).to_be_in_viewport()
-    assert page.locator(".fl-play").inner_text().endswith(race_words.BROWSER["replay_slowly"])
+    expect(page.locator(".fl-play")).to_have_text(f"▶ {race_words.BROWSER['replay_slowly']}")
     seen.require_clean()
 
 

@@ -1,5 +1,6 @@
 """Drafters cut out of the target: the parts, the search, and the command from end to end."""
 
+import copy
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -155,6 +156,17 @@ def test_an_empty_prune_is_the_target_itself(whole: HubTarget, story: str) -> No
     alone, drafted = race.traces()
     assert drafted.tokens == alone.tokens
     assert len(drafted.rounds) < len(alone.rounds)
+
+
+def test_a_target_in_bfloat16_gives_a_drafter_in_bfloat16(plain: HubTarget, story: str) -> None:
+    model = copy.deepcopy(plain.model).to(torch.bfloat16)
+    half = HubTarget(model, plain.vocabulary, name="half", source_length=96)
+    drafter = SharedDrafter.pruned(half, SETS["some of each"])
+    encoding = half.encode(half.vocabulary.encode(story, 60).ids)
+    uniforms = torch.zeros(3, dtype=torch.float64)
+    draft = drafter.begin(encoding).draft([0], 3, DecodingConfig(), uniforms)
+    assert len(draft.tokens) == 3
+    assert drafter.model.t5.decoder.block[0].layer[0].SelfAttention.q.weight.dtype == model.dtype
 
 
 def test_gradients_reach_every_matrix_and_nothing_of_the_target(flan: HubTarget) -> None:

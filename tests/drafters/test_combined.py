@@ -263,7 +263,7 @@ def test_guessing_ahead_drafts_the_same_in_fewer_calls(
 def test_its_name_and_vocabulary_are_those_of_its_parts() -> None:
     drafter, lookup = other(), ArticleLookup()
     assert CombinedDrafter(lookup, drafter).name == f"{lookup.name}+{drafter.name}"
-    assert CombinedDrafter(drafter, lookup, "both").name == "both"
+    assert CombinedDrafter(drafter, lookup, name="both").name == "both"
     assert CombinedDrafter(lookup, drafter).vocabulary == drafter.vocabulary
     stranger = RuleDrafter(random_rule(SIZE, seed=4), vocabulary="runes")
     with pytest.raises(VocabularyError, match="rule was made for vocabulary letters, rule for run"):

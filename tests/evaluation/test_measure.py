@@ -1,5 +1,6 @@
 import json
 import lzma
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -217,6 +218,23 @@ def test_alpha_by_hand() -> None:
     p = distribution(target.begin(encoding).forward([0, 4, 5, 6]), DecodingConfig())
     found = measure.agreement(drafter, encoding, [0, *text], p, DecodingConfig())
     assert found == measure.Agreement(0.5, 0.75, (True, False, False, True))
+
+
+def test_bits_are_those_of_the_text_under_each_model() -> None:
+    target = FakeTarget(TARGET)
+    drafters = {
+        "same": RuleDrafter(TARGET),
+        "even": RuleDrafter(lambda written: [0.0] * SIZE),
+        "sure": RuleDrafter(lambda written: [1000.0] + [0.0] * (SIZE - 1)),
+        "mute": ScriptedDrafter(lambda written, k: []),
+    }
+    found = measure.evaluate(target, drafters, ARTICLES[:1], DecodingConfig(max_new_tokens=9))
+    row = found.rows[0.0][0]
+    bits = {name: entry.bits for name, entry in row.agreements.items()}
+    assert bits["same"] == pytest.approx(row.text.bits, abs=1e-4)
+    assert bits["even"] == pytest.approx(math.log2(SIZE), abs=1e-4)
+    assert bits["sure"] == pytest.approx(measure.MOST_BITS), "it gives the text's words no mass"
+    assert bits["mute"] is None
 
 
 def test_alpha_obeys_the_rules_of_the_text() -> None:

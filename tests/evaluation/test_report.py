@@ -123,6 +123,8 @@ def test_markdown_tables_are_whole_and_hold_the_numbers() -> None:
     assert after["target calls"] == "3.0 [3.0, 3.0]"
     assert after["tau, gamma 3"] == "5.00 [4.00, 6.00]"
     assert after["alpha"] == "0.750 [0.750, 0.750]"
+    bits = [row[lanes[0].index("bits a token")] for row in lanes[1:]]
+    assert bits == ["0.50", "-", "2.50 (+2.00)", "1.25 (+0.75)"]
     assert after["speed-up, decoding"] == "4.00 [4.00, 4.00]"
     pair = tables[1]
     assert [row[:2] for row in pair[1:]] == [["x", "3"], ["x", "5"]]

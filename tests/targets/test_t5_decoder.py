@@ -18,7 +18,9 @@ from fastllm.drafters.t5 import T5Drafter
 from fastllm.errors import SettingsError
 from fastllm.targets import Encoding
 from fastllm.targets.hub import HubSession, HubTarget
+from fastllm.targets.matrices import can_halve
 from fastllm.targets.t5_decoder import StaticDecoder, unfit
+from fastllm.targets.t5_encoder import StaticEncoder, fits
 from fastllm.trace import DecodingConfig
 
 V = 70
@@ -102,12 +104,44 @@ CALLS = [
 ]  # fmt: skip
 
 
+@pytest.mark.parametrize("kept", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("version", VERSIONS)
-def test_logits_are_those_of_transformers(version: str) -> None:
-    model = made(version)
+def test_logits_are_those_of_transformers(version: str, kept: torch.dtype) -> None:
+    """Also of weights that were saved in bfloat16: where torch can, they are read as float16."""
+    model = made(version).to(kept).float()
     encoding = article(model)
     decoder = StaticDecoder(model)
     assert furthest(HubSession(model, encoding), session_of(decoder, encoding), CALLS) < BOUND
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_the_encoder_says_what_that_of_transformers_says(
+    version: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = made(version, num_layers=3).bfloat16().float()
+    if not can_halve():
+        pytest.skip("this torch has no matrices in float16")
+    encoder = StaticDecoder(model).encoder
+    assert isinstance(encoder, StaticEncoder)
+    monkeypatch.setattr("fastllm.targets.t5_encoder._PLACES", 40)
+    short = StaticEncoder(model)
+    for length in (1, 2, 39, 40, 41, 300):
+        found = article(model, length)
+        span = float(found.states.max() - found.states.min())
+        for one in (encoder, short):
+            states = one(found.source_ids)
+            assert states.shape == found.states.shape
+            assert (states - found.states).abs().max() < BOUND * span
+
+
+def test_weights_that_float16_does_not_hold_keep_the_encoder_of_transformers() -> None:
+    model = made().bfloat16().float()
+    assert fits(model) == can_halve()
+    model = made()
+    assert not fits(model)
+    found = article(model)
+    states = StaticDecoder(model).encoder(found.source_ids)
+    assert torch.allclose(states, found.states, atol=1e-6)
 
 
 def test_the_epsilon_of_norms_counts() -> None:
@@ -120,7 +154,7 @@ def test_the_epsilon_of_norms_counts() -> None:
 
 
 def test_large_matrices_are_kept_once_and_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fastllm.targets.t5_decoder._TWICE", 0)
+    monkeypatch.setattr("fastllm.targets.matrices._TWICE", 0)
     model = made()
     encoding = article(model)
     decoder = StaticDecoder(model)
@@ -128,7 +162,7 @@ def test_large_matrices_are_kept_once_and_give_the_same(monkeypatch: pytest.Monk
 
 
 def test_without_packed_matrices_it_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fastllm.targets.t5_decoder._can_pack", lambda: False)
+    monkeypatch.setattr("fastllm.targets.matrices.can_pack", lambda: False)
     for version in VERSIONS:
         model = made(version)
         encoding = article(model)
@@ -174,6 +208,39 @@ def test_sessions_do_not_disturb_each_other_and_used_buffers_are_as_good_as_new(
     assert id(again._buffers) in used
     assert again.length == 0
     assert furthest(HubSession(model, first), again, CALLS[:8]) < BOUND
+
+
+def test_short_calls_run_on_one_thread_and_leave_the_number_as_it_was() -> None:
+    seen: list[int] = []
+
+    class Watched(StaticDecoder):
+        fails = False
+
+        def _compute(self, ids: torch.Tensor, place: Any) -> torch.Tensor:
+            seen.append(torch.get_num_threads())
+            if self.fails:
+                raise MemoryError
+            return super()._compute(ids, place)
+
+    model = made()
+    encoding = article(model)
+    usual = torch.get_num_threads()
+    decoder = Watched(model)
+    try:
+        torch.set_num_threads(2)
+        decoder._alone = 4
+        session = session_of(decoder, encoding)
+        seen.clear()
+        for count in (1, 4, 5):
+            session.forward([1] * count)
+            assert torch.get_num_threads() == 2
+        assert seen == [1, 1, 2]
+        decoder.fails = True
+        with pytest.raises(MemoryError):
+            session.forward([1, 1, 1])
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(usual)
 
 
 def test_what_it_cannot_decode_is_named() -> None:

@@ -1,4 +1,4 @@
-"""The race: the live view that its rows are drawn in, and what starts it.
+"""The race: the live view that its rows are drawn in, and the events that start it.
 
 `live_view` adds the component; `connect` adds the events, once the components of the other parts
 are there.

@@ -32,7 +32,9 @@ function show(at) {
     write(lane.count, String(shown));
     const done = Boolean(race.end || race.halted) && shown === rounds.length && shown > 0;
     lane.row.classList.toggle("fl-done", done);
-    write(lane.place, done && race.places ? race.places[lane.index] : "");
+    const place = done && race.places ? race.places[lane.index] : "";
+    write(lane.place, place);
+    lane.row.classList.toggle("fl-won", place === words.places[0]);
     writeTime(lane, done);
   }
   reveal_words();

@@ -1,0 +1,137 @@
+"""`X|Y`: two drafters' continuations as branches of one tree, judged in one call of the target.
+
+What both propose alike is one path; where they part, the second's goes on as a branch, so that the
+target's next token is missed only if both miss it. Its second drafter must settle its tokens
+without a draw, as the article lookup does at any temperature: then the branch is one-hot whatever
+the first has drawn, which `fastllm.decoding.trees` needs to stay exact. It costs the target more
+rows a call and no further step of a network.
+
+Example: `lstm-after|lookup`; the text is "the old", the LSTM drafts "mill burned on Friday", the
+lookup "mill burned down on": the tree is "mill burned", and behind it "on Friday" or "down on".
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from fastllm.decoding.proposals import (
+    DenseProposal,
+    Draft,
+    JoinedProposal,
+    OneHotProposal,
+    Proposal,
+)
+from fastllm.drafters import Drafter, DrafterSession
+from fastllm.errors import SettingsError
+from fastllm.targets import Encoding, Target
+from fastllm.trace import DecodingConfig
+
+SIGN = "|"
+"""What stands between the names of the two in the name of their union."""
+
+
+class UnionDrafter(Drafter):
+    """Two drafters side by side.
+
+    Args:
+        first: any.
+        second: one that drafts without a draw.
+    """
+
+    def __init__(self, first: Drafter, second: Drafter) -> None:
+        self.first = first
+        self.second = second
+        self.name = first.name + SIGN + second.name
+        self.vocabulary = first.vocabulary or second.vocabulary
+
+    @property
+    def parameters(self) -> int:
+        """Those of both."""
+        return self.first.parameters + self.second.parameters
+
+    def bind(self, target: Target) -> None:
+        """Binds both."""
+        self.first.bind(target)
+        self.second.bind(target)
+
+    def save(self, folder: str | Path) -> None:
+        """Writes the first drafter: "|lookup" behind the folder's name loads both."""
+        self.first.save(folder)
+
+    def begin(self, encoding: Encoding) -> "UnionSession":
+        """Lets both prepare."""
+        return UnionSession(self.first.begin(encoding), self.second.begin(encoding))
+
+
+class UnionSession:
+    """Two sessions on one article.
+
+    Args:
+        first: its chain is the first path of each tree.
+        second: its chain is the branch.
+    """
+
+    def __init__(self, first: DrafterSession, second: DrafterSession) -> None:
+        self._first = first
+        self._second = second
+
+    def draft(
+        self, prefix: Sequence[int], k: int, config: DecodingConfig, uniforms: torch.Tensor
+    ) -> Draft:
+        """Proposes two chains of up to `k` tokens as a tree; one where they are the same.
+
+        Raises:
+            SettingsError: the second has drawn its tokens.
+        """
+        first = self._first.draft(prefix, k, config, uniforms)
+        return united(first, self._second.draft(prefix, k, config, uniforms))
+
+    def accept(self, tokens: Sequence[int]) -> None:
+        """Passes on what was added to the text."""
+        self._first.accept(tokens)
+        self._second.accept(tokens)
+
+
+def united(first: Draft, second: Draft) -> Draft:
+    """Two chains as a tree in which they share what they begin with.
+
+    Args:
+        first: any chain.
+        second: a chain whose q is one-hot.
+
+    Raises:
+        SettingsError: `first` is a tree, or the q of `second` is no one-hot one.
+    """
+    if first.parents is not None or not isinstance(second.q, OneHotProposal):
+        raise SettingsError(
+            "a union takes a chain, and beside it one that was settled without a draw: give the "
+            "article lookup as the second drafter, as in lstm-after|lookup."
+        )
+    shared, count = 0, len(first.tokens)
+    while shared < min(count, len(second.tokens)) and first.tokens[shared] == second.tokens[shared]:
+        shared += 1
+    branch = second.tokens[shared:]
+    if not branch:
+        return first
+    if not first.tokens:
+        return second
+    unwarped = first.unwarped
+    return Draft(
+        first.tokens + branch,
+        _joined(first, branch),
+        None if unwarped is None else lambda place: unwarped(place) if place < count else None,
+        (*range(-1, count - 1), shared - 1, *range(count, count + len(branch) - 1)),
+    )
+
+
+def _joined(first: Draft, branch: list[int]) -> Proposal:
+    """The distributions of a chain, and one-hot ones behind them."""
+    if isinstance(first.q, OneHotProposal):
+        return OneHotProposal(first.tokens + branch)
+    if isinstance(first.q, JoinedProposal):
+        return JoinedProposal(first.q, OneHotProposal(branch), len(first.tokens))
+    rows = first.q.rows[: len(first.tokens)]
+    more = rows.new_zeros(len(branch), rows.shape[1])
+    places = torch.tensor(branch).to(rows.device, non_blocking=True)
+    return DenseProposal(torch.cat([rows, more.scatter_(1, places[:, None], 1.0)]))

@@ -1,0 +1,133 @@
+"""What a tree of candidates buys: `python -m tools.trees NAME ... --data FILE`.
+
+Each drafter runs alone, the lookup alone, and both as branches of one tree (`NAME|lookup`), in one
+race an article, so that they are interleaved. A row for each lane: tokens a call of the target
+(tau), rows that the target computed a call, and seconds of decoding over those of the target alone.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from itertools import islice
+from typing import NamedTuple
+
+from fastllm.checkpoints import load_drafter, load_target
+from fastllm.cli.options import add_device_argument
+from fastllm.cli.output import quiet
+from fastllm.data.articles import Article, read_articles
+from fastllm.decoding.race import Race
+from fastllm.drafters import Drafter
+from fastllm.errors import DataError, FastLLMError
+from fastllm.metrics import Estimate, decode_seconds, paired_ratio, ratio, target_calls, token_count
+from fastllm.targets import Target
+from fastllm.trace import DecodingConfig, Trace
+
+
+class Row(NamedTuple):
+    """One lane over all articles.
+
+    Attributes:
+        name: of the lane.
+        tau: tokens a call of the target.
+        rows: that the target computed a call.
+        seconds: of decoding, over those of the target alone; only their ratio over articles that
+            were written to the same length says much, as when greedy.
+        same: how many texts are those of the target alone.
+    """
+
+    name: str
+    tau: Estimate
+    rows: Estimate
+    seconds: Estimate
+    same: int
+
+
+def judged_rows(trace: Trace) -> int:
+    """The rows of all calls of the target: of the token before each draft, and of the draft."""
+    return sum(
+        1 + len(entry.drafted) + sum(len(branch.tokens) for branch in entry.branches)
+        for entry in trace.rounds
+    )
+
+
+def measure(
+    target: Target,
+    drafters: dict[str, Drafter],
+    articles: Sequence[Article],
+    config: DecodingConfig,
+) -> list[Row]:
+    """Races the drafters over articles, the target alone beside them.
+
+    Raises:
+        DataError: there are no articles.
+    """
+    if not articles:
+        raise DataError("there are no articles: give a file that has some.")
+    lanes: list[list[Trace]] = []
+    for number, article in enumerate(articles):
+        race = Race(target, [None, *drafters.values()], article.text, config, statistics=False)
+        for _ in race:
+            pass
+        if number or len(articles) == 1:  # the first one only warms up
+            lanes.append(race.traces())
+    alone, *others = zip(*lanes, strict=True)
+    plain = [decode_seconds(trace) for trace in alone]
+    found = []
+    for name, traces in zip(drafters, others, strict=True):
+        calls = [target_calls(trace) for trace in traces]
+        seconds = [decode_seconds(trace) for trace in traces]
+        found.append(
+            Row(
+                name,
+                ratio([token_count(trace) for trace in traces], calls),
+                ratio([judged_rows(trace) for trace in traces], calls),
+                paired_ratio(seconds, plain),
+                sum(a.tokens == b.tokens for a, b in zip(alone, traces, strict=True)),
+            )
+        )
+    return found
+
+
+def table(rows: Sequence[Row], articles: int) -> str:
+    """The rows as a Markdown table, with 95 % intervals over articles."""
+    lines = [
+        "| lane | tau | rows a call | seconds, of plain | same texts |",
+        "|---|---|---|---|---|",
+    ]
+    for row in rows:
+        numbers = [
+            f"{one.value:.2f} [{one.low:.2f}, {one.high:.2f}]"
+            for one in (row.tau, row.rows, row.seconds)
+        ]
+        name = row.name.replace("|", "\\|")
+        lines.append(f"| {name} | {' | '.join(numbers)} | {row.same} of {articles} |")
+    return "\n".join(lines)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measures and prints; 2 where something is refused."""
+    parser = argparse.ArgumentParser(prog="python -m tools.trees", description=__doc__)
+    parser.add_argument("names", nargs="+", help="drafters, such as lstm-after")
+    parser.add_argument("--data", required=True, help="articles, as JSON lines")
+    parser.add_argument("--limit", type=int, default=41, help="articles; the first warms up")
+    parser.add_argument("--gamma", type=int, default=8)
+    parser.add_argument("--temperature", type=float, default=0.0)
+    add_device_argument(parser)
+    options = parser.parse_args(arguments)
+    quiet()
+    try:
+        names = ["lookup", *(name + end for name in options.names for end in ("", "|lookup"))]
+        drafters = {name: load_drafter(name, device=options.device) for name in names}
+        articles = list(islice(read_articles(options.data), options.limit))
+        config = DecodingConfig(gamma=options.gamma, temperature=options.temperature)
+        target = load_target(device=options.device)
+        rows = measure(target, drafters, articles, config)
+    except FastLLMError as error:
+        print(f"trees: {error}", file=sys.stderr)
+        return 2
+    print(table(rows, max(1, len(articles) - 1)))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
