@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, cast
 import torch
 
 from fastllm.bench.baselines import ASSISTED, GENERATE, LOOKUP, generate
+from fastllm.bench.peer import FP32, INT8, Peer
 from fastllm.decoding import autoregress, speculate
 from fastllm.decoding.proposals import Draft
 from fastllm.decoding.race import hardware, require_same_vocabulary, versions
@@ -39,6 +40,12 @@ from fastllm.words import first_line
 
 BASELINES = (GENERATE, ASSISTED, LOOKUP)
 """The lanes of transformers."""
+
+PEERS = (FP32, INT8)
+"""The lanes of CTranslate2."""
+
+OTHERS = (*BASELINES, *PEERS)
+"""The lanes that are not ours."""
 
 
 class Lane(NamedTuple):
@@ -66,7 +73,7 @@ class Run:
         target_calls: (tokens in it, seconds) of each call of the target.
         peak_bytes: the most device memory that was in use; None on a CPU.
 
-    The last six are 0, empty or None in the lanes of transformers.
+    The last six are 0, empty or None in the lanes of OTHERS.
     """
 
     calls: int
@@ -131,7 +138,7 @@ class Bench:
         config: the settings, resolved; its gamma and temperature stand for nothing.
         gammas: ascending.
         lanes: all that were asked for, in the order of tables.
-        errors: lane of transformers -> why there are no numbers of it.
+        errors: lane of OTHERS -> why there are no numbers of it.
         hardware: what it ran on.
         versions: of Python and the libraries.
         asked: how many articles were to be measured.
@@ -158,7 +165,7 @@ class Bench:
     def exact(self) -> bool:
         """Every greedy text of ours was the one it had to be."""
         return not any(
-            lane.name not in BASELINES for row in self.rows.get(0.0, ()) for lane in row.differing
+            lane.name not in OTHERS for row in self.rows.get(0.0, ()) for lane in row.differing
         )
 
 
@@ -188,7 +195,7 @@ def measure(
         config: the settings. When sampling, article i is run with the seed `config.seed` + i.
         gammas: draft lengths.
         temperatures: 0 is greedy.
-        baselines: names of BASELINES to run as well. One that fails is reported, the rest goes on.
+        baselines: names of OTHERS to run as well. One that fails is reported, the rest goes on.
         assistant: the model of transformers that drafts in the lane ASSISTED.
         alpha: instead of judging drafts, accept each with this chance, up to the first that is
             refused; all texts then have `max_new_tokens` tokens. What is drafted and scored is
@@ -216,7 +223,7 @@ def measure(
     lanes = tuple(
         Lane(name, gamma)
         for name in (*baselines, ALONE, *drafters)
-        for gamma in ((None,) if name in (GENERATE, ALONE) else every_gamma)
+        for gamma in ((None,) if name in (GENERATE, ALONE, *PEERS) else every_gamma)
     )
     rows: dict[float, list[ArticleRuns]] = {setting.temperature: [] for setting in settings}
     try:
@@ -272,6 +279,7 @@ class _Track:
         self._alpha = alpha
         self.errors: dict[Lane, str] = {}
         self.meters: dict[str, CostMeter] = {}
+        self._peers: dict[str, Peer] = {}
 
     def meter(self, config: DecodingConfig, gamma: int) -> None:
         """Asks for the cost of each drafter by itself: greedy, under the rules of `config`."""
@@ -349,7 +357,7 @@ class _Track:
     def _run(
         self, lane: Lane, ids: list[int], encoding: Encoding, setting: DecodingConfig
     ) -> tuple[Run, tuple[int, ...]] | None:
-        """A run and its text; None where a lane of transformers fails, now or before."""
+        """A run and its text; None where a lane of OTHERS fails, now or before."""
         if lane in self.errors:
             return None
         if lane.gamma is not None:
@@ -357,9 +365,9 @@ class _Track:
         device = self._target.device
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
-        if lane.name in BASELINES:
+        if lane.name in OTHERS:
             try:
-                run, text = self._transformers(lane, ids, setting)
+                run, text = self._other(lane, ids, setting)
             except Exception as error:  # of any kind: it is not our code, and other lanes go on
                 self.errors[lane] = f"{type(error).__name__}: {first_line(error)}"
                 return None
@@ -369,17 +377,19 @@ class _Track:
             run = replace(run, peak_bytes=torch.cuda.max_memory_allocated(device))
         return run, text
 
-    def _transformers(
+    def _other(
         self, lane: Lane, ids: list[int], setting: DecodingConfig
     ) -> tuple[Run, tuple[int, ...]]:
-        done = generate(
-            self._target,
-            ids,
-            setting,
-            lane.name,
-            self._assistant if lane.name == ASSISTED else None,
-            fixed_length=self._alpha is not None,
-        )
+        fixed_length = self._alpha is not None
+        if lane.name in PEERS:
+            if lane.name not in self._peers:
+                self._peers[lane.name] = Peer(self._target, lane.name)
+            done = self._peers[lane.name].write(ids, setting, fixed_length=fixed_length)
+        else:
+            assistant = self._assistant if lane.name == ASSISTED else None
+            done = generate(
+                self._target, ids, setting, lane.name, assistant, fixed_length=fixed_length
+            )
         run = Run(
             calls=done.calls,
             tokens=len(done.tokens),

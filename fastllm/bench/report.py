@@ -26,8 +26,9 @@ from typing import Any
 import numpy as np
 
 from fastllm import metrics
-from fastllm.bench.baselines import ASSISTED, GENERATE, LABELS
-from fastllm.bench.measure import BASELINES, ArticleRuns, Bench, Lane, Run
+from fastllm.bench import baselines, peer
+from fastllm.bench.baselines import ASSISTED, GENERATE
+from fastllm.bench.measure import OTHERS, PEERS, ArticleRuns, Bench, Lane, Run
 from fastllm.evaluation import tables
 from fastllm.evaluation.measure import ALONE
 from fastllm.evaluation.report import (
@@ -65,7 +66,7 @@ def spread(values: Iterable[float | None]) -> Spread | None:
 
 def label(name: str) -> str:
     """A lane's name for people."""
-    return LABELS.get(name) or lane_label(name)
+    return (baselines.LABELS | peer.LABELS).get(name) or lane_label(name)
 
 
 # Numbers.
@@ -84,7 +85,7 @@ def summarise(
     Args:
         bench: the run.
         assistant: the drafter whose weights transformers' assisted generation had.
-        roofline: from `fastllm.bench.simulate.roofline`.
+        roofline: from `fastllm.bench.simulate.roofline`; None where it was not measured.
         peak_process_bytes: the most memory that the process had.
         drafter_dtype: of the drafters' weights.
     """
@@ -227,7 +228,7 @@ def _lane(
     costs: Mapping[int, float],
     assisted: Lane | None,
 ) -> dict[str, Any]:
-    ours = lane.name not in BASELINES
+    ours = lane.name not in OTHERS
     entry: dict[str, Any] = {
         "name": lane.name,
         "label": label(lane.name),
@@ -239,6 +240,7 @@ def _lane(
     runs = [row.runs[lane] for row in rows]
     drafts = ours and lane.name != ALONE
     others = {"generate": Lane(GENERATE, None), "assisted": assisted, "alone": Lane(ALONE, None)}
+    others |= {name: Lane(name, None) for name in PEERS}
     entry |= {
         "target_calls": spread([run.calls for run in runs]),
         "tokens": spread([run.tokens for run in runs]),
@@ -374,6 +376,7 @@ def sections(summary: Mapping[str, Any]) -> list[Section]:
             + (f", {SIMULATED}" if summary["acceptance"] == SIMULATED else ""),
             _sentences(summary, setting),
             _best_table(setting),
+            *_peer_tables(setting),
             _round_table(summary, setting),
             _speed_table(setting),
             _call_table(setting),
@@ -405,8 +408,8 @@ def _sentences(summary: Mapping[str, Any], setting: Mapping[str, Any]) -> list[s
     if summary["roofline"] is not None:
         roof, share = summary["roofline"], setting["roofline_share"]
         lines.append(
-            f"Memory roofline: {roof['weight_bytes'] / 1e9:.3f} GB of decoder weights a token at "
-            f"{roof['bandwidth'] / 1e9:.0f} GB/s (measured: a copy on this device) are "
+            f"Memory roofline: {roof['weight_bytes'] / 1e9:.4f} GB of decoder weights a token at "
+            f"{roof['bandwidth'] / 1e9:.0f} GB/s (measured on this device) are "
             f"{1000 * roof['seconds_per_token']:.3f} ms. Plain decoding reaches "
             f"{share['decoding']:.0%} of it, the target's call alone {share['call']:.0%}. "
             f"{_milliseconds(setting)}."
@@ -445,13 +448,22 @@ def _agreement(summary: Mapping[str, Any], setting: Mapping[str, Any]) -> list[s
         return []
     names = {entry["name"] for entry in setting["lanes"] if entry["error"] is None}
     whose = "transformers' generate" if GENERATE in names else "plain decoding"
-    wrong = [entry for entry in setting["lanes"] if entry["error"] is None and entry["differing"]]
+    differing = [e for e in setting["lanes"] if e["error"] is None and e["differing"]]
+    rounded = [entry for entry in differing if entry["name"] == peer.INT8]
+    lines = [
+        f"{label(entry['name'])} wrote another text than {whose} on {entry['differing']} of "
+        f"{summary['articles']} articles: its weights are rounded."
+        for entry in rounded
+    ]
+    wrong = [entry for entry in differing if entry not in rounded]
     if not wrong:
-        return [f"Every lane wrote the text of {whose}, token for token, on every article."]
+        every = "Every other lane" if rounded else "Every lane"
+        return [f"{every} wrote the text of {whose}, token for token, on every article.", *lines]
     found = ", ".join(f"{_name(entry)} {entry['differing']}" for entry in wrong)
     return [
         f"MISMATCH: of {summary['articles']} greedy texts a lane, these are NOT those of {whose}: "
-        f"{found}."
+        f"{found}.",
+        *lines,
     ]
 
 
@@ -462,7 +474,7 @@ def _headline(setting: Mapping[str, Any]) -> list[str]:
     if plain["over"]["generate"] is not None:
         ratio = plain["over"]["generate"]["decoding"]["median"]
         lines.append(f"Plain decoding: {ratio:.2f} times transformers' generate, decoding alone.")
-    drafted = [entry for entry in best if entry["name"] not in (*BASELINES, ALONE)]
+    drafted = [entry for entry in best if entry["name"] not in (*OTHERS, ALONE)]
     if drafted:
         first = max(drafted, key=lambda e: e["tokens_per_second"]["decoding"]["median"])
         against = {
@@ -523,6 +535,31 @@ def _best_table(setting: Mapping[str, Any]) -> Table:
         ),
         tuple(cells(entry) for entry in _best(setting)),
     )
+
+
+def _peer_tables(setting: Mapping[str, Any]) -> list[Table]:
+    """How our lanes compare with CTranslate2; nothing where it was not measured."""
+    there = [e["name"] for e in setting["lanes"] if e["name"] in PEERS and e["error"] is None]
+    if not there:
+        return []
+    kinds = {"decoding": "", "with_encoding": ", with encoding"}
+    return [
+        Table(
+            f"Against CTranslate2, {setting_label(setting)}",
+            "How many times faster, article by article. CTranslate2 decodes plainly, on the same "
+            "device with as many threads.",
+            ("lane", "gamma", *(f"x {label(n)}{words}" for words in kinds.values() for n in there)),
+            tuple(
+                (
+                    entry["label"],
+                    _gamma(entry),
+                    *(_shown(entry["over"][name][kind]) for kind in kinds for name in there),
+                )
+                for entry in _best(setting)
+                if entry["name"] not in OTHERS
+            ),
+        )
+    ]
 
 
 def _round_table(summary: Mapping[str, Any], setting: Mapping[str, Any]) -> Table:

@@ -174,10 +174,12 @@ def roofline(target: HubTarget) -> dict[str, float]:
 
     At batch 1 every token reads every weight of the decoder once: its layers without the matrices
     that make keys and values of the article, and the matrix of the logits. The bandwidth is what a
-    copy reaches on this device, read and write counted.
+    copy reaches on this device, read and write counted; on a CPU, whose caches hold a small
+    decoder, what reading as many bytes again and again reaches.
 
     Returns:
-        weight_bytes, bandwidth (bytes a second), seconds_per_token.
+        weight_bytes (in the type in which the engine keeps them), bandwidth (bytes a second),
+        seconds_per_token.
     """
     once = ("EncDecAttention.k.weight", "EncDecAttention.v.weight", "embed_tokens.weight")
     weights = [
@@ -186,8 +188,11 @@ def roofline(target: HubTarget) -> dict[str, float]:
         if not name.endswith(once)
     ]
     weights.append(target.model.lm_head.weight)
-    size = sum(weight.numel() * weight.element_size() for weight in weights)
-    bandwidth = copy_bandwidth(target.device)
+    size = target.decoder_bytes or sum(w.numel() * w.element_size() for w in weights)
+    if target.device.type == "cpu":
+        bandwidth = read_bandwidth(size)
+    else:
+        bandwidth = copy_bandwidth(target.device)
     return {
         "weight_bytes": float(size),
         "bandwidth": bandwidth,
@@ -215,6 +220,23 @@ def copy_bandwidth(device: torch.device, size: int | None = None, repeats: int =
         return time.perf_counter() - started
 
     return 2 * size / _median(seconds, repeats)
+
+
+def read_bandwidth(size: int, repeats: int = 20) -> float:
+    """Bytes a second at which the CPU reads the same bytes again and again, with all threads.
+
+    Args:
+        size: how many bytes.
+        repeats: how many readings are timed; the median counts.
+    """
+    source = torch.ones(max(1, size // 4))
+
+    def seconds() -> float:
+        started = time.perf_counter()
+        source.sum()
+        return time.perf_counter() - started
+
+    return size / _median(seconds, repeats)
 
 
 def profiles(

@@ -1,4 +1,4 @@
-"""`fastllm bench`: seconds, lanes side by side, those of transformers included."""
+"""`fastllm bench`: seconds, lanes side by side, those of other libraries included."""
 
 import argparse
 import sys
@@ -24,17 +24,18 @@ def add_arguments(commands: Any) -> None:
     """Adds the command `bench`."""
     parser = commands.add_parser(
         "bench",
-        help="time lanes side by side, those of transformers included",
-        description="Times plain decoding, speculation with each drafter, and transformers' "
-        "generate, assisted generation and prompt lookup, interleaved in one run, and prints "
-        "medians over articles. --target-shape measures the costs of a large target on this "
-        "machine with random weights; how many drafts are accepted is then simulated.",
+        help="time lanes side by side, those of other libraries included",
+        description="Times plain decoding, speculation with each drafter, transformers' "
+        "generate, assisted generation and prompt lookup, and CTranslate2 where it is installed, "
+        "interleaved in one run, and prints medians over articles. --target-shape measures the "
+        "costs of a large target on this machine with random weights; how many drafts are "
+        "accepted is then simulated.",
     )
     parser.add_argument(
         "--baselines",
         action=argparse.BooleanOptionalAction,
         default=True,
-        help="time the lanes of transformers as well (default: yes)",
+        help="time the lanes of transformers and CTranslate2 as well (default: yes)",
     )
     parser.add_argument(
         "--assistant",
@@ -163,6 +164,7 @@ def _bench_articles(options: argparse.Namespace) -> tuple[dict[str, Any], dict[s
         measuring = import_module("fastllm.bench.measure")
         assistant, model = _assistant(options, drafters)
         names = [n for n in measuring.BASELINES if n != measuring.ASSISTED or model is not None]
+        names += _peers(measuring.PEERS)
     sources = [
         (
             article.id,
@@ -176,7 +178,18 @@ def _bench_articles(options: argparse.Namespace) -> tuple[dict[str, Any], dict[s
         "sources": sources,
         "baselines": names,
         "assistant": model,
-    }, {"assistant": assistant}
+    }, {
+        "assistant": assistant,
+        "roofline": import_module("fastllm.bench.simulate").roofline(target),
+    }
+
+
+def _peers(lanes: tuple[str, ...]) -> list[str]:
+    """The lanes of CTranslate2, none where it is not installed."""
+    if import_module("fastllm.bench.peer").installed():
+        return list(lanes)
+    say("no lanes of CTranslate2: it is not installed (pip install 'fastllm[bench]')")
+    return []
 
 
 def _assistant(options: argparse.Namespace, drafters: dict[str, Any]) -> tuple[str | None, Any]:

@@ -3,6 +3,7 @@
 import html
 import json
 import math
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import torch
 from plotly.offline import get_plotlyjs
 
 from fastllm.bench import measure as measuring
-from fastllm.bench import report, simulate
+from fastllm.bench import peer, report, simulate
 from fastllm.bench.measure import ArticleRuns, Bench, Lane, Run, measure
 from fastllm.cli.main import main
 from fastllm.drafters.cost import Cost, CostMeter
@@ -237,6 +238,62 @@ def test_another_greedy_text_is_said_first() -> None:
     assert report.to_json(made, {})["rows"][0]["articles"][0]["runs"][2]["differs_at"] == 5
 
 
+def test_ctranslate2_is_compared_with_and_its_rounded_weights_may_write_another_text() -> None:
+    made = by_hand()
+    fp32, int8 = (Lane(name, None) for name in measuring.PEERS)
+    row = made.rows[0.0][0]
+    row.runs |= {fp32: Run(12, 12, "a", 0.16, 0.04), int8: Run(12, 12, "b", 0.08, 0.03)}
+    row.differing[int8] = 4
+    made = replace(made, lanes=(GENERATE, fp32, int8, *made.lanes[1:]))
+    assert made.exact
+    summary = report.summarise(made)
+    lane = summary["settings"][0]["lanes"][-1]
+    assert lane["over"][peer.FP32]["decoding"]["median"] == pytest.approx(2)
+    assert lane["over"][peer.INT8]["with_encoding"]["median"] == pytest.approx(0.11 / 0.14)
+    shown = report.markdown(summary)
+    assert "| x | 3 | 2.00 | 1.00 | 1.43 | 0.79 |" in re.sub(r" \[[^]]*\]", "", shown)
+    assert "CTranslate2 int8 wrote another text than transformers' generate on 1 of 1" in shown
+    assert "Every other lane wrote the text" in shown
+    assert "MISMATCH" not in shown
+    row.differing[fp32] = 2
+    assert "MISMATCH" in report.markdown(report.summarise(made))
+
+
+def test_ctranslate2_writes_what_transformers_writes(
+    tiny_target: HubTarget, sources: list[tuple[str, list[int]]]
+) -> None:
+    pytest.importorskip("ctranslate2")
+    made = measure(
+        tiny_target,
+        {},
+        sources,
+        SHORT,
+        gammas=(),
+        temperatures=(0, 1),
+        baselines=(measuring.GENERATE, *measuring.PEERS),
+    )
+    assert made.errors == {}
+    for rows in made.rows.values():
+        for row in rows:
+            for name in measuring.PEERS:
+                run = row.runs[Lane(name, None)]
+                assert 6 < run.tokens <= 12
+                assert run.decode_seconds > 0
+                assert run.encode_seconds >= 0
+    for row in made.rows[0.0]:
+        assert Lane(peer.FP32, None) not in row.differing
+
+
+def test_without_ctranslate2_its_lanes_are_left_out_openly(
+    command: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(peer, "installed", lambda: False)
+    assert main(command) == 0
+    caught = capsys.readouterr()
+    assert "no lanes of CTranslate2: it is not installed" in caught.err
+    assert "CTranslate2" not in caught.out
+
+
 def test_what_changes_the_text_stands_behind_its_length() -> None:
     made = replace(by_hand(), config=replace(SHORT, top_k=40, top_p=0.9))
     rules = "no_repeat_ngram 3, min_new_tokens 6, top_k 40, top_p 0.9"
@@ -445,20 +502,20 @@ def test_simulated_acceptance_has_the_chance_that_was_asked_for(
 def test_the_roofline_counts_what_a_token_reads(
     tiny_shape: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(simulate, "copy_bandwidth", lambda device: 1e6)
+    monkeypatch.setattr(simulate, "read_bandwidth", lambda size: 1e6)
     target = simulate.random_target(
         tiny_shape, device=torch.device("cpu"), dtype=torch.bfloat16, source_length=16
     )
     found = simulate.roofline(target)
-    # A layer: q, k, v, o of the text, q and o of the article, three of the feed-forward, norms.
-    layer = 6 * 32 * 32 + 3 * 32 * 64 + 3 * 32
-    bias = 32 * 4  # of the first layer
-    assert found["weight_bytes"] == 2 * (2 * layer + bias + 32 + 50 * 32)
+    # A layer: q, k, v, o of the text, q and o of the article, three of the feed-forward.
+    layer = 6 * 32 * 32 + 3 * 32 * 64
+    assert found["weight_bytes"] == 2 * (2 * layer + 50 * 32)
     assert found["seconds_per_token"] == found["weight_bytes"] / 1e6
 
 
 def test_copies_have_a_bandwidth() -> None:
     assert 1e7 < simulate.copy_bandwidth(torch.device("cpu"), 1 << 20, 3) < 1e14
+    assert 1e7 < simulate.read_bandwidth(1 << 20, 3) < 1e14
 
 
 def test_shapes_by_name() -> None:
@@ -518,7 +575,9 @@ def test_bench_prints_tables_and_writes_three_files(
     assert "1/1 articles, 0 s left" in caught.err
     tree = json.loads((out / "bench.json").read_text())
     assert [lane["name"] for lane in tree["settings"][0]["lanes"]] == [
-        *("generate", "assisted", "prompt-lookup", "alone", "lookup", "t5")
+        *("generate", "assisted", "prompt-lookup"),
+        *(measuring.PEERS if peer.installed() else ()),
+        *("alone", "lookup", "t5"),
     ]
     assert not [lane for lane in tree["settings"][0]["lanes"] if lane["error"]]
     assert tree["assistant"] == "t5"
