@@ -95,7 +95,8 @@ def generate(
         target: whose text it is: "target" (the shipped one), a folder, OWNER/NAME on the Hub, or
             what `load_target` gave.
         drafter: what makes it faster: AUTO, the name of a shipped drafter, "lookup", a folder,
-            OWNER/NAME on the Hub, or what `load_drafter` gave; None is the target alone.
+            OWNER/NAME on the Hub, two of these with a + between them, or what `load_drafter` gave;
+            None is the target alone.
         config: the settings; the defaults of `DecodingConfig` by default.
         statistics: collect what is only shown, off the clock.
         streamer: a TextStreamer of transformers, or anything with its `put` and `end`; `end` is

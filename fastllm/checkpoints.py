@@ -18,7 +18,7 @@ import torch
 from fastllm import paths
 from fastllm.devices import usable_device
 from fastllm.drafters import Drafter, FamilySpec, drafter_class, families
-from fastllm.drafters.combined import PREFIX, CombinedDrafter
+from fastllm.drafters.combined import JOINT, CombinedDrafter
 from fastllm.drafters.lookup import ArticleLookup
 from fastllm.drafters.union import SIGN, UnionDrafter
 from fastllm.errors import CheckpointError
@@ -76,9 +76,9 @@ def load_drafter(
 ) -> Drafter:
     """Loads a drafter: "lookup", the name of a shipped one ("lstm-after"), or a folder.
 
-    "lookup+" before a name or a folder asks the lookup first (`CombinedDrafter`); "|lookup" after
-    it drafts a tree of both (`UnionDrafter`). A T5 of transformers is a drafter, too: its folder, or
-    OWNER/NAME on the Hub.
+    Two of these with a + between them are one drafter (`CombinedDrafter`), as are more of them:
+    "lookup+shared-after+lookup"; "|lookup" after one drafts a tree of both (`UnionDrafter`). A T5
+    of transformers is a drafter, too: its folder, or OWNER/NAME on the Hub.
 
     Args:
         name_or_folder: which.
@@ -96,7 +96,7 @@ def load_drafter(
         )
     if name == "lookup":
         return ArticleLookup()  # the one family with nothing to load
-    if SIGN in name:
+    if SIGN in name and not Path(name).exists():
         first, _, second = name.rpartition(SIGN)
         if second != "lookup" or first in ("", "none", "lookup"):
             raise CheckpointError(
@@ -104,14 +104,17 @@ def load_drafter(
                 f"branches of one draft, as in lstm-after{SIGN}lookup."
             )
         return UnionDrafter(load_drafter(first, device=device), ArticleLookup())
-    if name.startswith(PREFIX):
-        other = name.removeprefix(PREFIX)
-        if other in ("", "none") or f"{other}+".startswith(PREFIX):
+    if JOINT in name and not Path(name).exists():
+        first, _, second = name.partition(JOINT)
+        if {first, second} & {"", "none"} or second.partition(JOINT)[0] == first:
             raise CheckpointError(
-                f"{name}: what follows {PREFIX} is the drafter that is asked where the article "
-                f"does not help, as in {PREFIX}lstm-after. The lookup alone is called lookup."
+                f"{name}: {JOINT} stands between two different drafters, the second of which goes "
+                "on where the first stops, as in lookup+lstm-after or shared-after+lookup. One "
+                "drafter alone is given by its own name."
             )
-        return CombinedDrafter(load_drafter(other, device=device))
+        parts = [load_drafter(part, device=device) for part in (first, second)]
+        named = ["lookup" if isinstance(part, ArticleLookup) else part.name for part in parts]
+        return CombinedDrafter(*parts, name=JOINT.join(named))
     device = usable_device(device)
     shipped = SHIPPED / name
     folder = shipped if (shipped / "config.json").is_file() else Path(name_or_folder)

@@ -7,7 +7,7 @@ around. Rates (tokens per call, acceptance, speed-up) are computed from the roun
 
 import json
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
-from functools import cache
+from functools import cache, lru_cache
 from types import UnionType
 from typing import Any, ClassVar, Literal, get_args, get_origin, get_type_hints
 
@@ -22,12 +22,13 @@ Alternative = tuple[int, Probability]
 
 RoundKind = Literal["plain", "speculative"]
 Ending = Literal["end_of_text", "length", "stopped", "deadline"]
-Verification = Literal["token", "block", "lenient"]
+Verification = Literal["token", "block", "lenient", "rollback"]
 """The rules that accept or refuse drafted tokens (`fastllm.decoding.verification`)."""
 LenienceForm = Literal["linear", "square", "exponent"]
 """What lenient verification puts in the place of p: p / eps, p / eps^2, p^eps."""
-DraftLength = Literal["fixed", "adaptive"]
-"""Whether every draft has gamma tokens, or ends where it would not pay (`drafters.length`)."""
+DraftLength = Literal["fixed", "adaptive", "confidence", "lead"]
+"""How long a draft is: gamma tokens; until the next would not pay, or the drafter is not sure
+(`drafters.length`); or what it begins with where another goes on (`drafters.combined`)."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,9 @@ class DecodingConfig:
         gamma: draft length, the most tokens the drafter proposes a round.
         draft_length: "fixed" drafts gamma tokens; "adaptive" stops a draft, under drafters that
             know how sure they are, where the next token is not worth the two costs below
-            (`fastllm.drafters.length`). The text is as exact as ever.
+            (`fastllm.drafters.length`); "confidence" where the drafter's best probability falls
+            below `fallback_threshold`; "lead" drafts what one call of a network gives, and looks up
+            only where two tokens match (`fastllm.drafters.combined`). The text is exact with each.
         draft_cost: of one drafted token, in one-token calls of the target; the c of the papers.
         call_cost: what a drafted token adds to the target's call, in one-token calls: of a call
             that takes v as long for gamma + 1 tokens as for one, (v - 1) / gamma. Both costs are
@@ -47,13 +50,21 @@ class DecodingConfig:
             two CPU cores. With "fixed" they have no meaning.
         temperature: 0 is greedy: the distribution becomes one-hot on the most likely token. Above 0
             it is at least `COLDEST`.
+        draft_temperature: the drafter's, where the text is sampled: its distribution q is known
+            whatever its temperature, so that the text stays exact, and a cooler q often overlaps
+            more with p. 0 drafts the likeliest tokens. None leaves it to the drafter (`drafting`).
+            A greedy text has greedy drafts.
         top_k: keep only the k most likely tokens; 0 keeps all.
         top_p: keep the smallest set of most likely tokens whose mass reaches top_p; 1 keeps all.
         max_new_tokens: the most tokens to write, the end token included.
         seed: of the uniforms that every random decision is made with.
         verification: the rule that accepts or refuses drafted tokens; "auto" is "block" when
             sampling and "token" when greedy, where the two decide alike. "lenient" is for sampling
-            alone, and lossy: the text is no longer distributed as the target's own.
+            alone, and lossy: the text is no longer distributed as the target's own. "rollback" is
+            for greedy texts alone, and lossy too.
+        rollback_threshold: of "rollback", in nats: a drafted token stays where its -log p, at
+            temperature 1, is at most this; 0 is exact.
+        fallback_threshold: of `draft_length="confidence"`, a probability at temperature 1.
         lenience: the eps of lenient verification, above 0; 1 is exact, less accepts more.
         lenience_form: what eps does to the target's probability of a draft.
         no_repeat_ngram: no sequence of so many tokens comes twice, the start token counted; 0 is
@@ -82,9 +93,12 @@ class DecodingConfig:
     verification: Literal["auto"] | Verification = "auto"
     lenience: float = 1.0
     lenience_form: LenienceForm = "linear"
+    rollback_threshold: float = 0.0
     draft_length: DraftLength = "fixed"
     draft_cost: float = 0.15
     call_cost: float = 0.09
+    fallback_threshold: float = 0.5
+    draft_temperature: float | None = None
     no_repeat_ngram: int | None = None
     min_new_tokens: int | None = None
     forced_first: int | None = None
@@ -98,6 +112,9 @@ class DecodingConfig:
         "max_new_tokens": (1, 1024),
         "seed": (0, 2**31 - 1),
         "lenience": (0.01, 1.0),
+        "rollback_threshold": (0.0, 100.0),
+        "fallback_threshold": (0.0, 1.0),
+        "draft_temperature": (0.0, 2.0),
         "draft_cost": (0.0, 10.0),
         "call_cost": (0.0, 10.0),
         "no_repeat_ngram": (0, 64),
@@ -115,14 +132,16 @@ class DecodingConfig:
         "forced_first": -1,
         "forced_last": -1,
     }
-    """The settings that may be None, and what turns each off."""
+    """The settings that None leaves to the target, and what turns each off."""
+    LEFT_TO_DRAFTER: ClassVar[tuple[str, ...]] = ("draft_temperature",)
+    """The settings that None leaves to the drafter."""
     COLDEST: ClassVar[float] = 1e-3
     """The lowest temperature above 0: with less, logits divided by it overflow."""
 
     def __post_init__(self) -> None:
         for name, (low, high) in self.RANGES.items():
             value = getattr(self, name)
-            if value is None and name in self.LEFT_TO_TARGET:
+            if value is None and (name in self.LEFT_TO_TARGET or name in self.LEFT_TO_DRAFTER):
                 continue
             whole = isinstance(low, int)
             good_type = isinstance(value, int if whole else (int, float))
@@ -137,11 +156,13 @@ class DecodingConfig:
                 raise SettingsError(
                     f"{name}={value!r} is out of range: give a token id, or -1 for none."
                 )
-        if 0 < self.temperature < self.COLDEST:
-            raise SettingsError(
-                f"temperature={self.temperature!r} is out of range: give 0, which is greedy, or "
-                f"at least {self.COLDEST}."
-            )
+        for name in ("temperature", "draft_temperature"):
+            value = getattr(self, name)
+            if value is not None and 0 < value < self.COLDEST:
+                raise SettingsError(
+                    f"{name}={value!r} is out of range: give 0, which is greedy, or at least "
+                    f"{self.COLDEST}."
+                )
         for name, words in self.CHOICES.items():
             value = getattr(self, name)
             if value not in words:
@@ -153,6 +174,18 @@ class DecodingConfig:
                 "verification='lenient' with temperature=0: a greedy target has one token at each "
                 "place, so that lenience has nothing to act on. Give a temperature above 0, or "
                 "another verification."
+            )
+        if self.verification == "rollback" and self.temperature > 0:
+            raise SettingsError(
+                f"verification='rollback' with temperature={self.temperature!r}: it asks how far a "
+                "token is from the target's best, which a sampled text is not made of. Give "
+                "temperature=0, or verification='lenient'."
+            )
+        if self.verification != "rollback" and self.rollback_threshold:
+            raise SettingsError(
+                f"rollback_threshold={self.rollback_threshold!r} with "
+                f"verification={self.verification!r}: it is a setting of 'rollback' alone. Give "
+                "verification='rollback', or leave it out."
             )
         default = type(self).lenience, type(self).lenience_form
         if self.verification != "lenient" and (self.lenience, self.lenience_form) != default:
@@ -166,17 +199,21 @@ class DecodingConfig:
     def verified_by(self) -> Verification:
         """The rule that runs: "auto" settled, and "token" when greedy, where "block" equals it."""
         if self.temperature == 0:
-            return "token"
+            return "rollback" if self.verification == "rollback" else "token"
         return "block" if self.verification == "auto" else self.verification
 
     @property
     def lossy(self) -> bool:
         """Whether the text may differ in distribution from the target's own."""
+        if self.verified_by == "rollback":
+            return self.rollback_threshold > 0
         return self.verified_by == "lenient" and self.lenience < 1
 
     @property
     def rule_label(self) -> str:
         """The rule that runs in words: "block verification", "lossy: lenient, linear, eps 0.5"."""
+        if self.lossy and self.verified_by == "rollback":
+            return f"lossy: rollback, threshold {self.rollback_threshold:g}"
         if self.lossy:
             return f"lossy: lenient, {self.lenience_form}, eps {self.lenience:g}"
         return f"{self.verified_by} verification"
@@ -186,7 +223,24 @@ class DecodingConfig:
         """How long drafts are, in words; empty where all have gamma tokens."""
         if self.draft_length == "fixed":
             return ""
+        if self.draft_length == "lead":
+            return "one call of the drafter"
+        if self.draft_length == "confidence":
+            return f"confidence (at least {self.fallback_threshold:g})"
         return f"adaptive (c {self.draft_cost:g}, call cost {self.call_cost:g})"
+
+    def drafting(self, own: float | None = None) -> "DecodingConfig":
+        """The settings that a drafter draws by: these at the temperature of drafts.
+
+        Args:
+            own: the drafter's own `draft_temperature`, which holds where the settings name none,
+                and never above the target's temperature; None: the target's temperature.
+        """
+        return _drafting(self, own)
+
+    def of_length(self, length: DraftLength) -> "DecodingConfig":
+        """The same with drafts of another length."""
+        return _of_length(self, length)
 
     def greedy(self) -> "DecodingConfig":
         """The same at temperature 0, where every rule of verification comes to the same."""
@@ -195,9 +249,27 @@ class DecodingConfig:
             self,
             temperature=0.0,
             verification=default.verification,
+            rollback_threshold=default.rollback_threshold,
             lenience=default.lenience,
             lenience_form=default.lenience_form,
         )
+
+
+@lru_cache(maxsize=64)
+def _drafting(config: DecodingConfig, own: float | None) -> DecodingConfig:
+    """`DecodingConfig.drafting`; drafters ask in every round."""
+    wanted = config.draft_temperature
+    if wanted is None:
+        wanted = config.temperature if own is None else min(own, config.temperature)
+    if config.temperature == 0 or wanted == config.temperature:
+        return config
+    return config.greedy() if wanted == 0 else replace(config, temperature=wanted)
+
+
+@lru_cache(maxsize=64)
+def _of_length(config: DecodingConfig, length: DraftLength) -> DecodingConfig:
+    """`DecodingConfig.of_length`; drafters ask in every round."""
+    return replace(config, draft_length=length)
 
 
 @dataclass(frozen=True)

@@ -186,7 +186,7 @@ class RuleSession:
         for position in range(k):
             logits = torch.tensor(self.rule(tuple(written)))
             raw.append(logits.softmax(-1))
-            rows.append(distribution(logits, config))
+            rows.append(distribution(logits, config.drafting()))
             written.append(int(draw(rows[-1], uniforms[position])))
         return Draft(written[len(prefix) - 1 :], DenseProposal(torch.stack(rows)), raw.__getitem__)
 

@@ -273,9 +273,18 @@ def test_a_package_without_its_checkpoints_says_what_to_do(
 
 
 @pytest.mark.parametrize("name", ["lookup+lookup", "lookup+none", "lookup+", "lookup+lookup+x"])
-def test_a_lookup_goes_before_another_drafter(name: str) -> None:
-    with pytest.raises(CheckpointError, match="as in lookup.lstm-after. The lookup alone is"):
+def test_two_different_drafters_compose(name: str) -> None:
+    with pytest.raises(CheckpointError, match="stands between two different drafters"):
         load_drafter(name)
+
+
+def test_a_composition_is_loaded_by_its_name(whole_drafters: dict[str, Path]) -> None:
+    table = whole_drafters["ngram"]
+    name = load_drafter(table, device="cpu").name
+    for parts in (("lookup", str(table)), (str(table), "lookup"), ("lookup", str(table), "lookup")):
+        found = load_drafter("+".join(parts), device="cpu")
+        assert found.name == "+".join("lookup" if part == "lookup" else name for part in parts)
+        assert found.vocabulary == "0123"
 
 
 def test_an_empty_name_is_no_drafter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -85,7 +85,23 @@ def test_the_greedy_settings_of_any() -> None:
     assert lenient.greedy().rule_label == "token verification"
 
 
-def test_lossy_is_lenient_and_less_than_1() -> None:
+def test_drafts_are_as_warm_as_the_settings_or_the_drafter_say() -> None:
+    warm = DecodingConfig(temperature=0.8, verification="lenient", lenience=0.5)
+    assert warm.drafting() is warm
+    assert warm.drafting(0.3) == replace(warm, temperature=0.3)
+    assert warm.drafting(0.9) is warm, "a drafter's own is never above the target's"
+    assert replace(warm, draft_temperature=1.5).drafting(0.3).temperature == 1.5
+    assert replace(warm, draft_temperature=0.0).drafting(0.3).temperature == 0
+    greedy = DecodingConfig(draft_temperature=0.7)
+    assert greedy.drafting(0.3) is greedy, "a greedy text has greedy drafts"
+
+
+def test_lossy_is_lenient_and_less_than_1_or_rollback_and_more_than_0() -> None:
+    assert not DecodingConfig(verification="rollback").lossy
+    loose = DecodingConfig(verification="rollback", rollback_threshold=2.0)
+    assert loose.lossy
+    assert (loose.verified_by, loose.rule_label) == ("rollback", "lossy: rollback, threshold 2")
+    assert loose.greedy() == DecodingConfig()
     warm = {"temperature": 1.0}
     assert not DecodingConfig().lossy
     assert not DecodingConfig(**warm).lossy
@@ -97,6 +113,9 @@ def test_lossy_is_lenient_and_less_than_1() -> None:
     ("settings", "said"),
     [
         ({"lenience": 0.5}, "lenience=0.5 .* verification='auto'"),
+        ({"rollback_threshold": 2.0}, "rollback_threshold=2.0 with verification='auto'"),
+        ({"verification": "rollback", "temperature": 1.0}, "rollback' with temperature=1.0"),
+        ({"temperature": 1.0, "draft_temperature": 1e-9}, "draft_temperature=1e-09 is out of"),
         ({"lenience_form": "square"}, "lenience_form='square' with verification='auto'"),
         ({"temperature": 1.0, "verification": "block", "lenience": 0.5}, "verification='block'"),
         ({"verification": "lenient", "lenience": 0.5}, "lenient' with temperature=0"),

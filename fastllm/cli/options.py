@@ -13,6 +13,7 @@ Number = TypeVar("Number", int, float)
 _HELP = {
     "gamma": "draft length: the most tokens the drafter proposes per round",
     "temperature": "0 is greedy",
+    "draft_temperature": "of drafts where texts are sampled; exact at any; 0 drafts the likeliest",
     "top_k": "keep the k most likely tokens; 0 keeps all",
     "top_p": "keep the most likely tokens of this mass; 1 keeps all",
     "max_new_tokens": "the most tokens to write, the end token included",
@@ -21,8 +22,11 @@ _HELP = {
     "min_new_tokens": "no end before so many tokens; 0 is off",
     "verification": "the rule that accepts drafted tokens; auto is block when sampling",
     "lenience": "eps of --verification lenient: 1 is exact, less accepts more and is lossy",
+    "rollback_threshold": "of --verification rollback, in nats: 0 is exact, more is lossy",
     "lenience_form": "what eps does to the target's probability",
-    "draft_length": "adaptive ends a draft where the next token would not pay; gamma is the most",
+    "draft_length": "adaptive ends a draft where the next token would not pay, confidence where "
+    "the drafter is not sure, lead after one call of the drafter; gamma is the most",
+    "fallback_threshold": "of --draft-length confidence: the drafter's probability of its best",
     "draft_cost": "of a drafted token, in one-token calls of the target; bench prints it",
     "call_cost": "what a drafted token adds to the target's call, in one-token calls",
 }
@@ -34,11 +38,14 @@ def add_decoding_arguments(parser: argparse.ArgumentParser, *, without: Sequence
     defaults = config_defaults()
     for name, (low, high) in DecodingConfig.RANGES.items():
         if name not in without:
-            default = "the target's own" if defaults[name] is None else defaults[name]
+            default = defaults[name]
+            if default is None:
+                drafters = name in DecodingConfig.LEFT_TO_DRAFTER
+                default = "the drafter's own" if drafters else "the target's own"
             group.add_argument(
                 "--" + name.replace("_", "-"),
                 *(["--" + name] if "_" in name else []),
-                type=int if defaults[name] is None else type(defaults[name]),
+                type=type(low),
                 default=defaults[name],
                 metavar="N",
                 help=f"{_HELP[name]}; {low} to {high} (default: {default})",
@@ -101,8 +108,8 @@ def add_measuring_arguments(
         "--lanes",
         action="append",
         metavar="A,B",
-        help="families (lstm: before and after), single drafters (lstm-after), lookup, folders, or "
-        "none (default: all that ship, and lookup); may repeat",
+        help="families (lstm: before and after), single drafters (lstm-after), lookup, folders, "
+        "two as FIRST+SECOND, or none (default: all that ship, and lookup); may repeat",
     )
     parser.add_argument(
         "--ckpt_path",

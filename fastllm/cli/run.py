@@ -20,7 +20,8 @@ def add_arguments(commands: Any) -> None:
     parser.add_argument("--target", default="target", help="shipped target, folder or Hub model")
     parser.add_argument(
         "--drafter",
-        help="a shipped drafter, a folder, lookup, or none (default: shared-after; with "
+        help="a shipped drafter, a folder, lookup, two as FIRST+SECOND, or none (default: "
+        "shared-after; with "
         "another target than the shipped one, lookup)",
     )
     parser.add_argument("--prefix", help='before the article, such as "summarize: "')

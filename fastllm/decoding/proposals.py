@@ -119,8 +119,59 @@ class OneHotProposal:
         return OneHotProposal([self._ids[position] for position in positions])
 
 
-Proposal = DenseProposal | OneHotProposal
-"""The distributions of a draft: full rows, or one-hot ones."""
+@dataclass(frozen=True)
+class JoinedProposal:
+    """The distributions of a draft of two drafters: first `count` rows, then the second's."""
+
+    first: "Proposal"
+    second: "Proposal"
+    count: int
+
+    def _at(self, position: int) -> tuple["Proposal", int]:
+        """Whose row is at a position, and where in its own draft."""
+        own = position - self.count
+        return (self.first, position) if own < 0 else (self.second, own)
+
+    def require(self, size: int) -> None:
+        """Refuses a target with another number of logits, as `DenseProposal.require`."""
+        self.first.require(size)
+        self.second.require(size)
+
+    def chances(self, tokens: Sequence[int]) -> list[float]:
+        """The probability of each drafted token, on the host."""
+        head = self.first.chances(tokens[: self.count])
+        return head + self.second.chances(tokens[self.count :])
+
+    def residual(self, position: int, row: np.ndarray, scale: float = 1.0) -> np.ndarray:
+        """max(scale p - q, 0) at one position, shape (V,), as `DenseProposal.residual`."""
+        part, own = self._at(position)
+        return part.residual(own, row, scale)
+
+    def residual_mass(self, position: int, row: np.ndarray, scale: float = 1.0) -> float:
+        """The sum of `residual`, of the same arguments."""
+        part, own = self._at(position)
+        return part.residual_mass(own, row, scale)
+
+    def row(self, position: int, size: int) -> torch.Tensor:
+        """The distribution at one position, shape (V,)."""
+        part, own = self._at(position)
+        return part.row(own, size)
+
+    def dense(self, count: int, size: int) -> torch.Tensor:
+        """The distributions at the first positions, shape (count, V), where the first part is."""
+        head = self.first.dense(min(count, self.count), size)
+        tail = self.second.dense(max(0, count - self.count), size)
+        return torch.cat([head, tail.to(head.device)])
+
+    def select(self, positions: Sequence[int]) -> "JoinedProposal":
+        """The distributions at these positions alone, which ascend."""
+        head = [position for position in positions if position < self.count]
+        tail = [position - self.count for position in positions[len(head) :]]
+        return JoinedProposal(self.first.select(head), self.second.select(tail), len(head))
+
+
+Proposal = DenseProposal | OneHotProposal | JoinedProposal
+"""The distributions of a draft: full rows, one-hot ones, or those of two drafters."""
 
 
 @dataclass(frozen=True)
@@ -164,5 +215,29 @@ class Draft:
 
     def prepare(self) -> None:
         """Finds `chances` before they are asked for, unless this means to wait for a device."""
-        if not (isinstance(self.q, DenseProposal) and on_cuda(self.q.rows.device)):
+        if not _waits(self.q):
             _ = self.chances
+
+
+def _waits(q: Proposal) -> bool:
+    """Whether reading a number of q waits for a device."""
+    if isinstance(q, JoinedProposal):
+        return _waits(q.first) or _waits(q.second)
+    return isinstance(q, DenseProposal) and on_cuda(q.rows.device)
+
+
+def joined(first: Draft, second: Draft) -> Draft:
+    """A draft and what another drafter drafted after it, as one draft."""
+    if not (first.tokens and second.tokens):
+        return first if first.tokens else second
+    tokens, count = first.tokens + second.tokens, len(first.tokens)
+    if isinstance(first.q, OneHotProposal) and isinstance(second.q, OneHotProposal):
+        q: Proposal = OneHotProposal(tokens)
+    else:
+        q = JoinedProposal(first.q, second.q, count)
+
+    def unwarped(position: int) -> torch.Tensor | None:
+        part, own = (first, position) if position < count else (second, position - count)
+        return None if part.unwarped is None else part.unwarped(own)
+
+    return Draft(tokens, q, unwarped)

@@ -9,7 +9,8 @@ A verdict is reached where the distributions are. On CUDA it is a series of tens
 one synchronisation. On a CPU each of these would cost more than its arithmetic, a few rows of a
 vocabulary: there rows are numpy's, and single numbers are Python's.
 
-To add a rule: subclass `Rule`, list it in `RULES`, and name it in `fastllm.trace.Verification`.
+To add a rule: subclass `Rule`, or `DrawingRule` where the target's token is drawn, list it in
+`RULES`, and name it in `fastllm.trace.Verification`.
 """
 
 import math
@@ -83,10 +84,11 @@ def judge(
         NotFiniteError: the target's logits are NaN or infinite.
         VocabularyError: the drafter's distributions are over another number of tokens.
     """
-    if config.temperature > 0:
+    rule = rule_of(config)
+    if rule.reads_probabilities(config):
         draft.q.require(logits.shape[-1])
-        p = ruled_distribution(logits, banned, config)
-        verdict = rule_of(config).verify(p, draft, uniforms)
+        p = ruled_distribution(logits, banned, config if config.temperature > 0 else _WARM)
+        verdict = rule.verify(p, draft, uniforms)
         # What stands after the accepted tokens has no part in the text.
         require_finite([*verdict.p[: verdict.accepted + 1], verdict.extra_p], logits.dtype)
         return verdict
@@ -95,6 +97,10 @@ def judge(
     accepted = [*p_drafted, 0.0].index(0.0)
     require_finite(largest[: accepted + 1], logits.dtype)
     return Verdict(accepted, best[accepted], p_drafted, draft.chances, p_drafted, 1.0)
+
+
+_WARM = DecodingConfig(temperature=1.0)
+"""What p is taken with where a rule reads probabilities of a greedy target."""
 
 
 class HostDecision(NamedTuple):
@@ -128,10 +134,6 @@ class DeviceDecision(NamedTuple):
 class Rule(ABC):
     """A rule of verification: how much of a draft stands, and which token follows.
 
-    Every rule tests drafted token x_i with a uniform u_i of its own. The token after the accepted
-    ones is drawn from norm(max(scale p - q, 0)) where a draft was refused, and from p after a whole
-    accepted draft (the bonus).
-
     Attributes:
         name: as in `DecodingConfig.verification`.
         label: for people.
@@ -142,6 +144,7 @@ class Rule(ABC):
     label: ClassVar[str]
     lossy: bool = False
 
+    @abstractmethod
     def verify(self, p: torch.Tensor, draft: Draft, uniforms: Uniforms) -> Verdict:
         """Decides how much of a draft stands, and adds one token.
 
@@ -151,9 +154,10 @@ class Rule(ABC):
             draft: k drafted tokens and the distributions they were drawn from.
             uniforms: k + 1 numbers in [0, 1): one test each, and the last for the extra token.
         """
-        if on_cuda(p.device):
-            return self.verify_on_device(p, draft, uniforms)
-        return self._verify_on_host(p.cpu(), draft, uniforms)
+
+    def reads_probabilities(self, config: DecodingConfig) -> bool:
+        """Whether it needs p: a greedy verdict needs the target's best tokens alone."""
+        return config.temperature > 0
 
     def tested(self, drafted: int, accepted: int) -> int:
         """How many tests decided: all up to the first refusal.
@@ -163,6 +167,21 @@ class Rule(ABC):
             accepted: how many stand.
         """
         return min(drafted, accepted + 1)
+
+
+class DrawingRule(Rule):
+    """A rule that draws.
+
+    Drafted token x_i is tested with a uniform u_i of its own. The token after the accepted ones is
+    drawn from norm(max(scale p - q, 0)) where a draft was refused, and from p after a whole
+    accepted draft (the bonus).
+    """
+
+    def verify(self, p: torch.Tensor, draft: Draft, uniforms: Uniforms) -> Verdict:
+        """As `Rule.verify`."""
+        if on_cuda(p.device):
+            return self.verify_on_device(p, draft, uniforms)
+        return self._verify_on_host(p.cpu(), draft, uniforms)
 
     @abstractmethod
     def decide_on_host(
@@ -254,7 +273,7 @@ class Rule(ABC):
         return Verdict(accepted, extra, of_p, of_q, tests, float(here[extra]))
 
 
-class TokenRule(Rule):
+class TokenRule(DrawingRule):
     """Token by token: the test is u_i < p(x_i) / q(x_i), and all before the first failure stand.
 
     The text is distributed exactly as the target's own. Source: Leviathan et al. 2023, Algorithm 1,
@@ -329,7 +348,7 @@ class LenientRule(TokenRule):
         return p / (self._lenience if self._form == "linear" else self._lenience**2)
 
 
-class BlockRule(Rule):
+class BlockRule(DrawingRule):
     """Block: the test is u_i < h_i (`block_thresholds`), and all up to the last success stand.
 
     Failures before it stand too. After i of them the token is drawn from norm(max(p_i p - q, 0)).
@@ -375,8 +394,50 @@ class BlockRule(Rule):
         return DeviceDecision(accepted, running, thresholds)
 
 
+class RollbackRule(Rule):
+    """Rollback, of greedy texts: a drafted token stays where the target finds it likely enough.
+
+    Token x_i stands where -log p(x_i) is at most the threshold, p at temperature 1 after the rules,
+    or where the target would have written it; all before the first that does not. After them comes
+    the target's best token. No number is drawn. Lossy above 0. Source: Kim et al. 2023,
+    "Speculative Decoding with Big Little Decoder", arXiv:2302.07863 (there the large model judges
+    where the small one falls back, `draft_length="confidence"`, and a draft is given up from the
+    first token past the threshold on, as here).
+
+    Args:
+        threshold: in nats, not negative; 0 is greedy decoding.
+    """
+
+    name: ClassVar[Verification] = "rollback"
+    label = "rollback: LOSSY, likely guesses stay though the target has a better word"
+
+    def __init__(self, threshold: float = 0.0) -> None:
+        self.lossy = threshold > 0
+        self._least = math.exp(-threshold)
+
+    def reads_probabilities(self, config: DecodingConfig) -> bool:
+        """Where it is lossy; else the best tokens settle all."""
+        return self.lossy
+
+    def verify(self, p: torch.Tensor, draft: Draft, uniforms: Uniforms) -> Verdict:
+        """As `Rule.verify`, p at temperature 1; on any device, in one wait."""
+        count = len(draft.tokens)
+        best = p.argmax(-1)
+        drafted = torch.tensor(draft.tokens, dtype=torch.long).to(p.device, non_blocking=True)
+        of_drafted = p[:count].gather(1, drafted[:, None])[:, 0]
+        found = _on_host(best, p.gather(1, best[:, None])[:, 0], of_drafted)
+        tokens, of_best = [int(token) for token in found[: count + 1]], found[count + 1 :]
+        of_p = of_best[count + 1 :]
+        stays = [
+            float(x >= self._least or wanted == token)
+            for x, wanted, token in zip(of_p, tokens, draft.tokens, strict=False)
+        ]
+        accepted = [*stays, 0.0].index(0.0)
+        return Verdict(accepted, tokens[accepted], of_p, draft.chances, stays, of_best[accepted])
+
+
 RULES: dict[Verification, type[Rule]] = {
-    rule.name: rule for rule in (TokenRule, BlockRule, LenientRule)
+    rule.name: rule for rule in (TokenRule, BlockRule, LenientRule, RollbackRule)
 }
 """The rules by name, in the order of the page."""
 
@@ -386,6 +447,8 @@ def rule_of(config: DecodingConfig) -> Rule:
     kind = RULES[config.verified_by]
     if kind is LenientRule:
         return LenientRule(config.lenience, config.lenience_form)
+    if kind is RollbackRule:
+        return RollbackRule(config.rollback_threshold)
     return kind()
 
 

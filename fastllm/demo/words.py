@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from fastllm.drafters import families
+from fastllm.drafters.combined import JOINT
 
 TITLE = "FastLLM"
 CLAIM = "A small model guesses, a large one checks. Same words, fewer calls."
@@ -29,9 +30,6 @@ def lanes() -> dict[str, str]:
             found[f"{name}-{end}"] = f"{spec.title} {end} distillation"
     return found
 
-
-LOOKUP_FIRST = "lookup+"
-"""Before a drafter's key: the article lookup is asked first."""
 
 EXPECTED = ("lstm-before", "lstm-after")
 """Lanes whose absence the page explains."""
@@ -64,8 +62,9 @@ def runs_on(about: Mapping[str, str]) -> str:
 
 def title_of(key: str) -> str:
     """What the page calls a lane."""
-    if key.startswith(LOOKUP_FIRST):
-        return f"lookup + {title_of(key.removeprefix(LOOKUP_FIRST))}"
+    if JOINT in key:
+        parts = key.split(JOINT)
+        return " + ".join("lookup" if part == "lookup" else title_of(part) for part in parts)
     if key.endswith(YOURS) and key not in lanes():
         return f"your freshly trained {_copied(key.removesuffix(YOURS))}"
     return lanes().get(key, key)

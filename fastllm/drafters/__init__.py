@@ -30,7 +30,8 @@ class DrafterSession(Protocol):
         Args:
             prefix: the start token and everything written so far.
             k: the most tokens to propose, at least 1. Fewer, or none, is allowed.
-            config: temperature and filters, to be applied to q as the target applies them to p.
+            config: the settings of the run. Filters are to be applied to q as the target applies
+                them to p, the temperature is that of `DecodingConfig.drafting`.
             uniforms: k float64 numbers in [0, 1), on the CPU, for the drafter's draws.
         """
 
@@ -47,10 +48,13 @@ class Drafter(Protocol):
     Attributes:
         name: unique and human-readable.
         vocabulary: the fingerprint of the vocabulary it was made for; empty if any will do.
+        draft_temperature: at which its sessions draw where the settings leave it to them and the
+            text is sampled (`DecodingConfig.drafting`); None is the target's temperature.
     """
 
     name: str
     vocabulary: str
+    draft_temperature: float | None = None
 
     def begin(self, encoding: Encoding) -> DrafterSession:
         """Prepares for an article (its `source_ids`, and what else the target offers)."""

@@ -1,14 +1,21 @@
-"""Article lookup first, another drafter elsewhere.
+"""Two drafters as one: the first begins a draft, the second goes on where the first stops.
 
-Where the last words stand in the article, word for word and several of them, what follows there is
-drafted: that costs microseconds, not a network's steps. Everywhere else the other drafter is asked.
-One draft is one drafter's, so q is exactly what its tokens were drawn from: one-hot where the
-article was looked up, the network's distribution elsewhere.
+Any two compose, by the name `FIRST+SECOND` or by `CombinedDrafter`, and what is composed composes
+again. Every token is drawn by one of the two from its own distribution, given the text and the
+tokens before it: row i of q is that of whoever drafted token i, and the text stays exact.
 
-Example: with `min_match` 2, the article "the old mill burned down on Friday" and the text "the old
-mill", the draft is "burned down on Friday"; after "Yesterday the" the network drafts.
+The first one is asked to lead (`draft_length="lead"`): the article lookup then begins only where at
+least two words match, and drafts as far as it can, so that `lookup+NAME` asks NAME where the
+article does not help; a network drafts only what one call of it gives, so that in `NAME+lookup` the
+network says where the text goes, and the lookup copies on from there at no cost.
 
-Source: Chen et al. 2023, "Cascade Speculative Drafting", arXiv:2312.11462.
+Example: the article is "the old mill burned down on Friday". `lookup+lstm-after` drafts "burned
+down on Friday" after "the old mill", and the LSTM's tokens after "Yesterday the".
+`lstm-after+lookup` drafts there one token of the LSTM, say "mill", and then "burned down on
+Friday".
+
+Source: Chen et al. 2023, "Cascade Speculative Drafting", arXiv:2312.11462 (there networks of
+falling size, the smallest of them statistical, draft later and later positions).
 """
 
 from collections.abc import Sequence
@@ -16,79 +23,90 @@ from pathlib import Path
 
 import torch
 
-from fastllm.decoding.proposals import Draft
+from fastllm.decoding.proposals import Draft, joined
 from fastllm.drafters import Drafter, DrafterSession
-from fastllm.drafters.lookup import ArticleLookup
+from fastllm.errors import VocabularyError
 from fastllm.targets import Encoding, Target
 from fastllm.trace import DecodingConfig
 
-PREFIX = "lookup+"
-"""What the name of a combined drafter begins with, before the name of the other one."""
-
-MIN_MATCH = 2
-"""Tokens that must match before the article is asked instead of the network. Measured with a
-distilled LSTM on held-out articles, greedy, gamma 5: 470 calls of the target with any number from 2
-to 4, 465 with 5, 462 with the network alone; with 2 the lookup writes 292 of the 470 drafts, with 5
-only 247, and a looked-up draft is all but free."""
+JOINT = "+"
+"""Stands between the names of two drafters."""
 
 
 class CombinedDrafter(Drafter):
-    """Article lookup where its match is long, another drafter elsewhere.
+    """Two drafters as one.
 
     Args:
-        other: the drafter for all other places.
-        min_match: the fewest tokens that must match in the article, or earlier in the text.
+        first: begins every draft, as far as it goes.
+        second: goes on where the first one stops, or drafts all where that says nothing.
+        name: what to call it; by default the two names, joined.
 
     Raises:
-        SettingsError: `min_match` is below 1.
+        VocabularyError: the two were made for different vocabularies.
     """
 
-    def __init__(self, other: Drafter, min_match: int = MIN_MATCH) -> None:
-        ArticleLookup(min_match)  # refuses what is out of range, now and not at the first article
-        self.other = other
-        self.min_match = min_match
-        self.name = PREFIX + other.name
-        self.vocabulary = other.vocabulary
+    def __init__(self, first: Drafter, second: Drafter, *, name: str = "") -> None:
+        known = [part.vocabulary for part in (first, second) if part.vocabulary]
+        if len(set(known)) > 1:
+            raise VocabularyError(
+                f"{first.name} was made for vocabulary {known[0]}, {second.name} for {known[1]}: "
+                "two drafters that compose need the same. Give two of one target."
+            )
+        self.first = first
+        self.second = second
+        self.name = name or f"{first.name}{JOINT}{second.name}"
+        self.vocabulary = known[0] if known else ""
 
     @property
     def parameters(self) -> int:
-        """The other drafter's: the lookup has none."""
-        return self.other.parameters
+        """Of both."""
+        return self.first.parameters + self.second.parameters
 
     def bind(self, target: Target) -> None:
-        """Binds the other drafter."""
-        self.other.bind(target)
+        """Binds both."""
+        self.first.bind(target)
+        self.second.bind(target)
 
     def save(self, folder: str | Path) -> None:
-        """Writes the other drafter: "lookup+" before the folder's name loads both."""
-        self.other.save(folder)
+        """Writes the one that has something to write; both in `first` and `second` if both have."""
+        if self.first.parameters and self.second.parameters:
+            self.first.save(Path(folder) / "first")
+            self.second.save(Path(folder) / "second")
+        else:
+            self.first.save(folder)
+            self.second.save(folder)
 
     def begin(self, encoding: Encoding) -> "CombinedSession":
-        """Indexes the article, and lets the other drafter prepare."""
-        lookup = ArticleLookup(self.min_match).begin(encoding)
-        return CombinedSession(lookup, self.other.begin(encoding))
+        """Lets both prepare."""
+        return CombinedSession(self.first.begin(encoding), self.second.begin(encoding), encoding)
 
 
 class CombinedSession:
     """Two sessions on one article.
 
     Args:
-        lookup: asked first.
-        other: asked where the first has nothing to say.
+        first: asked first.
+        second: goes on after what the first one drafted.
+        encoding: the article.
     """
 
-    def __init__(self, lookup: DrafterSession, other: DrafterSession) -> None:
-        self._lookup = lookup
-        self._other = other
+    def __init__(self, first: DrafterSession, second: DrafterSession, encoding: Encoding) -> None:
+        self._first = first
+        self._second = second
+        self._end = encoding.end_id
 
     def draft(
         self, prefix: Sequence[int], k: int, config: DecodingConfig, uniforms: torch.Tensor
     ) -> Draft:
-        """Proposes up to `k` tokens, all of them from one of the two."""
-        found = self._lookup.draft(prefix, k, config, uniforms)
-        return found if found.tokens else self._other.draft(prefix, k, config, uniforms)
+        """Proposes up to `k` tokens; each of the two draws with uniforms of its own."""
+        head = self._first.draft(prefix, k, config.of_length("lead"), uniforms)
+        count = len(head.tokens)
+        if count == k or (count and head.tokens[-1] == self._end):
+            return head
+        text = [*prefix, *head.tokens]
+        return joined(head, self._second.draft(text, k - count, config, uniforms[count:]))
 
     def accept(self, tokens: Sequence[int]) -> None:
         """Passes on what was added to the text."""
-        self._lookup.accept(tokens)
-        self._other.accept(tokens)
+        self._first.accept(tokens)
+        self._second.accept(tokens)

@@ -150,5 +150,5 @@ def bytes_of(drafter: Drafter) -> int:
 
 def bytes_in(folder: str | Path) -> int:
     """What the weights, or the table, in a checkpoint's folder take; 0 where there are none."""
-    files = (path for kind in STORED for path in Path(folder).glob(f"*{kind}"))
+    files = (path for kind in STORED for path in Path(folder).rglob(f"*{kind}"))
     return sum(path.stat().st_size for path in files)

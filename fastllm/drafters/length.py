@@ -27,6 +27,10 @@ about the best fixed length, which nobody has to find.
 What was drawn is always drafted. Dropping a token for being unlikely would change the distribution
 that drafts come from, and with it the text.
 
+"confidence" is simpler: a draft ends before the first place where the drafter's best token has less
+than `fallback_threshold`, as in Kim et al. 2023, arXiv:2302.07863. It is decided before a token is
+drawn there, so that the text stays exact.
+
 Source: of a limit on the drafter's confidence, Mamou et al. 2024, "Dynamic Speculation Lookahead",
 arXiv:2405.04304; of the chance that a draft is refused as a criterion, Huang et al. 2024,
 "SpecDec++", arXiv:2405.19715 (both learn or tune a threshold; here it follows from the costs).
@@ -104,6 +108,13 @@ class LengthRule:
             self._written += count
             self._time += 1 + self._drafted * self._cost
             self._drafted = 0
+
+
+def falls_back(logits: torch.Tensor, config: DecodingConfig) -> bool:
+    """Whether a draft ends before the place of these logits (V,): the drafter is not sure."""
+    if config.draft_length != "confidence":
+        return False
+    return float(logits.float().softmax(-1).max()) < config.fallback_threshold
 
 
 def confidence(logits: torch.Tensor, token: int) -> float:

@@ -21,7 +21,8 @@ from fastllm.decoding.distributions import drawn, most_likely, ruled_distributio
 from fastllm.decoding.proposals import DenseProposal, Draft, OneHotProposal
 from fastllm.decoding.rules import Rules
 from fastllm.drafters import DrafterSession
-from fastllm.drafters.length import LengthRule, confidence
+from fastllm.drafters.length import LengthRule, confidence, falls_back
+from fastllm.drafters.lookup import ArticleLookup
 from fastllm.drafters.width import fitted
 from fastllm.errors import CheckpointError, SettingsError
 from fastllm.targets import Encoding, Target
@@ -72,10 +73,12 @@ class OneText(ABC):
         device: where its logits are.
         drafts: whether whole drafts may be written on the device; states are then numbers of
             tokens.
+        reads_at_once: whether several tokens are read in one call, rather than one after the other.
     """
 
     device = torch.device("cpu")
     drafts = False
+    reads_at_once = False
 
     @abstractmethod
     def begin(self, memory: Memory) -> State:
@@ -189,12 +192,14 @@ class NeuralDrafter(Generic[Settings]):
         settings: its sizes.
         name: what to call it.
         vocabulary: the fingerprint of the vocabulary it was trained for.
+        draft_temperature: see `fastllm.drafters.Drafter`.
     """
 
     model: Any
     settings: Settings
     name: str
     vocabulary: str
+    draft_temperature: float | None = None
 
     FAMILY: ClassVar[str]
     SETTINGS: ClassVar[type]
@@ -280,7 +285,8 @@ class NeuralDrafter(Generic[Settings]):
                 "It needs config.json and model.safetensors as `fastllm train` writes them."
             ) from error
         model = model.to(device or "cpu").eval()
-        drafter = cls(model, settings, config["name"], config["vocabulary"])
+        name, vocabulary = config["name"], config["vocabulary"]
+        drafter = cls(model, settings, name, vocabulary, config.get("draft_temperature"))
         drafter._one_text()  # made now, and on nobody's clock
         return drafter
 
@@ -299,6 +305,8 @@ class NeuralDrafter(Generic[Settings]):
             "vocabulary": self.vocabulary,
             "settings": asdict(self.settings),  # type: ignore[call-overload]
         }
+        if self.draft_temperature is not None:
+            config["draft_temperature"] = self.draft_temperature
         (folder / "config.json").write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
 
     def bind(self, target: Target) -> None:
@@ -340,14 +348,25 @@ class NeuralDrafter(Generic[Settings]):
             return drafter.begin(encoding)
         fast = self._one_text()
         if fast is not None and 0 not in encoding.source_ids:  # 0 is padding, which it cannot tell
-            session = NeuralSession(fast, fast.remember(encoding.source_ids), encoding.end_id)
-            return self._fitted(session, encoding)
+            return self._session(fast, fast.remember(encoding.source_ids), encoding)
         device = next(self.model.parameters()).device
         source = torch.tensor([encoding.source_ids], device=device)
-        session = NeuralSession(self.model, self.model.remember(source), encoding.end_id)
-        return self._fitted(session, encoding)
+        return self._session(self.model, self.model.remember(source), encoding)
 
-    def _fitted(self, session: "NeuralSession", encoding: Encoding) -> DrafterSession:
+    def _session(self, model: Any, memory: Memory, encoding: Encoding) -> DrafterSession:
+        """A session over an article that was read.
+
+        Args:
+            model: the network: a `OneText`, or a `NeuralModel`.
+            memory: what it keeps of the article.
+            encoding: the article.
+        """
+        # One call over several tokens is dearer than over one, but not by much.
+        ahead = isinstance(model, OneText) and model.reads_at_once
+        lookup = ArticleLookup().begin(encoding) if ahead else None
+        session = NeuralSession(
+            model, memory, encoding.end_id, lookup, draft_temperature=self.draft_temperature
+        )
         size: int = self.settings.vocabulary_size  # type: ignore[attr-defined]
         return fitted(session, size, encoding)
 
@@ -379,6 +398,7 @@ class NeuralSession:
         memory: what it keeps of the article.
         end_id: the token that ends a text; None where it is not known, and never barred.
         lookup: guesses drafts; worth it for networks that read several tokens in one call.
+        draft_temperature: the drafter's own.
     """
 
     def __init__(
@@ -387,10 +407,13 @@ class NeuralSession:
         memory: Memory,
         end_id: int | None = None,
         lookup: DrafterSession | None = None,
+        *,
+        draft_temperature: float | None = None,
     ) -> None:
         self._model: OneText = model if isinstance(model, OneText) else _Row(model)
         self._memory = memory
         self._lookup = lookup
+        self._temperature = draft_temperature
         self._rules = Rules(end_id)
         self._end = end_id
         self._length = LengthRule(end_id)
@@ -404,8 +427,10 @@ class NeuralSession:
     ) -> Draft:
         """Proposes k tokens, reading first whatever of `prefix` it has not read.
 
-        With adaptive length fewer, where the next one would not pay.
+        With adaptive length fewer, where the next one would not pay; leading, as many as one call
+        gives: those that were guessed right, and one more.
         """
+        config = config.drafting(self._temperature)
         self._length.begin(config)
         if self._model.drafts:
             found = self._written(prefix, k, config, uniforms)
@@ -417,15 +442,18 @@ class NeuralSession:
         rows: list[torch.Tensor] = []
         numbers = uniforms.tolist()
         same = self._agrees(text)
+        guessing = config.of_length("fixed")  # a wrong guess costs little
         for position in range(k):
             if same < len(text):
                 guess: list[int] = []
                 if self._lookup is not None and position < k - 1:
                     left = k - 1 - position
-                    guess = self._lookup.draft(text, left, config, uniforms).tokens
+                    guess = self._lookup.draft(text, left, guessing, uniforms).tokens
                 del self._read[same:], self._states[same + 1 :], self._features[same:]
                 self._feed([*text[same:], *guess])
             logits = self._model.logits(self._features[len(text) - 1])
+            if falls_back(logits, config):
+                break
             kept.append(logits)
             banned = self._rules.banned(text, config)
             if config.temperature == 0:
@@ -440,6 +468,8 @@ class NeuralSession:
             text.append(token)
             if same < len(self._read) and self._read[same] == token:  # it was guessed
                 same += 1
+            if config.draft_length == "lead" and same < len(text):
+                break
         q = DenseProposal(torch.stack(rows)) if rows else OneHotProposal(tokens)
         return Draft(tokens, q, lambda position: kept[position].float().softmax(-1))
 
@@ -451,6 +481,8 @@ class NeuralSession:
         Where the length is adaptive all of it is drafted, and what stands behind the end dropped.
         None where that cannot be.
         """
+        if config.draft_length == "lead":
+            k = 1
         same = min(self._agrees(prefix), len(prefix) - 1)
         choice = Choice.of(config, self._end)
         state = self._states[same]
@@ -464,7 +496,10 @@ class NeuralSession:
         self._states.extend(range(same + 1, same + len(read) + 1))
         self._features.extend([None] * len(read))
         tokens, logits = written.tokens, written.logits
-        for place, sure in enumerate(written.sure[:-1]):
+        if config.draft_length == "confidence":
+            unsure = (place for place, row in enumerate(logits) if falls_back(row, config))
+            tokens = tokens[: next(unsure, len(tokens))]
+        for place, sure in enumerate(written.sure[: max(0, len(tokens) - 1)]):
             if not self._length.goes_on(tokens[place], sure):
                 tokens = tokens[: place + 1]
                 break
@@ -490,7 +525,7 @@ class NeuralSession:
 
     def _stops(self, token: int, logits: torch.Tensor, config: DecodingConfig) -> bool:
         """Whether the draft ends behind a token drawn from `logits` (V,)."""
-        if config.draft_length == "fixed":
+        if config.draft_length != "adaptive":
             return False
         return not self._length.goes_on(token, confidence(logits, token))
 

@@ -250,6 +250,7 @@ class NgramDrafter(Drafter):
             token of a news summary has the highest probability; perplexity is best at 0.75.
         named: how many of the most frequent tokens the lowest order tells apart.
         end_id: the token that ends a text: nothing is drafted behind it.
+        draft_temperature: see `fastllm.drafters.Drafter`.
 
     Raises:
         SettingsError: a setting is out of range.
@@ -266,6 +267,7 @@ class NgramDrafter(Drafter):
         discount: float = 0.5,
         named: int = 64,
         end_id: int = 1,
+        draft_temperature: float | None = None,
     ) -> None:
         if smoothing not in SMOOTHINGS:
             raise SettingsError(
@@ -291,6 +293,7 @@ class NgramDrafter(Drafter):
         self.discount = discount
         self.named = named
         self.end_id = end_id
+        self.draft_temperature = draft_temperature
         self._lowest = self._lowest_order(counts.levels[0].behind(0))
 
     @classmethod
@@ -337,6 +340,7 @@ class NgramDrafter(Drafter):
             "discount": self.discount,
             "named": self.named,
             "end_id": self.end_id,
+            "draft_temperature": self.draft_temperature,
         }
 
     def row(self, context: Sequence[int]) -> np.ndarray:
@@ -526,14 +530,17 @@ class NgramSession:
         Fewer where the end token comes earlier, where the rules bar all it would say, or, with
         adaptive length, where the next one would not pay.
         """
-        self._length.begin(config)
         drafter = self._drafter
+        config = config.drafting(drafter.draft_temperature)
+        self._length.begin(config)
         text = [drafter.counts.start_id] * (drafter.counts.order - 1) + list(prefix[1:])
         tokens: list[int] = []
         plain: list[np.ndarray] = []
         rows: list[torch.Tensor] = []
         for uniform in uniforms[:k].tolist():
             row = drafter.row(text)
+            if config.draft_length == "confidence" and row.max() < config.fallback_threshold:
+                break
             plain.append(row)
             banned = self._rules.banned([*prefix, *tokens], config)
             if barred := [token for token in banned if token < len(row)]:
@@ -550,9 +557,10 @@ class NgramSession:
             text.append(token)
             if token == drafter.end_id or len(tokens) == k:
                 break
-            if config.draft_length == "fixed":
-                continue
-            if not self._length.goes_on(token, float(plain[-1][token])):
+            if config.draft_length == "lead":
+                break
+            sure = float(plain[-1][token])
+            if config.draft_length == "adaptive" and not self._length.goes_on(token, sure):
                 break
         q = DenseProposal(torch.stack(rows)) if rows else OneHotProposal(tokens)
         return Draft(tokens, q, lambda position: torch.from_numpy(plain[position]).float())

@@ -29,12 +29,10 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import T5Config, T5ForConditionalGeneration
 from transformers.modeling_outputs import BaseModelOutput
 
-from fastllm.drafters import FamilySpec
-from fastllm.drafters.lookup import ArticleLookup
+from fastllm.drafters import DrafterSession, FamilySpec
 from fastllm.drafters.neural import (
     STARTS,
     NeuralDrafter,
-    NeuralSession,
     Weights,
     weights_of,
 )
@@ -512,7 +510,9 @@ class SharedDrafter(NeuralDrafter[SharedSettings]):
                 f"{folder} is not a whole {cls.FAMILY} drafter ({type(error).__name__}: {error}). "
                 "It needs config.json and model.safetensors as `fastllm train` writes them."
             ) from error
-        return cls(model.to(device or "cpu").eval(), settings, config["name"], config["vocabulary"])
+        model = model.to(device or "cpu").eval()
+        name, vocabulary = config["name"], config["vocabulary"]
+        return cls(model, settings, name, vocabulary, config.get("draft_temperature"))
 
     def _own_weights(self) -> dict[str, torch.Tensor]:
         """None of the target's."""
@@ -540,7 +540,7 @@ class SharedDrafter(NeuralDrafter[SharedSettings]):
         self.model.bind(target)
 
     @torch.inference_mode()
-    def begin(self, encoding: Encoding) -> NeuralSession:
+    def begin(self, encoding: Encoding) -> DrafterSession:
         """Takes over what the target said of the article.
 
         Raises:
@@ -577,10 +577,9 @@ class SharedDrafter(NeuralDrafter[SharedSettings]):
         layers = self._layers()
         if layers is None:
             model.t5.encoder.hold(encoding.source_ids, states[0])
-            return NeuralSession(model, model.remember(source), encoding.end_id)
+            return self._session(model, model.remember(source), encoding)
         text = _SharedText(layers, model.t5, encoding.source_ids)
-        memory = layers.begin(layers.remember(states))
-        return NeuralSession(text, memory, encoding.end_id, ArticleLookup().begin(encoding))
+        return self._session(text, layers.begin(layers.remember(states)), encoding)
 
     def _require(self, embedding: torch.Tensor) -> None:
         """Refuses the embedding of another target than its own."""

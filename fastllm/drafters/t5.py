@@ -20,7 +20,7 @@ from transformers import GenerationConfig, T5Config, T5ForConditionalGeneration
 
 from fastllm.devices import aligned
 from fastllm.drafters import DrafterSession, FamilySpec
-from fastllm.drafters.neural import NeuralDrafter, NeuralSession, OneText, Weights, weights_of
+from fastllm.drafters.neural import NeuralDrafter, OneText, Weights, weights_of
 from fastllm.errors import CheckpointError, SettingsError
 from fastllm.pretrain.copying_start import begin_like, start_copying, t5_config
 from fastllm.targets import Encoding
@@ -294,8 +294,7 @@ class T5Drafter(NeuralDrafter[T5Settings]):
         source = torch.tensor([encoding.source_ids], device=decoder.device)
         states = self.model.network.encoder(input_ids=source).last_hidden_state
         session = decoder.begin(decoder.remember(states))
-        drafting = NeuralSession(StaticText(decoder), session, encoding.end_id)
-        return self._fitted(drafting, encoding)
+        return self._session(StaticText(decoder), session, encoding)
 
     def _decoder(self) -> StaticDecoder | None:
         """The static engine with the weights as they are now; None where it does not fit."""
@@ -347,7 +346,8 @@ class T5Drafter(NeuralDrafter[T5Settings]):
             _head_width(config),
         )
         name = own.get("name") or str(folder).rstrip("/").rsplit("/", 1)[-1]
-        drafter = cls(T5Model(network.to(device or "cpu")).eval(), settings, name, fingerprint)
+        model = T5Model(network.to(device or "cpu")).eval()
+        drafter = cls(model, settings, name, fingerprint, own.get("draft_temperature"))
         drafter._decoder()  # made now, and on nobody's clock
         return drafter
 
@@ -362,7 +362,13 @@ class T5Drafter(NeuralDrafter[T5Settings]):
             eos_token_id=config.eos_token_id,
             pad_token_id=config.pad_token_id,
         )
-        own = {"family": self.FAMILY, "name": self.name, "vocabulary": self.vocabulary}
+        own: dict[str, Any] = {
+            "family": self.FAMILY,
+            "name": self.name,
+            "vocabulary": self.vocabulary,
+        }
+        if self.draft_temperature is not None:
+            own["draft_temperature"] = self.draft_temperature
         self._write(folder, dtype, generation, own)
 
     def save_as_target(
@@ -460,6 +466,8 @@ class StaticText(OneText):
 
     The memory is a session, a state is how many tokens it has read, and features are logits.
     """
+
+    reads_at_once = True
 
     def __init__(self, decoder: StaticDecoder) -> None:
         self.device = decoder.device

@@ -59,7 +59,12 @@ class FittedSession:
             rows = self._fit(found.q.rows[:count])
             q = DenseProposal(rows / rows.sum(-1, keepdim=True))
         raw = found.unwarped
-        return Draft(tokens[:count], q, None if raw is None else lambda at: self._fit(raw(at)))
+
+        def unwarped(position: int) -> torch.Tensor | None:
+            row = None if raw is None else raw(position)
+            return None if row is None else self._fit(row)
+
+        return Draft(tokens[:count], q, unwarped)
 
     def accept(self, tokens: Sequence[int]) -> None:
         """Passes on what was added to the text."""

@@ -188,8 +188,9 @@ class Evaluation:
 
     @property
     def same_text(self) -> bool:
-        """Every greedy lane wrote the target's own text, token for token."""
-        return 0.0 not in self.temperatures or not self.differing(0.0)
+        """Every greedy lane wrote the target's own text, token for token, or the rule is lossy."""
+        exact = 0.0 in self.temperatures and not self.config.lossy
+        return not exact or not self.differing(0.0)
 
 
 def choose_articles(path: str | Path, limit: int, seed: int = 0) -> list[Article]:
@@ -244,7 +245,7 @@ def evaluate(
     settings = [replace(config, temperature=t) for t in every_temperature]
     for gamma in every_gamma:
         replace(config, gamma=gamma)  # refused now, not after an hour
-    scorer = _scorer()
+    scorer = rouge_scorer()
     rows: dict[float, list[ArticleNumbers]] = {t: [] for t in every_temperature}
     try:
         # The warm-up is on nobody's clock.
@@ -478,7 +479,7 @@ def lane_numbers(trace: Trace, alone: Trace) -> LaneNumbers:
     )
 
 
-def _scorer() -> Any:
+def rouge_scorer() -> Any:
     """What computes ROUGE; imported when texts are scored, since other measurements do not."""
     try:
         scorers = import_module("rouge_score.rouge_scorer")

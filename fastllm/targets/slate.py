@@ -52,7 +52,7 @@ class Choice:
             config.no_repeat_ngram or 0,
             early,
             end_id if early else None,
-            config.draft_length != "fixed",
+            config.draft_length == "adaptive",
         )
 
     @property

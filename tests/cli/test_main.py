@@ -204,9 +204,9 @@ def test_without_arguments_the_commands_are_listed(capsys: pytest.CaptureFixture
     ("name", "words"),
     [
         ("", "the drafter's name is empty: give lookup"),
-        ("lookup+lookup", "The lookup alone is called lookup"),
-        ("lookup+none", "The lookup alone is called lookup"),
-        ("lookup+", "The lookup alone is called lookup"),
+        ("lookup+lookup", "stands between two different drafters"),
+        ("lookup+none", "stands between two different drafters"),
+        ("lookup+", "stands between two different drafters"),
     ],
 )
 def test_a_drafter_that_is_none(

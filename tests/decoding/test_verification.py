@@ -16,12 +16,19 @@ import pytest
 import torch
 
 from fastllm.decoding.distributions import distribution, draw, forbid
-from fastllm.decoding.proposals import DenseProposal, Draft, OneHotProposal, Proposal
+from fastllm.decoding.proposals import (
+    DenseProposal,
+    Draft,
+    JoinedProposal,
+    OneHotProposal,
+    Proposal,
+)
 from fastllm.decoding.rules import Rules
 from fastllm.decoding.verification import (
     BlockRule,
+    DrawingRule,
     LenientRule,
-    Rule,
+    RollbackRule,
     TokenRule,
     Verdict,
     judge,
@@ -42,7 +49,7 @@ Stops = Callable[[tuple[int, ...]], bool]
 verify: Verify = TokenRule().verify
 by_block: Verify = BlockRule().verify
 EXACT = {"token": verify, "block": by_block}
-RULES: dict[str, Rule] = {"token": TokenRule(), "block": BlockRule()}
+RULES: dict[str, DrawingRule] = {"token": TokenRule(), "block": BlockRule()}
 LAST = 1 - 2**-53
 """The largest float64 below 1."""
 
@@ -243,6 +250,27 @@ def test_verification_on_a_device_leaves_the_target_distribution(rule: str, case
     found = block_distribution(on_device(rule), target, drafter, 2, 3)
     assert sum(found.values()) == pytest.approx(1, abs=1e-12)
     assert error(found, target) < 1e-12
+
+
+def two_drafters(rows: torch.Tensor, tokens: Sequence[int]) -> Proposal:
+    """The first token drawn, what follows copied."""
+    if len(tokens) < 2:
+        return dense(rows, tokens)
+    return JoinedProposal(dense(rows[:1], tokens[:1]), one_hot(rows[1:], tokens[1:]), 1)
+
+
+@pytest.mark.parametrize("where", ["host", "device"])
+@pytest.mark.parametrize("rule", EXACT)
+def test_a_draft_of_two_drafters_leaves_the_target_distribution(rule: str, where: str) -> None:
+    drawn, copied = random_table(3, 2), one_hot_table(3, 13)
+    decide = EXACT[rule] if where == "host" else on_device(rule)
+    for case in ("ordinary", "zeros in p"):
+        target = CASES[case][0]
+        found = block_distribution(
+            decide, target, lambda text: (copied if text else drawn)(text), 3, 3, two_drafters
+        )
+        assert sum(found.values()) == pytest.approx(1, abs=1e-12)
+        assert error(found, target) < 1e-6, "one-hot rows are float32"
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -517,6 +545,8 @@ def test_the_rules_say_what_they_are() -> None:
         ({}, "token", False, 2),
         ({**lenient, "lenience": 0.5}, "lenient", True, 2),
         (lenient, "lenient", False, 2),
+        ({"verification": "rollback"}, "rollback", False, 2),
+        ({"verification": "rollback", "rollback_threshold": 1.5}, "rollback", True, 2),
     ):
         config = DecodingConfig(**settings)
         rule = rule_of(config)
@@ -712,3 +742,49 @@ def test_equal_distributions_are_always_accepted() -> None:
         tokens = torch.randint(5, (3,), generator=generator).tolist()
         uniforms = torch.tensor([1 - 2**-53] * 4, dtype=torch.float64)
         assert verify(p, Draft(tokens, DenseProposal(p[:3])), uniforms).accepted == 3
+
+
+def test_rollback_keeps_what_is_likely_or_the_targets_own() -> None:
+    """p of the drafted tokens by hand: 0.6 (the best), 0.3, 0.1, against -log p <= 1.3."""
+    p = torch.tensor([[0.6, 0.3, 0.1], [0.5, 0.3, 0.2], [0.2, 0.7, 0.1], [0.1, 0.2, 0.7]])
+    for tokens, accepted, extra in (
+        ([0, 1, 0], 2, 1),  # -log 0.2 is 1.6
+        ([0, 1, 1], 3, 2),
+        ([2, 1, 1], 0, 0),
+        ([], 0, 0),
+    ):
+        draft = Draft(tokens, OneHotProposal(tokens))
+        verdict = RollbackRule(1.3).verify(p[: len(tokens) + 1], draft, [0.0] * 4)
+        assert (verdict.accepted, verdict.extra) == (accepted, extra)
+        assert verdict.p == pytest.approx([float(p[i, x]) for i, x in enumerate(tokens)])
+        assert list(verdict.thresholds)[: accepted + 1] == [1.0] * accepted + [0.0] * (
+            accepted < len(tokens)
+        )
+        assert verdict.extra_p == pytest.approx(float(p[accepted, extra]))
+
+
+def test_rollback_without_a_threshold_is_greedy() -> None:
+    generator = torch.Generator().manual_seed(3)
+    greedy = DecodingConfig()
+    strict = DecodingConfig(verification="rollback")
+    loose = DecodingConfig(verification="rollback", rollback_threshold=1.6)
+    assert (strict.lossy, rule_of(strict).lossy) == (False, False)
+    assert (loose.lossy, rule_of(loose).lossy) == (True, True)
+    longer = 0
+    for _ in range(60):
+        logits = torch.randn(5, 7, generator=generator)
+        tokens = [
+            int(row.topk(2).indices[1 - keep])
+            for keep, row in zip((1, 1, 0, 1), logits, strict=False)
+        ]
+        draft = Draft(tokens, OneHotProposal(tokens))
+        banned = [[], [], [tokens[2]], [], []]
+        verdict = judge(logits, draft, [0.5] * 5, greedy, banned)
+        assert judge(logits, draft, [0.5] * 5, strict, banned)[:2] == verdict[:2]
+        found = judge(logits, draft, [0.5] * 5, loose, banned)
+        assert found.accepted <= 2, "what the rules bar never stands"
+        found = judge(logits, draft, [0.5] * 5, loose)
+        assert found.accepted >= verdict.accepted
+        assert found.extra == int(logits[found.accepted].argmax())
+        longer += found.accepted > 2
+    assert 0 < longer < 60

@@ -30,8 +30,12 @@ def test_weights_and_bytes(tmp_path: Path) -> None:
     stored = (tmp_path / "model.safetensors").stat().st_size
     assert network.parameters == sum(weight.numel() for weight in network.model.parameters())
     assert bytes_of(network) == stored > 2 * network.parameters
-    assert CombinedDrafter(network).parameters == network.parameters
-    assert bytes_of(CombinedDrafter(network)) == stored
+    lookup = ArticleLookup()
+    for both in (CombinedDrafter(lookup, network), CombinedDrafter(network, lookup)):
+        assert both.parameters == network.parameters
+        assert bytes_of(both) == stored
+    twice = CombinedDrafter(network, network)
+    assert (twice.parameters, bytes_of(twice)) == (2 * network.parameters, 2 * stored)
     counted = NgramDrafter.fit([[5, 6, 7, 1]], order=2, vocabulary_size=50)
     assert counted.parameters == sum(counted.counts.entries) > 0
     assert bytes_of(counted) > 0

@@ -111,7 +111,7 @@ def drafters(tiny_target: HubTarget, story: str) -> dict[str, Drafter]:
         found[family] = kind.fresh(
             size, start_id=START, vocabulary=vocabulary.fingerprint, seed=2, **bound
         )
-    found["combined"] = CombinedDrafter(found["lstm"])
+    found["combined"] = CombinedDrafter(ArticleLookup(), found["lstm"])
     return found
 
 
@@ -235,3 +235,24 @@ def test_sampled_texts_follow_the_target(rule: str) -> None:
             chance *= float(torch.tensor(target(text[:place])).softmax(-1)[token])
         spread = (runs * chance * (1 - chance)) ** 0.5
         assert abs(count - runs * chance) < 4.5 * spread + 1, text
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_a_draft_ends_before_the_drafter_is_unsure(temperature: float) -> None:
+    rule = random_rule(SIZE, seed=1, end_bias=-20.0)
+    config = DecodingConfig(
+        gamma=8, temperature=temperature, draft_length="confidence", fallback_threshold=0.45
+    )
+    uniforms = torch.rand(8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    lengths = set()
+    for first in range(2, SIZE):
+        text = [START, first]
+        found = session(rule).draft(text, 8, config, uniforms)
+        whole = session(rule).draft(text, 8, replace(config, draft_length="fixed"), uniforms)
+        assert found.tokens == whole.tokens[: len(found.tokens)]
+        assert whole.unwarped is not None
+        sure = [float(whole.unwarped(place).max()) >= 0.45 for place in range(8)]
+        assert len(found.tokens) == [*sure, False].index(False)
+        lengths.add(len(found.tokens))
+    assert 0 in lengths
+    assert max(lengths) > 1

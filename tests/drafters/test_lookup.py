@@ -1,9 +1,11 @@
+import random
+
 import pytest
 import torch
 
 from fastllm.decoding import autoregress, speculate
 from fastllm.decoding.proposals import OneHotProposal
-from fastllm.drafters.lookup import ArticleLookup
+from fastllm.drafters.lookup import ArticleLookup, LookupSession
 from fastllm.errors import SettingsError
 from fastllm.targets import Encoding
 from fastllm.trace import DecodingConfig
@@ -138,3 +140,18 @@ def test_a_copied_summary_takes_few_calls():
     assert [t for r in rounds for t in r.tokens] == [*source[5:25], END]
     assert rounds[0].kind == "plain"
     assert len(rounds) == 5  # 1, then 6, 6, 6 and the last word with the end token
+
+
+def test_tokens_that_were_refused_leave_no_trace() -> None:
+    """A session that was asked about drafts, too, says what a fresh one says of the text."""
+    numbers = random.Random(4)
+    article = [numbers.randrange(2, 8) for _ in range(40)]
+    used = LookupSession(article, 1, END)
+    text = [START]
+    unused = torch.zeros(4, dtype=torch.float64)
+    for _ in range(60):
+        text.append(numbers.randrange(2, 8))
+        guess = [numbers.randrange(2, 8) for _ in range(numbers.randrange(4))]
+        used.draft([*text, *guess], 4, DecodingConfig(), unused)
+        wanted = LookupSession(article, 1, END).draft(text, 4, DecodingConfig(), unused)
+        assert used.draft(text, 4, DecodingConfig(), unused).tokens == wanted.tokens

@@ -1,6 +1,7 @@
 """What every neural family promises, held for each."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -118,9 +119,12 @@ def test_rolled_back_session_equals_a_fresh_one(
     assert used.draft(text, 4, config, _uniforms(4, 1)).tokens == other.tokens
 
 
-def test_q_is_the_distribution_that_tokens_come_from(drafter: NeuralDrafter[Any]) -> None:
-    session = drafter.begin(_encoding())
-    config = DecodingConfig(gamma=1, temperature=1.0, top_k=8)
+@pytest.mark.parametrize(("asked", "own"), [(None, None), (0.6, 0.4), (None, 0.6)])
+def test_q_is_the_distribution_that_tokens_come_from(
+    drafter: NeuralDrafter[Any], asked: float | None, own: float | None
+) -> None:
+    session = replace(drafter, draft_temperature=own).begin(_encoding())
+    config = DecodingConfig(gamma=1, temperature=1.0, top_k=8, draft_temperature=asked)
     counts = torch.zeros(50)
     draws = 2000
     for uniform in _uniforms(draws, 3):
@@ -129,7 +133,8 @@ def test_q_is_the_distribution_that_tokens_come_from(drafter: NeuralDrafter[Any]
     q = draft.q.row(0, 50)
     with torch.no_grad():
         logits = drafter.model(torch.tensor([SOURCE]), torch.tensor([[0, 7]]))[0, -1]
-    assert (q - distribution(logits, config)).abs().max() < 1e-5
+    drawn_at = replace(config, temperature=asked or own or 1.0, draft_temperature=None)
+    assert (q - distribution(logits, drawn_at)).abs().max() < 1e-5
     # A sum of many tiny chances is chi-square only where enough draws are expected.
     often = q * draws >= 5
     assert (q > 0).sum() == 8

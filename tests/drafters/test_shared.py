@@ -117,6 +117,7 @@ def test_a_session_drafts_what_the_network_says(
         used.accept(added)
     draft = used.draft(text, 4, config, _uniforms(4, 1))
     sure = drafter.begin(encoding)
+    assert isinstance(sure, NeuralSession)
     plain = NeuralSession(sure._model, sure._memory, encoding.end_id)
     step_by_step = plain.draft(text, 4, config, _uniforms(4, 1))
     assert draft.tokens == step_by_step.tokens, "guessing ahead changes nothing"

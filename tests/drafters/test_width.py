@@ -13,21 +13,25 @@ from fastllm.decoding import speculate
 from fastllm.decoding.race import Race
 from fastllm.drafters import Drafter, drafter_class
 from fastllm.drafters.combined import CombinedDrafter
+from fastllm.drafters.lookup import ArticleLookup
 from fastllm.drafters.ngram import NgramDrafter
 from fastllm.drafters.width import FittedSession, fitted
 from fastllm.targets import Encoding
 from fastllm.targets.hub import HubTarget
 from fastllm.trace import DecodingConfig
 
-FAMILIES = ("lstm", "cnn", "t5", "ngram", "lookup+lstm")
+FAMILIES = ("lstm", "cnn", "t5", "ngram", "lookup+lstm", "t5+lookup")
 
 
 def drafter_of(family: str, size: int, vocabulary: str, texts: Sequence[Sequence[int]]) -> Drafter:
     """A drafter of `size` logits that says every id it knows now and then."""
     if family == "ngram":
         return NgramDrafter.fit(texts, order=2, vocabulary_size=size, vocabulary=vocabulary)
-    if family.startswith("lookup+"):
-        return CombinedDrafter(drafter_of(family.removeprefix("lookup+"), size, vocabulary, texts))
+    if family == "lookup":
+        return ArticleLookup()
+    if "+" in family:
+        parts = [drafter_of(part, size, vocabulary, texts) for part in family.split("+")]
+        return CombinedDrafter(*parts)
     settings: dict[str, Any] = {"lstm": {"width": 12, "hidden": 16}, "cnn": {"width": 12}, "t5": {}}
     drafter: Any = drafter_class(family).fresh(
         size, vocabulary=vocabulary, start="ordinary", **settings[family]

@@ -92,7 +92,15 @@ def parsed(lines: Iterator[str]) -> list[dict[str, Any]]:
 
 
 def test_the_undistilled_lstm_is_copied_first() -> None:
-    offered = ["alone", "lookup", "lookup+lstm-after", "mine", "lstm-after", "cnn-before"]
+    offered = [
+        "alone",
+        "lookup",
+        "lookup+lstm-after",
+        "lstm-after+lookup",
+        "mine",
+        "lstm-after",
+        "cnn-before",
+    ]
     offered += ["lstm-before", "ngram-before", "shared-before"]
     assert students(offered) == ("lstm-before", "cnn-before", "mine", "lstm-after")
     assert students(["alone", "lookup", "ngram-after"]) == ()

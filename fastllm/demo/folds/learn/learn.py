@@ -32,8 +32,9 @@ from fastllm.demo import rows
 from fastllm.demo.context import PageContext, announce, paragraph, scripted, view
 from fastllm.demo.folds.learn import words
 from fastllm.demo.jobs import Models, race_lines, warmed_up
-from fastllm.demo.words import ALONE, LOOKUP_FIRST, STOP, because, capital, title_of
+from fastllm.demo.words import ALONE, STOP, because, capital, title_of
 from fastllm.drafters import Drafter, FamilySpec, families, spec_of
+from fastllm.drafters.combined import JOINT
 from fastllm.drafters.neural import NeuralDrafter
 from fastllm.errors import SettingsError
 from fastllm.targets.hub import HubTarget
@@ -61,8 +62,8 @@ def students(keys: Sequence[str]) -> tuple[str, ...]:
         keys: the lanes on offer.
     """
     others = [name for name, spec in families().items() if not _copies_well(spec)]
-    untrainable = (ALONE, "lookup", LOOKUP_FIRST, *(f"{name}-" for name in others))
-    found = [key for key in keys if not key.startswith(untrainable)]
+    untrainable = (ALONE, "lookup", *(f"{name}-" for name in others))
+    found = [key for key in keys if not key.startswith(untrainable) and JOINT not in key]
 
     def rank(key: str) -> tuple[bool, bool, bool]:
         return key != FIRST, not key.endswith("-before"), key.endswith("-after")

@@ -14,7 +14,8 @@ RULE = (
 )
 RULES: dict[str, str] = {
     "auto": "automatic: block when sampling",
-    **{name: rule.label for name, rule in verification.RULES.items()},
+    # Rollback has a threshold, for which this page has no setting.
+    **{name: rule.label for name, rule in verification.RULES.items() if name != "rollback"},
 }
 LENIENCE = (
     "Lenience (LOSSY)",

@@ -1,0 +1,174 @@
+"""What the lossy rules buy, and what they cost: `python -m tools.lossy_frontier --data FILE`.
+
+A row for each setting: calls of the target, how many texts are not the exact ones any more, and
+ROUGE against the summaries of the data set. Rollback (Kim et al. 2023) is greedy, and its texts are
+compared with the target's own greedy ones. Lenient verification (Zhou et al. 2024) samples at
+temperature 1: there a text changes with every accepted token that would have been refused, so that
+a comparison of texts says nothing, and ROUGE alone is given.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from statistics import mean
+
+from fastllm.checkpoints import load_drafter, load_target
+from fastllm.cli.options import add_device_argument
+from fastllm.cli.output import quiet
+from fastllm.data.articles import Article, read_articles
+from fastllm.decoding.race import Race
+from fastllm.drafters import Drafter
+from fastllm.errors import DataError, FastLLMError
+from fastllm.evaluation.measure import ROUGE, rouge_scorer
+from fastllm.metrics import target_calls
+from fastllm.targets import Target
+from fastllm.trace import DecodingConfig, Trace
+
+ROLLBACKS = (1.0, 2.0, 3.0, 5.0)
+"""Thresholds, in nats."""
+
+LENIENCES = (0.7, 0.5, 0.3, 0.1)
+"""Values of eps."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One setting, over all articles.
+
+    Attributes:
+        setting: in words, marked where it is lossy.
+        calls: of the target, a text.
+        tau: tokens a call.
+        changed: the share of texts that are not those of the exact setting; None when sampled.
+        rouge: F1 against the summaries, by name, in percent.
+    """
+
+    setting: str
+    calls: float
+    tau: float
+    changed: float | None
+    rouge: dict[str, float]
+
+
+def settings(gamma: int, fallback: float | None = None) -> list[DecodingConfig]:
+    """What is measured: exact and lossy, greedy and at temperature 1.
+
+    Args:
+        gamma: the draft length.
+        fallback: the threshold of `draft_length="confidence"` of the greedy ones; None: all drafts
+            have gamma tokens.
+    """
+    greedy = DecodingConfig(gamma=gamma)
+    if fallback is not None:
+        greedy = replace(greedy, draft_length="confidence", fallback_threshold=fallback)
+    warm = DecodingConfig(gamma=gamma, temperature=1.0)
+    rollback = replace(greedy, verification="rollback")
+    lenient = replace(warm, verification="lenient")
+    return [
+        greedy,
+        *(replace(rollback, rollback_threshold=threshold) for threshold in ROLLBACKS),
+        warm,
+        *(replace(lenient, lenience=eps) for eps in LENIENCES),
+    ]
+
+
+def frontier(
+    target: Target, drafter: Drafter, articles: Sequence[Article], asked: Sequence[DecodingConfig]
+) -> list[Row]:
+    """Measures the settings on articles.
+
+    Args:
+        target: writes, or judges, the texts.
+        drafter: drafts them.
+        articles: those with a summary are taken.
+        asked: the settings; at least one greedy one that is exact stands before the lossy ones.
+
+    Raises:
+        DataError: no article has a summary.
+    """
+    chosen = [article for article in articles if article.summary]
+    if not chosen:
+        raise DataError("no article has a summary to compare with: give a file with highlights.")
+    scorer = rouge_scorer()
+    rows: list[Row] = []
+    exact: list[tuple[int, ...]] = []
+    for config in asked:
+        traces = [
+            _written(target, drafter, article, replace(config, seed=config.seed + number))
+            for number, article in enumerate(chosen)
+        ]
+        texts = [trace.tokens for trace in traces]
+        greedy = config.temperature == 0
+        if greedy and not config.lossy:
+            exact = texts
+        scores = [
+            scorer.score(article.summary, trace.text)
+            for article, trace in zip(chosen, traces, strict=True)
+        ]
+        calls = [target_calls(trace) for trace in traces]
+        label = "greedy" if greedy else f"temperature {config.temperature:g}"
+        length = f", {config.length_label}" if config.length_label else ""
+        rows.append(
+            Row(
+                f"{label}{length}, {config.rule_label}",
+                mean(calls),
+                sum(map(len, texts)) / sum(calls),
+                mean(a != b for a, b in zip(texts, exact, strict=True)) if greedy else None,
+                {name: 100 * mean(score[name].fmeasure for score in scores) for name in ROUGE},
+            )
+        )
+    return rows
+
+
+def _written(target: Target, drafter: Drafter, article: Article, config: DecodingConfig) -> Trace:
+    race = Race(target, [drafter], article.text, config, statistics=False)
+    for _ in race:
+        pass
+    return race.traces()[0]
+
+
+def table(rows: Sequence[Row]) -> str:
+    """The report in Markdown."""
+    lines = [
+        "| setting | target calls | tau | texts changed | ROUGE-1 | ROUGE-2 | ROUGE-L |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        changed = "-" if row.changed is None else f"{100 * row.changed:.0f} %"
+        rouge = " | ".join(f"{row.rouge[name]:.1f}" for name in ROUGE)
+        lines.append(f"| {row.setting} | {row.calls:.1f} | {row.tau:.2f} | {changed} | {rouge} |")
+    return "\n".join(lines)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command."""
+    parser = argparse.ArgumentParser(
+        prog="python -m tools.lossy_frontier", description=(__doc__ or "").partition("\n")[0]
+    )
+    parser.add_argument("--data", required=True, metavar="FILE", help="articles with summaries")
+    parser.add_argument("--limit", type=int, default=50, help="articles (default: 50)")
+    parser.add_argument("--target", default="target", help="shipped target, folder or Hub model")
+    parser.add_argument("--drafter", default="lstm-after", help="(default: lstm-after)")
+    parser.add_argument("--gamma", type=int, default=8, help="draft length (default: 8)")
+    parser.add_argument(
+        "--fallback", type=float, help="a draft ends where the drafter is less sure"
+    )
+    add_device_argument(parser)
+    options = parser.parse_args(arguments)
+    quiet()
+    try:
+        asked = settings(options.gamma, options.fallback)
+        target = load_target(options.target, device=options.device)
+        drafter = load_drafter(options.drafter, device=options.device)
+        articles = list(islice(read_articles(options.data), options.limit))
+        print(table(frontier(target, drafter, articles, asked)))
+    except FastLLMError as error:
+        print(f"lossy_frontier: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
