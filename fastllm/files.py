@@ -5,6 +5,7 @@ that is killed, or a disk that is full, leaves what was there before.
 """
 
 import json
+import math
 import os
 from contextlib import suppress
 from pathlib import Path
@@ -52,7 +53,21 @@ def write_json(path: str | Path, tree: Any, *, indent: int | None = 1) -> None:
 
     Args:
         path: where to.
-        tree: dictionaries, lists, texts, numbers.
+        tree: dictionaries, lists, texts, numbers; see `strict`.
         indent: blanks for each level; None puts all on one line.
     """
-    write_whole(path, json.dumps(tree, indent=indent) + "\n")
+    write_whole(path, json.dumps(strict(tree), indent=indent, allow_nan=False) + "\n")
+
+
+def strict(tree: Any) -> Any:
+    """The same values, with None for each number that is NaN or infinite: JSON has none of them.
+
+    A mean of nothing is NaN, and a file with the word `NaN` in it is refused by most readers.
+    """
+    if isinstance(tree, float):
+        return tree if math.isfinite(tree) else None
+    if isinstance(tree, dict):
+        return {key: strict(value) for key, value in tree.items()}
+    if isinstance(tree, (list, tuple)):
+        return [strict(value) for value in tree]
+    return tree

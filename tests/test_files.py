@@ -21,6 +21,16 @@ def test_folders_are_made_and_nothing_else_is_left(tmp_path: Path) -> None:
     assert json.loads(place.read_text()) == {"a": [1]}
 
 
+def test_json_holds_no_numbers_that_json_does_not_have(tmp_path: Path) -> None:
+    def refused(word: str) -> None:
+        raise AssertionError(word)
+
+    place = tmp_path / "a.json"
+    write_json(place, {"a": [float("nan"), 1.5, (float("-inf"), 2)], "b": {"c": float("inf")}})
+    found = json.loads(place.read_text(), parse_constant=refused)
+    assert found == {"a": [None, 1.5, [None, 2]], "b": {"c": None}}
+
+
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
 def test_what_fails_leaves_what_was_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException

@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import pytest
+from transformers import AutoTokenizer
 
 from fastllm.errors import CheckpointError
 from fastllm.targets.hub import HubTarget
@@ -99,3 +100,14 @@ def test_a_folder_without_a_tokenizer_is_refused(tmp_path: Path) -> None:
 def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="cannot be loaded"):
         HubTarget.load(tmp_path)
+
+
+def test_a_tokenizer_that_was_saved_cutting_at_the_left_cuts_at_the_right(
+    tokenizer_folder: str, vocabulary: Vocabulary
+) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(tokenizer_folder, truncation_side="left")
+    text = " ".join(["the old mill burned"] * 20)
+    found = Vocabulary(tokenizer).encode(text, 12, "summarize: ")
+    assert found == vocabulary.encode(text, 12, "summarize: ")
+    assert found.cut_at is not None
+    assert vocabulary.decode(found.ids[:-1]).startswith("summarize: the")

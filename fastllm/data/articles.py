@@ -179,7 +179,9 @@ def split_sentences(text: str) -> list[str]:
     for line in text.splitlines():
         start = 0
         for match in _SENTENCE_END.finditer(line):
-            if _ABBREVIATION.search(line[start : match.end(1)]):
+            # Only the last letters are looked at: the whole sentence each time is quadratic.
+            end = match.end(1)
+            if _ABBREVIATION.search(line, max(start, end - _ABBREVIATION_LETTERS), end):
                 continue
             sentences.append(line[start : match.end(1)].strip())
             start = match.end()
@@ -204,6 +206,8 @@ _ABBREVIATION = re.compile(
     r"\b(?:Mr|Mrs|Ms|Dr|Prof|St|Gov|Sen|Rep|Gen|Col|Lt|Sgt|Capt|Rev|Jr|Sr|vs|No|Inc|Corp|Co|Ltd"
     r"|Jan|Feb|Aug|Sept|Oct|Nov|Dec|[A-Z])\.$"
 )
+_ABBREVIATION_LETTERS = 6
+"""More than the longest abbreviation, with its point, has."""
 
 
 def _from_datasets(

@@ -114,7 +114,7 @@ class Guard:
         self.network = network or Network()
         self.closing = asyncio.Event()
         self._abandoned_seconds = abandoned_seconds
-        self._unread_seconds = unread_seconds
+        self.unread_seconds = unread_seconds
         self._loop: asyncio.AbstractEventLoop | None = None
         self._listeners: Counter[str] = Counter()
         self._left: dict[str, float] = {}
@@ -197,7 +197,7 @@ class Guard:
             if session in asked and since >= self._abandoned_seconds:
                 await queue.clean_events(session_hash=session)
                 _forget_messages(queue, session)
-            elif session not in asked and since >= self._unread_seconds:
+            elif session not in asked and since >= self.unread_seconds:
                 _forget_messages(queue, session)
         _forget_values(app, busy=set(asked))
 
@@ -346,24 +346,34 @@ class _Door:
         return b"".join(parts)
 
     async def _stream(self, scope: Scope, receive: Receive, send: Send, farewell: bytes) -> None:
-        """Passes a stream on; a page that closes ends it with a word."""
-        started = over = False
+        """Passes a stream on; a page that closes ends it with a word.
+
+        A listener that takes nothing for `UNREAD_SECONDS` has left: what it was to be told would
+        be kept for it.
+        """
+        started = over = stuck = False
 
         async def passed(message: Message) -> None:
-            nonlocal started
+            nonlocal started, stuck
             if over:
                 return
             started = True
             if b'"error"' in message.get("body", b""):
                 message = {**message, "body": _worded(message["body"])}
-            await send(message)
+            try:
+                async with asyncio.timeout(self._guard.unread_seconds):
+                    await send(message)
+            except TimeoutError:
+                stuck = True
+                raise OSError("the listener takes nothing") from None
 
         serving = asyncio.ensure_future(self._app(scope, receive, passed))
         closing = asyncio.ensure_future(self._guard.closing.wait())
         try:
             await asyncio.wait({serving, closing}, return_when=asyncio.FIRST_COMPLETED)
             if serving.done():
-                await serving
+                if not stuck:
+                    await serving
                 return
             over = True
             if started:

@@ -33,6 +33,7 @@ from fastllm.demo import words
 from fastllm.demo.folds.keep import rerun_code
 from fastllm.demo.folds.race import words as race_words
 from fastllm.errors import DataError
+from fastllm.files import strict
 from fastllm.trace import Alternative, Branch, Judged, Round, Trace
 
 CHOICES = 5
@@ -57,7 +58,7 @@ Row = dict[str, Any]
 
 def line(row: Row) -> str:
     """A row as a line. "<" and its kin are escaped, so no text can be taken for markup."""
-    text = json.dumps(row, ensure_ascii=False, separators=(",", ":"))
+    text = json.dumps(strict(row), ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     for letter in "<>&\u2028\u2029":
         text = text.replace(letter, f"\\u{ord(letter):04x}")
     return text + "\n"
@@ -291,7 +292,9 @@ def traces_of(lines: str) -> tuple[list[str], list[Trace]]:
         end = next(row for row in rows if row["row"] == "end")
         keys = [str(lane["key"]) for lane in rows[0]["lanes"]]
         traces = [Trace.from_json({**tree, "source": end["source"]}) for tree in end["traces"]]
-    except (StopIteration, ValueError, KeyError, TypeError, IndexError) as error:
+    except (
+        StopIteration, ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError
+    ) as error:  # fmt: skip
         raise DataError(race_words.NO_RACE) from error
     if len(keys) != len(traces) or not traces:
         raise DataError(race_words.NO_RACE)

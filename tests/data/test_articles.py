@@ -68,6 +68,10 @@ def test_missing_and_truncated_files_are_refused(tmp_path: Path) -> None:
         ('Mr. Lee met Sen. Ann B. Cole. "Good." She left.', 4),
         ("It cost $1.50 in the U.S. last year. Nobody paid.", 2),
         ("First line\nSecond line", ["First line", "Second line"]),
+        (
+            "On the last Sept. 5 he won. ASept. 5 won.",
+            ["On the last Sept. 5 he won.", "ASept.", "5 won."],
+        ),
         ("", []),
     ],
 )

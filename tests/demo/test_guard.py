@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from http.client import HTTPConnection
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -21,6 +22,7 @@ import gradio as gr
 import pytest
 from asking import WAIT, Page
 from starlette.testclient import TestClient
+from starlette.types import Message, Receive, Scope, Send
 
 import app
 from fastllm.demo.engine import LocalEngine
@@ -380,6 +382,46 @@ def test_what_nobody_reads_is_forgotten(engine: Odd, place: Place) -> None:
     assert session in place.queue.pending_messages_per_session
     until(lambda: session not in place.queue.pending_messages_per_session)
     assert session not in place.queue.pending_event_ids_session
+
+
+def test_a_listener_that_takes_nothing_has_left() -> None:
+    guard = Guard(LIMITS, unread_seconds=0.05)
+    told: list[str] = []
+
+    async def endless(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        try:
+            while True:
+                await send({"type": "http.response.body", "body": b"more", "more_body": True})
+        finally:
+            told.append("ended")
+
+    async def full(message: Message) -> None:
+        told.append(message["type"])
+        if message["type"] == "http.response.body":
+            await asyncio.Event().wait()  # as a server does whose buffer is full
+
+    async def never() -> Message:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async def listen() -> None:
+        blocks = SimpleNamespace(_queue=None)
+        scope = {
+            "type": "http",
+            "method": "GET",
+            "path": "/gradio_api/queue/data",
+            "query_string": b"session_hash=x",
+            "headers": [],
+            "app": SimpleNamespace(get_blocks=lambda: blocks),
+        }
+        door = guard.middleware().cls(endless, guard=guard)
+        await asyncio.wait_for(door(scope, never, full), WAIT)
+
+    asyncio.run(listen())
+    assert told == ["http.response.start", "http.response.body", "ended"]
+    assert "x" not in guard._listeners
+    assert "x" in guard._left
 
 
 def test_an_article_is_forgotten_after_its_run(engine: Odd, place: Place) -> None:

@@ -122,7 +122,11 @@ def test_the_traces_come_whole_with_the_end() -> None:
     keys, traces = stories.race()
     lines = "".join(rows.recorded_lines("r", keys, traces))
     assert rows.traces_of(lines) == (keys, traces)
-    for broken in ("", "nonsense", lines[: len(lines) // 2], '{"row":"end"}\n', '{"row":"a\n'):
+    deep = '{"row":"end","lanes":' + "[" * 100_000 + "\n"
+    odd = lines.replace('"lanes":[', '"lanes":[7,', 1)
+    for broken in (
+        "", "nonsense", lines[: len(lines) // 2], '{"row":"end"}\n', '{"row":"a\n', deep, odd
+    ):  # fmt: skip
         with pytest.raises(DataError, match="no whole race"):
             rows.traces_of(broken)
 
@@ -154,6 +158,12 @@ def test_no_line_holds_markup() -> None:
     _, *rounds, end = (json.loads(line) for line in text.splitlines())
     assert end["lanes"][0]["text"] == "".join(HOSTILE).strip()
     assert rounds[0]["tokens"][0]["t"] in HOSTILE
+
+
+def test_a_line_is_json_whatever_the_numbers_are() -> None:
+    assert json.loads(rows.line({"a": float("nan"), "b": [float("inf"), 1.5]})) == {
+        "a": None, "b": [None, 1.5],
+    }  # fmt: skip
 
 
 def test_line_separators_of_javascript_do_not_break_a_line() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
 from transformers import (
     BartConfig,
     BartForConditionalGeneration,
@@ -243,3 +244,29 @@ def test_a_target_that_overflows_is_an_error(
     race = Race(target, [drafter], story, DecodingConfig(temperature=temperature))
     with pytest.raises(NotFiniteError, match=r"\(float16\) are NaN or infinite.*bf16"):
         list(race)
+
+
+def test_a_model_of_sentencepiece_alone_is_read(tmp_path: Path, story: str) -> None:
+    text = tmp_path / "text"
+    text.write_text(story)
+    SentencePieceTrainer.train(
+        input=str(text), model_prefix=str(tmp_path / "spiece"), vocab_size=64,
+        hard_vocab_limit=False, pad_id=0, eos_id=1, unk_id=2, bos_id=-1, minloglevel=2,
+    )  # fmt: skip
+    pieces = SentencePieceProcessor(model_file=str(tmp_path / "spiece.model")).vocab_size()
+    t5_folder(tmp_path, pieces + 100)
+    target = HubTarget.load(tmp_path)
+    found = target.vocabulary.encode(story, 400)
+    assert target.vocabulary.decode(found.ids) == " ".join(story.split())
+
+
+def test_what_reads_a_model_of_sentencepiece_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(name: str) -> Vocabulary:
+        raise ValueError("Converting from SentencePiece and Tiktoken failed, tiktoken is missing")
+
+    t5_folder(tmp_path, 64)
+    monkeypatch.setattr(Vocabulary, "load", failing)
+    with pytest.raises(CheckpointError, match="pip install protobuf sentencepiece"):
+        HubTarget.load(tmp_path)

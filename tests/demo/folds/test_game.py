@@ -26,7 +26,7 @@ from fastllm.demo.folds.game.game import (
 )
 from fastllm.demo.folds.race import words as race_words
 from fastllm.drafters.lookup import ArticleLookup
-from fastllm.errors import DataError
+from fastllm.errors import DataError, NotFiniteError
 from fastllm.targets import resolve
 from fastllm.trace import DecodingConfig
 from fastllm.vocabulary import Encoded, Vocabulary
@@ -222,6 +222,14 @@ def test_the_first_choices_are_those_where_the_target_wrote_its_own() -> None:
     assert 0 < refused["p"] < 0.01
     assert "less than 1 %" in row["sentence"]
     assert row["from"] == 0
+
+
+def test_a_target_that_computes_no_numbers_is_an_error() -> None:
+    models = table()
+    models.target = FakeTarget(lambda written: [float("nan")] * len(PIECES))
+    models.target.vocabulary = Table()
+    with pytest.raises(NotFiniteError, match="NaN or infinite"):
+        rows_of(models, turn(models, None, "words", "the old"))
 
 
 def test_a_guess_fills_no_more_than_there_is_room() -> None:

@@ -33,7 +33,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from fastllm.decoding.distributions import distribution, draw, forbid
+from fastllm.decoding.distributions import distribution, draw, forbid, require_finite
 from fastllm.decoding.rounds import uniforms
 from fastllm.decoding.rules import Rules
 from fastllm.demo import rows
@@ -305,6 +305,7 @@ class Writer:
         logits = self._session.forward([*unread, *drafted])[len(unread) - 1 :]
         allowed = forbid(logits, self._rules.along(self._text, drafted, self._config))
         numbers = self._uniforms[len(self._text) - 1 :]
+        require_finite(allowed.amax(-1).tolist(), allowed.dtype)
         rows = distribution(allowed, self._config)
         own = [int(draw(row, number)) for row, number in zip(rows, numbers, strict=False)]
         pairs = zip(drafted, own, strict=False)
