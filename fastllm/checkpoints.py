@@ -97,7 +97,7 @@ def load_drafter(
         )
     if name == "lookup":
         return ArticleLookup()  # the one family with nothing to load
-    if SIGN in name:
+    if SIGN in name and not Path(name).exists():
         first, _, second = name.rpartition(SIGN)
         if second != "lookup" or first in ("", "none", "lookup"):
             raise CheckpointError(

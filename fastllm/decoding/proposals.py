@@ -164,7 +164,7 @@ class JoinedProposal:
         return torch.cat([head, tail.to(head.device)])
 
     def select(self, positions: Sequence[int]) -> "JoinedProposal":
-        """The distributions at these positions alone, which are in ascending order."""
+        """The distributions at these positions alone, which ascend."""
         head = [position for position in positions if position < self.count]
         tail = [position - self.count for position in positions[len(head) :]]
         return JoinedProposal(self.first.select(head), self.second.select(tail), len(head))

@@ -11,17 +11,12 @@ lookup "mill burned down on": the tree is "mill burned", and behind it "on Frida
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
-from fastllm.decoding.proposals import (
-    DenseProposal,
-    Draft,
-    JoinedProposal,
-    OneHotProposal,
-    Proposal,
-)
+from fastllm.decoding.proposals import Draft, OneHotProposal, joined
 from fastllm.drafters import Drafter, DrafterSession
 from fastllm.errors import SettingsError
 from fastllm.targets import Encoding, Target
@@ -116,22 +111,5 @@ def united(first: Draft, second: Draft) -> Draft:
         return first
     if not first.tokens:
         return second
-    unwarped = first.unwarped
-    return Draft(
-        first.tokens + branch,
-        _joined(first, branch),
-        None if unwarped is None else lambda place: unwarped(place) if place < count else None,
-        (*range(-1, count - 1), shared - 1, *range(count, count + len(branch) - 1)),
-    )
-
-
-def _joined(first: Draft, branch: list[int]) -> Proposal:
-    """The distributions of a chain, and one-hot ones behind them."""
-    if isinstance(first.q, OneHotProposal):
-        return OneHotProposal(first.tokens + branch)
-    if isinstance(first.q, JoinedProposal):
-        return JoinedProposal(first.q, OneHotProposal(branch), len(first.tokens))
-    rows = first.q.rows[: len(first.tokens)]
-    more = rows.new_zeros(len(branch), rows.shape[1])
-    places = torch.tensor(branch).to(rows.device, non_blocking=True)
-    return DenseProposal(torch.cat([rows, more.scatter_(1, places[:, None], 1.0)]))
+    parents = (*range(-1, count - 1), shared - 1, *range(count, count + len(branch) - 1))
+    return replace(joined(first, Draft(branch, OneHotProposal(branch))), parents=parents)

@@ -12,7 +12,7 @@ from transformers import T5Config, T5ForConditionalGeneration
 from fastllm.checkpoints import load_drafter
 from fastllm.decoding import autoregress, speculate
 from fastllm.decoding.distributions import distribution
-from fastllm.decoding.proposals import DenseProposal, Draft, OneHotProposal
+from fastllm.decoding.proposals import DenseProposal, Draft, OneHotProposal, joined
 from fastllm.decoding.trees import parents_of_call, paths, verify_tree
 from fastllm.drafters import DrafterSession
 from fastllm.drafters.lookup import ArticleLookup
@@ -206,3 +206,16 @@ def test_names_of_unions() -> None:
     for name in ("lookup|lookup", "|lookup", "lstm-before|lstm-before", "none|lookup", "lookup|"):
         with pytest.raises(CheckpointError, match=r"as in lstm-after\|lookup"):
             load_drafter(name)
+
+
+def test_a_composition_may_have_a_branch() -> None:
+    rows = torch.eye(SIZE)[[3, 4]]
+    chain = joined(Draft([3, 4], DenseProposal(rows)), Draft([5, 6], OneHotProposal([5, 6])))
+    draft = united(chain, Draft([3, 4, 7], OneHotProposal([3, 4, 7])))
+    assert (draft.tokens, draft.parents) == ([3, 4, 5, 6, 7], (-1, 0, 1, 2, 1))
+    for nodes in ([0, 1, 4], [0, 1, 2, 3], []):
+        part = draft.select(nodes)
+        assert part.tokens == [draft.tokens[node] for node in nodes]
+        for place, token in enumerate(part.tokens):
+            assert part.q.row(place, SIZE).nonzero().tolist() == [[token]]
+        assert part.chances == [1.0] * len(nodes)
