@@ -89,7 +89,7 @@ class Visit:
     def open(self, query: str = "") -> "Visit":
         """Goes to the page, and waits until all of it is there."""
         self.page.goto(self.address + query)
-        for part in ("#fl-sample option", "#fl-go", "#fl-stop", "#fl-article-fold", ".fl-legend"):
+        for part in ("#fl-sample select", "#fl-go", "#fl-stop", "#fl-article-fold", ".fl-legend"):
             self.page.wait_for_selector(part)
         return self
 
