@@ -201,6 +201,7 @@ def test_the_trace_says_that_graphs_were_given_up(
     assert trace.versions["engine"] == "static without CUDA graphs (RuntimeError: no)"
 
 
+@pytest.mark.slow  # pretending takes its time
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 @pytest.mark.parametrize("name", DRAFTERS)
 def test_devices_change_no_text(name: str, temperature: float, story: str) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 import gradio as gr
 
 from fastllm import metrics
-from fastllm.decoding.verification import RULES
+from fastllm.decoding.verification import RULES, DrawingRule
 from fastllm.demo import rows
 from fastllm.demo.context import HIDDEN, PageContext, heading, paragraph
 from fastllm.demo.engine import Engine
@@ -92,8 +92,10 @@ class Sweep:
 
     @property
     def rules(self) -> list[Cell]:
-        """The rules side by side."""
-        return [Cell(1.0, min(self.most, DecodingConfig.gamma), rule) for rule in RULES]
+        """The rules for drawn texts side by side."""
+        gamma = min(self.most, DecodingConfig.gamma)
+        drawing = [name for name, rule in RULES.items() if issubclass(rule, DrawingRule)]
+        return [Cell(1.0, gamma, name) for name in drawing]
 
     def lines(self, engine: Engine, stop: threading.Event) -> Iterator[str]:
         """Asks for the device once per run; gives a row for each, and one at the end.
