@@ -370,6 +370,12 @@ def test_axe_finds_nothing_in_what_is_ours(visit: Opener, story_address: str) ->
 
 SERIOUS = ("serious", "critical")
 
+FADED_IN = (
+    "!document.querySelector('.pending') && "
+    "document.getAnimations().every((each) => !(each instanceof CSSTransition))"
+)
+"""Gradio fades in what has been loaded: before, its contrast is not what it will be."""
+
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_no_tab_has_a_serious_fault(visit: Opener, story_address: str, scheme: str) -> None:
@@ -381,6 +387,7 @@ def test_no_tab_has_a_serious_fault(visit: Opener, story_address: str, scheme: s
         expect(page.locator("h2:visible").first).to_be_attached()
         if name == page_words.TABS["inside"]:  # an empty plot of Gradio's has a fault of its own
             expect(page.locator("#fl-plots .empty")).to_have_count(0)
+        page.wait_for_function(FADED_IN)
         found = axe.run(page, options={"resultTypes": ["violations"]}).response["violations"]
         faults = [
             f"{name}: {entry['id']}: {node['html'][:150]} {node['failureSummary'][:200]}"

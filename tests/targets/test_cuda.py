@@ -235,6 +235,7 @@ def rounds_of(target: HubTarget, drafter: Any, source: list[int], config: Decodi
     return speculate(session, drafting, config, start_id=0, end_id=1, statistics=False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["lstm", "cnn", "t5", "shared"])
 def test_a_draft_is_written_with_one_wait_and_is_the_same(family: str) -> None:
     """Draft for draft what the host would draft, whatever the settings: and waited for once."""

@@ -226,6 +226,7 @@ def test_devices_change_no_text(name: str, temperature: float, story: str) -> No
                 assert written(*places) == expected, places
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["lookup", "ngram-after", "cnn-after", "t5-after", "shared-after"])
 def test_a_round_waits_once_for_the_target_and_once_for_a_drafted_token(
     name: str, story: str, cuda: Rules
