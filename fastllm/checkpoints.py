@@ -125,7 +125,13 @@ def load_drafter(
         hub: Drafter = drafter_class("t5").load(name, device=device)
         return hub
     if folder.is_file():  # the one family that has a text format
-        table: Drafter = drafter_class("ngram").load_text(folder)
+        try:
+            table: Drafter = drafter_class("ngram").load_text(folder)
+        except CheckpointError as error:
+            raise CheckpointError(
+                f"{folder} is a file, not a folder. Give a drafter's folder, or the text file of an "
+                f"n-gram, which this is not: {error}"
+            ) from error
         return table
     config = read_config(folder)
     spec = _spec_of(folder, config)
