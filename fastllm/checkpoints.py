@@ -129,8 +129,8 @@ def load_drafter(
             table: Drafter = drafter_class("ngram").load_text(folder)
         except CheckpointError as error:
             raise CheckpointError(
-                f"{folder} is a file, not a folder. Give a drafter's folder, or the text file of an "
-                f"n-gram, which this is not: {error}"
+                f"{folder} is a file, not a folder. Give a drafter's folder, or an n-gram's text "
+                f"file, which this is not: {error}"
             ) from error
         return table
     config = read_config(folder)
