@@ -24,6 +24,9 @@ from tools.measure import CHROMIUM, PATIENCE_SECONDS, playwright
 MOST_BYTES = 2_000_000
 """A README is opened on phones, too."""
 
+STAGE = "?present=1"
+"""The race without the choices above it, large."""
+
 COLOURS = 64
 FRAME_SECONDS = 0.1
 
@@ -35,12 +38,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Films the page and writes the picture; 2 where that cannot be."""
     parser = argparse.ArgumentParser(prog="tools.moving_picture", description=__doc__)
     parser.add_argument("--to", type=Path, default=Path("assets/race.gif"), metavar="FILE")
-    parser.add_argument("--seconds", type=float, default=12.0)
+    parser.add_argument("--seconds", type=float, default=16.0)
     parser.add_argument(
-        "--size", type=int, nargs=2, default=(960, 720), metavar=("WIDTH", "HEIGHT")
+        "--size", type=int, nargs=2, default=(1280, 900), metavar=("WIDTH", "HEIGHT")
     )
     parser.add_argument(
-        "--shrink", type=float, default=0.75, help="of the picture, before it is kept"
+        "--shrink", type=float, default=0.625, help="of the picture, before it is kept"
     )
     options = parser.parse_args(arguments)
     try:
@@ -65,7 +68,10 @@ def film(seconds: float, size: Sequence[int]) -> list[Frame]:
         SettingsError: there is no playwright, or no Chromium.
     """
     library = playwright()
-    page = build(LocalEngine("target"), read_limits())
+    engine = LocalEngine("target")
+    engine.start()
+    engine.target  # noqa: B018  (waits for it: until then the page says that it is loading)
+    page = build(engine, read_limits())
     address = page.launch(prevent_thread_lock=True, **launch_options())[1]
     with library.sync_playwright() as running:
         chromium = running.chromium.launch(
@@ -75,7 +81,7 @@ def film(seconds: float, size: Sequence[int]) -> list[Frame]:
         view = chromium.new_page(
             viewport={"width": size[0], "height": size[1]}, color_scheme="light"
         )
-        view.goto(address, timeout=PATIENCE_SECONDS * 1000)
+        view.goto(address + STAGE, timeout=PATIENCE_SECONDS * 1000)
         view.wait_for_selector(".fl-race", timeout=PATIENCE_SECONDS * 1000)
         looks: list[tuple[bytes, float]] = []
         started = time.monotonic()
