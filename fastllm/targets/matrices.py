@@ -5,9 +5,9 @@ At batch 1 a token reads every weight once, so the bytes of the weights decide. 
 EPYC with AVX2, best of 60 runs; `python -m tools.matrices` prints them):
 
     rows             1     3     6     9    16    64   256
-    Halved         0.5   1.8   1.7   2.4   3.9  12.4  44.0
-    Packed         2.5   6.0   6.8   6.9   6.9  17.6  51.3
-    Dense          4.4   8.8   9.4   9.7   8.6  18.3  64.9
+    Halved         0.8   1.5   1.8   2.6   3.4  10.7  40.4
+    Packed         2.2   4.8   5.7   6.0   7.1  14.2  47.2
+    Dense          3.7   7.6   7.6   7.8  10.1  16.1  50.7
 
 So `Halved` is taken wherever it changes nothing.
 """
