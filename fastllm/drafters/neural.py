@@ -367,7 +367,7 @@ class NeuralDrafter(Generic[Settings]):
         session = NeuralSession(
             model, memory, encoding.end_id, lookup, draft_temperature=self.draft_temperature
         )
-        size: int = self.settings.vocabulary_size  # type: ignore[attr-defined]
+        size: int = self.settings.vocabulary_size  # type: ignore[attr-defined]  # of every family
         return fitted(session, size, encoding)
 
     def _one_text(self) -> ArticleText | None:

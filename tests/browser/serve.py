@@ -37,6 +37,7 @@ class StoryEngine:
     keys = (
         "alone", "lookup", "lstm-before", "lstm-after", "cnn-before", "cnn-after",
     )  # fmt: skip
+    # Nobody changes these two: they may be the class's own.
     missing = {"ngram-after": words.NO_CHECKPOINT}  # noqa: RUF012
     failure = ""
     loading = ""

@@ -1,1 +1,1 @@
-"""The race: choices, buttons, and the live view."""
+"""The race: the live view, and the events that start it."""

@@ -12,12 +12,12 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from statistics import median
-from typing import Any
+from typing import Any, Literal
 
 import gradio as gr
 
 from fastllm import metrics
-from fastllm.decoding.verification import RULES, DrawingRule
+from fastllm.decoding.verification import RULES, DrawingRule, rule_of
 from fastllm.demo import rows
 from fastllm.demo.context import HIDDEN, PageContext, heading, paragraph
 from fastllm.demo.engine import Engine
@@ -27,7 +27,7 @@ from fastllm.demo.select import select
 from fastllm.demo.words import ALONE, STOP, because, choice_of, title_of
 from fastllm.demo.worker import Lines
 from fastllm.errors import DataError
-from fastllm.trace import DecodingConfig
+from fastllm.trace import DecodingConfig, Verification
 
 GAMMAS = (1, 2, 3, 5, 7, 10)
 TEMPERATURES = (0.0, 0.5, 1.0)
@@ -47,7 +47,7 @@ class Cell:
 
     temperature: float
     gamma: int
-    rule: str
+    rule: Literal["auto"] | Verification
 
     def config(self, base: DecodingConfig, seed: int) -> DecodingConfig:
         """The settings of a run: those of the page, but for what is swept."""
@@ -55,7 +55,7 @@ class Cell:
             base,
             temperature=self.temperature,
             gamma=self.gamma,
-            verification=self.rule,  # type: ignore[arg-type]  # one of RULES, or "auto"
+            verification=self.rule,
             lenience=LENIENCE if self.rule == "lenient" else DecodingConfig.lenience,
             seed=(base.seed + seed) % 2**31,
         )
@@ -239,7 +239,7 @@ def tables(asked: Sweep, found: Sequence[dict[str, Any]]) -> str:
         parts.append(_table(words.LENGTHS, ["", *map(words.GAMMA.format, gammas)], body))
         body = []
         for index, cell in enumerate(asked.rules, lengths):
-            label = RULES[cell.rule].label  # type: ignore[index]  # of `rules`
+            label = rule_of(cell.config(asked.config, 0)).label
             of_rule = [row for row in runs if row["cell"] == index]
             body.append([html.escape(label), _tokens(of_rule), _speed(of_rule)])
         title = words.RULES.format(asked.rules[0].gamma)
