@@ -55,8 +55,15 @@ QUIET = (
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks the browser's tests, and has them run last.
+
+    Playwright keeps an event loop of this thread running until the session ends, and where one
+    runs, `asyncio.run` refuses: what other tests need.
+    """
+    here = Path(__file__).parent
+    items.sort(key=lambda item: here in item.path.parents)  # stable: the rest keeps its order
     for item in items:
-        if Path(__file__).parent in Path(item.fspath).parents:
+        if here in item.path.parents:
             item.add_marker(pytest.mark.browser)
 
 
