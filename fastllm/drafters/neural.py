@@ -9,7 +9,7 @@ family has one: the same arithmetic again, over weights laid out for one row.
 import copy
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar
@@ -71,8 +71,8 @@ class OneText(ABC):
 
     Attributes:
         device: where its logits are.
-        drafts: whether whole drafts may be written on the device; states are then numbers of
-            tokens.
+        drafts: whether whole drafts may be written on the device; the memory is then a session
+            there, and states are numbers of tokens.
         reads_at_once: whether several tokens are read in one call, rather than one after the other.
     """
 
@@ -106,7 +106,7 @@ class OneText(ABC):
         """Writes a draft on the device, where `drafts` says that it may.
 
         Args:
-            memory: the article.
+            memory: the session.
             state: behind the first tokens of the text.
             text: the start token and everything behind it; at least its last token is read.
             count: how many tokens to draft.
@@ -116,7 +116,9 @@ class OneText(ABC):
         Returns:
             The draft, all its tokens but the last read; None where it cannot be written there.
         """
-        return None
+        memory.rollback(state)
+        found: Written | None = memory.draft(text, count, choice, uniforms)
+        return found
 
 
 class ArticleText(OneText):
@@ -153,28 +155,28 @@ class _Row(OneText):
         return logits[0]
 
 
-class Weights:
-    """A state of a network's weights, equal to a later one as long as nothing was changed.
+class Memo:
+    """What was made of a network's weights, by name, until these change.
 
-    Args:
-        model: the network.
+    Training changes weights in place, and what is moved or replaced lies elsewhere: both show.
     """
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self) -> None:
+        self._marks: list[tuple[int, int]] = []
+        self._held: list[Any] = []
+        self._made: dict[str, Any] = {}
+
+    def get(self, name: str, model: Any, make: Callable[[], Any]) -> Any:
+        """What `make` gave for these weights of the network."""
         weights = list(model.parameters())
-        self._marks = [(weight.data_ptr(), weight._version) for weight in weights]
-        # Held, so that nothing else can come to lie at the same address.
-        self._held = [weight.untyped_storage() for weight in weights]
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Weights) and self._marks == other._marks
-
-    __hash__ = None  # type: ignore[assignment]
-
-
-def weights_of(model: Any) -> Weights:
-    """The state of a network's weights, to be compared with a later one."""
-    return Weights(model)
+        marks = [(weight.data_ptr(), weight._version) for weight in weights]
+        if marks != self._marks:
+            # Held, so that nothing else can come to lie at the same address.
+            self._marks, self._held = marks, [weight.untyped_storage() for weight in weights]
+            self._made = {}
+        if name not in self._made:
+            self._made[name] = make()
+        return self._made[name]
 
 
 Settings = TypeVar("Settings")
@@ -205,15 +207,7 @@ class NeuralDrafter(Generic[Settings]):
     SETTINGS: ClassVar[type]
     MODEL: ClassVar[Any]
 
-    _frozen: tuple[Weights, ArticleText | None] | None = field(
-        default=None, init=False, repr=False, compare=False
-    )
-    """The network made ready for one text, and which state of the weights it was made from."""
-
-    _rounded: tuple[Weights, Any] | None = field(
-        default=None, init=False, repr=False, compare=False
-    )
-    """The same drafter in half precision, and which state of the weights it was made from."""
+    _memo: Memo = field(default_factory=Memo, init=False, repr=False, compare=False)
 
     @classmethod
     def fresh(
@@ -275,20 +269,28 @@ class NeuralDrafter(Generic[Settings]):
         folder = Path(folder)
         try:
             config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-            settings = cls.SETTINGS(**config["settings"])
-            model = cls.MODEL(settings)
+            settings = cls._read_settings(config["settings"])
+            known = settings, config["name"], config["vocabulary"], config.get("draft_temperature")
+            drafter = cls(cls.MODEL(settings).eval(), *known)
             weights = load_file(folder / "model.safetensors")
-            model.load_state_dict({name: tensor.float() for name, tensor in weights.items()})
+            if weights.keys() != drafter._own_weights().keys():
+                raise CheckpointError("its weights have other names")
+            given = {name: tensor.float() for name, tensor in weights.items()}
+            drafter.model.load_state_dict(given, strict=False)  # the rest is its target's
         except Exception as error:  # safetensors, json and torch raise unrelated kinds
             raise CheckpointError(
                 f"{folder} is not a whole {cls.FAMILY} drafter ({type(error).__name__}: {error}). "
                 "It needs config.json and model.safetensors as `fastllm train` writes them."
             ) from error
-        model = model.to(device or "cpu").eval()
-        name, vocabulary = config["name"], config["vocabulary"]
-        drafter = cls(model, settings, name, vocabulary, config.get("draft_temperature"))
+        drafter.model.to(device or "cpu")
         drafter._one_text()  # made now, and on nobody's clock
         return drafter
+
+    @classmethod
+    def _read_settings(cls, written: dict[str, Any]) -> Settings:
+        """The settings as a checkpoint has them."""
+        settings: Settings = cls.SETTINGS(**written)
+        return settings
 
     def save(self, folder: str | Path, *, dtype: torch.dtype = torch.bfloat16) -> None:
         """Writes `config.json` and the weights, rounded to `dtype`."""
@@ -299,15 +301,14 @@ class NeuralDrafter(Generic[Settings]):
             for name, tensor in self._own_weights().items()
         }
         save_file(weights, folder / "model.safetensors")
-        config = {
-            "family": self.FAMILY,
-            "name": self.name,
-            "vocabulary": self.vocabulary,
-            "settings": asdict(self.settings),  # type: ignore[call-overload]
-        }
-        if self.draft_temperature is not None:
-            config["draft_temperature"] = self.draft_temperature
+        config = self._header() | {"settings": asdict(self.settings)}  # type: ignore[call-overload]
         (folder / "config.json").write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
+
+    def _header(self) -> dict[str, Any]:
+        """What a checkpoint says of a drafter of any family."""
+        found = {"family": self.FAMILY, "name": self.name, "vocabulary": self.vocabulary}
+        given = self.draft_temperature
+        return found if given is None else found | {"draft_temperature": given}
 
     def bind(self, target: Target) -> None:
         """Takes what it needs from its target before training; most networks need nothing."""
@@ -332,13 +333,13 @@ class NeuralDrafter(Generic[Settings]):
         wanted = torch.bfloat16
         if weight.device.type != "cuda" or weight.dtype == wanted or states.dtype != wanted:
             return self
+
+        def rounded() -> Self:
+            return replace(self, model=copy.deepcopy(self.model).to(wanted).eval())
+
         with torch.inference_mode(False):  # what is made there nobody can tell from changed weights
-            state = weights_of(self.model)
-            if self._rounded is None or self._rounded[0] != state:
-                model = copy.deepcopy(self.model).to(wanted).eval()
-                self._rounded = state, replace(self, model=model)
-            rounded: Self = self._rounded[1]
-            return rounded
+            found: Self = self._memo.get("rounded", self.model, rounded)
+            return found
 
     @torch.inference_mode()
     def begin(self, encoding: Encoding) -> DrafterSession:
@@ -371,17 +372,11 @@ class NeuralDrafter(Generic[Settings]):
         return fitted(session, size, encoding)
 
     def _one_text(self) -> ArticleText | None:
-        """The network for one text with the weights as they are now; None where it has no such.
-
-        Training changes weights in place, and everything that is moved or replaced lies elsewhere:
-        either makes it anew.
-        """
+        """The network for one text with the weights as they are now; None where it has no such."""
         if any(weight.is_inference() for weight in self.model.parameters()):
             return None  # of weights made in inference mode nobody knows how often they changed
-        state = weights_of(self.model)
-        if self._frozen is None or self._frozen[0] != state:
-            self._frozen = state, self.model.frozen()
-        return self._frozen[1]
+        found: ArticleText | None = self._memo.get("frozen", self.model, self.model.frozen)
+        return found
 
 
 class NeuralSession:
@@ -449,18 +444,13 @@ class NeuralSession:
                 if self._lookup is not None and position < k - 1:
                     left = k - 1 - position
                     guess = self._lookup.draft(text, left, guessing, uniforms).tokens
-                del self._read[same:], self._states[same + 1 :], self._features[same:]
+                self._go_back(same)
                 self._feed([*text[same:], *guess])
             logits = self._model.logits(self._features[len(text) - 1])
             if falls_back(logits, config):
                 break
             kept.append(logits)
-            banned = self._rules.banned(text, config)
-            if config.temperature == 0:
-                token = most_likely(logits[None], [banned])[0]
-            else:
-                rows.append(ruled_distribution(logits[None], [banned], config)[0])
-                token = drawn(rows[-1], numbers[position])
+            token = self._choose(logits, text, config, numbers[position], rows)
             tokens.append(token)
             if position == k - 1 or self._stops(token, kept[-1], config):
                 break
@@ -472,6 +462,21 @@ class NeuralSession:
                 break
         q = DenseProposal(torch.stack(rows)) if rows else OneHotProposal(tokens)
         return Draft(tokens, q, lambda position: kept[position].float().softmax(-1))
+
+    def _choose(
+        self,
+        logits: torch.Tensor,
+        text: Sequence[int],
+        config: DecodingConfig,
+        uniform: float,
+        rows: list[torch.Tensor],
+    ) -> int:
+        """The token behind a text by the logits (V,); what it is drawn from goes to `rows`."""
+        banned = self._rules.banned(text, config)
+        if config.temperature == 0:
+            return most_likely(logits[None], [banned])[0]
+        rows.append(ruled_distribution(logits[None], [banned], config)[0])
+        return drawn(rows[-1], uniform)
 
     def _written(
         self, prefix: Sequence[int], k: int, config: DecodingConfig, uniforms: torch.Tensor
@@ -487,11 +492,12 @@ class NeuralSession:
         choice = Choice.of(config, self._end)
         state = self._states[same]
         written = self._model.draft(self._memory, state, prefix, k, choice, uniforms)
-        if written is None:
-            self._forget()
+        if written is None:  # what was read on the device, no features of it are known here
+            known = (at for at, kept in enumerate(self._features) if kept is None)
+            self._go_back(next(known, len(self._read)))
             return None
         read = [*prefix[same:], *written.tokens[:-1]]
-        del self._read[same:], self._states[same + 1 :], self._features[same:]
+        self._go_back(same)
         self._read.extend(read)
         self._states.extend(range(same + 1, same + len(read) + 1))
         self._features.extend([None] * len(read))
@@ -513,11 +519,9 @@ class NeuralSession:
             same += 1
         return same
 
-    def _forget(self) -> None:
-        """Takes back what was read on the device, where no features of it are known here."""
-        known = next((at for at, kept in enumerate(self._features) if kept is None), None)
-        if known is not None:
-            del self._read[known:], self._states[known + 1 :], self._features[known:]
+    def _go_back(self, count: int) -> None:
+        """Forgets all but the first `count` tokens."""
+        del self._read[count:], self._states[count + 1 :], self._features[count:]
 
     def accept(self, tokens: Sequence[int]) -> None:
         """Only counts: the next draft goes back to where the texts agree."""

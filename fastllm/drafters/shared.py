@@ -15,14 +15,11 @@ of the `Encoding` that all lanes share.
 """
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, ClassVar, Self
 
 import torch
-from safetensors.torch import load_file
 from torch import nn
 from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
@@ -38,13 +35,8 @@ from fastllm.drafters.kept import (
     kept_from_json,
     require_within,
 )
-from fastllm.drafters.neural import (
-    STARTS,
-    NeuralDrafter,
-    Weights,
-    weights_of,
-)
-from fastllm.drafters.t5 import StaticText, T5Memory, T5Model, T5State
+from fastllm.drafters.neural import STARTS, NeuralDrafter
+from fastllm.drafters.t5 import StaticText, T5Memory, T5Model, T5State, spread
 from fastllm.errors import CheckpointError, SettingsError
 from fastllm.targets import Encoding, Target
 from fastllm.targets.encodings import EncodingCache
@@ -94,15 +86,8 @@ class SharedSettings:
     kept: tuple[KeptLayer, ...] = ()
 
     def __post_init__(self) -> None:
-        sizes = (
-            self.vocabulary_size,
-            self.width,
-            self.heads,
-            self.head_width,
-            self.feed_forward,
-            self.layers,
-        )
-        if min(sizes) < 1:
+        inner = (self.width, self.heads, self.head_width, self.feed_forward)
+        if min(self.vocabulary_size, self.layers, *inner) < 1:
             raise SettingsError(f"{self}: every size must be above 0.")
         require_within(self.kept, self.heads, self.feed_forward)
         if self.kept and len(self.kept) != self.layers:
@@ -257,24 +242,16 @@ class SharedModel(nn.Module):
     def start_as(self, target: HubTarget) -> None:
         """Begins as layers of the target's decoder, evenly spaced from the first on."""
         theirs, own = target.model.decoder, self.t5.decoder
-        for place, block in enumerate(own.block):
-            layer = round(place * (len(theirs.block) - 1) / max(1, len(own.block) - 1))
-            weights = dict(theirs.block[layer].state_dict())
-            if place == 0:  # the first layer holds the position biases of all
-                name = "layer.0.SelfAttention.relative_attention_bias.weight"
-                weights[name] = theirs.block[0].state_dict()[name]
-            block.load_state_dict(weights)
+        for block, layer in zip(own.block, spread(len(theirs.block), len(own.block)), strict=True):
+            block.load_state_dict(theirs.block[layer].state_dict())
         own.final_layer_norm.load_state_dict(theirs.final_layer_norm.state_dict())
 
     def own_weights(self) -> dict[str, torch.Tensor]:
         """What is the drafter's and not the target's, by name."""
         at = "decoder.network."
         theirs = (f"{at}shared.", f"{at}decoder.embed_tokens.", f"{at}lm_head.")
-        return {
-            name: tensor
-            for name, tensor in self.state_dict().items()
-            if not name.startswith(theirs)
-        }
+        every = self.state_dict()
+        return {name: tensor for name, tensor in every.items() if not name.startswith(theirs)}
 
     def forward(self, source: torch.Tensor, prefix: torch.Tensor) -> torch.Tensor:
         """Logits (B, T, V) after every token of `prefix`."""
@@ -348,11 +325,19 @@ class _Words:
 
     def __call__(self, row: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """What stands before the output (d,) to logits (V,), and those of the words alone."""
-        row = row.float()
-        length = (row.dot(row) / len(row) + self._epsilon).rsqrt()
-        some = torch.mv(self._output, (row * length).to(self._output.dtype))
-        whole = some.new_full((self._size + 1,), float("-inf"))
-        return whole.index_copy_(0, self._words, some)[: self._size], some
+        whole, some = _few_logits(row, self._output, self._words, self._size + 1, self._epsilon)
+        return whole[: self._size], some
+
+
+def _few_logits(
+    row: torch.Tensor, output: torch.Tensor, words: torch.Tensor, size: int, epsilon: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Logits (size,) of a row (d,), minus infinity but for some words; and those of the words."""
+    row = row.float()
+    length = (row.dot(row) / len(row) + epsilon).rsqrt()
+    some = torch.mv(output, (row * length).to(output.dtype))
+    whole = some.new_full((size,), float("-inf"))
+    return whole.index_copy_(0, words, some), some
 
 
 class _SharedText(StaticText):
@@ -410,11 +395,7 @@ class _SharedText(StaticText):
 
     def logits(self, features: torch.Tensor) -> torch.Tensor:
         """What stands before the output to logits (V,), minus infinity for the words left out."""
-        features = features.float()
-        length = (features.dot(features) / len(features) + self._epsilon).rsqrt()
-        some = torch.mv(self._output, (features * length).to(self._output.dtype))
-        whole = some.new_full((self._size,), float("-inf"))
-        return whole.index_copy_(0, self._words, some)
+        return _few_logits(features, self._output, self._words, self._size, self._epsilon)[0]
 
 
 class SharedDrafter(NeuralDrafter[SharedSettings]):
@@ -426,22 +407,14 @@ class SharedDrafter(NeuralDrafter[SharedSettings]):
     CHOSEN: ClassVar[Mapping[str, int]] = {"layers": 1}
     """The sizes that are not its target's, with their usual values."""
 
-    _static: tuple[Weights, _Layers | None] | None = None
-    """The static engine, and which state of the weights it was made from."""
-
     @classmethod
     def fresh(
         cls,
         vocabulary_size: int,
         *,
         target: HubTarget | None = None,
-        seed: int = 0,
-        start_id: int = 0,
-        full_stop: int = 0,
         start: str = "copying",
-        name: str = "",
-        vocabulary: str = "",
-        **settings: Any,
+        **given: Any,
     ) -> Self:
         """A drafter to be trained, bound to its target: see `NeuralDrafter.fresh`.
 
@@ -449,13 +422,9 @@ class SharedDrafter(NeuralDrafter[SharedSettings]):
             vocabulary_size: how many logits the target has.
             target: whose encoder, embedding and sizes it shares. Without it only the sizes can be
                 looked at, with the ordinary start.
-            seed: of the initial weights, with the ordinary start.
-            start_id: the token before every text.
-            full_stop: not needed: the target's own layers know how a text begins.
             start: "copying" begins as layers of the target's decoder, "ordinary" at random.
-            name: what to call it; the family by default.
-            vocabulary: the fingerprint of the target's vocabulary.
-            settings: those of CHOSEN, and sizes where there is no target.
+            given: as to `NeuralDrafter.fresh`; of the sizes those of CHOSEN, or all of them where
+                there is no target.
 
         Raises:
             SettingsError: the copying start without a target, a target that is no T5, or a size
@@ -467,44 +436,25 @@ class SharedDrafter(NeuralDrafter[SharedSettings]):
                     "a shared-encoder drafter starts as layers of its target: give target=, or "
                     "start='ordinary'."
                 )
-            return super().fresh(
-                vocabulary_size,
-                seed=seed,
-                start_id=start_id,
-                start=start,
-                name=name,
-                vocabulary=vocabulary,
-                **settings,
-            )
-        model = target.model
-        if type(model) is not T5ForConditionalGeneration:
-            raise SettingsError(
-                f"{target.name} is a {type(model).__name__}: a shared-encoder drafter is made of "
-                "T5 layers. Take lstm, cnn or t5."
-            )
-        chosen = {**cls.CHOSEN, **settings}
-        if extra := set(chosen) - set(cls.CHOSEN):
+            return super().fresh(vocabulary_size, start=start, **given)
+        if start not in STARTS:
+            raise SettingsError(f"start={start!r}: give one of {', '.join(STARTS)}.")
+        why = "a shared-encoder drafter is made of T5 layers. Take lstm, cnn or t5."
+        model = _t5_of(target, why)
+        sizes = {field.name for field in fields(cls.SETTINGS)} - {"vocabulary_size", "start_id"}
+        if extra := (given.keys() & sizes) - cls.CHOSEN.keys():
             raise SettingsError(
                 f"{', '.join(sorted(extra))}: the sizes of a {cls.FAMILY} drafter are its "
                 f"target's; give {', '.join(f'`{name}`' for name in cls.CHOSEN)} alone."
             )
+        chosen = {**cls.CHOSEN, **given}
         own = fingerprint(model.get_input_embeddings().weight)
-        sizes = asdict(cls.SETTINGS.like(model.config, chosen["layers"], own)) | chosen
-        del sizes["vocabulary_size"], sizes["start_id"]
-        made = super().fresh(
-            vocabulary_size,
-            seed=seed,
-            start_id=start_id,
-            start="ordinary",
-            name=name,
-            vocabulary=vocabulary,
-            **sizes,
-        )
+        like = asdict(cls.SETTINGS.like(model.config, chosen["layers"], own))
+        theirs = {name: like[name] for name in sizes}
+        made = super().fresh(vocabulary_size, start="ordinary", **theirs | chosen)
         made.model.bind(target)
         if start == "copying":
             made.model.start_as(target)
-        elif start not in STARTS:
-            raise SettingsError(f"start={start!r}: give one of {', '.join(STARTS)}.")
         return made
 
     @classmethod
@@ -519,15 +469,11 @@ class SharedDrafter(NeuralDrafter[SharedSettings]):
         Raises:
             SettingsError: the target is no T5, or has no such parts.
         """
-        model = target.model
-        if type(model) is not T5ForConditionalGeneration:
-            raise SettingsError(
-                f"{target.name} is a {type(model).__name__}: pruned drafters are made of T5 layers."
-            )
-        own = fingerprint(model.get_input_embeddings().weight)
-        sizes = SharedSettings.like(model.config, max(1, len(kept)), own)
+        model = _t5_of(target, "pruned drafters are made of T5 layers.")
         if not kept:
             raise SettingsError("nothing of the decoder is kept: keep a head or a column.")
+        own = fingerprint(model.get_input_embeddings().weight)
+        sizes = SharedSettings.like(model.config, len(kept), own)
         settings = replace(sizes, start_id=target.start_id, kept=tuple(kept))
         network = SharedModel(settings)
         copy_kept(model.decoder, network.t5.decoder, settings.kept, settings.head_width)
@@ -542,32 +488,11 @@ class SharedDrafter(NeuralDrafter[SharedSettings]):
         return super()._sizes(vocabulary_size, start_id, {"start_id": start_id, **settings})
 
     @classmethod
-    def load(cls, folder: str | Path, *, device: str | torch.device | None = None) -> Self:
-        """Loads what `save` wrote; it drafts as soon as its target's encoding is there.
-
-        Raises:
-            CheckpointError: it is incomplete, damaged, or of another shape.
-        """
-        folder = Path(folder)
-        try:
-            config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-            sizes = dict(config["settings"])
-            if sizes.pop("copies", False):  # earlier versions write it, nearly always as False
-                raise CheckpointError("it has a copy mixture, which is not supported any more")
-            settings = cls.SETTINGS(**sizes | {"kept": kept_from_json(sizes.get("kept", []))})
-            model = cls.MODEL(settings)
-            weights = load_file(folder / "model.safetensors")
-            if weights.keys() != model.own_weights().keys():
-                raise CheckpointError("its weights have other names")
-            model.load_state_dict({n: w.float() for n, w in weights.items()}, strict=False)
-        except Exception as error:  # safetensors, json and torch raise unrelated kinds
-            raise CheckpointError(
-                f"{folder} is not a whole {cls.FAMILY} drafter ({type(error).__name__}: {error}). "
-                "It needs config.json and model.safetensors as `fastllm train` writes them."
-            ) from error
-        model = model.to(device or "cpu").eval()
-        name, vocabulary = config["name"], config["vocabulary"]
-        return cls(model, settings, name, vocabulary, config.get("draft_temperature"))
+    def _read_settings(cls, written: dict[str, Any]) -> SharedSettings:
+        sizes = dict(written)
+        if sizes.pop("copies", False):  # earlier versions write it, nearly always as False
+            raise CheckpointError("it has a copy mixture, which is not supported any more")
+        return super()._read_settings(sizes | {"kept": kept_from_json(sizes.get("kept", []))})
 
     def _own_weights(self) -> dict[str, torch.Tensor]:
         """None of the target's."""
@@ -648,12 +573,22 @@ class SharedDrafter(NeuralDrafter[SharedSettings]):
 
     def _layers(self) -> "_Layers | None":
         """The static engine with the weights as they are now; None where it does not fit."""
-        state = weights_of(self.model)
-        if self._static is None or self._static[0] != state:
-            network = self.model.t5
-            layers = None if unfit(network) else _Layers(network, self.settings.kept)
-            self._static = state, layers
-        return self._static[1]
+        network, kept = self.model.t5, self.settings.kept
+        made: _Layers | None = self._memo.get(
+            "static", self.model, lambda: None if unfit(network) else _Layers(network, kept)
+        )
+        return made
+
+
+def _t5_of(target: HubTarget, why: str) -> T5ForConditionalGeneration:
+    """The model of a target.
+
+    Raises:
+        SettingsError: it is no T5; `why` ends the message.
+    """
+    if type(target.model) is not T5ForConditionalGeneration:
+        raise SettingsError(f"{target.name} is a {type(target.model).__name__}: {why}")
+    return target.model
 
 
 def fingerprint(embedding: torch.Tensor) -> str:

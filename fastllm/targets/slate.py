@@ -105,21 +105,13 @@ class Slate:
     def fits(self, choice: Choice, total: int) -> bool:
         """Whether a choice can be made here: not where a rule might bar every token there is.
 
-        Args:
-            choice: how tokens are chosen.
-            total: how many tokens the text has with the draft.
+        The text has `total` tokens with the draft.
         """
         few = not choice.no_repeat_ngram or total + 1 < self._logits.shape[1]
         return few and choice.no_repeat_ngram <= len(self._text)
 
     def begin(self, choice: Choice, text: Sequence[int], uniforms: torch.Tensor) -> None:
-        """A draft begins.
-
-        Args:
-            choice: how its tokens will be chosen.
-            text: the start token and everything behind it.
-            uniforms: of the draws, on the host.
-        """
+        """A draft begins behind a text, the start token included; `uniforms` of its draws."""
         self.at.zero_()
         if choice.no_repeat_ngram:
             self._text[: len(text)].copy_(torch.tensor(text), non_blocking=True)
@@ -127,16 +119,7 @@ class Slate:
             self._uniforms[: len(uniforms)].copy_(uniforms, non_blocking=True)
 
     def choose(self, logits: torch.Tensor, length: torch.Tensor, choice: Choice) -> torch.Tensor:
-        """Chooses the next token, and writes it down.
-
-        Args:
-            logits: shape (V,).
-            length: how many tokens the text has, (1,).
-            choice: how.
-
-        Returns:
-            The token, shape (1,).
-        """
+        """Chooses by logits (V,) the token (1,) behind `length` (1,) others; writes it down."""
         row = self._ruled(logits, length, choice)[None]
         if choice.temperature == 0:
             token = row.argmax(-1)
@@ -153,6 +136,20 @@ class Slate:
             self._sure.index_copy_(0, self.at, sure.double())
         self.at.add_(1)
         return token
+
+    def go_on(self, entry: torch.Tensor, count: int, logits: torch.Tensor, choice: Choice) -> None:
+        """Chooses the token behind a step, and puts it where the next step reads it.
+
+        Args:
+            entry: how many tokens of the text were read before the step, and those that it read.
+            count: how many these are.
+            logits: behind the last of them, (V,).
+            choice: how.
+        """
+        places = entry[:1] + count
+        token = self.choose(logits, places, choice)
+        entry[:1].copy_(places)
+        entry[1:2].copy_(token)
 
     def take(self, count: int, choice: Choice) -> Written:
         """The draft, of `count` tokens; the host waits here."""

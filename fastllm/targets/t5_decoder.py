@@ -18,6 +18,7 @@ import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property, partial
+from itertools import product
 from typing import Any, NamedTuple
 
 import torch
@@ -340,6 +341,8 @@ class StaticSession:
         crossing: the article, from `decoder.remember`.
     """
 
+    trees = True
+
     @torch.inference_mode()
     def __init__(self, decoder: StaticDecoder, crossing: Crossing) -> None:
         self._decoder = decoder
@@ -352,14 +355,9 @@ class StaticSession:
         weakref.finalize(self, home.append, self._buffers).atexit = False
         if self._buffers.article is not None:
             self._buffers.hold(crossing)
-            if self._buffers.graphs is not None:
-                for seen in _USUAL_ROOM:
-                    for count in _USUAL:
-                        self._buffers.graphs.prepare(
-                            (count, seen), self._call(count, seen), self._other_numbers
-                        )
-
-    trees = True
+            for seen, count in product(_USUAL_ROOM, _USUAL):
+                call = self._call(count, seen)
+                self._buffers.graphs.prepare((count, seen), call, self._other_numbers)
 
     @property
     def length(self) -> int:
@@ -384,56 +382,31 @@ class StaticSession:
 
         On CUDA the call returns before the device is done: whoever reads a number of it waits.
         """
-        if parents is not None:
-            return self._forward_tree(ids, parents)
-        length, count = self._length, len(ids)
-        total = length + count
-        buffers, decoder = self._buffers, self._decoder
-        if total > buffers.room:
-            buffers.grow(length, total)
-        if buffers.graphs is not None and not decoder.graphs_failure and count <= _ROWS:
-            seen = min(_power(total), buffers.room)
-            buffers.entry[: count + 1].copy_(torch.tensor([length, *ids]), non_blocking=True)
-            logits = buffers.graphs.replay(
-                (count, seen), self._call(count, seen), self._other_numbers
-            )
-        else:
-            place = _Place(
-                buffers.writer(length, count),
-                *buffers.read(total),
-                decoder._bias(buffers.room, length, count),
-                self._article,
-                None,
-            )
-            logits = decoder._run(torch.tensor(ids, device=decoder.device), place)
-        self._length = total
-        return logits
-
-    def _forward_tree(self, ids: list[int], parents: Sequence[int]) -> torch.Tensor:
-        """`forward` of a tree. On CUDA all of up to `_ROWS` tokens share the graph of so many."""
         length, count = self._length, len(ids)
         buffers, decoder = self._buffers, self._decoder
-        graphs = buffers.graphs if not decoder.graphs_failure and count <= _ROWS else None
-        rows = count if graphs is None else _ROWS
+        captured = buffers.graphs.used and count <= _ROWS
+        # On CUDA all trees of up to `_ROWS` tokens share the graph of so many.
+        rows = _ROWS if captured and parents is not None else count
         total = length + rows
         if total > buffers.room:
             buffers.grow(length, total)
-        tree = tree_rows(parents, rows)
-        if graphs is not None:
-            seen = min(_power(total), buffers.room)
-            padded = [length, *ids, *[ids[-1]] * (rows - count)]
-            buffers.entry.copy_(torch.tensor(padded), non_blocking=True)
-            buffers.tree.copy_(tree, non_blocking=True)
-            call = self._call(rows, seen, tree=True)
-            logits = graphs.replay(("tree", seen), call, self._other_numbers)[:count]
+        tree = None if parents is None else tree_rows(parents, rows)
+        if captured:
+            seen = min(bucket(total), buffers.room)
+            entry = torch.tensor([length, *ids, *[ids[-1]] * (rows - count)])
+            buffers.entry[: rows + 1].copy_(entry, non_blocking=True)
+            if tree is not None:
+                buffers.tree.copy_(tree, non_blocking=True)
+            key = (rows, seen) if tree is None else ("tree", seen)
+            call = self._call(rows, seen, tree=tree is not None)
+            logits = buffers.graphs.replay(key, call, self._other_numbers)[:count]
         else:
-            place = _Place(
-                buffers.writer(length, count),
-                *buffers.read(total),
-                decoder._tree_bias(tree.to(decoder.device), length, total),
-                self._article,
-                None,
-            )
+            if tree is None:
+                bias = decoder._bias(buffers.room, length, count)
+            else:
+                bias = decoder._tree_bias(tree.to(decoder.device), length, total)
+            write, text = buffers.writer(length, count), buffers.read(total)
+            place = _Place(write, *text, bias, self._article, None)
             logits = decoder._run(torch.tensor(ids, device=decoder.device), place)
         self._length = length + count
         return logits
@@ -461,43 +434,39 @@ class StaticSession:
         Returns:
             The draft; None where it cannot be written on the device.
         """
-        buffers, decoder = self._buffers, self._decoder
+        buffers = self._buffers
         unread = list(text[self._length :])
         total = len(text) + count - 1
-        if buffers.graphs is None or decoder.graphs_failure:
+        if not buffers.graphs.used:
             return None
         if total > buffers.room:
             buffers.grow(self._length, total)
-        slate = buffers.slate(decoder.size)
+        slate = buffers.slate(self._decoder.size)
         if not slate.fits(choice, total):
             return None
         if len(unread) > 2:
             self.forward(unread[:-1])
             unread = unread[-1:]
         length = self._length
-        seen = min(_power(total), buffers.room)
+        seen = min(bucket(total), buffers.room)
         buffers.entry[: len(unread) + 1].copy_(torch.tensor([length, *unread]), non_blocking=True)
         slate.begin(choice, text, uniforms)
+
+        def call(rows: int, seen: int) -> tuple[Any, ...]:
+            step = self._step(rows, seen, choice, slate, head)
+            key, moved = ("draft", rows, seen, choice), (buffers.entry, slate.at)
+            return key, step, self._other_numbers, moved
+
         if choice not in buffers.choices:  # not while a clock runs, once this was warmed up
             buffers.choices.add(choice)
-            for usual in _USUAL_ROOM:
-                for rows in (1, 2):
-                    step = self._step(rows, usual, choice, slate, head)
-                    moved = (buffers.entry, slate.at)
-                    buffers.graphs.prepare(
-                        ("draft", rows, usual, choice), step, self._other_numbers, moved
-                    )
+            for usual, rows in product(_USUAL_ROOM, (1, 2)):
+                buffers.graphs.prepare(*call(rows, usual))
         for rows in (len(unread), *[1] * (count - 1)):
-            buffers.graphs.run(
-                ("draft", rows, seen, choice),
-                self._step(rows, seen, choice, slate, head),
-                self._other_numbers,
-                (buffers.entry, slate.at),
-            )
+            buffers.graphs.run(*call(rows, seen))
         self._length = total
         return slate.take(count, choice)
 
-    def kept(self, make: "Callable[[int], Any]") -> Any:
+    def kept(self, make: Callable[[int], Any]) -> Any:
         """What stays as long as this session's buffers do, made once for them; None without any.
 
         Args:
@@ -519,10 +488,7 @@ class StaticSession:
         def step() -> torch.Tensor:
             row = call()[-1]
             logits, shown = (row, row) if head is None else head(row)
-            places = buffers.entry[:1] + count
-            token = slate.choose(logits, places, choice)
-            buffers.entry[:1].copy_(places)
-            buffers.entry[1:2].copy_(token)
+            slate.go_on(buffers.entry, count, logits, choice)
             return shown
 
         return step
@@ -545,14 +511,8 @@ class StaticSession:
                 bias = decoder._far(places[:, None] - columns)
             article = buffers.article
             assert article is not None, "buffers on CUDA hold an article"
-            place = _Place(
-                buffers.placed_writer(places),
-                *buffers.read(seen),
-                bias,
-                article,
-                buffers.article_mask,
-            )
-            return decoder._run(ids, place)
+            write, text = buffers.placed_writer(places), buffers.read(seen)
+            return decoder._run(ids, _Place(write, *text, bias, article, buffers.article_mask))
 
         return call
 
@@ -609,7 +569,7 @@ class _Buffers:
         capturing: of the decoder; None where nothing is captured.
 
     Attributes:
-        graphs: of calls over these buffers; None where nothing is captured.
+        graphs: of calls over these buffers.
         choices: those for which drafts were captured.
         head: what a drafter keeps beside; None before it was made.
     """
@@ -664,7 +624,7 @@ class _Buffers:
         self._slate = None  # graphs are bound to it, and its room is theirs
         self.choices: set[Choice] = set()
         # those there were are bound to the old place
-        self.graphs = None if self._capturing is None else Graphs(self._capturing)
+        self.graphs = Graphs(self._capturing)
         self._rows = self._cache.flatten(2)
         self._heads = self._cache.permute(2, 0, 3, 1, 4)
         if not _unbatched(self._cache):
@@ -773,12 +733,10 @@ def tree_rows(parents: Sequence[int], rows: int) -> torch.Tensor:
 
 
 def bucket(count: int) -> int:
-    """Articles of up to so many tokens share the graphs of one of `count` tokens."""
-    return _power(count)
+    """The least power of two that is at least `count`, and at least 64.
 
-
-def _power(count: int) -> int:
-    """The least power of two that is at least `count`, and at least 64."""
+    Articles, and texts, of up to so many tokens share the graphs of one of `count` tokens.
+    """
     return max(64, 1 << (count - 1).bit_length())
 
 
