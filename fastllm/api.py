@@ -45,7 +45,6 @@ class Written:
     """A token of the text.
 
     Attributes:
-        id: of the vocabulary.
         text: what it adds to the text; empty for the end token, and while a character is spelled.
         origin: a drafted token that was accepted, or the target's own: the correction of a refused
             one, the bonus behind a whole accepted draft, or plain where nothing was drafted.

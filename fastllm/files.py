@@ -49,13 +49,7 @@ def write_whole(path: str | Path, content: str | bytes) -> None:
 
 
 def write_json(path: str | Path, tree: Any, *, indent: int | None = 1) -> None:
-    """Writes plain JSON values, as `write_whole` does.
-
-    Args:
-        path: where to.
-        tree: dictionaries, lists, texts, numbers; see `strict`.
-        indent: blanks for each level; None puts all on one line.
-    """
+    """Writes JSON values (`strict`) as `write_whole` does; on one line where `indent` is None."""
     write_whole(path, json.dumps(strict(tree), indent=indent, allow_nan=False) + "\n")
 
 

@@ -4,13 +4,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from fastllm.checkpoints import (
-    SHIPPED,
-    family_of,
-    load_drafter,
-    load_target,
-    read_config,
-)
+from fastllm.checkpoints import SHIPPED, family_of, load_drafter, load_target, read_config
 from fastllm.drafters import Drafter
 from fastllm.hub import push, upload
 from fastllm.targets.hub import HubTarget

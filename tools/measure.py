@@ -35,8 +35,9 @@ from fastllm.demo.engine import LocalEngine
 from fastllm.demo.jobs import RaceJob, Work
 from fastllm.demo.limits import read_limits
 from fastllm.demo.page import build, launch_options
-from fastllm.errors import FastLLMError, SettingsError
+from fastllm.errors import SettingsError
 from fastllm.trace import Trace
+from tools.common import tool
 
 RECORDED = paths.RECORDED / "autumn-storm.json"
 """The recorded race that is made longer."""
@@ -117,17 +118,14 @@ class ClockedEngine(LocalEngine):
         self.first, self.last = first, time.time()
 
 
+@tool("measure")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measures and prints the table; 1 where a promise is missed, 2 where it cannot be."""
     parser = argparse.ArgumentParser(prog="tools.measure", description=__doc__)
     parser.add_argument("--runs", type=int, default=5, metavar="N", help="visits of each kind")
     parser.add_argument("--target", default="target", help="shipped target, folder or Hub model")
     options = parser.parse_args(arguments)
-    try:
-        promises = measure(max(1, options.runs), options.target)
-    except FastLLMError as error:
-        print(f"measure: {error}", file=sys.stderr)
-        return 2
+    promises = measure(max(1, options.runs), options.target)
     load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
     print(f"{os.cpu_count()} cores, load {load}; medians of {options.runs}, lowest to highest")
     for promise in promises:
@@ -137,11 +135,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def measure(runs: int, target: str = "target") -> list[Promise]:
-    """Serves the page and visits it.
-
-    Args:
-        runs: visits of each kind.
-        target: the shipped target, a folder, or a model of the Hub.
+    """Serves the page and visits it, so many times for each kind of promise.
 
     Raises:
         SettingsError: there is no playwright, or no Chromium.
@@ -153,10 +147,7 @@ def measure(runs: int, target: str = "target") -> list[Promise]:
     engine.start()
     engine.target  # noqa: B018  (waits for it, or says why it is not there)
     with library.sync_playwright() as running:
-        chromium = running.chromium.launch(
-            executable_path=next(filter(None, map(shutil.which, CHROMIUM)), None),
-            args=["--no-sandbox", "--disable-background-networking"],
-        )
+        chromium = chromium_of(running)
         with tempfile.TemporaryDirectory() as folder:
             long = Path(folder) / "long.json"
             long.write_text(json.dumps(longer(RECORDED, SCRUB_TOKENS)), encoding="utf-8")
@@ -181,13 +172,16 @@ def measure(runs: int, target: str = "target") -> list[Promise]:
     ]
 
 
-def longer(recorded: Path, tokens: int) -> dict[str, Any]:
-    """A recorded race, its rounds repeated until its lanes together hold as many tokens.
+def chromium_of(running: Any) -> Any:
+    """The Chromium of this machine, or else that of playwright, launched."""
+    return running.chromium.launch(
+        executable_path=next(filter(None, map(shutil.which, CHROMIUM)), None),
+        args=["--no-sandbox", "--disable-background-networking"],
+    )
 
-    Args:
-        recorded: as `tools.record` writes it.
-        tokens: of all lanes together.
-    """
+
+def longer(recorded: Path, tokens: int) -> dict[str, Any]:
+    """A recorded race, its rounds repeated until its lanes together hold as many tokens."""
     tree: dict[str, Any] = json.loads(recorded.read_text(encoding="utf-8"))
     traces = [Trace.from_json(entry) for entry in tree["traces"]]
     made = []

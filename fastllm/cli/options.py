@@ -63,11 +63,7 @@ def add_decoding_arguments(parser: argparse.ArgumentParser, *, without: Sequence
 
 
 def decoding_config(options: argparse.Namespace, **more: Any) -> DecodingConfig:
-    """The settings that the flags of `add_decoding_arguments` gave.
-
-    Args:
-        options: what was parsed.
-        more: settings that another flag gave.
+    """The settings that the flags of `add_decoding_arguments` gave, and `more`.
 
     Raises:
         SettingsError: a value out of range, or two that do not go together.
@@ -95,12 +91,7 @@ def add_measuring_arguments(
 ) -> None:
     """What the commands that measure a target and drafters on a file of articles have in common.
 
-    Args:
-        parser: of the command.
-        limit: how many articles are taken by default, in words.
-        gammas: the draft lengths by default; None leaves them to the command.
-        gamma_help: the same in words.
-        temperatures: those that are measured by default.
+    `limit` and `gamma_help` are defaults in words; `gammas` None leaves them to the command.
     """
     parser.add_argument("--target", default="target", help="shipped target, folder or Hub model")
     parser.add_argument(
@@ -157,8 +148,8 @@ def measured_settings(
     """What the flags of `add_measuring_arguments` ask for.
 
     Returns:
-        The settings, at the last of the temperatures, which go together with the others too; the
-        draft lengths, possibly none; the temperatures, at least one. Both ascend.
+        The settings, at the last of the temperatures; the draft lengths, possibly none; the
+        temperatures, at least one. Both ascend.
 
     Raises:
         SettingsError: a value out of range, or two that do not go together at some temperature.

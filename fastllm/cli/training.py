@@ -67,34 +67,39 @@ from fastllm.targets.hub import HubTarget
 
 def add_arguments(commands: Any) -> None:
     """Adds `train`, `pseudo` and `study` to the sub-commands of a parser."""
-    parser = commands.add_parser(
-        "train",
-        help="train a target from nothing, or a drafter before or after distillation",
-        description="Trains a target (--target RECIPE.yaml, without --drafter) or a drafter. "
-        "Interrupted runs go on where they stopped. Options may be written with dashes or "
-        "underscores; `accelerate launch -m fastllm train` uses several GPUs.",
-    )
-    train_flags(parser)
-    parser.set_defaults(handle=train)
-    parser = commands.add_parser(
-        "pseudo",
-        help="let the target write summaries to train on",
-        description="Lets the target summarise articles of a data set. The folder then holds the "
-        "articles with the data set's summaries (articles/) and with the target's, and some of the "
-        "validation split (validation/). Interrupted work goes on where it stopped; "
-        "`accelerate launch -m fastllm pseudo` uses several GPUs.",
-    )
-    pseudo_flags(parser)
-    parser.set_defaults(handle=pseudo)
-    parser = commands.add_parser(
-        "study",
-        help="compare methods and losses for one family",
-        description="Trains a drafter with each method and loss, measures all on held-out texts "
-        "of the target, and writes a table and a chart (study.md, .svg, .html, .json). "
-        "Interrupted studies go on where they stopped.",
-    )
-    study_flags(parser)
-    parser.set_defaults(handle=study)
+    for name, flags, handle, said, more in (
+        (
+            "train",
+            train_flags,
+            train,
+            "train a target from nothing, or a drafter before or after distillation",
+            "Trains a target (--target RECIPE.yaml, without --drafter) or a drafter. Interrupted "
+            "runs go on where they stopped. Options may be written with dashes or underscores; "
+            "`accelerate launch -m fastllm train` uses several GPUs.",
+        ),
+        (
+            "pseudo",
+            pseudo_flags,
+            pseudo,
+            "let the target write summaries to train on",
+            "Lets the target summarise articles of a data set. The folder then holds the articles "
+            "with the data set's summaries (articles/) and with the target's, and some of the "
+            "validation split (validation/). Interrupted work goes on where it stopped; "
+            "`accelerate launch -m fastllm pseudo` uses several GPUs.",
+        ),
+        (
+            "study",
+            study_flags,
+            study,
+            "compare methods and losses for one family",
+            "Trains a drafter with each method and loss, measures all on held-out texts of the "
+            "target, and writes a table and a chart (study.md, .svg, .html, .json). Interrupted "
+            "studies go on where they stopped.",
+        ),
+    ):
+        parser = commands.add_parser(name, help=said, description=more)
+        flags(parser)
+        parser.set_defaults(handle=handle)
 
 
 def train(options: argparse.Namespace) -> None:
@@ -126,22 +131,24 @@ def train(options: argparse.Namespace) -> None:
 def pseudo(options: argparse.Namespace) -> None:
     """Writes the target's summaries of a data set's articles."""
     settle(options)
-    length = options.length or TEXT_LENGTH
-    batch = options.batch or 64
-    data = needed(options, "data")
+    batch, data = options.batch or 64, needed(options, "data")
     with RunContext.of(options, Path(needed(options, "out"))) as context:
         if options.dry_run:
             context.say(_estimate(options, None))
         # What is learned from these texts is what the target decodes: no TF32 in their arithmetic.
         torch.set_float32_matmul_precision("highest")
         target = load_teacher(options, context)
-        for split in ("validation", "train"):
-            count = article_count(options, context, 2 * batch)
-            out = context.folder
-            if split == "validation":
-                count, out = held_out_count(options, context), context.folder / split
-                if not count or not has_split(data, split):
-                    continue
+        for split, out, count, temperature in (
+            ("validation", context.folder / "validation", held_out_count(options, context), 0.0),
+            (
+                "train",
+                context.folder,
+                article_count(options, context, 2 * batch),
+                options.temperature,
+            ),
+        ):
+            if split == "validation" and not (count and has_split(data, split)):
+                continue
             if split == "train" and options.select:
                 pairs = _selected(options, context, target, count)
             else:
@@ -151,8 +158,8 @@ def pseudo(options: argparse.Namespace) -> None:
                 target,
                 pairs,
                 out,
-                length=length,
-                temperature=options.temperature if split == "train" else 0.0,
+                length=options.length or TEXT_LENGTH,
+                temperature=temperature,
                 batch=batch,
                 shard_size=options.shard_size,
                 accelerator=context.accelerator,
@@ -237,20 +244,7 @@ def study(options: argparse.Namespace) -> None:
 
 
 _OF_TARGETS = frozenset(
-    (
-        "command",
-        "handle",
-        "usage",
-        "target",
-        "data",
-        "run",
-        "out",
-        "scale",
-        "device",
-        "dry_run",
-        "start",
-        "trailing_run",
-    )
+    "command handle usage target data run out scale device dry_run start trailing_run".split()
 )
 """What is heeded where a target is trained."""
 
@@ -273,12 +267,11 @@ def _train_target(options: argparse.Namespace, typed: set[str]) -> None:
             raise SettingsError(
                 "a target is trained in one process: leave `accelerate launch` out."
             )
-        out = out_folder(options, context)
         folder = train_target(
             recipe,
             data,
             context.folder,
-            out=out,
+            out=out_folder(options, context),
             start=options.start or "",
             device=context.accelerator.device,
             say=context.say,
@@ -320,8 +313,8 @@ def _train_neural(options: argparse.Namespace, context: RunContext) -> None:
     if context.dry:
         context.say(_estimate(options, recipe))
     asked = recipe.updates
-    updates, warmup, cooldown = _shrunk(recipe.updates, recipe.warmup, recipe.cooldown, options)
-    recipe = replace(recipe, updates=updates, warmup=warmup, cooldown=cooldown)
+    shrunk = _shrunk(recipe.updates, recipe.warmup, recipe.cooldown, options)
+    recipe = replace(recipe, **dict(zip(("updates", "warmup", "cooldown"), shrunk, strict=True)))
     data = gather(options, context, recipe.resolved.written_texts)
     target = data.target
     if recipe.resolved.lambda1:
@@ -386,8 +379,7 @@ def _train_neural(options: argparse.Namespace, context: RunContext) -> None:
                 if name.startswith("validation_")
             },
         }
-    texts = _texts_of(recipe)
-    count = len(data.dataset)
+    count, texts = len(data.dataset), _texts_of(recipe)
     save_checkpoint(drafter, options, context, card, target, count, texts, options.drafter)
     if context.dry:
         seconds = _log_lines(context.folder)[-1]["seconds"] / recipe.updates
@@ -491,37 +483,34 @@ def _train_ngram(options: argparse.Namespace, context: RunContext) -> None:
     method = options.distill_method or ("seq_kd" if options.pseudo_dataset_path else "supervised")
     lines = Path(options.pseudo_dataset_path or "-")
     if lines.is_file():
-        _count_lines(options, context, lines)
+        target = load_teacher(options, context)
+        texts = _lines(lines, target, max(TEXT_LENGTH, options.length or 0))
+        context.say(f"{lines}: {len(texts)} texts, one a line, counted as they stand")
+        _count(options, context, target, texts, f"the lines of {lines.name}")
         return
     data = gather(options, context, method == "seq_kd")
-    texts = data.dataset
-    if method == "seq_kd":
-        if data.written is None:
-            raise SettingsError(
-                "seq_kd counts what the target wrote: give --pseudo_dataset_path, made with "
-                "`python -m fastllm pseudo`."
-            )
-        texts = data.written
-    else:
+    pairs = data.written if method == "seq_kd" else data.dataset
+    if pairs is None:
+        raise SettingsError(
+            "seq_kd counts what the target wrote: give --pseudo_dataset_path, made with "
+            "`python -m fastllm pseudo`."
+        )
+    if method != "seq_kd":
         _refuse_without_summaries(data, method)
-    counted = [texts.target(index) for index in range(len(texts))]
+    counted = [pairs.target(index) for index in range(len(pairs))]
     _count(options, context, data.target, counted, _ORIGIN[method])
 
 
-def _count_lines(options: argparse.Namespace, context: RunContext, file: Path) -> None:
-    """Counts a file of texts, one a line."""
-    target = load_teacher(options, context)
+def _lines(file: Path, target: HubTarget, length: int) -> list[list[int]]:
+    """The texts of a file, one a line, as token ids."""
     try:
         lines = file.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeError) as error:
         raise DataError(f"{file} is no text file in UTF-8 ({error}): save it as one.") from error
-    length = max(TEXT_LENGTH, options.length or 0)
-    encode = target.vocabulary.encode
-    texts = [encode(line, length).ids for line in lines if line.strip()]
+    texts = [target.vocabulary.encode(line, length).ids for line in lines if line.strip()]
     if not texts:
         raise DataError(f"{file} holds no text: give a file with a text on each line.")
-    context.say(f"{file}: {len(texts)} texts, one a line, counted as they stand")
-    _count(options, context, target, texts, f"the lines of {file.name}")
+    return texts
 
 
 def _count(
@@ -575,11 +564,10 @@ def _count(
 
 
 def _refuse_neural_options(options: argparse.Namespace) -> None:
-    neural = (
+    for name in (
         *("loss", "kd_loss", "kd_temp", "jsd_beta", "learning_rate", "lambda1", "lambda2"),
         *("keep", "teacher_cache"),
-    )
-    for name in neural:
+    ):
         if getattr(options, name) is not None:
             raise SettingsError(
                 f"--{name} does not belong to an n-gram: it counts, and that is all."
@@ -633,9 +621,8 @@ def _drafter_recipe(options: argparse.Namespace) -> DrafterRecipe:
         "loss": options.kd_loss or options.loss,
         "kd_temperature": options.kd_temp,
     }
-    for entry in fields(DrafterRecipe):
-        if entry.name not in given:
-            given[entry.name] = getattr(options, entry.name)
+    others = [entry.name for entry in fields(DrafterRecipe) if entry.name not in given]
+    given |= {name: getattr(options, name) for name in others}
     recipe = {name: value for name, value in given.items() if value is not None}
     if "updates" in recipe and "cooldown" not in recipe:  # the usual share, where updates are few
         recipe["cooldown"] = min(DrafterRecipe.cooldown, recipe["updates"] // 3)
@@ -707,33 +694,32 @@ def save_checkpoint(
     """Writes the checkpoint, once for all processes."""
     out = out_folder(options, context)  # again: hours may have passed
     context.accelerator.wait_for_everyone()  # all have looked; now the first may write
+    whole = {
+        "name": drafter.name,
+        "family": family,
+        "target": target.name,
+        **card,
+        "texts": texts,
+        "articles": articles,
+        "prefix": target.prefix,
+        "source_length": target.source_length,
+        "device": str(target.device),
+        "versions": versions(),
+    }
 
     def write() -> None:
         with writing(out, f"What was learned is in {context.folder}."):
-            write_into(new_folder(out))
-
-    def write_into(fresh: Path) -> None:
-        shutil.rmtree(fresh, ignore_errors=True)
-        if options.command == "train" and options.as_target:
-            drafter.save_as_target(fresh, target)
-        else:
-            drafter.save(fresh)
-        whole = {
-            "name": drafter.name,
-            "family": family,
-            "target": target.name,
-            **card,
-            "texts": texts,
-            "articles": articles,
-            "prefix": target.prefix,
-            "source_length": target.source_length,
-            "device": str(target.device),
-            "versions": versions(),
-        }
-        (fresh / "card.json").write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
-        if (context.folder / "training.jsonl").exists():
-            shutil.copy(context.folder / "training.jsonl", fresh / "training.jsonl")
-        replace_folder(fresh, out)
+            fresh = new_folder(out)
+            shutil.rmtree(fresh, ignore_errors=True)
+            if options.command == "train" and options.as_target:
+                drafter.save_as_target(fresh, target)
+            else:
+                drafter.save(fresh)
+            text = json.dumps(whole, indent=1) + "\n"
+            (fresh / "card.json").write_text(text, encoding="utf-8")
+            if (context.folder / "training.jsonl").exists():
+                shutil.copy(context.folder / "training.jsonl", fresh / "training.jsonl")
+            replace_folder(fresh, out)
 
     context.first(write)
     if not context.dry:
