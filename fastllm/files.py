@@ -13,13 +13,10 @@ from typing import Any
 
 
 def write_whole(path: str | Path, content: str | bytes) -> None:
-    """Writes a file; folders that are missing are made.
+    """Writes text as UTF-8, or bytes; folders that are missing are made.
 
     What is no regular file (a named pipe, a device) is written to directly: it cannot be replaced.
-
-    Args:
-        path: where to; a link stays, and the file that it leads to is replaced.
-        content: text, which is written as UTF-8, or bytes.
+    A link stays, and the file that it leads to is replaced.
 
     Raises:
         OSError: with the file's name, which the system leaves out where a disk is full.

@@ -19,12 +19,7 @@ _FEW = 8
 
 @dataclass(frozen=True)
 class Encoded:
-    """An encoded article.
-
-    Attributes:
-        ids: token ids, the end token included.
-        cut_at: the character of the article behind the last one that fitted; None if all did.
-    """
+    """Token ids of an article, the end token included, and the character at which it was cut."""
 
     ids: list[int]
     cut_at: int | None

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable, Sequence
 from functools import wraps
+from typing import ParamSpec
 
 from fastllm.decoding.race import Race
 from fastllm.drafters import Drafter
@@ -10,17 +11,17 @@ from fastllm.errors import FastLLMError
 from fastllm.targets import Target
 from fastllm.trace import DecodingConfig, Trace
 
-Main = Callable[[Sequence[str] | None], int]
+Given = ParamSpec("Given")
 
 
-def tool(name: str) -> Callable[[Main], Main]:
+def tool(name: str) -> Callable[[Callable[Given, int]], Callable[Given, int]]:
     """Ends a tool with its message and the exit code 2 where something is refused."""
 
-    def decorate(main: Main) -> Main:
+    def decorate(main: Callable[Given, int]) -> Callable[Given, int]:
         @wraps(main)
-        def guarded(arguments: Sequence[str] | None = None) -> int:
+        def guarded(*arguments: Given.args, **more: Given.kwargs) -> int:
             try:
-                return main(arguments)
+                return main(*arguments, **more)
             except FastLLMError as error:
                 print(f"{name}: {error}", file=sys.stderr)
                 return 2

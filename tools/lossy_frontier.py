@@ -36,10 +36,9 @@ LENIENCES = (0.7, 0.5, 0.3, 0.1)
 
 
 class Row(NamedTuple):
-    """One setting, over all articles.
+    """One setting, in words, over all articles.
 
     Attributes:
-        setting: in words, marked where it is lossy.
         calls: of the target, a text.
         tau: tokens a call.
         changed: the share of texts that are not those of the exact setting; None when sampled.

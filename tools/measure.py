@@ -25,6 +25,7 @@ import threading
 import time
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
@@ -96,12 +97,7 @@ class Promise:
 
 
 class ClockedEngine(LocalEngine):
-    """Writes down when the first round and the last row of a race left the models.
-
-    Attributes:
-        first: when the first round was written, in seconds since 1970.
-        last: when the last row was.
-    """
+    """Writes down when the first round and the last row of a race left the models, since 1970."""
 
     first = last = 0.0
 
@@ -194,22 +190,28 @@ def longer(recorded: Path, tokens: int) -> dict[str, Any]:
     return tree | {"traces": made}
 
 
+@contextmanager
+def _visit(chromium: Any, **more: Any) -> Iterator[tuple[Any, Any]]:
+    """A page with nothing in its cache, and its session of Chromium's protocol; closed behind."""
+    context = chromium.new_context(viewport={"width": 1440, "height": 900}, **more)
+    page = context.new_page()
+    yield page, context.new_cdp_session(page)
+    context.close()
+
+
 def _open(chromium: Any, address: str) -> tuple[float, float, float]:
     """Seconds to the first paint, seconds until the race moves, and megabytes."""
-    context = chromium.new_context(viewport={"width": 1440, "height": 900})
-    page = context.new_page()
-    wire = context.new_cdp_session(page)
     sizes: list[float] = []
-    wire.on("Network.loadingFinished", lambda told: sizes.append(told["encodedDataLength"]))
-    wire.send("Network.enable")
-    page.add_init_script(_WATCH)
-    page.goto(address)
-    page.wait_for_function("window.moves", timeout=PATIENCE_SECONDS * 1000)
-    page.wait_for_timeout(AFTER_SECONDS * 1000)
-    painted, moves = page.evaluate(
-        "[performance.getEntriesByName('first-contentful-paint')[0].startTime, window.moves]"
-    )
-    context.close()
+    with _visit(chromium) as (page, wire):
+        wire.on("Network.loadingFinished", lambda told: sizes.append(told["encodedDataLength"]))
+        wire.send("Network.enable")
+        page.add_init_script(_WATCH)
+        page.goto(address)
+        page.wait_for_function("window.moves", timeout=PATIENCE_SECONDS * 1000)
+        page.wait_for_timeout(AFTER_SECONDS * 1000)
+        painted, moves = page.evaluate(
+            "[performance.getEntriesByName('first-contentful-paint')[0].startTime, window.moves]"
+        )
     return painted / 1000, moves / 1000, sum(sizes) / 1e6
 
 
@@ -225,22 +227,19 @@ requestAnimationFrame(look);
 
 def _scrub(chromium: Any, address: str) -> float:
     """The median frame in milliseconds."""
-    context = chromium.new_context(viewport={"width": 1440, "height": 900}, reduced_motion="reduce")
-    page = context.new_page()
-    page.goto(address)
-    page.wait_for_selector(".fl-lane .fl-block", timeout=PATIENCE_SECONDS * 1000)
-    wire = context.new_cdp_session(page)
     events: list[Event] = []
     over: list[Event] = []
-    wire.on("Tracing.dataCollected", lambda told: events.extend(told["value"]))
-    wire.on("Tracing.tracingComplete", lambda told: over.append(told))
     categories = {"includedCategories": TRACED_CATEGORIES, "recordMode": "recordUntilFull"}
-    wire.send("Tracing.start", {"traceConfig": categories, "transferMode": "ReportEvents"})
-    page.evaluate(_SCRUB, [SCRUB_FRAMES, FRAME])
-    wire.send("Tracing.end")
-    while not over:
-        page.wait_for_timeout(50)
-    context.close()
+    with _visit(chromium, reduced_motion="reduce") as (page, wire):
+        page.goto(address)
+        page.wait_for_selector(".fl-lane .fl-block", timeout=PATIENCE_SECONDS * 1000)
+        wire.on("Tracing.dataCollected", lambda told: events.extend(told["value"]))
+        wire.on("Tracing.tracingComplete", over.append)
+        wire.send("Tracing.start", {"traceConfig": categories, "transferMode": "ReportEvents"})
+        page.evaluate(_SCRUB, [SCRUB_FRAMES, FRAME])
+        wire.send("Tracing.end")
+        while not over:
+            page.wait_for_timeout(50)
     return statistics.median(frames_of(events))
 
 
@@ -261,9 +260,8 @@ _SCRUB = """async ([steps, mark]) => {
 def frames_of(events: Sequence[Event]) -> list[float]:
     """How long each frame ran scripts and laid out, in milliseconds; what is nested counts once.
 
-    Args:
-        events: of a trace. Marks called `FRAME` stand at the beginning of each frame, the last
-            behind the last one; work that ends behind a mark is of the frame that it begins.
+    Marks called `FRAME` stand at the beginning of each frame, the last behind the last one; work
+    that ends behind a mark is of the frame that it begins.
     """
     marks = sorted((event for event in events if event["name"] == FRAME), key=_began)
     threads = {(mark["pid"], mark["tid"]) for mark in marks}
@@ -297,18 +295,16 @@ def _race(chromium: Any, address: str, engine: ClockedEngine) -> tuple[float, fl
         By how many percent the browser was later than the models; the layout shift; in how many
         percent of the frames after its end no verdict was in view.
     """
-    context = chromium.new_context(viewport={"width": 1440, "height": 900})
-    page = context.new_page()
-    page.goto(address)
-    page.wait_for_selector(".fl-lane .fl-block", timeout=PATIENCE_SECONDS * 1000)
-    page.evaluate(_SHOWN)
-    page.click("#fl-go")
-    page.wait_for_function("window.shown", timeout=PATIENCE_SECONDS * 1000)
-    page.wait_for_timeout(AFTER_SECONDS * 1000)
-    shown, shift, frames, bare = page.evaluate(
-        "[window.shown, window.shift, window.frames_after, window.frames_without]"
-    )
-    context.close()
+    with _visit(chromium) as (page, _):
+        page.goto(address)
+        page.wait_for_selector(".fl-lane .fl-block", timeout=PATIENCE_SECONDS * 1000)
+        page.evaluate(_SHOWN)
+        page.click("#fl-go")
+        page.wait_for_function("window.shown", timeout=PATIENCE_SECONDS * 1000)
+        page.wait_for_timeout(AFTER_SECONDS * 1000)
+        shown, shift, frames, bare = page.evaluate(
+            "[window.shown, window.shift, window.frames_after, window.frames_without]"
+        )
     late = 100 * ((shown / 1000 - engine.first) / (engine.last - engine.first) - 1)
     return late, shift, 100 * bare / max(1, frames)
 

@@ -88,9 +88,8 @@ def film(seconds: float, size: Sequence[int]) -> list[Frame]:
 def animate(frames: Sequence[Frame], shrink: float) -> bytes:
     """A GIF of the frames, which begins anew after its end.
 
-    Args:
-        frames: at least one; what looks the same as the one before makes that one stand longer.
-        shrink: of width and height, above 0 and at most 1.
+    What looks the same as the one before makes that one stand longer. `shrink` is of width and
+    height, above 0 and at most 1.
 
     Raises:
         SettingsError: it has more than `MOST_BYTES`.

@@ -173,9 +173,9 @@ def _compared(
     if parted is not None:
         banned = Rules(reference.end_ids).along([reference.start_id], tokens[:parted], config)
         ruled = [forbid(logits[parted][None], banned[-1:])[0] for logits in (exact[1], rounded[1])]
-        margin = [float(best[0] - best[1]) for best in (row.topk(2).values for row in ruled)]
+        own, its = (float(best[0] - best[1]) for best in (row.topk(2).values for row in ruled))
         rank = 1 + int((ruled[0] > ruled[0][found[parted]]).sum())
-        divergence = Divergence(parted, tokens[parted], found[parted], *margin, rank)
+        divergence = Divergence(parted, tokens[parted], found[parted], own, its, rank)
     return ArticleComparison(article, len(tokens), difference, divergence)
 
 

@@ -29,7 +29,6 @@ class Row(NamedTuple):
     """One lane over all articles.
 
     Attributes:
-        name: of the lane.
         tau: tokens a call of the target.
         rows: that the target computed a call.
         seconds: of decoding, over those of the target alone; only their ratio over articles that

@@ -35,31 +35,27 @@ _HELP = {
 def add_decoding_arguments(parser: argparse.ArgumentParser, *, without: Sequence[str] = ()) -> None:
     """One flag for each setting of DecodingConfig, with its default and range or its words."""
     group = parser.add_argument_group("decoding")
-    defaults = config_defaults()
-    for name, (low, high) in DecodingConfig.RANGES.items():
-        if name not in without:
-            default = defaults[name]
-            if default is None:
-                drafters = name in DecodingConfig.LEFT_TO_DRAFTER
-                default = "the drafter's own" if drafters else "the target's own"
-            group.add_argument(
-                "--" + name.replace("_", "-"),
-                *(["--" + name] if "_" in name else []),
-                *(["--gen_length", "--gen-length"] if name == "max_new_tokens" else []),
-                type=type(low),
-                default=defaults[name],
-                metavar="N",
-                help=f"{_HELP[name]}; {low} to {high} (default: {default})",
-            )
-    for name, words in DecodingConfig.CHOICES.items():
-        if name not in without:
-            group.add_argument(
-                "--" + name.replace("_", "-"),
-                *(["--" + name] if "_" in name else []),
-                choices=words,
-                default=defaults[name],
-                help=f"{_HELP[name]} (default: {defaults[name]})",
-            )
+    config = DecodingConfig
+    for name, default in config_defaults().items():
+        if name in without or name not in _HELP:
+            continue
+        whose = "the drafter's own" if name in config.LEFT_TO_DRAFTER else "the target's own"
+        shown = whose if default is None else default
+        if name in config.RANGES:
+            low, high = config.RANGES[name]
+            kind: dict[str, Any] = {"type": type(low), "metavar": "N"}
+            said = f"{_HELP[name]}; {low} to {high} (default: {shown})"
+        else:
+            kind = {"choices": config.CHOICES[name]}
+            said = f"{_HELP[name]} (default: {shown})"
+        group.add_argument(
+            "--" + name.replace("_", "-"),
+            *(["--" + name] if "_" in name else []),
+            *(["--gen_length", "--gen-length"] if name == "max_new_tokens" else []),
+            default=default,
+            help=said,
+            **kind,
+        )
 
 
 def decoding_config(options: argparse.Namespace, **more: Any) -> DecodingConfig:

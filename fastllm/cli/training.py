@@ -6,6 +6,7 @@ import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, fields, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -39,13 +40,7 @@ from fastllm.distill.material import (
     load_teacher,
     target_place,
 )
-from fastllm.distill.options import (
-    needed,
-    pseudo_flags,
-    settle,
-    study_flags,
-    train_flags,
-)
+from fastllm.distill.options import needed, pseudo_flags, settle, study_flags, train_flags
 from fastllm.distill.pseudo import write_pseudo
 from fastllm.distill.select import choose, confidences
 from fastllm.distill.train import METHODS, DrafterRecipe, train_drafter
@@ -54,12 +49,7 @@ from fastllm.drafters import drafter_class, spec_of
 from fastllm.drafters.neural import STARTS, NeuralDrafter
 from fastllm.drafters.ngram import NgramDrafter
 from fastllm.drafters.t5 import T5Drafter
-from fastllm.errors import (
-    CheckpointError,
-    DataError,
-    SettingsError,
-    VocabularyError,
-)
+from fastllm.errors import CheckpointError, DataError, SettingsError, VocabularyError
 from fastllm.files import write_json
 from fastllm.pretrain.curriculum import TargetRecipe, read_target_recipe, train_target
 from fastllm.targets.hub import HubTarget
@@ -213,20 +203,15 @@ def _selected(
             say=context.say,
         )
         arms = choose(sure, min(count, len(pool)), options.random, options.seed or 0)
+        chosen = [{"id": pool.ids[at], "arm": arms[at], "confidence": sure[at]} for at in arms]
         rows = ((pool.ids[at], pool.source(at), pool.target(at)) for at in arms)
         with writing(folder, "The pool is whole."):
-            write_json(
-                context.folder / "selection.json",
-                [
-                    {"id": pool.ids[at], "arm": arm, "confidence": sure[at]}
-                    for at, arm in arms.items()
-                ],
-            )
+            write_json(context.folder / "selection.json", chosen)
             write_pairs(folder, rows, {**pool.meta, "selection": asked})
-        told = {arm: list(arms.values()).count(arm) for arm in ("uncertain", "random")}
+        uncertain, random = (list(arms.values()).count(arm) for arm in ("uncertain", "random"))
         context.say(
-            f"of {len(pool)} articles {told['uncertain']} were chosen because {name} is unsure, "
-            f"and {told['random']} at random: selection.json names them"
+            f"of {len(pool)} articles {uncertain} were chosen because {name} is unsure, "
+            f"and {random} at random: selection.json names them"
         )
 
     context.first(make)
@@ -313,8 +298,8 @@ def _train_neural(options: argparse.Namespace, context: RunContext) -> None:
     if context.dry:
         context.say(_estimate(options, recipe))
     asked = recipe.updates
-    shrunk = _shrunk(recipe.updates, recipe.warmup, recipe.cooldown, options)
-    recipe = replace(recipe, **dict(zip(("updates", "warmup", "cooldown"), shrunk, strict=True)))
+    updates, warmup, cooldown = _shrunk(recipe.updates, recipe.warmup, recipe.cooldown, options)
+    recipe = replace(recipe, updates=updates, warmup=warmup, cooldown=cooldown)
     data = gather(options, context, recipe.resolved.written_texts)
     target = data.target
     if recipe.resolved.lambda1:
@@ -425,12 +410,11 @@ def _untrained(
     options: argparse.Namespace, seed: int, name: str, target: HubTarget
 ) -> NeuralDrafter[Any]:
     """The drafter that a training starts from."""
-    family, start = drafter_class(options.drafter), _start_of(options)["start"]
+    family, start = drafter_class(options.drafter), options.start or STARTS[0]
     fingerprint = target.vocabulary.fingerprint
     width = int(target.model.config.vocab_size)
-    bound = {"target": target} if spec_of(options.drafter).bound_to_target else {}
-    sizes = {"layers": options.layers} if options.layers else {}
     if start in STARTS:
+        own = {"target": target} if spec_of(options.drafter).bound_to_target else {}
         fresh: NeuralDrafter[Any] = family.fresh(
             width,
             seed=seed,
@@ -439,8 +423,8 @@ def _untrained(
             start=start,
             name=name,
             vocabulary=fingerprint,
-            **bound,
-            **sizes,
+            **own,
+            **_layers(options),
         )
         return fresh
     # the target in memory may be quantised, and its weights are to stay as they are
@@ -543,16 +527,14 @@ def _count(
             smoothing=options.smoothing,
             end_id=target.end_id,
         )
-    card = {
-        "method": {
-            "name": "counting",
-            "order": drafter.counts.order,
-            "smoothing": drafter.smoothing,
-            **({"resumed": str(options.start)} if options.start else {}),
-        },
-        "entries": drafter.counts.entries,
-        "seconds": round(time.perf_counter() - started, 2),
+    method = {
+        "name": "counting",
+        "order": drafter.counts.order,
+        "smoothing": drafter.smoothing,
+        **({"resumed": str(options.start)} if options.start else {}),
     }
+    seconds = round(time.perf_counter() - started, 2)
+    card = {"method": method, "entries": drafter.counts.entries, "seconds": seconds}
     save_checkpoint(drafter, options, context, card, target, len(texts), origin, "ngram")
     if context.dry:
         context.say(f"counted {len(texts)} texts")
@@ -583,10 +565,13 @@ _OF_TARGET = "target"
 """The start of a T5 with the target's own weights."""
 
 
+def _layers(options: argparse.Namespace) -> dict[str, int]:
+    return {"layers": options.layers} if options.layers else {}
+
+
 def _start_of(options: argparse.Namespace) -> dict[str, Any]:
     """What the initial weights are, for the card."""
-    found = {"start": options.start or STARTS[0]}
-    return {**found, "layers": options.layers} if options.layers else found
+    return {"start": options.start or STARTS[0], **_layers(options)}
 
 
 def _refuse_options_of_others(options: argparse.Namespace) -> None:
@@ -630,7 +615,6 @@ def _drafter_recipe(options: argparse.Namespace) -> DrafterRecipe:
 
 
 _OWN_TEXTS = "the data set's summaries"
-
 _ORIGIN = {"supervised": _OWN_TEXTS, "seq_kd": "target-written"}
 """What an n-gram counts, by method."""
 
@@ -649,14 +633,13 @@ def _texts_of(recipe: DrafterRecipe) -> str:
 
 def _teacher_tokens(recipe: DrafterRecipe, written: TokenPairs | None, run: Path) -> dict[str, int]:
     """Tokens that the target wrote, and tokens that it scored (a cache may have spared it some)."""
-    method, scored, step = recipe.resolved, 0.0, 0
+    method, scored = recipe.resolved, 0.0
     if method.scored:
-        for line in _log_lines(run):
-            scored += line["tokens"] * (line["step"] - step)
-            step = line["step"]
-    reads = written is not None and method.written_texts
+        lines = [{"step": 0}, *_log_lines(run)]
+        scored = sum(b["tokens"] * (b["step"] - a["step"]) for a, b in pairwise(lines))
+    read = written if method.written_texts else None
     return {
-        "written": int(written.lengths().sum()) if reads and written is not None else 0,
+        "written": 0 if read is None else int(read.lengths().sum()),
         "scored": round(scored),
     }
 
@@ -735,18 +718,15 @@ def _estimate(options: argparse.Namespace, recipe: DrafterRecipe | None) -> str:
     target, own = _size_of(place)
     drafter, method = Size(0, 0, 0), METHODS["supervised"]
     if recipe is not None:
-        method = recipe.resolved
-        start = _start_of(options)["start"]
+        method, start = recipe.resolved, options.start or STARTS[0]
+        family = drafter_class(options.drafter)
         if start in STARTS:
-            sizes = {"layers": options.layers} if options.layers else {}
-            family = drafter_class(options.drafter)
-            network = family.fresh(target.vocabulary, start="ordinary", **sizes).model
-            drafter = Size.of(getattr(network, "network", network))
+            fresh = family.fresh(target.vocabulary, start="ordinary", **_layers(options))
+            drafter = Size.of(getattr(fresh.model, "network", fresh.model))
         elif options.drafter == "t5":
             drafter, _ = _size_of(place if start == _OF_TARGET else start, options.layers)
         else:
-            network = drafter_class(options.drafter).load(start).model
-            drafter = Size.of(network)
+            drafter = Size.of(family.load(start).model)
     work = Work(
         articles=round(options.limit * options.scale) or _EVERYTHING,
         source=options.source_length or own.get("source_length", 512),
