@@ -359,7 +359,7 @@ def summarise(
                 "tau": asdict(metrics.ratio(tokens, calls)),
                 "alpha": asdict(metrics.ratio(_per_text(own, "overlap"), tokens)),
                 "alpha_greedy": asdict(metrics.ratio(_per_text(own, "agreed"), tokens)),
-                "calls_ratio": asdict(metrics.paired_ratio(calls, _per_text(other, "calls"))),
+                "calls_ratio": asdict(metrics.ratio(calls, _per_text(other, "calls"))),
                 "updates": own[0]["updates"],
                 "seconds": sum(run["seconds"] for run in own) / len(own),
                 "written": own[0]["teacher_tokens"]["written"],

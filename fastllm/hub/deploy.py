@@ -35,15 +35,7 @@ ZERO_GPU = "zero-a10g"
 
 @dataclass(frozen=True)
 class Plan:
-    """What a deployment does.
-
-    Attributes:
-        space: OWNER/NAME.
-        sdk: what serves the page.
-        hardware: the Hub's name of it.
-        variables: environment variables.
-        files: the Space's folder.
-    """
+    """What a deployment does: `hardware` by the Hub's name of it, and the files of the Space."""
 
     space: str
     sdk: str
@@ -52,18 +44,9 @@ class Plan:
     files: dict[str, Path | bytes] = field(repr=False)
 
     def __str__(self) -> str:
+        head = f"Space      {self.space}\nSDK        {self.sdk}\nhardware   {self.hardware}"
         variables = [f"  {name}={value}" for name, value in self.variables.items()]
-        return "\n".join(
-            [
-                f"Space      {self.space}",
-                f"SDK        {self.sdk}",
-                f"hardware   {self.hardware}",
-                "variables",
-                *variables,
-                "files",
-                upload.listing(self.files),
-            ]
-        )
+        return "\n".join([head, "variables", *variables, "files", upload.listing(self.files)])
 
 
 def plan(
@@ -135,11 +118,8 @@ def deploy(
 
     Variables come first and the files in one commit, so that the Space is built once.
 
-    Args:
-        plan: from `plan`.
-        private: if the Space is created, nobody else sees it.
-        endpoint: the Hub's address.
-        token: the Hub's token.
+    - `private`: if the Space is created, nobody else sees it.
+    - `endpoint`, `token`: as for `upload.client`.
 
     Raises:
         HubError: the Hub refused, or could not be reached.
@@ -162,8 +142,7 @@ def deploy(
     with upload.explained(f"setting the variables of {space}"):
         for name, value in plan.variables.items():
             api.add_space_variable(space, name, value)
-    with upload.explained(f"sending the files of {space}"):
-        upload.commit(api, space, "space", plan.files, "Deploy FastLLM")
+    upload.commit(api, space, "space", plan.files, "Deploy FastLLM")
     with upload.explained(f"asking for {plan.hardware} for {space}", pay):
         runtime = api.get_space_runtime(space)
         if plan.hardware not in (runtime.requested_hardware, runtime.hardware):
