@@ -27,7 +27,6 @@ def add(context: PageContext) -> None:
     Both take the settings of the page by the names of its endpoint `/race`; what is left out has
     the page's default, and `lanes` those that the page has chosen at first.
     """
-    limits = context.limits
     usual: list[str] = list(context.lanes.value or [])
 
     def result(
@@ -67,15 +66,9 @@ def add(context: PageContext) -> None:
         """Compares the lanes over several articles: counts, estimates and 95 % intervals."""
 
         def begin() -> Lines:
-            found = check_all(
-                articles,
-                limits.upload_bytes,
-                limits.compare_articles,
-                limits.article_characters,
-            )
+            found = compare.numbered(check_all(articles, context.limits))
             config = context.config(gamma, temperature, top_p, seed, length, rule, lenience)
-            chosen = usual if lanes is None else lanes
-            ready = compare.plan(context, compare.numbered(found), chosen, config)
+            ready = compare.plan(context, found, usual if lanes is None else lanes, config)
             return lambda stop: ready.lines(context.engine, stop)
 
         text = ""

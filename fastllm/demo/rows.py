@@ -105,18 +105,11 @@ def cut(source: str, at: int | None) -> Row | None:
 
 @dataclass(frozen=True)
 class RoundWriter:
-    """Turns the rounds of one lane into rows, in order.
-
-    Attributes:
-        lane: its index.
-        piece: token id -> the text it adds; called once for each token of the text, in order.
-        name: token ids -> a readable form of each, for words that did not make it into the text.
-        end_ids: the tokens any of which ends the text.
-    """
+    """Turns the rounds of one lane into rows, in order."""
 
     lane: int
-    piece: Callable[[int], str]
-    name: Callable[[Iterable[int]], dict[int, str]]
+    piece: Callable[[int], str]  # the text that a token adds; called for each, in order
+    name: Callable[[Iterable[int]], dict[int, str]]  # of tokens that are not in the text
     end_ids: Sequence[int]
 
     def row(self, entry: Round, clock: float) -> Row:
@@ -163,16 +156,9 @@ class RoundWriter:
         return row
 
     def _branch(self, branch: Branch, names: dict[int, str]) -> Row:
-        states = [
-            "dropped" if branch.test is None else "refused",
-            *["dropped"] * len(branch.tokens),
-        ]
-        tokens = [
-            self._token(state, token, names.get(token, ""))
-            for state, token in zip(states, branch.tokens, strict=False)
-        ]
+        tokens = [self._token("dropped", token, names.get(token, "")) for token in branch.tokens]
         if branch.test is not None:
-            tokens[0]["test"] = _test(branch.test, names)
+            tokens[0] |= {"s": "refused", "test": _test(branch.test, names)}
         return {"at": branch.at, "tokens": tokens}
 
     def _token(self, state: str, token: int, text: str) -> Row:
@@ -184,30 +170,27 @@ class RoundWriter:
 def end_row(lanes: Sequence[str], traces: Sequence[Trace], notices: Sequence[str] = ()) -> Row:
     """The last row: the numbers of each lane, the comparison of their texts, the verdict."""
     plain = next((trace for trace in traces if not trace.drafter), None)
-    results = [
-        race_words.Result(
-            key,
-            words.title_of(key),
-            metrics.target_calls(trace),
-            metrics.token_count(trace),
-            metrics.drafted(trace),
-            metrics.accepted(trace),
-            metrics.seconds_with_encoding(trace),
-            trace.drafter_encode_seconds + sum(entry.draft_seconds for entry in trace.rounds),
+    finished = all(_finished(trace) for trace in traces)
+    results = []
+    told = []
+    for key, trace in zip(lanes, traces, strict=True):
+        numbers = {
+            "calls": metrics.target_calls(trace),
+            "tokens": metrics.token_count(trace),
+            "drafted": metrics.drafted(trace),
+            "accepted": metrics.accepted(trace),
+        }
+        seconds = metrics.seconds_with_encoding(trace)
+        drafting = trace.drafter_encode_seconds + sum(each.draft_seconds for each in trace.rounds)
+        results.append(
+            race_words.Result(
+                key, words.title_of(key), **numbers, seconds=seconds, drafting=drafting
+            )
         )
-        for key, trace in zip(lanes, traces, strict=True)
-    ]
-    finished = all(trace.ended in ("end_of_text", "length") for trace in traces)
-    greedy = all(trace.config.temperature == 0 for trace in traces)
-    return {
-        "row": "end",
-        "lanes": [
+        told.append(
             {
-                "calls": result.calls,
-                "tokens": result.tokens,
-                "seconds": result.seconds,
-                "drafted": result.drafted,
-                "accepted": result.accepted,
+                **numbers,
+                "seconds": seconds,
                 "speed_up": (
                     metrics.speed_up(trace, plain).with_encoding
                     if finished and plain is not None and trace is not plain
@@ -216,16 +199,17 @@ def end_row(lanes: Sequence[str], traces: Sequence[Trace], notices: Sequence[str
                 "ended": trace.ended,
                 "text": trace.text,
             }
-            for result, trace in zip(results, traces, strict=True)
-        ],
-        "same": list(
-            race_words.same_text(
-                greedy,
-                finished,
-                differ_at(traces),
-                lossy=any(trace.config.lossy for trace in traces),
-            )
-        ),
+        )
+    same = race_words.same_text(
+        all(trace.config.temperature == 0 for trace in traces),
+        finished,
+        differ_at(traces),
+        lossy=any(trace.config.lossy for trace in traces),
+    )
+    return {
+        "row": "end",
+        "lanes": told,
+        "same": list(same),
         "verdict": race_words.verdict(results) if finished else "",
         "notices": list(notices),
         "code": rerun_code.code(lanes, traces),
@@ -237,12 +221,16 @@ def end_row(lanes: Sequence[str], traces: Sequence[Trace], notices: Sequence[str
     }
 
 
+def _finished(trace: Trace) -> bool:
+    return trace.ended in ("end_of_text", "length")
+
+
 def differ_at(traces: Sequence[Trace]) -> int | None:
     """The first token, counted from 1, at which two lanes differ; None if none do.
 
     Lanes that were ended early are compared as far as they came.
     """
-    whole = [trace.ended in ("end_of_text", "length") for trace in traces]
+    whole = [_finished(trace) for trace in traces]
     written = [trace.tokens for trace in traces]
     longest = max(map(len, written), default=0)
     for place in range(longest):
@@ -304,9 +292,6 @@ def traces_of(lines: str) -> tuple[list[str], list[Trace]]:
 def result_of(lines: str) -> Row:
     """A race that has ended, for a program: typed, and without the details of each word.
 
-    Args:
-        lines: its rows.
-
     Returns:
         {"article", "target", "hardware", "settings", "lossy", "lanes": [{"key", "title", "text",
         "ended", "calls", "seconds", "speed_up", "drafted", "accepted", "tokens": [{"t", "s"}],
@@ -347,13 +332,8 @@ def result_of(lines: str) -> Row:
 
 
 def _test(judged: Judged, names: dict[int, str]) -> Row:
-    row: Row = {
-        "p": _short(judged.p),
-        "q": _short(judged.q),
-        "u": _short(judged.uniform),
-        "h": _short(judged.threshold),
-        "ok": judged.passed,
-    }
+    numbers = {"p": judged.p, "q": judged.q, "u": judged.uniform, "h": judged.threshold}
+    row: Row = {name: _short(value) for name, value in numbers.items()} | {"ok": judged.passed}
     if judged.overlap is not None:
         row["o"] = _short(judged.overlap)
     if judged.p_unwarped is not None:

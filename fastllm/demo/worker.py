@@ -24,11 +24,8 @@ def stream(lines: Lines, *, pause: float = PAUSE_SECONDS) -> Iterator[str]:
     """Runs `lines(stop)` in a thread; yields all text so far, again and again.
 
     The first text is empty, and nothing runs before the second is asked for: a visitor who leaves
-    while Gradio waits for the first text leaves a generator behind that nobody closes.
-
-    Args:
-        lines: called with the event that asks it to stop; gives lines.
-        pause: seconds between two yields.
+    while Gradio waits for the first text leaves a generator behind that nobody closes. `pause` is
+    seconds between two texts.
 
     Raises:
         Exception: whatever `lines` raised, after the text that came before it.
