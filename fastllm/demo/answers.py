@@ -6,6 +6,7 @@ JSON object; until then it gives None, again and again, so that a program that l
 
 import json
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import gradio as gr
@@ -69,7 +70,7 @@ def add(context: PageContext) -> None:
             found = compare.numbered(check_all(articles, context.limits))
             config = context.config(gamma, temperature, top_p, seed, length, rule, lenience)
             ready = compare.plan(context, found, usual if lanes is None else lanes, config)
-            return lambda stop: ready.lines(context.engine, stop)
+            return partial(ready.lines, context.engine)
 
         text = ""
         for so_far in context.follow(request, begin):

@@ -5,6 +5,7 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import gradio as gr
@@ -79,21 +80,13 @@ class PageContext:
             raise DataError(f"Choose at most {self.limits.lanes} lanes.")
         return found
 
-    def config(
-        self,
-        gamma: float,
-        temperature: float,
-        top_p: float,
-        seed: float,
-        length: float,
-        rule: str,
-        lenience: float,
-    ) -> DecodingConfig:
+    def config(self, *settings: Any) -> DecodingConfig:
         """The values of `settings`, checked.
 
         Raises:
             SettingsError: a value has the wrong type or is out of range.
         """
+        gamma, temperature, top_p, seed, length, rule, lenience = settings
         numbers = {"gamma": gamma, "temperature": temperature, "top_p": top_p, "seed": seed}
         for name, value in {**numbers, "length": length, "lenience": lenience}.items():
             if isinstance(value, bool) or not isinstance(value, (int, float)):
@@ -115,7 +108,7 @@ class PageContext:
             top_p=top_p,
             seed=_whole(seed),
             max_new_tokens=_whole(length),
-            verification=rule,  # type: ignore[arg-type]  # DecodingConfig refuses what it is not
+            verification=rule,
             lenience=lenience if rule == "lenient" else DecodingConfig.lenience,
         )
 
@@ -146,12 +139,7 @@ class PageContext:
         Raises:
             gr.Error: what was wrong, in words for the visitor.
         """
-
-        def begin() -> Lines:
-            ready = work()
-            return lambda stop: self.engine.lines(ready, stop)
-
-        return self.follow(request, begin, visits)
+        return self.follow(request, lambda: partial(self.engine.lines, work()), visits)
 
     def follow(
         self, request: gr.Request, begin: Callable[[], Lines], visits: Visits | None = None

@@ -232,17 +232,11 @@ class LocalEngine:
 
     def _warm_up(self) -> None:
         """Has every lane write a few tokens. What cannot is refused: the target, or a lane."""
-        keys = [key for key in self.keys if key not in self._refused]
-        try:
-            self._write_a_few(keys)
-        except Exception as error:  # of one lane, or of all: of whatever kind
-            self._say(f"the warm-up failed ({type(error).__name__}: {error})")
-        else:
-            keys = []
-        for key in keys:  # the target alone is the first
+        for key in self.keys:  # the target alone is the first
             try:
-                self._write_a_few([key])
-            except Exception as error:
+                if key not in self._refused:
+                    self._write_a_few([key])
+            except Exception as error:  # of whatever kind
                 reason = f"it was loaded, but could not write ({type(error).__name__}: {error})"
                 if key == words.ALONE:
                     self._fail(

@@ -7,7 +7,6 @@ import ipaddress
 import os
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -168,7 +167,7 @@ class Visits:
         self._most = most
         self._what = what
         self._clock = clock
-        self._begun: dict[str, deque[float]] = {}
+        self._begun: dict[str, list[float]] = {}
         self._lock = threading.Lock()
 
     def begin(self, visitor: str) -> None:
@@ -179,13 +178,12 @@ class Visits:
         """
         now = self._clock()
         with self._lock:
-            for name in list(self._begun):  # nobody is remembered for longer than the minute
-                times = self._begun[name]
-                while times and now - times[0] >= WINDOW_SECONDS:
-                    times.popleft()
-                if not times:
+            # Nobody is remembered for longer than the minute.
+            for name, times in list(self._begun.items()):
+                self._begun[name] = [begun for begun in times if now - begun < WINDOW_SECONDS]
+                if not self._begun[name]:
                     del self._begun[name]
-            times = self._begun.setdefault(visitor, deque())
+            times = self._begun.setdefault(visitor, [])
             if len(times) >= self._most:
                 wait = int(WINDOW_SECONDS - (now - times[0])) + 1
                 raise SettingsError(

@@ -24,8 +24,9 @@ Texts are data: the browser sets them with textContent. No row holds "<", not ev
 """
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain, repeat
 from typing import Any
 
 from fastllm import metrics
@@ -109,16 +110,12 @@ class RoundWriter:
 
     lane: int
     piece: Callable[[int], str]  # the text that a token adds; called for each, in order
-    name: Callable[[Iterable[int]], dict[int, str]]  # of tokens that are not in the text
+    names: Callable[[Iterable[int]], Mapping[int, str]]  # of tokens that are not in the text
     end_ids: Sequence[int]
 
     def row(self, entry: Round, clock: float) -> Row:
         """The row of a round that ended at `clock`, in seconds of the lane."""
-        mentioned = {token for token, _ in entry.extra_best} | set(entry.drafted)
-        mentioned.update(token for branch in entry.branches for token in branch.tokens)
-        for test in entry.judged:
-            mentioned.update(token for token, _ in test.target_best + test.drafter_best)
-        names = self.name(mentioned)
+        names = self.names(_mentioned(entry))
         guesses = []
         for place, token in enumerate(entry.drafted):
             stands = place < entry.accepted
@@ -155,7 +152,7 @@ class RoundWriter:
             row["branches"] = [self._branch(branch, names) for branch in entry.branches]
         return row
 
-    def _branch(self, branch: Branch, names: dict[int, str]) -> Row:
+    def _branch(self, branch: Branch, names: Mapping[int, str]) -> Row:
         tokens = [self._token("dropped", token, names.get(token, "")) for token in branch.tokens]
         if branch.test is not None:
             tokens[0] |= {"s": "refused", "test": _test(branch.test, names)}
@@ -165,6 +162,13 @@ class RoundWriter:
         if token in self.end_ids:
             return {"s": state, "t": "", "end": True}
         return {"s": state, "t": text}
+
+
+def _mentioned(entry: Round) -> set[int]:
+    """The tokens of a round that may be shown though they are not in the text."""
+    best = [entry.extra_best, *(t.target_best + t.drafter_best for t in entry.judged)]
+    branches = [branch.tokens for branch in entry.branches]
+    return {token for choices in best for token, _ in choices} | set(entry.drafted).union(*branches)
 
 
 def end_row(lanes: Sequence[str], traces: Sequence[Trace], notices: Sequence[str] = ()) -> Row:
@@ -230,15 +234,9 @@ def differ_at(traces: Sequence[Trace]) -> int | None:
 
     Lanes that were ended early are compared as far as they came.
     """
-    whole = [_finished(trace) for trace in traces]
-    written = [trace.tokens for trace in traces]
-    longest = max(map(len, written), default=0)
-    for place in range(longest):
-        found = {
-            tokens[place] if place < len(tokens) else None
-            for tokens, done in zip(written, whole, strict=True)
-            if done or place < len(tokens)
-        }
+    written = [(tuple(trace.tokens), _finished(trace)) for trace in traces]
+    for place in range(max((len(tokens) for tokens, _ in written), default=0)):
+        found = {tokens[place : place + 1] for tokens, done in written if done or tokens[place:]}
         if len(found) > 1:
             return place + 1
     return None
@@ -251,13 +249,12 @@ def recorded_lines(
     yield line(start_row(run, "recorded", lanes, traces[0], article=article))
     rows = []
     for index, trace in enumerate(traces):
-        pieces = iter(trace.pieces)
+        pieces, names = chain(trace.pieces, repeat("")), trace.names
         ends = trace.tokens[-1:] if trace.rounds and trace.ended == "end_of_text" else ()
-        names = trace.names
         writer = RoundWriter(
             index,
-            lambda _, pieces=pieces: next(pieces, ""),  # type: ignore[misc]
-            lambda ids, names=names: {i: names.get(i, "") for i in ids},  # type: ignore[misc]
+            lambda _, pieces=pieces: next(pieces),  # type: ignore[misc]
+            lambda _, names=names: names,  # type: ignore[misc]
             ends,
         )
         clock = trace.target_encode_seconds + trace.drafter_encode_seconds
@@ -331,7 +328,7 @@ def result_of(lines: str) -> Row:
     }
 
 
-def _test(judged: Judged, names: dict[int, str]) -> Row:
+def _test(judged: Judged, names: Mapping[int, str]) -> Row:
     numbers = {"p": judged.p, "q": judged.q, "u": judged.uniform, "h": judged.threshold}
     row: Row = {name: _short(value) for name, value in numbers.items()} | {"ok": judged.passed}
     if judged.overlap is not None:
@@ -356,5 +353,5 @@ def _short(value: float) -> float:
     return short
 
 
-def _choices(best: Sequence[Alternative], names: dict[int, str]) -> list[list[Any]]:
+def _choices(best: Sequence[Alternative], names: Mapping[int, str]) -> list[list[Any]]:
     return [[names.get(token, ""), _short(p)] for token, p in best[:CHOICES]]

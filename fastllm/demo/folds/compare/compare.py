@@ -29,6 +29,7 @@ import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any
 
 import gradio as gr
@@ -305,7 +306,7 @@ def add(context: PageContext) -> None:
             else:
                 given = {title: context.checked(text) for title, text in context.samples.items()}
             ready = plan(context, given, lanes, context.config(*settings))
-            return lambda stop: ready.lines(context.engine, stop)
+            return partial(ready.lines, context.engine)
 
         yield from context.follow(request, begin)
 

@@ -53,9 +53,6 @@ YOU = "you"
 RIVALS = ("lstm-after", "lstm-before")
 """The drafters that are asked too, where the page has one of them; else the first two it has."""
 
-KINDS = ("words", "drafter", "skip", "rest")
-"""Who goes on: the visitor, the first rival, the target for one word, the target to the end."""
-
 MOST_TYPED = 200
 """Characters of one guess."""
 
@@ -311,7 +308,7 @@ class Writer:
 def draft_of(
     drafter: Drafter, encoding: Encoding, text: Sequence[int], k: int, config: DecodingConfig
 ) -> list[int]:
-    """The up to k >= 1 tokens that a drafter finds likeliest after a text, start token included."""
+    """At most k >= 1 tokens: what a drafter finds likeliest after a text and its start token."""
     session = drafter.begin(encoding)
     if len(text) > 1:
         session.accept(text[1:])
@@ -329,7 +326,8 @@ class Turn:
     article: str
     config: DecodingConfig
     game: Game  # what came of the turns before
-    kind: str  # of `KINDS`
+    kind: str  # who goes on: the visitor ("words"), the first rival ("drafter"), or the target
+    # for one word ("skip") or to the end ("rest")
     words: tuple[str, ...] = ()  # what the visitor guesses; empty where somebody else goes on
     notices: tuple[str, ...] = ()  # what the visitor should know about the article
     seconds: int = 30  # after these the turn ends with what it has
