@@ -108,7 +108,7 @@ class PageContext:
             top_p=top_p,
             seed=_whole(seed),
             max_new_tokens=_whole(length),
-            verification=rule,
+            verification=rule,  # type: ignore[arg-type]  # DecodingConfig refuses what it is not
             lenience=lenience if rule == "lenient" else DecodingConfig.lenience,
         )
 
