@@ -213,8 +213,10 @@ _BYTE = re.compile("<0x[0-9A-F]{2}>")
 
 
 def _origins(entry: Round) -> list[Origin]:
-    own: list[Origin] = [] if entry.extra_kind is None else [entry.extra_kind]
-    return ["accepted"] * entry.accepted + own
+    origins: list[Origin] = ["accepted"] * entry.accepted
+    if entry.extra_kind is not None:
+        origins.append(entry.extra_kind)
+    return origins
 
 
 def _models(

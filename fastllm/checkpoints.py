@@ -159,7 +159,7 @@ def _spec_of(folder: Path, config: dict[str, Any]) -> FamilySpec:
 
 
 def default_drafter(target: Any) -> str:
-    """The drafter where none is named: of the shipped target the fastest, of others the lookup."""
+    """Where none is named: for the shipped target its fastest drafter, for others the lookup."""
     named = isinstance(target, str | Path) and str(target) == TARGET
     return "shared-after" if named and "shared-after" in shipped_drafters() else "lookup"
 
@@ -175,8 +175,7 @@ def shipped_drafters() -> list[str]:
 
 def family_of(config: dict[str, Any]) -> str | None:
     """The family that a drafter's `config.json` names; None where it is no drafter's."""
-    own = config.get("fastllm")
-    family: str | None = config.get("family") or (own or {}).get("family")
+    family: str | None = config.get("family") or (config.get("fastllm") or {}).get("family")
     return family
 
 

@@ -93,16 +93,8 @@ def seconds_with_encoding(trace: Trace) -> float:
     return trace.target_encode_seconds + trace.drafter_encode_seconds + decode_seconds(trace)
 
 
-@dataclass(frozen=True)
-class SpeedUp:
-    """Measured seconds of plain over speculative decoding, without and with both encodings."""
-
-    decoding: float
-    with_encoding: float
-
-
-def speed_up(trace: Trace, plain: Trace) -> SpeedUp:
-    """Compares a trace with a plain one of the same article, weights, device and engine.
+def speed_up(trace: Trace, plain: Trace) -> float:
+    """How many times as fast as a plain trace of the same article, encoding counted in.
 
     Where the texts differ in length, as when sampling, both count for as many tokens.
 
@@ -117,10 +109,7 @@ def speed_up(trace: Trace, plain: Trace) -> SpeedUp:
             )
     decoding = decode_seconds(trace) * _ratio(token_count(plain), token_count(trace))
     encoding = trace.target_encode_seconds + trace.drafter_encode_seconds
-    return SpeedUp(
-        _ratio(decode_seconds(plain), decoding),
-        _ratio(seconds_with_encoding(plain), encoding + decoding),
-    )
+    return _ratio(seconds_with_encoding(plain), encoding + decoding)
 
 
 # Predictions.
@@ -142,11 +131,8 @@ def expected_tau(alpha: float, gamma: int) -> float:
 def expected_speed_up(tokens_a_call: float, drafted_a_call: float, c: float, v: float) -> float:
     """Speed-up of decoding that the parts of a round predict: tau / (k c + v).
 
-    Args:
-        tokens_a_call: tau, measured or from `expected_tau`.
-        drafted_a_call: k, drafted tokens a call.
-        c: seconds of one drafter step over those of a one-token call of the target.
-        v: seconds of a call that verifies over those of a one-token call.
+    Tau tokens and k drafted ones a call; c and v, seconds of a drafter's step and of a call that
+    verifies, over those of a one-token call of the target.
     """
     return _ratio(tokens_a_call, drafted_a_call * c + v)
 
@@ -155,9 +141,7 @@ def call_cost(seconds: Mapping[int, float]) -> float:
     """What a token more adds to a call of the target, in one-token calls: `call_cost` to give.
 
     The slope of the line through the one-token call that fits the others best (least squares).
-
-    Args:
-        seconds: tokens in a call -> what it takes; 1 must be among them.
+    `seconds` maps tokens in a call to what it takes.
 
     Raises:
         SettingsError: no call of one token, or of several.

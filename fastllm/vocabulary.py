@@ -71,13 +71,6 @@ class Vocabulary:
         special = set(self.tokenizer.all_special_ids)
         return len(self.tokenizer) - len(special) < _FEW
 
-    def words(self, words: Iterable[str]) -> list[int]:
-        """The tokens of those words that are a single token inside a sentence, in their order."""
-        encoded = (self.tokenizer(f"end {word}", add_special_tokens=False) for word in words)
-        ends = len(self.tokenizer("end", add_special_tokens=False)["input_ids"])
-        own = [list(entry["input_ids"])[ends:] for entry in encoded]
-        return [int(ids[0]) for ids in own if len(ids) == 1]
-
     def encode(self, text: str, limit: int, prefix: str = "") -> Encoded:
         """Encodes an article, cut to `limit` ids, the end token included.
 

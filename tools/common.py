@@ -1,15 +1,11 @@
-"""What several tools share: how they end where something is refused, and a race."""
+"""What several tools share: how they end where something is refused."""
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import wraps
 from typing import ParamSpec
 
-from fastllm.decoding.race import Race
-from fastllm.drafters import Drafter
 from fastllm.errors import FastLLMError
-from fastllm.targets import Target
-from fastllm.trace import DecodingConfig, Trace
 
 Given = ParamSpec("Given")
 
@@ -29,13 +25,3 @@ def tool(name: str) -> Callable[[Callable[Given, int]], Callable[Given, int]]:
         return guarded
 
     return decorate
-
-
-def raced(
-    target: Target, drafters: Sequence[Drafter | None], text: str, config: DecodingConfig
-) -> list[Trace]:
-    """The traces of a race over one article, without statistics."""
-    race = Race(target, drafters, text, config, statistics=False)
-    for _ in race:
-        pass
-    return race.traces()

@@ -16,10 +16,11 @@ from fastllm.checkpoints import load_drafter, load_target
 from fastllm.cli.options import add_device_argument
 from fastllm.data.articles import Article, sample_articles
 from fastllm.drafters import Drafter
+from fastllm.evaluation.measure import ALONE, raced
 from fastllm.metrics import seconds_with_encoding, target_calls
 from fastllm.targets import Target
 from fastllm.trace import DecodingConfig, Trace
-from tools.common import raced, tool
+from tools.common import tool
 
 MOST_CALLS = 0.75
 """Target calls after distillation over those before, all articles together."""
@@ -44,7 +45,8 @@ def measure(
     """Races the articles greedily; seconds are the median of some races, after one to warm up."""
 
     def race(text: str) -> list[Trace]:
-        return raced(target, [None, before, after], text, DecodingConfig())
+        lanes = {ALONE: None, "before": before, "after": after}
+        return list(raced(target, lanes, text, DecodingConfig()).values())
 
     race(articles[0].text)
     rows = []

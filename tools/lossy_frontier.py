@@ -21,12 +21,12 @@ from fastllm.cli.output import quiet
 from fastllm.data.articles import Article, read_articles
 from fastllm.drafters import Drafter
 from fastllm.errors import DataError
-from fastllm.evaluation.measure import ROUGE, rouge_scorer
+from fastllm.evaluation.measure import ROUGE, raced, rouge_scorer
 from fastllm.evaluation.tables import grid
 from fastllm.metrics import target_calls
 from fastllm.targets import Target
 from fastllm.trace import DecodingConfig
-from tools.common import raced, tool
+from tools.common import tool
 
 ROLLBACKS = (1.0, 2.0, 3.0, 5.0)
 """Thresholds, in nats."""
@@ -52,15 +52,9 @@ class Row(NamedTuple):
     rouge: dict[str, float]
 
 
-def settings(gamma: int, fallback: float | None = None) -> list[DecodingConfig]:
-    """What is measured: exact and lossy, greedy and at temperature 1.
-
-    `fallback` is the threshold of `draft_length="confidence"` of the greedy ones.
-    """
-    greedy = DecodingConfig(gamma=gamma)
-    if fallback is not None:
-        greedy = replace(greedy, draft_length="confidence", fallback_threshold=fallback)
-    warm = DecodingConfig(gamma=gamma, temperature=1.0)
+def settings(gamma: int) -> list[DecodingConfig]:
+    """What is measured: exact and lossy, greedy and at temperature 1."""
+    greedy, warm = DecodingConfig(gamma=gamma), DecodingConfig(gamma=gamma, temperature=1.0)
     rollback = replace(greedy, verification="rollback")
     lenient = replace(warm, verification="lenient")
     return [
@@ -87,7 +81,9 @@ def frontier(
     exact: list[tuple[int, ...]] = []
     for config in asked:
         traces = [
-            raced(target, [drafter], article.text, replace(config, seed=config.seed + number))[0]
+            raced(target, {"": drafter}, article.text, replace(config, seed=config.seed + number))[
+                ""
+            ]
             for number, article in enumerate(chosen)
         ]
         texts = [trace.tokens for trace in traces]
@@ -100,10 +96,9 @@ def frontier(
         ]
         calls = [target_calls(trace) for trace in traces]
         label = "greedy" if greedy else f"temperature {config.temperature:g}"
-        length = f", {config.length_label}" if config.length_label else ""
         rows.append(
             Row(
-                f"{label}{length}, {config.rule_label}",
+                f"{label}, {config.rule_label}",
                 mean(calls),
                 sum(map(len, texts)) / sum(calls),
                 mean(a != b for a, b in zip(texts, exact, strict=True)) if greedy else None,
@@ -141,13 +136,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--target", default="target", help="shipped target, folder or Hub model")
     parser.add_argument("--drafter", default="lstm-after", help="(default: lstm-after)")
     parser.add_argument("--gamma", type=int, default=8, help="draft length (default: 8)")
-    parser.add_argument(
-        "--fallback", type=float, help="a draft ends where the drafter is less sure"
-    )
     add_device_argument(parser)
     options = parser.parse_args(arguments)
     quiet()
-    asked = settings(options.gamma, options.fallback)
+    asked = settings(options.gamma)
     target = load_target(options.target, device=options.device)
     drafter = load_drafter(options.drafter, device=options.device)
     articles = list(islice(read_articles(options.data), options.limit))

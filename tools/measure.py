@@ -8,7 +8,7 @@ Six promises, each a median of several visits, beside its bound:
   drawn through a race of 2,000 tokens;
 - first paint, and the moment at which the recorded race moves, after the address was entered with
   nothing in the cache;
-- layout shift, and the share of the moments without a verdict, of a live race from the click on;
+- layout shift of a live race from the click on;
 - bytes that came over the wire until then and in the seconds after, before a plot is opened.
 
 The models, the server and the browser share this machine, as they do for whoever tries it at home.
@@ -160,7 +160,6 @@ def measure(runs: int, target: str = "target") -> list[Promise]:
     return [
         Promise(f"delay of a race, 4 x {RACE_TOKENS} tokens", [each[0] for each in races], "%", 10),
         Promise("layout shift of a race", [each[1] for each in races], "", 0.05),
-        Promise("without a verdict after its end", [each[2] for each in races], "%", 0),
         Promise(f"a frame, scrubbing {SCRUB_TOKENS} tokens", frames, "ms", 8),
         Promise("first contentful paint", [each[0] for each in opened], "s", 1.5),
         Promise("the recorded race moves", [each[1] for each in opened], "s", 2.0),
@@ -288,13 +287,8 @@ def _began(event: Event) -> float:
     return float(event["ts"])
 
 
-def _race(chromium: Any, address: str, engine: ClockedEngine) -> tuple[float, float, float]:
-    """What a live race shows.
-
-    Returns:
-        By how many percent the browser was later than the models; the layout shift; in how many
-        percent of the frames after its end no verdict was in view.
-    """
+def _race(chromium: Any, address: str, engine: ClockedEngine) -> tuple[float, float]:
+    """By how many percent the browser was later than the models, and the layout shift."""
     with _visit(chromium) as (page, _):
         page.goto(address)
         page.wait_for_selector(".fl-lane .fl-block", timeout=PATIENCE_SECONDS * 1000)
@@ -302,30 +296,19 @@ def _race(chromium: Any, address: str, engine: ClockedEngine) -> tuple[float, fl
         page.click("#fl-go")
         page.wait_for_function("window.shown", timeout=PATIENCE_SECONDS * 1000)
         page.wait_for_timeout(AFTER_SECONDS * 1000)
-        shown, shift, frames, bare = page.evaluate(
-            "[window.shown, window.shift, window.frames_after, window.frames_without]"
-        )
+        shown, shift = page.evaluate("[window.shown, window.shift]")
     late = 100 * ((shown / 1000 - engine.first) / (engine.last - engine.first) - 1)
-    return late, shift, 100 * bare / max(1, frames)
+    return late, shift
 
 
 _SHOWN = """() => {
   const root = document.querySelector(".fl-race");
-  window.shift = window.frames_after = window.frames_without = 0;
+  window.shift = 0;
   new PerformanceObserver((list) => {
     for (const entry of list.getEntries()) if (!entry.hadRecentInput) window.shift += entry.value;
   }).observe({ type: "layout-shift" });
-  const look = () => {
-    window.frames_after += 1;
-    const verdict = document.querySelector(".fl-verdict");
-    if (!verdict.checkVisibility({ visibilityProperty: true, opacityProperty: true })) {
-      window.frames_without += 1;
-    }
-    requestAnimationFrame(look);
-  };
   new MutationObserver(() => {
     requestAnimationFrame(() => {
-      if (!window.shown) look();
       window.shown ??= performance.timeOrigin + performance.now();
     });
   }).observe(root, { attributes: true, attributeFilter: ["data-ran"] });

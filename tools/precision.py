@@ -267,8 +267,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         load_target(options.target, device=options.device, load_in=name, prefix=options.prefix)
         for name in (REFERENCE, *dict.fromkeys(options.precisions))
     )
-    others = dict(zip(dict.fromkeys(options.precisions), lower, strict=True))
-    print(table(reference, others, compare(reference, others, chosen, config, say=say)))
+    targets = dict(zip(dict.fromkeys(options.precisions), lower, strict=True))
+    print(table(reference, targets, compare(reference, targets, chosen, config, say=say)))
     return 0
 
 

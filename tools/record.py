@@ -11,7 +11,6 @@ from fastllm.demo import articles, words
 from fastllm.demo.engine import LocalEngine
 from fastllm.demo.folds.race.race import default_lanes, recorded_name
 from fastllm.demo.jobs import RaceJob
-from fastllm.errors import SettingsError
 from fastllm.files import write_whole
 from fastllm.metrics import target_calls
 from fastllm.trace import DecodingConfig, Trace
@@ -26,16 +25,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--article", choices=list(samples), nargs="+", default=list(samples), help="default: all"
     )
-    parser.add_argument("--lanes", nargs="+", help="default: what the page races by default")
-    parser.add_argument("--target", default="target", help="shipped target, folder or Hub model")
     parser.add_argument("--runs", type=int, default=5, metavar="N")
     parser.add_argument("--to", type=Path, default=paths.RECORDED, metavar="FOLDER")
     options = parser.parse_args(arguments)
-    engine = LocalEngine(options.target)
-    lanes = options.lanes or default_lanes(engine.keys)
-    unknown = [key for key in lanes if key not in engine.keys]
-    if unknown:
-        raise SettingsError(words.unknown_lane(unknown[0], engine.keys))
+    engine = LocalEngine("target")
+    lanes = default_lanes(engine.keys)
     engine.start()
     options.to.mkdir(parents=True, exist_ok=True)
     for title in options.article:

@@ -18,11 +18,12 @@ from fastllm.cli.output import quiet
 from fastllm.data.articles import Article, read_articles
 from fastllm.drafters import Drafter
 from fastllm.errors import DataError
+from fastllm.evaluation.measure import ALONE, raced
 from fastllm.evaluation.tables import bracketed, grid
 from fastllm.metrics import Estimate, decode_seconds, ratio, target_calls, token_count
 from fastllm.targets import Target
 from fastllm.trace import DecodingConfig, Trace
-from tools.common import raced, tool
+from tools.common import tool
 
 
 class Row(NamedTuple):
@@ -66,9 +67,9 @@ def measure(
         raise DataError("there are no articles: give a file that has some.")
     lanes: list[list[Trace]] = []
     for number, article in enumerate(articles):
-        traces = raced(target, [None, *drafters.values()], article.text, config)
+        traces = raced(target, {ALONE: None, **drafters}, article.text, config)
         if number or len(articles) == 1:  # the first one only warms up
-            lanes.append(traces)
+            lanes.append(list(traces.values()))
     alone, *others = zip(*lanes, strict=True)
     plain = [decode_seconds(trace) for trace in alone]
     found = []

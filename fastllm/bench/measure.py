@@ -256,10 +256,8 @@ class _Track:
         assistant: Any,
         alpha: float | None,
     ) -> None:
-        self._target = target
-        self._drafters = drafters
-        self._assistant = assistant
-        self._alpha = alpha
+        self._target, self._drafters = target, drafters
+        self._assistant, self._alpha = assistant, alpha
         self.errors: dict[Lane, str] = {}
         self.meters: dict[str, CostMeter] = {}
         self._peers: dict[str, Peer] = {}
@@ -291,12 +289,13 @@ class _Track:
         chosen = [sources[0][1]]
         if self._target.device.type == "cuda":
             chosen = list({bucket(len(ids)): ids for _, ids in sources}.values())
+        else:
+            lanes = [lane for lane in lanes if lane.gamma in (None, longest)]
         for ids in chosen:
             encoding = self._encode(ids)
             for setting in settings:
                 for lane in lanes:
-                    if lane.gamma in (None, longest) or self._target.device.type == "cuda":
-                        self._run(lane, ids, encoding, setting)
+                    self._run(lane, ids, encoding, setting)
             for meter in self.meters.values():
                 meter.warm_up(encoding)
 
@@ -313,15 +312,12 @@ class _Track:
         found: list[ArticleRuns] = []
         written: list[tuple[int, ...]] = []
         for place, setting in enumerate(settings):
-            entry = ArticleRuns(name, len(ids))
-            texts: dict[Lane, tuple[int, ...]] = {}
             order = list(lanes)
             random.Random(turn * len(settings) + place).shuffle(order)
-            for lane in order:
-                done = self._run(lane, ids, encoding, setting)
-                if done is not None:
-                    entry.runs[lane], texts[lane] = done
-            entry.runs = {lane: entry.runs[lane] for lane in lanes if lane in entry.runs}
+            done = {lane: self._run(lane, ids, encoding, setting) for lane in order}
+            ended = {lane: run for lane in lanes if (run := done[lane]) is not None}
+            texts = {lane: text for lane, (_, text) in ended.items()}
+            entry = ArticleRuns(name, len(ids), {lane: run for lane, (run, _) in ended.items()})
             if self._alpha is None:
                 self._compare(entry, texts, encoding, setting)
             found.append(entry)
@@ -363,16 +359,14 @@ class _Track:
     def _other(
         self, lane: Lane, ids: list[int], setting: DecodingConfig
     ) -> tuple[Run, tuple[int, ...]]:
-        fixed_length = self._alpha is not None
+        fixed = self._alpha is not None
         if lane.name in PEERS:
             if lane.name not in self._peers:
                 self._peers[lane.name] = Peer(self._target, lane.name)
-            done = self._peers[lane.name].write(ids, setting, fixed_length=fixed_length)
+            done = self._peers[lane.name].write(ids, setting, fixed_length=fixed)
         else:
-            assistant = self._assistant if lane.name == ASSISTED else None
-            done = generate(
-                self._target, ids, setting, lane.name, assistant, fixed_length=fixed_length
-            )
+            helper = self._assistant if lane.name == ASSISTED else None
+            done = generate(self._target, ids, setting, lane.name, helper, fixed_length=fixed)
         run = Run(
             calls=done.calls,
             tokens=len(done.tokens),
@@ -392,16 +386,14 @@ class _Track:
         if self._alpha is not None:
             session = _Simulated(watched, self._alpha, setting.seed, target.device)
         # A simulated text never ends: no token does it.
-        ends: Any = {
-            "start_id": target.start_id,
-            "end_id": target.end_ids if self._alpha is None else (),
-        }
+        ends = target.end_ids if self._alpha is None else ()
+        more: Any = {"start_id": target.start_id, "end_id": ends, "statistics": False}
         drafting = None
         if lane.name == ALONE:
-            rounds = autoregress(session, setting, statistics=False, **ends)
+            rounds = autoregress(session, setting, **more)
         else:
             drafting = _WatchedDrafter(self._drafters[lane.name].begin(encoding))
-            rounds = speculate(session, drafting, setting, statistics=False, **ends)
+            rounds = speculate(session, drafting, setting, **more)
         prepared = time.perf_counter() - started
         done = list(rounds)
         calls = watched.calls()

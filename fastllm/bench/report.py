@@ -49,6 +49,8 @@ Spread = dict[str, float]
 
 SIMULATED = "simulated acceptance"
 
+_shown = partial(tables.bracketed, middle="median")
+
 _PLAIN = Lane(ALONE, None)
 
 _KINDS = {"decoding": False, "with_encoding": True}
@@ -279,6 +281,11 @@ def _lane(
     drafted, judged, accepted = (
         sum(getattr(run, name) for run in runs) for name in ("drafted", "judged", "accepted")
     )
+
+    def expected(row: ArticleRuns, encoding: bool) -> float:
+        seconds = row.runs[_PLAIN].encode_seconds if encoding else None
+        return predicted(row.runs[lane], c, costs, encode_seconds=seconds)
+
     return entry | {
         "alpha": spread(row.alphas.get(lane.name) for row in rows)
         if bench.alpha is None
@@ -288,15 +295,7 @@ def _lane(
         "c": c,
         "v": whole / costs[1] if whole else None,
         "predicted": {
-            kind: spread(
-                predicted(
-                    row.runs[lane],
-                    c,
-                    costs,
-                    encode_seconds=row.runs[_PLAIN].encode_seconds if encoding else None,
-                )
-                for row in rows
-            )
+            kind: spread(expected(row, encoding) for row in rows)
             for kind, encoding in _KINDS.items()
         },
     }
@@ -381,45 +380,36 @@ def _sentences(summary: Mapping[str, Any], setting: Mapping[str, Any]) -> list[s
         *rule_sentences(setting),
         *(f"No numbers of {_name(e)}: {e['error']}" for e in setting["lanes"] if e["error"]),
         *_headline(setting),
-    ]
-    lines.append(
         f"A one-token call of the target takes {1000 * setting['one_token_call_seconds']:.2f} ms, "
-        f"encoding {1000 * setting['encode_seconds']['median']:.1f} ms."
-    )
-    lines += _costs(setting)
+        f"encoding {1000 * setting['encode_seconds']['median']:.1f} ms.",
+    ]
+    costs = ", ".join(f"{e['c']:.3f} ({e['label']})" for e in setting["lanes"] if e.get("c"))
+    if setting["call_cost"] is not None and costs:
+        lines.append(
+            f"For --draft-length adaptive on this machine: --call-cost {setting['call_cost']:.3f}, "
+            f"and --draft-cost {costs}."
+        )
     if summary["roofline"] is not None:
         roof, share = summary["roofline"], setting["roofline_share"]
+        wordings = {ALONE: "in plain decoding", GENERATE: "in transformers' generate"}
+        paces = {
+            entry["name"]: entry["tokens_per_second"]["decoding"]["median"]
+            for entry in setting["lanes"]
+            if entry["error"] is None
+        }
+        each = ", ".join(
+            f"{1000 / paces[name]:.2f} ms {words}"
+            for name, words in wordings.items()
+            if name in paces
+        )
         lines.append(
             f"Memory roofline: {roof['weight_bytes'] / 1e9:.4f} GB of decoder weights a token at "
             f"{roof['bandwidth'] / 1e9:.0f} GB/s (measured on this device) are "
             f"{1000 * roof['seconds_per_token']:.3f} ms. Plain decoding reaches "
             f"{share['decoding']:.0%} of it, the target's call alone {share['call']:.0%}. "
-            f"{_milliseconds(setting)}."
+            f"A token takes {each}."
         )
     return lines
-
-
-def _costs(setting: Mapping[str, Any]) -> list[str]:
-    """What to give for drafts of adaptive length, as measured at the longest drafts."""
-    drafted = {entry["label"]: entry["c"] for entry in setting["lanes"] if entry.get("c")}
-    if setting["call_cost"] is None or not drafted:
-        return []
-    costs = ", ".join(f"{c:.3f} ({name})" for name, c in drafted.items())
-    return [
-        f"For --draft-length adaptive on this machine: --call-cost {setting['call_cost']:.3f}, and "
-        f"--draft-cost {costs}."
-    ]
-
-
-def _milliseconds(setting: Mapping[str, Any]) -> str:
-    """What a token takes in the lanes that do not draft."""
-    found = [
-        f"{1000 / entry['tokens_per_second']['decoding']['median']:.2f} ms {words}"
-        for name, words in ((ALONE, "in plain decoding"), (GENERATE, "in transformers' generate"))
-        for entry in setting["lanes"]
-        if entry["name"] == name and entry["error"] is None
-    ]
-    return "A token takes " + ", ".join(found)
 
 
 def _agreement(summary: Mapping[str, Any], setting: Mapping[str, Any]) -> list[str]:
@@ -474,29 +464,22 @@ def _headline(setting: Mapping[str, Any]) -> list[str]:
 
 
 def _best(setting: Mapping[str, Any]) -> list[dict[str, Any]]:
-    return [
-        entry
-        for entry in setting["lanes"]
-        if entry["name"] in setting["best_gamma"]
-        and entry["error"] is None
-        and entry["gamma"] == setting["best_gamma"][entry["name"]]
-    ]
+    best = setting["best_gamma"]
+    measured = [entry for entry in setting["lanes"] if entry["error"] is None]
+    return [entry for entry in measured if best.get(entry["name"], "") == entry["gamma"]]
 
 
-def _columns(names: Sequence[tuple[str, str]], kinds: Sequence[str] = ("decoding",)) -> Columns:
+def _times(names: Sequence[tuple[str, str]], kinds: Sequence[str] = ("decoding",)) -> Columns:
     """How many times faster than other lanes: a column for each kind of speed and (name, words)."""
+
+    def cell(entry: Mapping[str, Any], name: str, kind: str) -> str:
+        return _shown(entry["over"][name] and entry["over"][name][kind])
+
     return {
-        f"x {words}{', with encoding' if kind == 'with_encoding' else ''}": partial(
-            _times, name=name, kind=kind
-        )
+        f"x {words}{', with encoding' * _KINDS[kind]}": partial(cell, name=name, kind=kind)
         for kind in kinds
         for name, words in names
     }
-
-
-def _times(entry: Mapping[str, Any], name: str, kind: str) -> str:
-    compared = entry["over"][name]
-    return _shown(compared and compared[kind])
 
 
 _LANE: Columns = {
@@ -514,7 +497,7 @@ def _best_table(setting: Mapping[str, Any]) -> Table:
         "Which draft length is fastest was read from the same run. Times: how many times faster "
         "than transformers' generate, than its assisted generation at its own fastest draft "
         "length, and than our plain decoding, article by article.",
-        {**_LANE, **_CALLS, **_PACE, **_columns(others, list(_KINDS))},
+        {**_LANE, **_CALLS, **_PACE, **_times(others, list(_KINDS))},
         _best(setting),
     )
 
@@ -526,7 +509,7 @@ def _peer_table(setting: Mapping[str, Any]) -> Table:
         f"Against CTranslate2, {setting_label(setting)}",
         "How many times faster, article by article. CTranslate2 decodes plainly, on the same "
         "device with as many threads.",
-        {**_LANE, **_columns([(name, label(name)) for name in there], list(_KINDS))},
+        {**_LANE, **_times([(name, label(name)) for name in there], list(_KINDS))},
         [entry for entry in _best(setting) if there and entry["name"] not in OTHERS],
     )
 
@@ -570,12 +553,12 @@ def _round_table(summary: Mapping[str, Any], setting: Mapping[str, Any]) -> Tabl
 
 
 def _speed_table(setting: Mapping[str, Any]) -> Table:
-    columns = {
+    columns: Columns = {
         **_CALLS,
         "tau": lambda e: _shown(e["tau"]),
         **_PACE,
         "tokens/s, with encoding": lambda e: _shown(e["tokens_per_second"]["with_encoding"], 0),
-        **_columns([("generate", "generate"), ("alone", "plain")]),
+        **_times([("generate", "generate"), ("alone", "plain")]),
         "outside": lambda e: _percent(e["outside_share"]),
         "peak memory": lambda e: (
             "-" if e["peak_bytes"] is None else f"{e['peak_bytes'] / 2**20:.0f} MiB"
@@ -638,9 +621,6 @@ def _name(entry: Mapping[str, Any]) -> str:
 
 def _number(value: float | None, digits: int = 2) -> str:
     return "-" if value is None else f"{value:.{digits}f}"
-
-
-_shown = partial(tables.bracketed, middle="median")
 
 
 def _percent(found: Spread | None) -> str:

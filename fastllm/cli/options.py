@@ -3,6 +3,7 @@
 import argparse
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, TypeVar
 
 from fastllm.errors import SettingsError
@@ -120,7 +121,7 @@ def add_measuring_arguments(
         "--gammas",
         dest="gammas",
         nargs="+",
-        type=whole_number_list,
+        type=partial(_listed, kind=int, what="a whole number"),
         default=[list(gammas or ())],
         metavar="N",
         help=f"draft lengths (default: {gamma_help})",
@@ -129,7 +130,7 @@ def add_measuring_arguments(
         "--temperature",
         dest="temperatures",
         nargs="+",
-        type=number_list,
+        type=partial(_listed, kind=float, what="a number"),
         default=[list(temperatures)],
         metavar="N",
         help="0 is greedy; several are measured in the same run (default: "
@@ -166,16 +167,6 @@ def measured_settings(
     for gamma in gammas:
         replace(configs[-1], gamma=gamma)
     return configs[-1], gammas, temperatures
-
-
-def whole_number_list(text: str) -> list[int]:
-    """Whole numbers between commas, as the type of an argument."""
-    return _listed(text, int, "a whole number")
-
-
-def number_list(text: str) -> list[float]:
-    """Numbers between commas, as the type of an argument."""
-    return _listed(text, float, "a number")
 
 
 def _listed(text: str, kind: Callable[[str], Number], what: str) -> list[Number]:

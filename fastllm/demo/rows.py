@@ -196,7 +196,7 @@ def end_row(lanes: Sequence[str], traces: Sequence[Trace], notices: Sequence[str
                 **numbers,
                 "seconds": seconds,
                 "speed_up": (
-                    metrics.speed_up(trace, plain).with_encoding
+                    metrics.speed_up(trace, plain)
                     if finished and plain is not None and trace is not plain
                     else None
                 ),

@@ -85,7 +85,10 @@ def charts(summary: dict[str, Any]) -> list[Chart]:
             "chance. Above the dashed line, hits come in runs.",
             tuple(
                 Panel(
-                    f"{_place(label, setting)}: {_alphas(setting, names)}",
+                    f"{_place(label, setting)}: alpha "
+                    + " \N{RIGHTWARDS ARROW} ".join(
+                        f"{setting['drafters'][name]['alpha']['value']:.2f}" for name in names
+                    ),
                     _depth_figure(setting, names, longest),
                 )
                 for setting in settings
@@ -218,11 +221,9 @@ def _pace_figure(setting: Mapping[str, Any]) -> go.Figure:
         for lane in setting["lanes"]
         if lane["error"] is None and best.get(lane["name"], "") == lane["gamma"]
     ]
+    gammas = ["" if lane["gamma"] is None else f", gamma {lane['gamma']}" for lane in lanes]
     return _bar_figure(
-        [
-            lane["label"] + ("" if lane["gamma"] is None else f", gamma {lane['gamma']}")
-            for lane in lanes
-        ],
+        [lane["label"] + gamma for lane, gamma in zip(lanes, gammas, strict=True)],
         _estimates([lane["tokens_per_second"]["decoding"] for lane in lanes]),
         [_colour(lane["name"]) for lane in lanes],
         "tokens per second",
@@ -324,15 +325,7 @@ def _tau_figure(setting: dict[str, Any], names: Sequence[str]) -> go.Figure:
     for name in names:
         found = [lane["tau"] for lane in setting["drafters"][name]["gammas"].values()]
         _add_over_gamma(figure, report.lane_label(name), gammas, found, {"color": _colour(name)})
-    figure.add_scatter(
-        x=gammas,
-        y=[gamma + 1 for gamma in gammas],
-        name="gamma + 1",
-        mode="lines" if len(gammas) > 1 else "markers",
-        line={"color": NEUTRAL, "dash": "dot"},
-        marker={"color": NEUTRAL, "symbol": "line-ew-open"},
-        hoverinfo="skip",
-    )
+    _add_dotted(figure, "gamma + 1", gammas, [gamma + 1 for gamma in gammas])
     figure.update_xaxes(title="gamma, the draft length", tickvals=gammas)
     figure.update_yaxes(title="tau", rangemode="tozero")
     return _finished(figure, 270)
@@ -445,17 +438,23 @@ def _add_points(
 
 def _with_diagonal(figure: go.Figure, most: float) -> go.Figure:
     """Measured against predicted speed-ups, with the line on which they agree."""
-    figure.add_scatter(
-        x=[0, most],
-        y=[0, most],
-        mode="lines",
-        name="as predicted",
-        line={"color": NEUTRAL, "dash": "dot"},
-        hoverinfo="skip",
-    )
+    _add_dotted(figure, "as predicted", [0, most], [0, most])
     figure.update_xaxes(title="predicted speed-up", range=[0, most])
     figure.update_yaxes(title="measured speed-up", range=[0, most])
     return _with_legend(_finished(figure, 520))
+
+
+def _add_dotted(figure: go.Figure, name: str, x: Sequence[float], y: Sequence[float]) -> None:
+    """A line that others are compared with; of one point a dash."""
+    figure.add_scatter(
+        x=x,
+        y=y,
+        name=name,
+        mode="lines" if len(x) > 1 else "markers",
+        line={"color": NEUTRAL, "dash": "dot"},
+        marker={"color": NEUTRAL, "symbol": "line-ew-open"},
+        hoverinfo="skip",
+    )
 
 
 def _by_drafter(setting: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
@@ -537,11 +536,6 @@ def _legend(summary: dict[str, Any]) -> Legend:
     }
     used = {_colour(name) for name in summary["drafters"]}
     return tuple((colour, meaning) for colour, meaning in meanings.items() if colour in used)
-
-
-def _alphas(setting: dict[str, Any], names: Sequence[str]) -> str:
-    found = (f"{setting['drafters'][name]['alpha']['value']:.2f}" for name in names)
-    return "alpha " + " \N{RIGHTWARDS ARROW} ".join(found)
 
 
 def _place(label: str, setting: dict[str, Any]) -> str:
@@ -744,32 +738,21 @@ def _lines(lanes: _Styled, x: str, y: str, hover: str, shape: str = "linear") ->
 def _gains(lanes: _Styled) -> go.Figure:
     figure = go.Figure()
     for lane, style in lanes:
-        figure.add_bar(
-            x=list(range(1, len(lane["gains"]) + 1)),
-            y=lane["gains"],
-            name=lane["title"],
-            marker={"color": style["color"], "pattern": {"shape": _DASHES[style["dash"]]}},
-            hovertemplate=f"{lane['title']}: %{{y:.0%}} of calls gave %{{x}}<extra></extra>",
-        )
+        title, pattern = lane["title"], {"shape": _DASHES[style["dash"]]}
+        places = list(range(1, len(lane["gains"]) + 1))
+        hover = f"{title}: %{{y:.0%}} of calls gave %{{x}}"
+        _add_bars(figure, title, places, lane["gains"], style["color"], pattern, hover)
     return figure
 
 
 def _parts(lanes: _Styled) -> go.Figure:
     figure = go.Figure(layout={"barmode": "stack"})
+    titles, colours = [lane["title"] for lane, _ in lanes], [style["color"] for _, style in lanes]
     for name, shape in _PARTS.items():
-        figure.add_bar(
-            y=[lane["title"] for lane, _ in lanes],
-            x=[lane["parts"].get(name, 0.0) for lane, _ in lanes],
-            name=name,
-            orientation="h",
-            marker={
-                "color": [style["color"] for _, style in lanes],
-                "pattern": {"shape": shape, "fillmode": "overlay"},
-                "line": {"width": 1, "color": NEUTRAL},
-            },
-            hovertemplate=f"%{{y}}, {name}: %{{x:.1f}} ms<extra></extra>",
-        )
-    return figure
+        took = [lane["parts"].get(name, 0.0) for lane, _ in lanes]
+        pattern, hover = {"shape": shape, "fillmode": "overlay"}, f"%{{y}}, {name}: %{{x:.1f}} ms"
+        _add_bars(figure, name, took, titles, colours, pattern, hover, orientation="h")
+    return figure.update_traces(marker_line={"width": 1, "color": NEUTRAL})
 
 
 def _speed_up(lanes: _Styled) -> go.Figure:
@@ -778,19 +761,29 @@ def _speed_up(lanes: _Styled) -> go.Figure:
         middle = {"x": 0.5, "y": 0.5, "xref": "paper", "yref": "paper", "showarrow": False}
         figure.add_annotation(text="Race a drafter to its end.", **middle)
         return _of_a_race(figure, {"visible": False}, {"visible": False})
+    titles, colours = [lane["title"] for lane, _ in lanes], [style["color"] for _, style in lanes]
     for name, shape in (("predicted", "/"), ("measured", "")):
-        figure.add_bar(
-            x=[lane["title"] for lane, _ in lanes],
-            y=[lane["speed_up"][name] for lane, _ in lanes],
-            name=name,
-            marker={
-                "color": [style["color"] for _, style in lanes],
-                "pattern": {"shape": shape, "fillmode": "replace"},
-            },
-            hovertemplate=f"%{{x}}, {name}: %{{y:.2f}}<extra></extra>",
-        )
+        ratios = [lane["speed_up"][name] for lane, _ in lanes]
+        pattern, hover = {"shape": shape, "fillmode": "replace"}, f"%{{x}}, {name}: %{{y:.2f}}"
+        _add_bars(figure, name, titles, ratios, colours, pattern, hover)
     figure.add_hline(y=1, line={"dash": "dot", "color": NEUTRAL})
     return _of_a_race(figure, {}, {"title": "speed-up, reading counted in", **_FROM_ZERO})
+
+
+def _add_bars(
+    figure: go.Figure,
+    name: str,
+    x: Sequence[Any],
+    y: Sequence[Any],
+    colour: str | Sequence[str],
+    pattern: Mapping[str, str],
+    hover: str,
+    **more: Any,
+) -> None:
+    marker = {"color": colour, "pattern": pattern}
+    figure.add_bar(
+        x=x, y=y, name=name, marker=marker, hovertemplate=hover + "<extra></extra>", **more
+    )
 
 
 def _of_a_race(figure: go.Figure, x: dict[str, Any], y: dict[str, Any]) -> go.Figure:

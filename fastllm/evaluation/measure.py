@@ -19,13 +19,7 @@ from typing import Any, TypeVar, cast
 import torch
 
 from fastllm import metrics
-from fastllm.data.articles import (
-    ON_THE_HUB,
-    Article,
-    read_articles,
-    read_split,
-    split_sentences,
-)
+from fastllm.data.articles import ON_THE_HUB, Article, read_articles, read_split, split_sentences
 from fastllm.decoding.distributions import distribution, forbid
 from fastllm.decoding.race import Race, hardware, versions
 from fastllm.decoding.rules import Rules
@@ -204,8 +198,7 @@ class Evaluation:
     @property
     def same_text(self) -> bool:
         """Every greedy lane wrote the target's own text, token for token, or the rule is lossy."""
-        exact = 0.0 in self.temperatures and not self.config.lossy
-        return not exact or not self.differing(0.0)
+        return 0.0 not in self.temperatures or self.config.lossy or not self.differing(0.0)
 
 
 def choose_articles(path: str | Path, limit: int, seed: int = 0) -> list[Article]:
@@ -254,16 +247,16 @@ def evaluate(
     if not articles:
         raise DataError("no articles to evaluate on: give at least one.")
     config = resolve(config, target)
-    gammas, settings = settings_of(config, gammas, temperatures)
+    every_gamma, settings = settings_of(config, gammas, temperatures)
     scorer = rouge_scorer()
     # The warm-up is on nobody's clock.
-    _race(target, {ALONE: None, **drafters}, articles[0].text, settings[-1])
+    raced(target, {ALONE: None, **drafters}, articles[0].text, settings[-1])
 
     def measured(index: int, article: Article) -> list[ArticleNumbers]:
         ids = target.vocabulary.encode(article.text, target.source_length, target.prefix).ids
         encoding = target.encode(ids)
         return [
-            _measure(target, drafters, article, encoding, setting, gammas, index, scorer)
+            _measure(target, drafters, article, encoding, setting, every_gamma, index, scorer)
             for setting in seeded(settings, index)
         ]
 
@@ -271,7 +264,7 @@ def evaluate(
         target=target.name,
         config=config,
         temperatures=tuple(setting.temperature for setting in settings),
-        gammas=gammas,
+        gammas=every_gamma,
         drafters=tuple(drafters),
         hardware=hardware(target.device),
         versions=dict(versions()),
@@ -371,23 +364,20 @@ def agreement(
     uniforms = torch.rand(
         len(text), generator=torch.Generator().manual_seed(config.seed), dtype=torch.float64
     )
-    overlaps, agrees, asked, bits = [], [], 0, []
-    for place in range(1, len(text)):
+    overlaps, agrees, bits = [], [], []
+    for place, token in enumerate(text[1:], 1):
         draft = session.draft(text[:place], 1, config, uniforms[place : place + 1])
-        overlap = 0.0
         if draft.tokens:
-            asked += 1
             row = draft.q.row(0, p.shape[-1]).to(p.device)
-            overlap = float(torch.minimum(p[place - 1], row).sum())
+            overlaps.append(float(torch.minimum(p[place - 1], row).sum()))
             raw = None if draft.unwarped is None else draft.unwarped(0)
             if raw is not None:
-                bits.append(_bits(raw[text[place]]))
-        overlaps.append(overlap)
-        agrees.append(draft.tokens[:1] == [text[place]])
-        session.accept([text[place]])
-    places = len(overlaps)
+                bits.append(_bits(raw[token]))
+        agrees.append(draft.tokens[:1] == [token])
+        session.accept([token])
+    places = len(agrees)
     mean_bits = sum(bits) / places if len(bits) == places else None
-    return Agreement(sum(overlaps) / places, asked / places, tuple(agrees), mean_bits)
+    return Agreement(sum(overlaps) / places, len(overlaps) / places, tuple(agrees), mean_bits)
 
 
 def _bits(chance: torch.Tensor) -> float:
@@ -448,12 +438,12 @@ def _measure(
     scorer: Any,
 ) -> ArticleNumbers:
     reader = cast(Target, _Encoded(target, encoding))
-    alone = _race(reader, {ALONE: None}, article.text, config)[ALONE]
+    alone = raced(reader, {ALONE: None}, article.text, config)[ALONE]
     order = [(gamma, name) for gamma in gammas for name in drafters]
     first = turn % max(1, len(order))
     measured = {
         (gamma, name): lane_numbers(
-            _race(reader, {name: drafters[name]}, article.text, replace(config, gamma=gamma))[name],
+            raced(reader, {name: drafters[name]}, article.text, replace(config, gamma=gamma))[name],
             alone,
         )
         for gamma, name in order[first:] + order[:first]
@@ -485,9 +475,10 @@ def _measure(
     )
 
 
-def _race(
+def raced(
     target: Target, lanes: Mapping[str, Drafter | None], text: str, config: DecodingConfig
 ) -> dict[str, Trace]:
+    """The traces of a race over one article, by lane, without statistics."""
     race = Race(target, list(lanes.values()), text, config, statistics=False)
     for _ in race:
         pass
@@ -640,11 +631,11 @@ def _compare(
     """Which lanes, at which draft lengths, write generate's text, and how the others do not."""
     ids = target.vocabulary.encode(article.text, target.source_length, target.prefix).ids
     wanted = generate(target, ids, greedy)
-    alone = _race(target, {ALONE: None}, article.text, greedy)  # it knows no gamma
+    alone = raced(target, {ALONE: None}, article.text, greedy)  # it knows no gamma
     same, others = [], []
     for gamma in gammas:
         config = replace(greedy, gamma=gamma)
-        traces = _race(target, drafters, article.text, config) if drafters else {}
+        traces = raced(target, drafters, article.text, config) if drafters else {}
         for name, trace in (alone | traces).items():
             if trace.tokens == wanted:
                 same.append((name, gamma))

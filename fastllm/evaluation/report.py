@@ -79,14 +79,10 @@ def lane_label(name: str) -> str:
     return known.get(name, name)
 
 
-def temperature_label(temperature: float) -> str:
-    """A temperature in words."""
-    return "greedy" if temperature == 0 else f"temperature {temperature:g}"
-
-
 def setting_label(setting: Mapping[str, Any]) -> str:
     """A measured temperature in words; never without the mark of a lossy rule."""
-    label = temperature_label(setting["temperature"])
+    temperature = setting["temperature"]
+    label = "greedy" if temperature == 0 else f"temperature {temperature:g}"
     return f"{label}, {setting['rule']}" if setting["lossy"] else label
 
 

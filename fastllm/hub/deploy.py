@@ -79,14 +79,12 @@ def plan(
     readme = _text(root / "README.md")
     body = re.sub(r"\A---\n.*?\n---\n", "", readme, flags=re.DOTALL)
     shown = [THUMBNAIL, *re.findall(r"assets/[\w./-]+", body)]
-    files |= _tree(
-        root,
-        "assets",
-        lambda path: (
-            path.name != "training.jsonl"
-            and (path.suffix in PAGE_SUFFIXES or path.relative_to(root).as_posix() in shown)
-        ),
-    )
+    assets = _tree(root, "assets", lambda path: path.name != "training.jsonl")
+    files |= {
+        name: path
+        for name, path in assets.items()
+        if Path(name).suffix in PAGE_SUFFIXES or name in shown
+    }
     if THUMBNAIL in files:
         card["thumbnail"] = f"https://huggingface.co/spaces/{space}/resolve/main/{THUMBNAIL}"
     if hardware == ZERO_GPU:
@@ -102,13 +100,8 @@ def plan(
         raise SettingsError(
             f"{root}: {', '.join(missing)} is missing: run this from a clone of the repository."
         )
-    return Plan(
-        space,
-        told["sdk"],
-        hardware,
-        {**told["variables"], **(variables or {})},
-        dict(sorted(files.items())),
-    )
+    every = {**told["variables"], **(variables or {})}
+    return Plan(space, told["sdk"], hardware, every, dict(sorted(files.items())))
 
 
 def deploy(
