@@ -11,7 +11,6 @@ from typing import Any
 from fastllm.cli.training import out_folder, save_checkpoint
 from fastllm.data.tokens import TokenPairs
 from fastllm.decoding.race import hardware
-from fastllm.distill.loop import in_words
 from fastllm.distill.material import (
     TEXT_LENGTH,
     RunContext,
@@ -45,6 +44,7 @@ from fastllm.drafters.shared import SharedDrafter
 from fastllm.errors import SettingsError
 from fastllm.files import write_json
 from fastllm.targets.hub import HubTarget
+from fastllm.words import duration
 
 TIMED = 4
 """Articles on which drafters and calls of the target are timed."""
@@ -215,7 +215,7 @@ class _Work:
         logits = 4e-9 * articles * TEXT_LENGTH * self._target.model.config.vocab_size
         self._context.say(
             f"{len(self.units)} parts, at most {passes} forward passes over {articles} articles; "
-            f"two over {len(self._written)} took {seconds:.2f} s each: {in_words(whole)}. Memory "
+            f"two over {len(self._written)} took {seconds:.2f} s each: {duration(whole)}. Memory "
             f"is that of inference, and at most {logits:.1f} GB for the target's logits."
         )
 
@@ -237,14 +237,8 @@ class _Work:
         )
 
     def _timed_clock(self, place: Path) -> Clock:
-        few = range(min(TIMED, len(self._written)))
-        clock = measure_clock(
-            self._target,
-            self.units,
-            [self._written.source(index) for index in few],
-            [self._written.target(index) for index in few],
-            seed=self._options.seed or 0,
-        )
+        seed = self._options.seed or 0
+        clock = measure_clock(self._target, self.units, *self.timed(), seed=seed)
         write_json(place, asdict(clock))
         return clock
 

@@ -25,7 +25,6 @@ from fastllm.distill.folders import (
     require_writable,
     writing,
 )
-from fastllm.distill.loop import in_words
 from fastllm.distill.material import (
     TEXT_LENGTH,
     RunContext,
@@ -63,6 +62,7 @@ from fastllm.errors import (
 from fastllm.files import write_json
 from fastllm.pretrain.curriculum import TargetRecipe, read_target_recipe, train_target
 from fastllm.targets.hub import HubTarget
+from fastllm.words import duration
 
 
 def add_arguments(commands: Any) -> None:
@@ -90,7 +90,7 @@ def add_arguments(commands: Any) -> None:
         "study",
         help="compare methods and losses for one family",
         description="Trains a drafter with each method and loss, measures all on held-out texts "
-        "of the target, and writes a table and a chart (study.md, .svg, .html, .json). "
+        "of the target, and writes a table and a chart (study.md, .svg, .json). "
         "Interrupted studies go on where they stopped.",
     )
     study_flags(parser)
@@ -393,7 +393,7 @@ def _train_neural(options: argparse.Namespace, context: RunContext) -> None:
         seconds = _log_lines(context.folder)[-1]["seconds"] / recipe.updates
         context.say(
             f"two updates ran here, {seconds:.2f} s each: {asked} would take "
-            f"{in_words(seconds * asked)}"
+            f"{duration(seconds * asked)}"
         )
 
 

@@ -89,13 +89,7 @@ def prepare_pairs(
 def supported_summary(summary: str, visible: str, support: float = 0.7) -> str:
     """The sentences of a reference summary that the visible part of the article supports.
 
-    Args:
-        summary: the reference summary, sentences on lines or after one another.
-        visible: the part of the article that the model sees.
-        support: the least share of a sentence's content words that must occur in `visible`.
-
-    Returns:
-        The supported sentences joined by a blank; empty where none is.
+    `support` is the least share of a sentence's content words that must occur in `visible`.
     """
     seen = set(content_words(visible))
     kept = []

@@ -6,6 +6,7 @@ articles it does not learn from as well, all along.
 """
 
 import copy
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -45,8 +46,7 @@ class ShortRecipe:
 
     Attributes:
         seconds: from the beginning, writing and measuring included; then it ends.
-        updates: after so many it ends too, so that every machine that is fast enough learns the
-            same; without them the clock alone ends it.
+        updates: after so many it ends too, so that all fast machines learn the same.
         learning_rate: AdamW's.
         warmup: updates of rising rate.
         cooldown: the share of the training, at its end, in which the rate falls.
@@ -88,8 +88,7 @@ class ShortRecipe:
 
     def passed(self, updates: int, seconds: float) -> float:
         """The share of the training that is over: by updates or by the clock, whichever is more."""
-        counted = updates / self.updates if self.updates else 0.0
-        return max(counted, seconds / self.seconds)
+        return max(updates / (self.updates or math.inf), seconds / self.seconds)
 
     def rate(self, step: int, passed: float) -> float:
         """The learning rate of update `step`, when the share `passed` of the training is over."""
@@ -98,20 +97,13 @@ class ShortRecipe:
 
 
 class Texts:
-    """Articles and texts about them, in memory: the first are learned from, the rest held out.
-
-    Args:
-        target: who wrote the texts, greedily.
-        sources: token ids of each article.
-        written: of each text, the end token included where it came.
-    """
+    """Articles and what the target wrote greedily of them, in memory, as token ids."""
 
     def __init__(
         self, target: HubTarget, sources: Sequence[list[int]], written: Sequence[list[int]]
     ) -> None:
         self.meta = {"vocabulary": target.vocabulary.fingerprint}
-        self._sources = list(sources)
-        self._written = list(written)
+        self._sources, self._written = sources, written
 
     def __len__(self) -> int:
         return len(self._written)
@@ -121,7 +113,7 @@ class Texts:
         return self._sources[index]
 
     def target(self, index: int) -> list[int]:
-        """The ids of what the target wrote about it."""
+        """The ids of what the target wrote about it, the end token included where it came."""
         return self._written[index]
 
 
@@ -137,29 +129,20 @@ class _Batch(NamedTuple):
 class Alignment(NamedTuple):
     """How well a drafter knows a target's own texts, as `Validation` measures it.
 
-    Alpha counts whole distributions, and rises already where a drafter becomes as sure as the
-    target is; tau counts first choices alone. The two need not rise together.
-
-    Attributes:
-        alpha: the mean of sum min(p, q) along the texts, at temperature 1.
-        tau: tokens a call of the target, greedy.
+    Alpha, at temperature 1, counts whole distributions, and rises already where a drafter becomes
+    as sure as the target is; tau, greedy, counts first choices alone. The two need not rise
+    together.
     """
 
     alpha: float
     tau: float
 
 
-@dataclass(frozen=True)
-class Moment:
-    """Where a training stands.
+class Moment(NamedTuple):
+    """Where a training stands: seconds since it began, updates, and tokens learned from so far.
 
-    Attributes:
-        seconds: since it began.
-        updates: of the weights.
-        tokens: learned from so far, each as often as it was used.
-        loss: forward KL in nats a token, the mean since the last moment; None before any update.
-        own: on the first article.
-        held_out: on the articles that are held out, over all their tokens.
+    `loss` is forward KL in nats a token, the mean since the last moment, None before any update;
+    `own` is measured on the first article, `held_out` on those that are held out.
     """
 
     seconds: float
@@ -213,8 +196,7 @@ class ShortTraining:
         The first, and of the others as many as the target had time to write about.
         """
         count = len(self.sources)
-        needed = [0, *range(count, count + len(self.held_out))]
-        if not all(place in self._written for place in needed):
+        if not {0, *range(count, count + len(self.held_out))} <= self._written.keys():
             return []
         return [place for place in range(count) if place in self._written]
 
@@ -229,20 +211,16 @@ class ShortTraining:
         First those it cannot do without: of the first article, and of those held out. The others
         follow as long as the share WRITING of the time has not passed.
         """
-        count = len(self.sources)
+        count, target = len(self.sources), self.target
         articles = [*self.sources, *self.held_out]
-        config = resolve(DecodingConfig(max_new_tokens=self.recipe.length), self.target)
+        config = resolve(DecodingConfig(max_new_tokens=self.recipe.length), target)
         for place in (0, *range(count, len(articles)), *range(1, count)):
             if 0 < place < count and self.seconds > WRITING * self.recipe.seconds:
                 return
             tokens: list[int] = []
-            session = self.target.begin(self.target.encode(articles[place]))
+            session = target.begin(target.encode(articles[place]))
             for entry in autoregress(
-                session,
-                config,
-                start_id=self.target.start_id,
-                end_id=self.target.end_id,
-                statistics=False,
+                session, config, start_id=target.start_id, end_id=target.end_id, statistics=False
             ):
                 tokens += entry.tokens
                 if self.over:
@@ -297,28 +275,23 @@ class ShortTraining:
             yield moment()
 
     def measure(self, drafter: NeuralDrafter[Any]) -> tuple[Alignment, Alignment]:
-        """How well a drafter knows the target's texts; to be asked where something is `learned`.
+        """How well a drafter knows the target's texts: of the first article, and of those held out.
 
-        Returns:
-            On the first article, and on those held out.
+        To be asked where something is `learned`.
         """
-        found = [judge(drafter.model) for judge in self._judges]
-        own, held_out = (
-            Alignment(numbers["validation_alpha"], numbers["validation_tau"]) for numbers in found
-        )
-        return own, held_out
+        own, held_out = (judge(drafter.model) for judge in self._judges)
+        return _alignment(own), _alignment(held_out)
 
     @cached_property
-    def _judges(self) -> list[Validation]:
+    def _judges(self) -> tuple[Validation, Validation]:
         count = len(self.sources)
         apart = [self._written[count + index] for index in range(len(self.held_out))]
-        return [
-            Validation(self.target, Texts(self.target, sources, written), keep_logits=True)
-            for sources, written in (
-                (self.sources[:1], [self._written[0]]),
-                (self.held_out, apart),
-            )
-        ]
+        own = Texts(self.target, self.sources[:1], [self._written[0]])
+        held_out = Texts(self.target, self.held_out, apart)
+        return (
+            Validation(self.target, own, keep_logits=True),
+            Validation(self.target, held_out, keep_logits=True),
+        )
 
     def _own_texts(
         self, sources: Sequence[list[int]], generator: torch.Generator
@@ -351,11 +324,7 @@ class ShortTraining:
             )
 
     def _update(self, optimizer: torch.optim.Optimizer, batch: _Batch, rate: float) -> float:
-        """One step of the weights; returns its loss.
-
-        Raises:
-            TrainingError: the loss is no number.
-        """
+        """One step of the weights; returns its loss."""
         model = self.student.model
         model.train()
         for group in optimizer.param_groups:
@@ -379,13 +348,12 @@ class ShortTraining:
         return found
 
 
-def student_of(drafter: Drafter, name: str) -> Drafter:
-    """A copy of a drafter to be trained: the drafter itself stays as it is.
+def _alignment(numbers: dict[str, float]) -> Alignment:
+    return Alignment(numbers["validation_alpha"], numbers["validation_tau"])
 
-    Args:
-        drafter: whose weights it begins with.
-        name: what to call the copy.
-    """
+
+def student_of(drafter: Drafter, name: str) -> Drafter:
+    """A copy of a drafter to be trained, under another name: the drafter stays as it is."""
     with torch.inference_mode(False):
         model = copy.deepcopy(drafter.model)
         model.requires_grad_(True)

@@ -70,14 +70,8 @@ def confidences(
 def choose(confidence: Sequence[float], count: int, share: float, seed: int) -> dict[int, str]:
     """Which articles of a pool are labelled, and as which arm, in the order of the pool.
 
-    The random ones are drawn first, and from the whole pool: what the drafter says does not touch
-    them.
-
-    Args:
-        confidence: of each article of the pool.
-        count: how many are labelled.
-        share: of them the random ones.
-        seed: of the draw.
+    The random ones, a `share` of `count`, are drawn first and from the whole pool: what the drafter
+    says does not touch them.
 
     Raises:
         SettingsError: the pool is too small, or the share is none.

@@ -22,12 +22,9 @@ class Articles(Protocol):
 
 
 class Teacher:
-    """A target that scores batches of texts.
+    """A target that scores batches of texts about the articles of `pairs`.
 
-    Args:
-        target: the target.
-        pairs: the articles that texts will be about, by index.
-        keep: how many bytes of encodings are kept in memory at most.
+    At most `keep` bytes of encodings are kept in memory.
     """
 
     def __init__(self, target: HubTarget, pairs: Articles, keep: int = 2 << 30) -> None:
@@ -78,20 +75,14 @@ def write_texts(
     length: int,
     temperature: float = 0.0,
 ) -> list[list[int]]:
-    """Lets the target summarise a batch of articles, as FastLLM decodes with it.
+    """Lets the target summarise articles (ids, end token included), as FastLLM decodes with it.
 
     What `fastllm.targets.resolve` says of a target is obeyed, and nothing else: beams, penalties or
     suppressed tokens of the checkpoint's generation configuration are not applied here, as they are
     not applied in decoding (`HubTarget.unsupported` lists them).
 
-    Args:
-        target: the target.
-        sources: token ids of the articles, end token included.
-        length: the most tokens to write.
-        temperature: 0 is greedy.
-
     Returns:
-        The ids written for each article, the end token included where it came.
+        At most `length` ids for each article, the end token included where it came.
 
     Raises:
         CheckpointError: the target computes NaN or infinite numbers.
@@ -149,8 +140,7 @@ def _generating_by(model: Any, settings: GenerationConfig) -> Iterator[None]:
 class _Finite(LogitsProcessor):  # type: ignore[misc] # transformers has no types
     """Looks for scores that are no numbers, and waits for the device only once, at the end.
 
-    Args:
-        at_once: refuse them before anything is drawn from them.
+    With `at_once` they are refused before anything is drawn from them.
     """
 
     def __init__(self, *, at_once: bool) -> None:
@@ -172,13 +162,10 @@ class _Finite(LogitsProcessor):  # type: ignore[misc] # transformers has no type
 
 
 class NoRepeatedNgrams(LogitsProcessor):  # type: ignore[misc] # transformers has no types
-    """The rule `no_repeat_ngram_size` of transformers for a batch of texts at once.
+    """The rule `no_repeat_ngram_size` of transformers, for a batch of texts at once.
 
     The library's own goes through the texts one by one in Python at every step, which caps the
     texts a second whatever the batch. The scores are the same.
-
-    Args:
-        size: no run of so many tokens comes twice.
     """
 
     def __init__(self, size: int) -> None:

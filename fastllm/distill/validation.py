@@ -26,13 +26,10 @@ GAMMA = 5
 
 @dataclass(frozen=True)
 class Counts:
-    """What was counted on one text.
+    """What was counted on one text of so many tokens.
 
-    Attributes:
-        tokens: places of the text.
-        overlap: sum over them of sum min(p, q), at temperature 1.
-        agreed: places where the drafter's first choice is the target's word.
-        calls: of the target, greedy, with drafts of gamma.
+    `overlap` is the sum of sum min(p, q) at temperature 1 over its places, `agreed` how often the
+    drafter's first choice is the target's word, `calls` those of the target, greedy.
     """
 
     tokens: int
@@ -153,11 +150,9 @@ class Validation:
 
 
 def greedy_calls(agrees: Sequence[bool], gamma: int) -> int:
-    """Calls of the target that greedy speculation needs for a text.
+    """Calls of the target that greedy speculation with drafts of `gamma` needs for a text.
 
-    Args:
-        agrees: at each place, whether the drafter's first choice is the target's word.
-        gamma: tokens a draft.
+    `agrees` says of each place whether the drafter's first choice is the target's word.
 
     Example:
         >>> greedy_calls([True, True, False, True, True], gamma=2)
