@@ -39,16 +39,8 @@ def prepare_pairs(
     """Tokenizes articles and their reference summaries, and writes them as token pairs.
 
     Articles too short to summarise are left out. So are those whose summary, as far as the article
-    supports it, has fewer than 20 or more than `text_length` tokens.
-
-    Args:
-        articles: read once, in order.
-        vocabulary: the target's.
-        folder: where the pairs are written.
-        source_length: the most source tokens, the end token included.
-        text_length: the most tokens of a text, the end token included.
-        prefix: put before every article.
-        summaries: False takes every article with an empty text, for another to write about.
+    supports it, has fewer than 20 or more than `text_length` tokens. Lengths count the end token.
+    Without `summaries` every article is taken with an empty text, for another to write about.
 
     Returns:
         How many pairs were written.

@@ -78,10 +78,8 @@ def write_pairs(
 ) -> int:
     """Writes (id, source ids, target ids) triples as token arrays, in the place of an earlier set.
 
-    Args:
-        folder: created if missing.
-        pairs: ids of any vocabulary; two bytes each, four where one is 65,536 or more.
-        meta: what to remember about the set (vocabulary, lengths, origin).
+    An id takes two bytes, or four where one is 65,536 or more. `meta` is what to remember about the
+    set (vocabulary, lengths, origin).
 
     Returns:
         How many pairs were written.

@@ -144,15 +144,9 @@ def write_cache(
 ) -> TeacherCache:
     """Lets the target judge every text of `pairs`, where the folder does not hold that already.
 
-    Args:
-        target: the target.
-        pairs: articles and texts.
-        folder: of the cache.
-        length: the most tokens of a text; what lies behind is not judged.
-        top_k: tokens kept of each place; more than there are means all.
-        precise: log-probabilities as float32 instead of float16 (which is within 0.05 % of them).
-        accelerator: the processes that share the work; one of our own by default.
-        say: receives the size, before anything is written, and progress lines.
+    Of each text up to `length` tokens are judged, and of each place the `top_k` likeliest kept, or
+    all where there are not so many. Log-probabilities are float16, which is within 0.05 % of them,
+    unless `precise`. The size is said before anything is written.
 
     Raises:
         DataError: the folder holds a cache of another target, of other texts or settings.

@@ -36,54 +36,47 @@ WRITING = 1 / 3
 Drafter = TypeVar("Drafter", bound=NeuralDrafter[Any])
 
 
+WARMUP, COOLDOWN = 10, 0.4
+"""Updates of rising rate, and the share of the training, at its end, in which the rate falls."""
+
+TEMPERATURE, REUSE = 0.6, 6
+"""At which the drafter writes texts, and how often a batch of them is learned from, on average.
+
+Writing one takes as long as several updates.
+"""
+
+MEASURE_EVERY = 1.0
+"""Seconds between two measurements."""
+
+
 @dataclass(frozen=True)
 class ShortRecipe:
     """How a drafter is trained for some seconds.
 
-    The numbers were found on two CPU cores with the LSTM that ships undistilled: so trained, alpha
-    comes close to 1 on the articles it learns from within half a minute, and alpha on others rises
-    and stays. At three times the rate, or on own texts drawn at temperature 1, the latter falls.
+    The numbers, and those above, were found on two CPU cores with the LSTM that ships undistilled:
+    so trained, alpha comes close to 1 on the articles it learns from within half a minute, and
+    alpha on others rises and stays. At three times the rate, or on own texts drawn at temperature
+    1, the latter falls.
 
     Attributes:
         seconds: from the beginning, writing and measuring included; then it ends.
         updates: after so many it ends too, so that all fast machines learn the same.
         learning_rate: AdamW's.
-        warmup: updates of rising rate.
-        cooldown: the share of the training, at its end, in which the rate falls.
         own_texts: the share of updates on the drafter's own texts.
-        temperature: at which it writes them.
-        reuse: how often a batch of them is learned from, on average: writing one takes as long as
-            several updates.
         length: the most tokens of a text.
-        measure_every: seconds between two measurements.
-        seed: of every draw.
     """
 
     seconds: float = 30.0
     updates: int | None = None
     learning_rate: float = 3e-4
-    warmup: int = 10
-    cooldown: float = 0.4
     own_texts: float = 0.5
-    temperature: float = 0.6
-    reuse: int = 6
     length: int = 72
-    measure_every: float = 1.0
-    seed: int = 0
 
     def __post_init__(self) -> None:
-        if not self.seconds > 0 or not self.learning_rate > 0 or self.length < 2 or self.reuse < 1:
+        if not self.seconds > 0 or (self.updates is not None and self.updates < 1):
             raise SettingsError(
-                f"seconds={self.seconds}, learning_rate={self.learning_rate}, length={self.length},"
-                f" reuse={self.reuse}: the first two must be above 0, a text at least 2 tokens "
-                "long, and each used at least once."
-            )
-        if self.updates is not None and self.updates < 1:
-            raise SettingsError(f"updates={self.updates}: give at least 1, or none.")
-        if not (0 <= self.own_texts <= 1 and 0 < self.cooldown <= 1):
-            raise SettingsError(
-                f"own_texts={self.own_texts}, cooldown={self.cooldown}: shares are numbers from 0 "
-                "to 1, and some of the time has to be left for the cool-down."
+                f"seconds={self.seconds}, updates={self.updates}: give seconds above 0, and at "
+                "least 1 update, or none."
             )
 
     def passed(self, updates: int, seconds: float) -> float:
@@ -92,8 +85,8 @@ class ShortRecipe:
 
     def rate(self, step: int, passed: float) -> float:
         """The learning rate of update `step`, when the share `passed` of the training is over."""
-        rising = min(1.0, (step + 1) / max(1, self.warmup))
-        return self.learning_rate * rising * max(0.05, min(1.0, (1 - passed) / self.cooldown))
+        rising = min(1.0, (step + 1) / WARMUP)
+        return self.learning_rate * rising * max(0.05, min(1.0, (1 - passed) / COOLDOWN))
 
 
 class Texts:
@@ -155,16 +148,11 @@ class Moment(NamedTuple):
 
 @dataclass
 class ShortTraining:
-    """Trains a drafter's network for some seconds. Iterate `write`, then `learn`.
+    """Trains the network of `student` in place for some seconds. Iterate `write`, then `learn`.
 
-    Attributes:
-        student: whose network is trained in place; see `student_of`.
-        target: the teacher.
-        sources: token ids of the articles it learns from; its progress is watched on the first.
-        held_out: of the articles it does not learn from.
-        recipe: how.
-        stop: when set, it ends as soon as it can.
-        clock: seconds, never set back.
+    It learns from the articles `sources` (token ids) and is watched on the first of them and on
+    those of `held_out`. When `stop` is set it ends as soon as it can; `clock` is in seconds, and
+    never set back.
     """
 
     student: NeuralDrafter[Any]
@@ -241,8 +229,8 @@ class ShortTraining:
         teacher = Teacher(self.target, lesson)
         given = self._batch(teacher, sources, [lesson.target(i) for i in range(len(lesson))])
         method = Method(0.0, self.recipe.own_texts, "fkl")
-        draws = np.random.default_rng(self.recipe.seed)
-        generator = torch.Generator().manual_seed(self.recipe.seed)
+        draws = np.random.default_rng(0)
+        generator = torch.Generator().manual_seed(0)
         optimizer = optimizer_of(self.student.model, self.recipe.learning_rate)
         pool: list[_Batch] = []
         updates = tokens = 0
@@ -257,18 +245,18 @@ class ShortTraining:
         measured = self.seconds
         while not self.over and self.recipe.passed(updates, 0.0) < 1:
             batch = given
-            if method.origin(self.recipe.seed, updates) == "own":
-                # Each batch stays in the pool until `reuse` later ones have come.
-                if len(pool) < self.recipe.reuse or draws.random() < 1 / self.recipe.reuse:
+            if method.origin(0, updates) == "own":
+                # Each batch stays in the pool until REUSE later ones have come.
+                if len(pool) < REUSE or draws.random() < 1 / REUSE:
                     texts = self._own_texts(sources, generator)
                     pool.append(self._batch(teacher, sources, texts))
-                    del pool[: -self.recipe.reuse]
+                    del pool[:-REUSE]
                 batch = pool[int(draws.integers(len(pool)))]
             rate = self.recipe.rate(updates, self.recipe.passed(updates, self.seconds))
             losses.append(self._update(optimizer, batch, rate))
             updates += 1
             tokens += int(batch.real.sum())
-            if self.seconds - measured >= self.recipe.measure_every and not self.over:
+            if self.seconds - measured >= MEASURE_EVERY and not self.over:
                 yield moment()
                 measured = self.seconds
         if updates:
@@ -304,7 +292,7 @@ class ShortTraining:
             start_id=self.target.start_id,
             end_id=self.target.end_id,
             length=self.recipe.length,
-            temperature=self.recipe.temperature,
+            temperature=TEMPERATURE,
             generator=generator,
         )
 

@@ -200,7 +200,7 @@ def fit(
             f"{run} holds a run with other settings ({changed}). Give another run folder, or "
             "remove this one."
         )
-    state = _load_last(run, model, optimizer, say)
+    state = _load_last(run, model, optimizer)
     first = step = int(state.get("step", 0))
     accelerator.wait_for_everyone()  # all have read; now the first may write
     if main:
@@ -403,10 +403,16 @@ def _reading_best(run: Path) -> Iterator[None]:
 
 def _whole(run: Path) -> str:
     """What there is to go on from, in a sentence."""
-    for folder in (run / "last", run / "last.previous"):
-        with suppress(_DamagedSave):
+    if folder := _last(run):
+        with suppress(CheckpointError):
             return f"The last save, {folder} of update {_read_save(folder)[1]['step']}, is whole."
     return "Nothing had been saved yet."
+
+
+def _last(run: Path) -> Path | None:
+    """The newest save; a kill may come while it takes the place of the one before."""
+    folders = (run / "last", run / "last.previous")
+    return next((path for path in folders if path.is_dir() and any(path.iterdir())), None)
 
 
 @contextmanager
@@ -480,15 +486,11 @@ def _write_weights(folder: Path, model: torch.nn.Module) -> None:
     save_file(dict(own.values()), folder / "model.safetensors")
 
 
-class _DamagedSave(Exception):
-    """A file of a save that cannot be read."""
-
-
 def _read_save(folder: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     """The weights and the state that a save holds.
 
     Raises:
-        _DamagedSave: one of them is missing, or was cut or overwritten.
+        CheckpointError: one of them is missing, or was cut or overwritten.
     """
     path = folder / "model.safetensors"
     try:
@@ -496,48 +498,33 @@ def _read_save(folder: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
         path = folder / "optimizer.pt"
         # The optimizer moves it to where the weights are.
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        missing = {"step", "optimizer"} - state.keys()
+        _ = state["step"], state["optimizer"]
     # All that the readers say of files which are no longer what was written.
     except (
-        *(OSError, EOFError, SafetensorError, RuntimeError, ValueError, KeyError),
+        *(OSError, EOFError, SafetensorError, RuntimeError, ValueError, KeyError, TypeError),
         *(AttributeError, pickle.UnpicklingError),
     ) as error:
-        raise _DamagedSave(f"{path.name}: {first_line(error)}") from error
-    if missing:
-        raise _DamagedSave(f"{path.name}: no {' and no '.join(sorted(missing))}")
+        raise CheckpointError(
+            f"the save in {folder} is damaged ({path.name}: {first_line(error)}). Remove that "
+            "folder to train anew with the same command, or put a whole copy in its place."
+        ) from error
     return weights, state
 
 
 def _load_last(
-    run: Path,
-    model: torch.nn.Module,
-    optimizer: torch.optim.Optimizer,
-    say: Callable[[str], None],
+    run: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer
 ) -> dict[str, Any]:
-    """Restores the newest whole save into model and optimizer; returns its state, {} if none."""
-    damaged = ""
-    for folder in (run / "last", run / "last.previous"):
-        if not folder.is_dir() or not any(folder.iterdir()):
-            continue
-        try:
-            weights, state = _read_save(folder)
-        except _DamagedSave as error:
-            damaged = damaged or f"the save in {folder} is damaged ({error})"
-            continue
-        try:
-            model.load_state_dict(weights, strict=False)
-            optimizer.load_state_dict(state.pop("optimizer"))
-        except (RuntimeError, ValueError, KeyError) as error:
-            raise CheckpointError(
-                f"{folder} holds a run of another model ({error}). Give another run folder, or "
-                f"remove {run} to train anew in it."
-            ) from error
-        if damaged:
-            say(f"{damaged}: going on from {folder}, update {state['step']}")
-        return state
-    if damaged:
+    """Restores the newest save into model and optimizer; returns its state, {} if none."""
+    folder = _last(run)
+    if folder is None:
+        return {}
+    weights, state = _read_save(folder)
+    try:
+        model.load_state_dict(weights, strict=False)
+        optimizer.load_state_dict(state.pop("optimizer"))
+    except (RuntimeError, ValueError, KeyError) as error:
         raise CheckpointError(
-            f"{damaged}, and there is no other. Remove that folder to train anew with the same "
-            "command, or put a whole copy in its place."
-        )
-    return {}
+            f"{folder} holds a run of another model ({error}). Give another run folder, or remove "
+            f"{run} to train anew in it."
+        ) from error
+    return state

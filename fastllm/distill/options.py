@@ -202,8 +202,6 @@ class _Study(_Common):
     cooldown: int = _option("of each run (default: a third of --updates)")
     learning_rate: float = _option("of each run")
     validation: str = _option("held-out articles, as for train")
-    jobs: int = _option("runs at once", default=1, least=1)
-    threads: int = _option("of each run (default: the cores, shared out)", least=1)
 
 
 @dataclass
@@ -255,7 +253,9 @@ def _add_flags(command: str, parser: argparse.ArgumentParser) -> None:
             argument["help"] += f" (default: {entry.default})"
         if callable(argument.get("choices")):  # families may be registered until now
             argument["choices"] = argument["choices"]()
-        kind = {"action": "store_true"} if entry.type is bool else {"type": entry.type}
+        kind: dict[str, Any] = (
+            {"action": "store_true"} if entry.type is bool else {"type": entry.type}
+        )
         parser.add_argument(*(f"--{name}" for name in _spellings(entry)), **{**kind, **argument})
     if command in ("train", "pseudo"):
         add_trailing_run(parser)

@@ -233,8 +233,9 @@ class StepCost:
         values = torch.zeros(rows.shape[1], dtype=torch.float64)
         values[on] = found.clamp(min=0)
         base, *terms = values.tolist()
-        sublayer, channel = terms[::2], terms[1::2]
-        return cls(base, *(dict(zip(PARTS, t, strict=True)) for t in (sublayer, channel)))
+        sublayer: dict[str, float] = dict(zip(PARTS, terms[::2], strict=True))
+        channel: dict[str, float] = dict(zip(PARTS, terms[1::2], strict=True))
+        return cls(base, sublayer, channel)
 
 
 def _features(kept: Sequence[KeptLayer]) -> list[float]:

@@ -32,16 +32,10 @@ def confidences(
     batch: int = 32,
     say: Callable[[str], None] = lambda line: None,
 ) -> list[float]:
-    """How sure a drafter is of its own greedy text of each article, in nats a token, 0 at most.
+    """How sure a drafter's network is of its own greedy texts of at most `length` tokens.
 
-    Args:
-        model: the drafter's network.
-        pairs: the articles.
-        start_id: the token before a text.
-        end_id: the token that ends one.
-        length: the most tokens of a text.
-        batch: articles at once.
-        say: receives a line now and then.
+    Returns:
+        The mean log-probability of each article's, in nats a token, 0 at most.
     """
     device = next(model.parameters()).device
     found: list[float] = []

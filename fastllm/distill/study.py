@@ -13,7 +13,6 @@ best is chosen by the first seed; its other seeds had no part in the choice.
 import argparse
 import html
 import json
-import os
 import subprocess
 import sys
 import time
@@ -47,7 +46,7 @@ GRID = (
 """What is compared where nothing else is said."""
 
 _SECONDS_TO_SAVE = 20.0
-"""What runs are given for it when a study is interrupted."""
+"""What a run is given for it when a study is interrupted."""
 
 _SHARED = (
     *("target", "data", "pseudo_dataset_path", "limit", "prefix", "source_length", "load_in"),
@@ -155,7 +154,6 @@ def _study(
         "gamma": validation.gamma,
         "target": target.name,
         "versions": versions(),
-        "jobs": options.jobs,
     }
     write_json(folder / "study.json", summary)
     write_whole(folder / "study.md", markdown(summary))
@@ -214,49 +212,33 @@ def _train(
     runs: Sequence[tuple[StudyArm, int]],
     context: RunContext,
 ) -> None:
-    """Trains what is not finished, `--jobs` at once."""
+    """Trains what is not finished, one run after the other."""
     waiting = [
         (arm, seed)
         for arm, seed in runs
         if not (folder / "runs" / arm.folder(seed) / "checkpoint" / "card.json").exists()
     ]
-    count, failed = len(waiting), []
-    threads = options.threads or max(1, (os.cpu_count() or 1) // options.jobs)
-    environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
-    running: dict[str, subprocess.Popen[bytes]] = {}
-    started, done = time.perf_counter(), 0
-    try:
-        while waiting or running:
-            while waiting and len(running) < options.jobs:
-                arm, seed = waiting.pop(0)
-                name = arm.folder(seed)
-                with (folder / "runs" / f"{name}.log").open("wb") as log:
-                    running[name] = subprocess.Popen(
-                        [sys.executable, "-m", "fastllm", *_command(options, folder, arm, seed)],
-                        stdout=log,
-                        stderr=subprocess.STDOUT,
-                        env=environment,
-                    )
-                context.say(f"{name} begins")
-            time.sleep(0.1)
-            for name in [name for name, run in running.items() if run.poll() is not None]:
-                done += 1
-                if running.pop(name).returncode:
-                    failed.append(name)
-                left = (time.perf_counter() - started) / done * (count - done)
-                ended = "failed" if name in failed else "is finished"
-                context.say(f"{name} {ended}, {done}/{count}  ({duration(left)} left)")
-    except KeyboardInterrupt:  # the terminal told the runs, too: they finish an update and save it
-        deadline = time.perf_counter() + _SECONDS_TO_SAVE
-        for run in running.values():
+    failed: list[str] = []
+    started = time.perf_counter()
+    for done, (arm, seed) in enumerate(waiting, 1):
+        name = arm.folder(seed)
+        context.say(f"{name} begins")
+        command = [sys.executable, "-m", "fastllm", *_command(options, folder, arm, seed)]
+        with (folder / "runs" / f"{name}.log").open("wb") as log:
+            run = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
+        try:
+            if run.wait():
+                failed.append(name)
+        except KeyboardInterrupt:  # the terminal told the run, too: it saves its last update
             with suppress(subprocess.TimeoutExpired):
-                run.wait(max(0.0, deadline - time.perf_counter()))
-        raise
-    finally:
-        for run in running.values():
+                run.wait(_SECONDS_TO_SAVE)
+            raise
+        finally:
             run.terminate()
-        for run in running.values():
             run.wait()
+        left = (time.perf_counter() - started) / done * (len(waiting) - done)
+        ended = "failed" if name in failed else "is finished"
+        context.say(f"{name} {ended}, {done}/{len(waiting)}  ({duration(left)} left)")
     if failed:
         path = folder / "runs" / f"{failed[0]}.log"
         lines = path.read_text(errors="replace").splitlines() or ["nothing"]
@@ -361,9 +343,8 @@ def _sentences(summary: dict[str, Any]) -> list[str]:
         f"{summary['articles']} held-out articles that no run trained on, with texts of "
         f"{summary['target']}: tau greedy with drafts of {summary['gamma']}. In brackets: 95 % "
         "over articles.",
-        "Seconds are wall-clock of training, as measured with "
-        f"{summary['jobs']} run{'s' if summary['jobs'] > 1 else ''} at once. The tokens that the "
-        "target wrote beforehand for seq_kd, f_distill and mixed_gkd come on top.",
+        "Seconds are wall-clock of training. The tokens that the target wrote beforehand for "
+        "seq_kd, f_distill and mixed_gkd come on top.",
     ]
     if best:
         found.append(

@@ -1,10 +1,10 @@
 """The target as a teacher: its logits for given texts, and texts of its own."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import torch
+from torch.nn.utils.rnn import pad_sequence
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 from transformers.modeling_outputs import BaseModelOutput
 
@@ -37,10 +37,8 @@ class Teacher:
     def logits(self, indices: Sequence[int], prefix: torch.Tensor) -> torch.Tensor:
         """The target's logits (B, T, V) after every token of `prefix` (B, T).
 
-        Args:
-            indices: which articles the texts are about.
-            prefix: the texts, each beginning with the start id; what fills them up at the end is
-                not looked at.
+        The prefixes are of texts about the articles `indices`; each begins with the start id, and
+        what fills it up at the end is not looked at.
 
         Raises:
             CheckpointError: the target computes NaN or infinite numbers. On a GPU, where looking
@@ -49,11 +47,7 @@ class Teacher:
         """
         articles = [self._pairs.source(index) for index in indices]
         states = self._encode(articles, self.target.device)
-        block = torch.zeros(
-            len(states), max(map(len, states)), states[0].shape[-1], device=prefix.device
-        )
-        for row, rows in enumerate(states):
-            block[row, : len(rows)] = rows
+        block = pad_sequence(states, batch_first=True)
         _, mask = stacked(articles, 0, prefix.device)
         logits: torch.Tensor = self.target.model(
             encoder_outputs=BaseModelOutput(last_hidden_state=block.to(self.target.model.dtype)),
@@ -108,12 +102,16 @@ def write_texts(
         forced_eos_token_id=_if_on(rules.forced_last),
         **sampling,
     )
-    with _generating_by(target.model, settings):
+    own = target.model.generation_config
+    target.model.generation_config = settings  # given to `generate`, they would be mixed with it
+    try:
         rows = target.model.generate(
             input_ids=source,
             attention_mask=mask,
             logits_processor=LogitsProcessorList(processors),
         )[:, 1:].tolist()
+    finally:
+        target.model.generation_config = own
     watch.refuse()
     return [_until_end(row, target.end_ids) for row in rows]
 
@@ -121,20 +119,6 @@ def write_texts(
 def _if_on(token: int | None) -> int | None:
     """A token that is forced, as transformers has it; below 0 none is."""
     return None if token is None or token < 0 else token
-
-
-@contextmanager
-def _generating_by(model: Any, settings: GenerationConfig) -> Iterator[None]:
-    """Puts settings in the place of a model's own for a while.
-
-    Given to `generate`, they would be mixed with the model's own.
-    """
-    own = model.generation_config
-    model.generation_config = settings
-    try:
-        yield
-    finally:
-        model.generation_config = own
 
 
 class _Finite(LogitsProcessor):  # type: ignore[misc] # transformers has no types

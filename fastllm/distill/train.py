@@ -169,7 +169,7 @@ class DrafterRecipe:
     def resolved(self) -> Method:
         """The method with this recipe's overrides."""
         own = {"lambda1": self.lambda1, "lambda2": self.lambda2, "loss": self.loss or None}
-        given = {name: value for name, value in own.items() if value is not None}
+        given: dict[str, Any] = {k: value for k, value in own.items() if value is not None}
         return replace(METHODS[self.method], **given)
 
     def written_down(self) -> dict[str, Any]:

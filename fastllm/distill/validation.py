@@ -53,14 +53,10 @@ class Written(Articles, Protocol):
 
 
 class Validation:
-    """Measures a drafter's network; draws nothing at random.
+    """Measures a drafter's network with drafts of `gamma` tokens; draws nothing at random.
 
-    Args:
-        target: the target.
-        written: held-out articles with what the target wrote greedily.
-        gamma: tokens a draft.
-        batch: articles at once.
-        keep_logits: keep what the target thinks of the texts: for few texts, measured often.
+    `written` are held-out articles with what the target wrote greedily. With `keep_logits` what the
+    target thinks of them is kept: for few texts, measured often.
 
     Raises:
         DataError: there is no text, or the texts were drawn at random.
@@ -97,10 +93,7 @@ class Validation:
         self._batches = [order[at : at + batch] for at in range(0, len(order), batch)]
 
     def __call__(self, model: torch.nn.Module) -> dict[str, float]:
-        """The numbers that go into the log.
-
-        Args:
-            model: source (B, S), prefix (B, T) -> logits (B, T, V).
+        """The numbers that go into the log, of a network (source (B, S), prefix (B, T)) -> logits.
 
         Returns:
             validation_alpha: mean of sum min(p, q) over all places, at temperature 1.

@@ -231,7 +231,7 @@ def _has_subject(verb: "Token") -> bool:
 
 def _word(doc: "Doc", place: int) -> str:
     """The token at a place in lower case; empty outside the sentence."""
-    return doc[place].lower_ if 0 <= place < len(doc) else ""
+    return str(doc[place].lower_) if 0 <= place < len(doc) else ""
 
 
 def _words(doc: "Doc", start: int, end: int) -> list[str]:

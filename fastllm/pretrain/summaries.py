@@ -8,13 +8,9 @@ lies inside its window, which is what the model will read:
 - `start`: half as much. `later`: as much, from the middle of a long article.
 - `short`: the first few sentences of every eighth article.
 
-`train --target` writes them where they are missing. To write them beforehand, on a machine without
-a GPU, and then give OUT as `--data`:
-
-    python -m fastllm.pretrain.summaries --data DATA --out OUT --recipe recipes/target.yaml
+`train --target` writes them where they are missing, and needs no GPU for that.
 """
 
-import argparse
 import importlib
 import importlib.util
 import json
@@ -412,14 +408,7 @@ def write_lines(
     path: Path,
     prefix: str = ". ",
 ) -> Counter[str]:
-    """Writes the summaries of the articles' windows as JSON lines, a block of articles at a time.
-
-    Args:
-        articles: what to write about.
-        vocabulary: the target's.
-        shorten: shortens many sentences at once.
-        path: appended to.
-        prefix: what the target reads before every window.
+    """Appends the summaries of the articles' windows to `path` as JSON lines, a block at a time.
 
     Returns:
         How many windows of each kind were written.
@@ -534,13 +523,14 @@ def write_summaries(
     """Writes texts about a data set's articles, and joins them with the articles into windows.
 
     As many processes write as there are cores. What an interrupted call has written is kept in
-    `texts/` of the folder, and the next goes on.
+    `texts/` of the folder, and the next goes on. The windows of the validation split go into
+    `validation/` in it.
 
     Args:
         data: a folder with train and, where there are some, articles and validation.
-        folder: of the windows; those of the validation split go into `validation/` in it.
+        folder: of the windows.
         vocabulary: the folder of the target's tokenizer.
-        articles: of each split, at most; `seed` chooses them.
+        articles: of each split, at most.
         prefix: what the target reads before every window.
         text_length: windows with a longer text, end token included, are left out.
         seed: of the choice of articles.
@@ -649,23 +639,3 @@ def _write_part(job: Job, folder: Path, number: int, processes: int) -> None:
     done = {row["id"] for row in _rows(folder)}
     share = (one for one in job.chosen()[number::processes] if one.id not in done)
     write_lines(share, Vocabulary.load(job.vocabulary), shortener(), path, job.prefix)
-
-
-def main(options: Sequence[str] | None = None) -> None:
-    """Reads the options and writes windows."""
-    from fastllm.pretrain.curriculum import prepare_windows, read_target_recipe  # noqa: PLC0415
-
-    parser = argparse.ArgumentParser(
-        prog="python -m fastllm.pretrain.summaries",
-        description="Writes compressive summaries of articles, for a target to learn to write.",
-    )
-    parser.add_argument("--data", required=True, help="folder with train, articles, validation")
-    parser.add_argument("--out", required=True, help="folder; then the --data of train --target")
-    parser.add_argument("--recipe", default="recipes/target.yaml", help="of the target")
-    arguments = parser.parse_args(options)
-    recipe = read_target_recipe(arguments.recipe)
-    prepare_windows(recipe, Path(arguments.data), Path(arguments.out), print)
-
-
-if __name__ == "__main__":
-    main()

@@ -55,12 +55,8 @@ def write_windows(
 ) -> int:
     """Writes windows of articles in the place of an earlier set; returns how many there are.
 
-    Args:
-        folder: created if missing.
-        articles: texts with their windows, read once, in order.
-        vocabulary: of at most 32,768 pieces.
-        prefix: what every window is to begin with.
-        text_length: windows with a longer text, end token included, are left out.
+    A vocabulary may have 32,768 pieces. Every window is to begin with `prefix`; those with a text
+    longer than `text_length`, end token included, are left out.
 
     Raises:
         DataError: there was none.

@@ -49,7 +49,7 @@ def _summary() -> dict[str, object]:
         (arms[2], 0): _run([2, 4]), (arms[2], 1): _run([4, 2]),
     }  # fmt: skip
     return summarise(arms, [0, 1], found, arms[2]) | {
-        "settings": {"drafter": "lstm"}, "articles": 2, "gamma": 5, "target": "<t>", "jobs": 2,
+        "settings": {"drafter": "lstm"}, "articles": 2, "gamma": 5, "target": "<t>",
     }  # fmt: skip
 
 
@@ -108,7 +108,6 @@ def test_a_study_trains_measures_and_goes_on_where_it_stopped(
     study = [
         *("study", "--recipe", str(recipe), "--pseudo_dataset_path", str(pseudo), "--out"),
         *(str(out), "--grid", "mixed_gkd:tvd++", "--updates", "2", "--seeds", "3", *common),
-        *("--jobs", "2", "--threads", "1"),
     ]  # fmt: skip
     assert main(study) == 0, capsys.readouterr().err
     summary = json.loads((out / "study.json").read_text())
@@ -166,7 +165,6 @@ def test_a_study_of_the_family_that_is_made_from_its_target(
     study = [
         *("study", "--recipe", str(recipe), "--pseudo_dataset_path", str(pseudo), "--out"),
         *(str(out), "--grid", "supervised", "--updates", "2", "--seeds", "0", *common),
-        *("--threads", "1"),
     ]  # fmt: skip
     assert main(study) == 0, capsys.readouterr().err
     (row,) = json.loads((out / "study.json").read_text())["rows"]
@@ -189,7 +187,7 @@ def test_a_run_that_fails_is_told_with_the_reason(
 ) -> None:
     study = [
         *("study", "--pseudo_dataset_path", str(tmp_path), "--out", str(tmp_path / "out")),
-        *("--grid", "supervised", "--target", str(target), "--updates", "2", "--threads", "1"),
+        *("--grid", "supervised", "--target", str(target), "--updates", "2"),
     ]  # fmt: skip
     assert main(study) == 2
     shown = capsys.readouterr().err
