@@ -26,7 +26,6 @@ from fastllm.distill.folders import (
     require_writable,
     writing,
 )
-from fastllm.distill.loop import in_words
 from fastllm.distill.material import (
     TEXT_LENGTH,
     RunContext,
@@ -83,7 +82,7 @@ def add_arguments(commands: Any) -> None:
             study,
             "compare methods and losses for one family",
             "Trains a drafter with each method and loss, measures all on held-out texts of the "
-            "target, and writes a table and a chart (study.md, .svg, .html, .json). Interrupted "
+            "target, and writes a table and a chart (study.md, .svg, .json). Interrupted "
             "studies go on where they stopped.",
         ),
     ):
@@ -370,7 +369,7 @@ def _train_neural(options: argparse.Namespace, context: RunContext) -> None:
         seconds = _log_lines(context.folder)[-1]["seconds"] / recipe.updates
         context.say(
             f"two updates ran here, {seconds:.2f} s each: {asked} would take "
-            f"{in_words(seconds * asked)}"
+            f"{duration(seconds * asked)}"
         )
 
 

@@ -15,12 +15,13 @@ import torch
 from accelerate import Accelerator
 
 from fastllm.data.tokens import TokenPairs, write_pairs
-from fastllm.distill.folders import differences, read_settings, writing
-from fastllm.distill.loop import in_words, processes
+from fastllm.distill.folders import differences_from, writing
+from fastllm.distill.loop import processes
 from fastllm.distill.teacher import write_texts
 from fastllm.errors import DataError
 from fastllm.files import write_json
 from fastllm.targets.hub import HubTarget
+from fastllm.words import duration
 
 SHARD_SIZE = 256
 """Articles a shard, where nothing else is said."""
@@ -43,14 +44,14 @@ def write_pseudo(
     accelerator: Accelerator | None = None,
     say: Callable[[str], None] = print,
 ) -> TokenPairs:
-    """Lets the target summarise every article of `pairs`.
+    """Lets the target summarise every article of `pairs`, whose own summaries are not read.
 
     What a shard holds depends on nothing but the target, its articles and the settings: not on the
     number of processes, nor on how often the work was interrupted.
 
     Args:
         target: the target.
-        pairs: the articles; their own summaries are not read.
+        pairs: the articles.
         folder: where shards and the joined pairs are written.
         length: the most tokens of a text.
         temperature: 0 is greedy.
@@ -90,7 +91,7 @@ def write_pseudo(
     if target.unsupported:  # what its generation configuration asks for beside, and is not applied
         meta["not_applied"] = list(target.unsupported)
     settings = folder / "settings.json"
-    if settings.exists() and (changed := differences(read_settings(settings), meta)):
+    if changed := differences_from(settings, meta):
         raise DataError(
             f"{folder} holds texts written with other settings ({changed}): give another folder, "
             "or remove it."
@@ -118,9 +119,9 @@ def write_pseudo(
         if accelerator.is_main_process and (last or now - told >= _SECONDS_A_LINE):
             told = now
             rate = fresh / (now - started)
-            pace = f"{rate * count:.1f} articles/s"
             done = kept() + (0 if saved else written)
-            say(f"{done}/{len(pairs)}  {pace}  ({in_words((asked - fresh) / rate)} left)")
+            left = duration((asked - fresh) / rate)
+            say(f"{done}/{len(pairs)}  {rate * count:.1f} articles/s  ({left} left)")
 
     try:
         for shard, members in mine:
