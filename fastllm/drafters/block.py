@@ -24,6 +24,7 @@ import torch
 from torch import nn
 
 from fastllm.decoding.proposals import DenseProposal, Draft, OneHotProposal
+from fastllm.decoding.rules import agreeing
 from fastllm.devices import aligned
 from fastllm.drafters import DrafterSession, FamilySpec
 from fastllm.drafters.length import falls_back
@@ -58,12 +59,7 @@ class BlockSettings(SharedSettings):
 
 
 class MarkovHead(nn.Module):
-    """What the token before says of a token, in low rank: W1[token] W2, zero at first.
-
-    Args:
-        size: V, of the vocabulary.
-        rank: r.
-    """
+    """What the token before says of a token, in low rank: W1[token] W2, zero at first."""
 
     def __init__(self, size: int, rank: int) -> None:
         super().__init__()
@@ -99,12 +95,9 @@ class BlockModel(SharedModel):
     def in_blocks(
         self, source: torch.Tensor, prefix: torch.Tensor, cut: int | torch.Tensor
     ) -> torch.Tensor:
-        """The logits (B, T, V) after every token of a text that is drafted block by block.
+        """The logits (B, T, V) after every token of texts (B, T) that are drafted block by block.
 
-        Args:
-            source: articles, ids (B, S).
-            prefix: the texts, (B, T).
-            cut: how many tokens the first block has, less than `block`; 0: a whole one.
+        The first block has `cut` tokens, less than `block`; 0: a whole one.
         """
         memory = self.remember(source)
         count = prefix.shape[1]
@@ -132,14 +125,7 @@ class BlockModel(SharedModel):
 
 
 class BlockSession(NeuralSession):
-    """A block drafter at work on one article.
-
-    Args:
-        model: as of `NeuralSession`.
-        memory: as of `NeuralSession`; `end_id` and `draft_temperature` too.
-        markov: of the network.
-        block: the most tokens of a draft.
-    """
+    """A block drafter at work on one article, with the head of its network; see `NeuralSession`."""
 
     def __init__(
         self,
@@ -162,7 +148,8 @@ class BlockSession(NeuralSession):
         config = config.drafting(self._temperature)
         self._length.begin(config)
         k = min(k, self._block)
-        same, read = min(self._agrees(prefix), len(prefix) - 1), len(prefix)
+        read = len(prefix)
+        same = min(agreeing(prefix, self._read), read - 1)
         self._go_back(same)
         self._feed([*prefix[same:], *[MASK] * (k - 1)])
         features = self._features[read - 1 :]

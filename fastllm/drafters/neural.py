@@ -19,12 +19,13 @@ from safetensors.torch import load_file, save_file
 
 from fastllm.decoding.distributions import drawn, most_likely, ruled_distribution
 from fastllm.decoding.proposals import DenseProposal, Draft, OneHotProposal
-from fastllm.decoding.rules import Rules
+from fastllm.decoding.rules import Rules, agreeing
 from fastllm.drafters import DrafterSession
 from fastllm.drafters.length import LengthRule, confidence, falls_back
 from fastllm.drafters.lookup import ArticleLookup
 from fastllm.drafters.width import fitted
 from fastllm.errors import CheckpointError, SettingsError
+from fastllm.files import write_json
 from fastllm.targets import Encoding, Target
 from fastllm.targets.slate import Choice, Written
 from fastllm.trace import DecodingConfig
@@ -68,17 +69,16 @@ class OneText(ABC):
 
     It serves the weights that it was made from: changed ones need another. A state stays what it is
     when read from.
-
-    Attributes:
-        device: where its logits are.
-        drafts: whether whole drafts may be written on the device; the memory is then a session
-            there, and states are numbers of tokens.
-        reads_at_once: whether several tokens are read in one call, rather than one after the other.
     """
 
     device = torch.device("cpu")
+    """Where its logits are."""
+
     drafts = False
+    """Whether drafts may be written on the device, by a session there; states are then lengths."""
+
     reads_at_once = False
+    """Whether several tokens are read in one call, rather than one after the other."""
 
     @abstractmethod
     def begin(self, memory: Memory) -> State:
@@ -103,18 +103,10 @@ class OneText(ABC):
         choice: Choice,
         uniforms: torch.Tensor,
     ) -> Written | None:
-        """Writes a draft on the device, where `drafts` says that it may.
+        """Writes `count` tokens behind a text on the device, where `drafts` says that it may.
 
-        Args:
-            memory: the session.
-            state: behind the first tokens of the text.
-            text: the start token and everything behind it; at least its last token is read.
-            count: how many tokens to draft.
-            choice: how.
-            uniforms: of the draws, on the host.
-
-        Returns:
-            The draft, all its tokens but the last read; None where it cannot be written there.
+        The text is the start token and everything behind it; at least its last token is read, and
+        all of the draft but its last. None where it cannot be written there.
         """
         memory.rollback(state)
         found: Written | None = memory.draft(text, count, choice, uniforms)
@@ -187,15 +179,7 @@ STARTS = ("copying", "ordinary")
 
 @dataclass
 class NeuralDrafter(Generic[Settings]):
-    """A neural network as a drafter.
-
-    Attributes:
-        model: the network, in evaluation mode.
-        settings: its sizes.
-        name: what to call it.
-        vocabulary: the fingerprint of the vocabulary it was trained for.
-        draft_temperature: see `fastllm.drafters.Drafter`.
-    """
+    """A neural network, in evaluation mode, as a drafter; see `fastllm.drafters.Drafter`."""
 
     model: Any
     settings: Settings
@@ -228,8 +212,7 @@ class NeuralDrafter(Generic[Settings]):
             vocabulary_size: how many logits the target has.
             seed: of the initial weights.
             start_id: the token before every text.
-            full_stop: the token that ends a sentence. With the copying start a text begins as
-                what follows it.
+            full_stop: ends a sentence; with the copying start a text begins as what follows it.
             start: a name of STARTS.
             name: what to call it; the family by default.
             vocabulary: the fingerprint of the target's vocabulary.
@@ -240,24 +223,21 @@ class NeuralDrafter(Generic[Settings]):
         """
         if start not in STARTS:
             raise SettingsError(f"start={start!r}: give one of {', '.join(STARTS)}.")
-        sizes = cls._sizes(vocabulary_size, start_id, settings)
+        known = [entry.name for entry in fields(cls.SETTINGS)]
+        if "start_id" in known:
+            settings = {"start_id": start_id, **settings}
+        try:
+            sizes: Settings = cls.SETTINGS(vocabulary_size=vocabulary_size, **settings)
+        except TypeError as error:
+            raise SettingsError(
+                f"a {cls.FAMILY} drafter has the sizes {', '.join(known)} ({error})."
+            ) from error
         with torch.random.fork_rng(devices=[]):  # the caller's random numbers stay its own
             torch.manual_seed(seed)
             model = cls.MODEL(sizes)
         if start == "copying":
             model.start_copying(torch.Generator().manual_seed(seed), start_id, full_stop)
         return cls(model.eval(), sizes, name or cls.FAMILY, vocabulary)
-
-    @classmethod
-    def _sizes(cls, vocabulary_size: int, start_id: int, settings: dict[str, Any]) -> Settings:
-        try:
-            sizes: Settings = cls.SETTINGS(vocabulary_size=vocabulary_size, **settings)
-        except TypeError as error:
-            known = [entry.name for entry in fields(cls.SETTINGS)]
-            raise SettingsError(
-                f"a {cls.FAMILY} drafter has the sizes {', '.join(known)} ({error})."
-            ) from error
-        return sizes
 
     @classmethod
     def load(cls, folder: str | Path, *, device: str | torch.device | None = None) -> Self:
@@ -296,19 +276,19 @@ class NeuralDrafter(Generic[Settings]):
         """Writes `config.json` and the weights, rounded to `dtype`."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        weights = {
-            name: tensor.detach().to("cpu", dtype).contiguous()
-            for name, tensor in self._own_weights().items()
-        }
+        own = self._own_weights()
+        weights = {n: weight.detach().to("cpu", dtype).contiguous() for n, weight in own.items()}
         save_file(weights, folder / "model.safetensors")
-        config = self._header() | {"settings": asdict(self.settings)}  # type: ignore[call-overload]
-        (folder / "config.json").write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
+        sizes = asdict(self.settings)  # type: ignore[call-overload]
+        write_json(folder / "config.json", self._header() | {"settings": sizes})
 
     def _header(self) -> dict[str, Any]:
         """What a checkpoint says of a drafter of any family."""
-        found = {"family": self.FAMILY, "name": self.name, "vocabulary": self.vocabulary}
-        given = self.draft_temperature
-        return found if given is None else found | {"draft_temperature": given}
+        found: dict[str, Any] = {"family": self.FAMILY, "name": self.name}
+        found["vocabulary"] = self.vocabulary
+        if self.draft_temperature is not None:
+            found["draft_temperature"] = self.draft_temperature
+        return found
 
     def bind(self, target: Target) -> None:
         """Takes what it needs from its target before training; most networks need nothing."""
@@ -355,13 +335,7 @@ class NeuralDrafter(Generic[Settings]):
         return self._session(self.model, self.model.remember(source), encoding)
 
     def _session(self, model: Any, memory: Memory, encoding: Encoding) -> DrafterSession:
-        """A session over an article that was read.
-
-        Args:
-            model: the network: a `OneText`, or a `NeuralModel`.
-            memory: what it keeps of the article.
-            encoding: the article.
-        """
+        """A session over an article that was read by a `OneText`, or a `NeuralModel`."""
         # One call over several tokens is dearer than over one, but not by much.
         ahead = isinstance(model, OneText) and model.reads_at_once
         lookup = ArticleLookup().begin(encoding) if ahead else None
@@ -389,7 +363,7 @@ class NeuralSession:
     sampling; with the network's own uniforms at hand, drawing again and comparing is enough).
 
     Args:
-        model: the network: a `OneText`, or a `NeuralModel`.
+        model: a `OneText`, or a `NeuralModel`.
         memory: what it keeps of the article.
         end_id: the token that ends a text; None where it is not known, and never barred.
         lookup: guesses drafts; worth it for networks that read several tokens in one call.
@@ -406,12 +380,8 @@ class NeuralSession:
         draft_temperature: float | None = None,
     ) -> None:
         self._model: OneText = model if isinstance(model, OneText) else _Row(model)
-        self._memory = memory
-        self._lookup = lookup
-        self._temperature = draft_temperature
-        self._rules = Rules(end_id)
-        self._end = end_id
-        self._length = LengthRule(end_id)
+        self._memory, self._lookup, self._temperature = memory, lookup, draft_temperature
+        self._end, self._rules, self._length = end_id, Rules(end_id), LengthRule(end_id)
         self._read: list[int] = []
         self._states: list[State] = [self._model.begin(memory)]
         self._features: list[Any] = []
@@ -436,7 +406,7 @@ class NeuralSession:
         kept: list[torch.Tensor] = []
         rows: list[torch.Tensor] = []
         numbers = uniforms.tolist()
-        same = self._agrees(text)
+        same = agreeing(text, self._read)
         guessing = config.of_length("fixed")  # a wrong guess costs little
         for position in range(k):
             if same < len(text):
@@ -481,14 +451,13 @@ class NeuralSession:
     def _written(
         self, prefix: Sequence[int], k: int, config: DecodingConfig, uniforms: torch.Tensor
     ) -> Draft | None:
-        """A draft that was written on the device: the one that `draft` would write, in one wait.
+        """The draft that `draft` would write, written on the device; None where that cannot be.
 
         Where the length is adaptive all of it is drafted, and what stands behind the end dropped.
-        None where that cannot be.
         """
         if config.draft_length == "lead":
             k = 1
-        same = min(self._agrees(prefix), len(prefix) - 1)
+        same = min(agreeing(prefix, self._read), len(prefix) - 1)
         choice = Choice.of(config, self._end)
         state = self._states[same]
         written = self._model.draft(self._memory, state, prefix, k, choice, uniforms)
@@ -511,13 +480,6 @@ class NeuralSession:
                 break
         q = OneHotProposal(tokens) if written.q is None else DenseProposal(written.q[: len(tokens)])
         return Draft(tokens, q, lambda position: logits[position].float().softmax(-1))
-
-    def _agrees(self, prefix: Sequence[int]) -> int:
-        """How many tokens of a text were read."""
-        same = 0
-        while same < min(len(prefix), len(self._read)) and prefix[same] == self._read[same]:
-            same += 1
-        return same
 
     def _go_back(self, count: int) -> None:
         """Forgets all but the first `count` tokens."""
@@ -555,17 +517,10 @@ def roll_out(
     temperature: float,
     generator: torch.Generator,
 ) -> list[list[int]]:
-    """Lets a drafter write whole texts of its own, a batch at once.
+    """Lets a drafter's network write whole texts of its own about articles (B, S), padded with 0.
 
-    Args:
-        model: the drafter's network.
-        source: articles, ids (B, S), padded with 0.
-        start_id: the token before the text.
-        end_id: the token that ends a text.
-        length: the most tokens.
-        temperature: of the draws; 0 is greedy.
-        generator: of the draws, on the CPU, so that a resumed run draws the same. On CUDA its
-            numbers are sent once, and tokens are drawn there.
+    The draws' generator is on the CPU, so that a resumed run draws the same; on CUDA its numbers
+    are sent once, and tokens are drawn there. At temperature 0 the texts are greedy.
 
     Returns:
         The ids written for each article, the end token included where it came.

@@ -47,22 +47,26 @@ from fastllm.targets.t5_decoder import StaticSession, unfit
 FREQUENT = 512
 """The first so many ids are drafted besides the article's words."""
 
+_OF_T5 = {
+    "vocabulary_size": "vocab_size",
+    "width": "d_model",
+    "heads": "num_heads",
+    "head_width": "d_kv",
+    "feed_forward": "d_ff",
+    "activation": "feed_forward_proj",
+    "buckets": "relative_attention_num_buckets",
+    "distance": "relative_attention_max_distance",
+    "epsilon": "layer_norm_epsilon",
+    "start_id": "decoder_start_token_id",
+}
+"""The sizes that are the target's, by the name that its configuration gives them."""
+
 
 @dataclass(frozen=True)
 class SharedSettings:
-    """The sizes of a shared-encoder drafter; all but `layers` are its target's.
+    """The sizes of a shared-encoder drafter; all but `layers` are its target's, see `like`.
 
     Attributes:
-        vocabulary_size: V, how many ids the target knows.
-        width: d_model, of the encoder's output and of the embedding.
-        heads: attention heads.
-        head_width: of each.
-        feed_forward: width of the feed-forward layers.
-        layers: decoder layers.
-        activation: of the feed-forward layers, as a T5's `feed_forward_proj` names it.
-        buckets: of relative positions.
-        distance: beyond which all positions are alike.
-        epsilon: of the norms.
         scaled: whether features are scaled by width^-0.5 before the output.
         start_id: the token before every text.
         target: fingerprint of the embedding of the target that it is bound to.
@@ -96,41 +100,20 @@ class SharedSettings:
     @classmethod
     def like(cls, config: T5Config, layers: int, target: str) -> Self:
         """The sizes of a drafter for a target of this configuration."""
-        return cls(
-            config.vocab_size,
-            config.d_model,
-            config.num_heads,
-            config.d_kv,
-            config.d_ff,
-            layers,
-            config.feed_forward_proj,
-            config.relative_attention_num_buckets,
-            config.relative_attention_max_distance,
-            config.layer_norm_epsilon,
-            bool(config.scale_decoder_outputs),
-            config.decoder_start_token_id,
-            target,
-        )
+        found = {own: getattr(config, theirs) for own, theirs in _OF_T5.items()}
+        scaled = bool(config.scale_decoder_outputs)
+        return cls(layers=layers, target=target, scaled=scaled, **found)
 
     def config(self) -> T5Config:
         """The configuration of the network: a T5 without encoder layers."""
         config = T5Config(
-            vocab_size=self.vocabulary_size,
-            d_model=self.width,
-            d_kv=self.head_width,
-            d_ff=self.feed_forward,
-            num_heads=self.heads,
             num_layers=0,
             num_decoder_layers=0 if self.kept else self.layers,  # those kept are put in later
-            feed_forward_proj=self.activation,
-            relative_attention_num_buckets=self.buckets,
-            relative_attention_max_distance=self.distance,
-            layer_norm_epsilon=self.epsilon,
             dropout_rate=0.0,
             tie_word_embeddings=False,  # both matrices are the target's, equal or not
-            decoder_start_token_id=self.start_id,
             pad_token_id=0,
             eos_token_id=1,
+            **{theirs: getattr(self, own) for own, theirs in _OF_T5.items()},
         )
         config.scale_decoder_outputs = self.scaled  # T5Config derives it from the tying
         return config
@@ -139,11 +122,8 @@ class SharedSettings:
 class TargetEncoder:
     """A target's encoder at work for a drafter: frozen, and no part of the drafter's weights.
 
-    Training comes back to the same articles, so what was encoded is kept (`EncodingCache`).
-
-    Args:
-        encoder: of the target; None where the states will be given.
-        keep: how many bytes are kept at most.
+    Training comes back to the same articles, so what was encoded is kept, up to `keep` bytes.
+    Without an encoder the states are given (`hold`).
     """
 
     def __init__(self, encoder: nn.Module | None = None, keep: int = 1 << 30) -> None:
@@ -173,10 +153,7 @@ class TargetEncoder:
         return BaseModelOutput(functional.pad(block, (0, 0, 0, missing)))
 
     def hold(self, source_ids: Sequence[int], states: torch.Tensor) -> None:
-        """Takes the states (S, d) of one article over from elsewhere.
-
-        What it gives is in their type from then on; before, it is float32.
-        """
+        """Takes the states (S, d) of one article over; what it gives is in their type from now."""
         self._dtype = states.dtype
         self._held = list(source_ids), states
 
@@ -185,14 +162,7 @@ class SharedModel(nn.Module):
     """The network: see `NeuralModel` for the contract of its methods.
 
     Embedding and output matrix are here, so that everything finds them, but they are the target's:
-    frozen, and not saved.
-
-    Args:
-        settings: the sizes.
-
-    Attributes:
-        decoder: the layers.
-        shares: where the target's embedding lies in memory; 0 before it is known.
+    frozen, and not saved. `shares` is where the embedding lies in memory; 0 before it is known.
     """
 
     def __init__(self, settings: SharedSettings) -> None:
@@ -218,11 +188,10 @@ class SharedModel(nn.Module):
         """Takes the embedding and the output matrix of a target, (V, d) both, without copying."""
         self.shares = embedding.data_ptr()
         frozen = nn.Parameter(embedding.detach(), requires_grad=False)
-        self.t5.shared.weight = frozen
-        self.t5.decoder.embed_tokens.weight = frozen
-        same = output.data_ptr() == embedding.data_ptr()
+        tied = output.data_ptr() == self.shares
+        self.t5.shared.weight = self.t5.decoder.embed_tokens.weight = frozen
         self.t5.lm_head.weight = (
-            frozen if same else nn.Parameter(output.detach(), requires_grad=False)
+            frozen if tied else nn.Parameter(output.detach(), requires_grad=False)
         )
 
     def cast(self, embedding: torch.Tensor) -> None:
@@ -304,15 +273,11 @@ class _Layers(KeptDecoder):
 class _Words:
     """The output matrix of an article's words, in memory that stays, for a step that is captured.
 
-    Args:
-        room: for so many words; what is left over is of a word behind the vocabulary.
-        output: the whole matrix, (V, d).
-        epsilon: of the norm before it.
+    There is `room` for so many words; what is left over is of a word behind the vocabulary.
     """
 
     def __init__(self, room: int, output: torch.Tensor, epsilon: float) -> None:
-        self._size = len(output)
-        self._epsilon = epsilon
+        self._size, self._epsilon = len(output), epsilon
         self._words = torch.zeros(room, dtype=torch.long, device=output.device)
         self._output = output.new_zeros(room, output.shape[1])
 
@@ -348,14 +313,8 @@ class _SharedText(StaticText):
     the first `FREQUENT` ids, and q is 0 elsewhere. On the shipped target's held-out texts 99.7 % of
     the words are among these, and the output costs a fifteenth.
 
-    Features are what stands before the output.
-
-    Args:
-        layers: the engine.
-        network: with the output matrix and the norm before it.
-        source_ids: the article.
-
-    Source: Zhao et al. 2025, "FR-Spec", arXiv:2502.14856 (there the frequent words alone).
+    Features are what stands before the output. Source: Zhao et al. 2025, "FR-Spec",
+    arXiv:2502.14856 (there the frequent words alone).
     """
 
     def __init__(
@@ -363,8 +322,7 @@ class _SharedText(StaticText):
     ) -> None:
         super().__init__(layers)
         self._whole = output = network.lm_head.weight
-        self._held = False
-        self._size = len(output)
+        self._held, self._size = False, len(output)
         words = sorted({*range(min(FREQUENT, self._size)), *source_ids})
         self._words = torch.tensor(words, device=self.device)
         norm = network.decoder.final_layer_norm
@@ -418,13 +376,9 @@ class SharedDrafter(NeuralDrafter[SharedSettings]):
     ) -> Self:
         """A drafter to be trained, bound to its target: see `NeuralDrafter.fresh`.
 
-        Args:
-            vocabulary_size: how many logits the target has.
-            target: whose encoder, embedding and sizes it shares. Without it only the sizes can be
-                looked at, with the ordinary start.
-            start: "copying" begins as layers of the target's decoder, "ordinary" at random.
-            given: as to `NeuralDrafter.fresh`; of the sizes those of CHOSEN, or all of them where
-                there is no target.
+        Without a target only the sizes can be looked at, with the ordinary start, which is random;
+        "copying" begins as layers of the target's decoder. Of the sizes those of CHOSEN can be
+        given, or all of them where there is no target.
 
         Raises:
             SettingsError: the copying start without a target, a target that is no T5, or a size
@@ -459,12 +413,9 @@ class SharedDrafter(NeuralDrafter[SharedSettings]):
 
     @classmethod
     def pruned(cls, target: HubTarget, kept: Sequence[KeptLayer], *, name: str = "pruned") -> Self:
-        """A drafter that is a part of its target's decoder, untrained.
+        """A drafter that is a part of its target's decoder, untrained, and not quantised.
 
-        Args:
-            target: a T5; its weights may be quantised, the drafter's are not.
-            kept: the heads and columns of each layer; layers of which nothing is kept are left out.
-            name: what to call it.
+        Layers of which nothing is kept are left out.
 
         Raises:
             SettingsError: the target is no T5, or has no such parts.
@@ -480,12 +431,6 @@ class SharedDrafter(NeuralDrafter[SharedSettings]):
         network.cast(model.get_input_embeddings().weight)
         network.bind(target)
         return cls(network.eval(), settings, name, target.vocabulary.fingerprint)
-
-    @classmethod
-    def _sizes(
-        cls, vocabulary_size: int, start_id: int, settings: dict[str, Any]
-    ) -> SharedSettings:
-        return super()._sizes(vocabulary_size, start_id, {"start_id": start_id, **settings})
 
     @classmethod
     def _read_settings(cls, written: dict[str, Any]) -> SharedSettings:
@@ -505,12 +450,7 @@ class SharedDrafter(NeuralDrafter[SharedSettings]):
         return sum(weight.numel() for weight in self._own_weights().values())
 
     def bind(self, target: Target) -> None:
-        """Makes it ready for its target: for training, or before the first article.
-
-        Raises:
-            CheckpointError: it was trained for another target.
-            SettingsError: the target is no model of transformers.
-        """
+        """As `Drafter.bind`; SettingsError: the target is no model of transformers."""
         if not isinstance(target, HubTarget):
             raise SettingsError(
                 f"{target.name} is a {type(target).__name__}: {self.name} shares the weights of a "
@@ -527,8 +467,7 @@ class SharedDrafter(NeuralDrafter[SharedSettings]):
             CheckpointError: the encoding has no states of this width, or no embedding, or is
                 another target's.
         """
-        states = encoding.states
-        width = self.settings.width
+        states, width = encoding.states, self.settings.width
         if states is None or states.ndim != 3 or states.shape[-1] != width:
             found = "none" if states is None else f"the shape {tuple(states.shape)}"
             raise CheckpointError(

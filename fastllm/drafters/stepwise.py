@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch.nn import functional
+from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from fastllm.drafters.neural import ArticleText
 from fastllm.targets import t5_decoder
@@ -30,11 +31,8 @@ _AT_ONCE = 2
 class StepwiseText(ArticleText):
     """A network under the contract of `fastllm.drafters.neural.NeuralModel`, for one text on CUDA.
 
-    The memory is a session, a state is how many tokens it has read. It serves the weights where
-    they lie: replaced ones need another.
-
-    Args:
-        model: an `ArticleReader`.
+    The memory is a session, a state is how many tokens it has read. It serves the weights of an
+    `ArticleReader` where they lie: replaced ones need another.
     """
 
     drafts = True
@@ -79,17 +77,10 @@ class StepwiseText(ArticleText):
 
 
 class StepwiseSession:
-    """One text in progress.
-
-    Args:
-        text: the network.
-        buffers: lent.
-    """
+    """One text in progress, in buffers that were lent."""
 
     def __init__(self, text: StepwiseText, buffers: "_Buffers") -> None:
-        self._text = text
-        self._buffers = buffers
-        self._length = 0
+        self._text, self._buffers, self._length = text, buffers, 0
 
     def rollback(self, length: int) -> None:
         """Forgets all but the first `length` tokens."""
@@ -108,11 +99,7 @@ class StepwiseSession:
     def draft(
         self, text: Sequence[int], count: int, choice: Choice, uniforms: torch.Tensor
     ) -> Written | None:
-        """Reads what is missing of a text, at least a token, and drafts behind it.
-
-        All tokens of the draft but the last are read afterwards. Without graphs, too, the host
-        waits but once.
-        """
+        """As `StaticSession.draft`; without graphs, too, the host waits but once."""
         buffers, total = self._buffers, len(text) + count - 1
         buffers.make_room(total)
         slate, graphs = buffers.slate, buffers.graphs
@@ -164,19 +151,10 @@ class StepwiseSession:
 
 
 class _Buffers:
-    """An article, the states of a text, and the graphs over them.
+    """An article of up to `sources` tokens, the states of a text, and the graphs over them.
 
-    Args:
-        text: the network.
-        memory: of an article, for its shapes.
-        sources: room for so many tokens of an article.
-        capturing: None where nothing is captured.
-
-    Attributes:
-        entry: how many tokens were read, and the tokens to read next.
-        graphs: of calls over these buffers.
-        slate: where drafts are written.
-        choices: those for which drafts were captured.
+    The memory is of any article, for its shapes. `entry` is how many tokens were read, and those to
+    read next; `choices` are those for which drafts were captured.
     """
 
     def __init__(
@@ -191,8 +169,8 @@ class _Buffers:
             mask=functional.pad(memory.mask, (0, more)),
             mean=memory.mean.clone(),
         )
-        self._like = text.model.begin(memory)
-        self._widths = [leaf.numel() for leaf in _leaves(self._like)]
+        leaves, self._form = tree_flatten(text.model.begin(memory))
+        self._widths = [leaf.numel() for leaf in leaves]
         self.entry = torch.zeros(_AT_ONCE + 1, dtype=torch.long, device=text.device)
         self._arrange(memory.keys.new_zeros(_ROOM + 1, sum(self._widths)))
 
@@ -228,8 +206,8 @@ class _Buffers:
         """Reads the tokens of the entry, behind the state that it names; features (d,)."""
         place = self.entry[:1]
         row = self._states.index_select(0, place)
-        parts = iter(row.split(self._widths, 1))  # type: ignore[no-untyped-call]
-        state = _rebuilt(self._like, parts)
+        parts = row.split(self._widths, 1)  # type: ignore[no-untyped-call]
+        state = tree_unflatten(parts, self._form)
         features = row
         for token in self.entry[1 : count + 1].unbind():
             features, state = self._text.model.step(self._memory, state, token[None])
@@ -238,21 +216,6 @@ class _Buffers:
         return features[0]
 
 
-def _leaves(state: Any) -> list[torch.Tensor]:
-    """The tensors of a state, each (1, n), in order."""
-    if isinstance(state, torch.Tensor):
-        return [state]
-    return [leaf for part in state for leaf in _leaves(part)]
-
-
 def _row(state: Any) -> torch.Tensor:
-    """A state as one row, (1, n)."""
-    return torch.cat(_leaves(state), 1)
-
-
-def _rebuilt(like: Any, parts: Iterator[torch.Tensor]) -> Any:
-    """A state from the parts of its row."""
-    if isinstance(like, torch.Tensor):
-        return next(parts)
-    members = [_rebuilt(part, parts) for part in like]
-    return type(like)(*members) if hasattr(like, "_fields") else tuple(members)
+    """A state, whose tensors are (1, n), as one row."""
+    return torch.cat(tree_flatten(state)[0], 1)

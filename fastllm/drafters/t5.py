@@ -36,11 +36,7 @@ class T5Settings:
     """The sizes of a T5 drafter.
 
     Attributes:
-        vocabulary_size: V, how many ids the target knows.
-        width: d_model.
-        heads: attention heads.
         layers: of the encoder and of the decoder: `generate` of transformers wants equal numbers.
-        feed_forward: width of the feed-forward layers.
         start_id: the token before every text.
         head_width: of each head, as in FLAN-T5-small, whose six heads are wider together than the
             model; 0 is width / heads.
@@ -87,8 +83,7 @@ class T5Memory(NamedTuple):
     """The article, and the decoder made ready to read token by token.
 
     Attributes:
-        keys: of the article for each layer, (B, heads, S, d_kv).
-        values: likewise.
+        keys: of the article for each layer, (B, heads, S, d_kv); values likewise.
         mask: 0 where an article stands and -inf where padding does, (B, 1, 1, S); None: no padding.
         biases: of the attention to the token 0, 1, 2, ... places back, (heads, distances); what is
             farther away has the last one.
@@ -103,13 +98,9 @@ class T5Memory(NamedTuple):
 
 
 class _Cache:
-    """Keys and values of a text, with room to grow.
+    """Keys and values of a text, both (layers, B, heads, room, d_kv), of which some are filled.
 
-    Attributes:
-        keys: for each layer, (layers, B, heads, room, d_kv).
-        values: likewise.
-        near: biases towards the token the last of `room` looks back on, (heads, 1, room).
-        filled: how many tokens are there.
+    `near` are the biases towards the token the last of `room` looks back on, (heads, 1, room).
     """
 
     def __init__(
@@ -145,11 +136,9 @@ _ROOM = 96
 
 
 class T5Model(nn.Module):
-    """A T5 under the contract of `NeuralModel`.
+    """A T5 under the contract of `NeuralModel`: of these sizes, or a network as it is.
 
-    Args:
-        sizes: of a fresh network, or a network as it is.
-        kept: what the layers of such a network have, where they were cut out of others.
+    `kept` is what the layers of such a network have, where they were cut out of others.
     """
 
     def __init__(
@@ -158,15 +147,8 @@ class T5Model(nn.Module):
         super().__init__()
         self._kept = tuple(kept)
         if isinstance(sizes, T5Settings):
-            config = t5_config(
-                sizes.vocabulary_size,
-                sizes.width,
-                sizes.heads,
-                sizes.layers,
-                sizes.layers,
-                sizes.feed_forward,
-                start_id=sizes.start_id,
-            )
+            known = sizes.vocabulary_size, sizes.width, sizes.heads, sizes.layers, sizes.layers
+            config = t5_config(*known, sizes.feed_forward, start_id=sizes.start_id)
             config.d_kv = sizes.head_width or config.d_kv
             sizes = T5ForConditionalGeneration(config)
         self.network = sizes
@@ -174,13 +156,7 @@ class T5Model(nn.Module):
     def start_copying(
         self, generator: torch.Generator, start_id: int = 0, full_stop: int = 0
     ) -> None:
-        """Lays an induction head down: see `fastllm.pretrain.copying_start`.
-
-        Args:
-            generator: the source of the random maps.
-            start_id: the token before every text.
-            full_stop: the token that it begins like.
-        """
+        """Lays an induction head down: see `fastllm.pretrain.copying_start`."""
         self.network.config.decoder_start_token_id = start_id
         start_copying(self.network, generator)
         begin_like(self.network, full_stop)
@@ -201,9 +177,8 @@ class T5Model(nn.Module):
     def remember(self, source: torch.Tensor) -> T5Memory:
         """Reads articles (B, S), padded with 0."""
         real = source != 0
-        states = self.network.encoder(
-            input_ids=source, attention_mask=real.long()
-        ).last_hidden_state
+        out = self.network.encoder(input_ids=source, attention_mask=real.long())
+        states = out.last_hidden_state
         blocks = self.network.decoder.block
         heads = [list(layer.own) for layer in self._kept] or [None] * len(blocks)
         width = self.network.config.d_kv
@@ -340,10 +315,6 @@ class T5Drafter(NeuralDrafter[T5Settings]):
         return made
 
     @classmethod
-    def _sizes(cls, vocabulary_size: int, start_id: int, settings: dict[str, Any]) -> T5Settings:
-        return super()._sizes(vocabulary_size, start_id, {"start_id": start_id, **settings})
-
-    @classmethod
     def load(cls, folder: str | Path, *, device: str | torch.device | None = None) -> Self:
         """Loads what `save` wrote, or any T5 with its tokenizer: a folder, or a name on the Hub.
 
@@ -402,12 +373,8 @@ class T5Drafter(NeuralDrafter[T5Settings]):
     ) -> None:
         """Writes a target's folder: a T5 distilled from a target can stand in its place.
 
-        It also loads as a drafter, being a T5 with its tokenizer.
-
-        Args:
-            folder: where to.
-            teacher: whose vocabulary, prefix, source length and generation settings it keeps.
-            dtype: what the weights are rounded to.
+        It keeps the teacher's vocabulary, prefix, source length and generation settings, and also
+        loads as a drafter, being a T5 with its tokenizer.
         """
         names = {"name": self.name, "prefix": teacher.prefix}
         own = names | {"source_length": teacher.source_length}
@@ -424,9 +391,6 @@ class T5Drafter(NeuralDrafter[T5Settings]):
         """The same T5 with fewer layers, copied: the first, the last, and evenly spaced between.
 
         Source: Shleifer and Rush 2020, "shrink and fine-tune", arXiv:2010.13002.
-
-        Args:
-            layers: of the encoder and of the decoder; a single one is the first.
 
         Raises:
             SettingsError: it has fewer layers than that.

@@ -28,13 +28,9 @@ _ONE_AT_A_TIME = threading.Lock()
 
 
 class Capturing:
-    """What the graphs of one decoder have in common.
+    """What the graphs of one decoder on a CUDA device have in common.
 
-    Args:
-        device: a CUDA device.
-
-    Attributes:
-        failure: why no graph is used any more; empty while they are.
+    `failure` is why no graph is used any more; empty while they are.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -61,11 +57,9 @@ class Capturing:
 
 
 class Graphs:
-    """The graphs over one set of buffers. They share memory of their own.
+    """The graphs over one set of buffers, which share memory of their own.
 
-    Args:
-        capturing: what they have in common with those of other buffers; None where nothing is
-            captured, and calls are made as they are.
+    Without a `Capturing` nothing is captured, and calls are made as they are.
     """
 
     def __init__(self, capturing: Capturing | None) -> None:

@@ -21,16 +21,10 @@ MOST = 16
 
 @dataclass(frozen=True)
 class Choice:
-    """How a token is chosen; one choice has graphs of its own.
+    """How a token is chosen, as `DecodingConfig` has it; one choice has graphs of its own.
 
-    Attributes:
-        temperature: 0 is greedy.
-        top_k: of the distribution.
-        top_p: likewise.
-        no_repeat_ngram: no sequence of so many tokens comes twice; 0 is off.
-        min_new_tokens: no end before so many; 0 is off.
-        end_id: the token that ends a text; None where it is not known, and never barred.
-        sure: whether the drafter's probability of each token is wanted.
+    `end_id` ends a text; None where it is not known, and never barred. `sure`: the drafter's
+    probability of each token is wanted.
     """
 
     temperature: float
@@ -62,10 +56,9 @@ class Choice:
 
 
 class Written(NamedTuple):
-    """A draft.
+    """A draft: its ids, on the host.
 
     Attributes:
-        tokens: its ids, on the host.
         sure: the drafter's probability of each, at temperature 1 without filters; empty where
             that was not wanted.
         q: the distributions they were drawn from, (k, V); None where greedy.
@@ -81,14 +74,8 @@ class Written(NamedTuple):
 class Slate:
     """What the steps of a draft read and write beside their model's own buffers.
 
-    Args:
-        size: V.
-        dtype: of the logits.
-        room: how many tokens a text may have.
-        device: where.
-
-    Attributes:
-        at: how many tokens were drafted so far, (1,).
+    Of logits (V,) in a type; with room for so many tokens of a text. `at` is how many tokens were
+    drafted so far, (1,).
     """
 
     def __init__(self, size: int, dtype: torch.dtype, room: int, device: torch.device) -> None:
@@ -140,11 +127,8 @@ class Slate:
     def go_on(self, entry: torch.Tensor, count: int, logits: torch.Tensor, choice: Choice) -> None:
         """Chooses the token behind a step, and puts it where the next step reads it.
 
-        Args:
-            entry: how many tokens of the text were read before the step, and those that it read.
-            count: how many these are.
-            logits: behind the last of them, (V,).
-            choice: how.
+        The entry is how many tokens of the text were read before the step, and the `count` that it
+        read; the logits (V,) stand behind the last.
         """
         places = entry[:1] + count
         token = self.choose(logits, places, choice)
