@@ -52,6 +52,7 @@ from fastllm.errors import CheckpointError, DataError, SettingsError, Vocabulary
 from fastllm.files import write_json
 from fastllm.pretrain.curriculum import TargetRecipe, read_target_recipe, train_target
 from fastllm.targets.hub import HubTarget
+from fastllm.words import duration
 
 
 def add_arguments(commands: Any) -> None:

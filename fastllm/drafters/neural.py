@@ -314,7 +314,7 @@ class NeuralDrafter(Generic[Settings]):
         if weight.device.type != "cuda" or weight.dtype == wanted or states.dtype != wanted:
             return self
 
-        def rounded() -> Self:
+        def rounded() -> Any:
             return replace(self, model=copy.deepcopy(self.model).to(wanted).eval())
 
         with torch.inference_mode(False):  # what is made there nobody can tell from changed weights

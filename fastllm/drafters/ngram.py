@@ -424,8 +424,9 @@ class NgramDrafter(Drafter):
         settings = dict(config)
         if settings.pop("family") != "ngram":
             raise CheckpointError(f"its family is {config['family']!r}, not 'ngram'")
-        sizes = (settings.pop(name) for name in ("order", "vocabulary_size", "start_id"))
-        counts = Counts(*sizes, tuple(levels))
+        names = ("order", "vocabulary_size", "start_id")
+        sizes: Any = {name: settings.pop(name) for name in names}
+        counts = Counts(**sizes, levels=tuple(levels))
         for name in ("online", "article"):  # of earlier versions, which could count these as well
             if settings.pop(name, 0):
                 raise CheckpointError(f"it counts with {name!r}, which is not supported any more")

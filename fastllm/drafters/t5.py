@@ -180,7 +180,8 @@ class T5Model(nn.Module):
         out = self.network.encoder(input_ids=source, attention_mask=real.long())
         states = out.last_hidden_state
         blocks = self.network.decoder.block
-        heads = [list(layer.own) for layer in self._kept] or [None] * len(blocks)
+        whole: list[list[int] | None] = [None] * len(blocks)
+        heads = [list(layer.own) for layer in self._kept] or whole
         width = self.network.config.d_kv
         crossing = [block.layer[1].EncDecAttention for block in blocks]
         mask = None

@@ -219,7 +219,7 @@ class HubTarget:
     def encode(self, source_ids: list[int]) -> Encoding:
         """Runs the encoder once, and what the decoder makes of the article once."""
         static = self._static if self._engine == "static" else None
-        encoder = self.model.get_encoder() if static is None else static.encoder
+        encoder: Any = self.model.get_encoder() if static is None else static.encoder
         started = time.perf_counter()  # what was made so far is on nobody's clock
         if static is None:
             ids = torch.tensor([source_ids], device=self.device)
