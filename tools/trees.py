@@ -73,16 +73,16 @@ def measure(
     alone, *others = zip(*lanes, strict=True)
     plain = [decode_seconds(trace) for trace in alone]
     found = []
-    for name, traces in zip(drafters, others, strict=True):
-        calls = [target_calls(trace) for trace in traces]
-        seconds = [decode_seconds(trace) for trace in traces]
+    for name, lane in zip(drafters, others, strict=True):
+        calls = [target_calls(trace) for trace in lane]
+        seconds = [decode_seconds(trace) for trace in lane]
         found.append(
             Row(
                 name,
-                ratio([token_count(trace) for trace in traces], calls),
-                ratio([judged_rows(trace) for trace in traces], calls),
+                ratio([token_count(trace) for trace in lane], calls),
+                ratio([judged_rows(trace) for trace in lane], calls),
                 ratio(seconds, plain),
-                sum(a.tokens == b.tokens for a, b in zip(alone, traces, strict=True)),
+                sum(a.tokens == b.tokens for a, b in zip(alone, lane, strict=True)),
             )
         )
     return found

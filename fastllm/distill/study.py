@@ -395,7 +395,8 @@ def chart(summary: dict[str, Any]) -> str:
     values = [row["tau"][end] for row in rows for end in ("low", "high")]
     values += [tau for row in rows for tau in row["seeds"].values()]
     margin = 0.05 * (max(values) - min(values)) or 0.1
-    low, high = min(values) - margin, max(values) + margin
+    low: float = min(values) - margin
+    high: float = max(values) + margin
     bottom = 34 + _ROW * len(rows)
 
     def across(tau: float) -> float:
