@@ -71,6 +71,7 @@ class TargetRecipe:
         source_length: the most source tokens that it reads; the last stage's by default.
         prefix: put before every article; the decoder starts with its first token.
         articles: articles of each split to write texts about, at most.
+        shorten: whether the sentences of the texts lose what they can do without (needs spaCy).
         precision: "fp32", or "bf16" for products in bfloat16 on a GPU (weights and sums stay fp32).
         no_repeat_ngram: runs of so many tokens that its texts never repeat; 0 allows repeats.
         min_new_tokens: the fewest tokens of a text.
@@ -88,6 +89,7 @@ class TargetRecipe:
     source_length: int = 0
     prefix: str = ". "
     articles: int = 50_000
+    shorten: bool = True
     seed: int = 0
     precision: str = "fp32"
     no_repeat_ngram: int = 0
@@ -149,7 +151,7 @@ def train_target(
     run = Path(run)
     run.mkdir(parents=True, exist_ok=True)
     device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    windows = prepare_windows(recipe, Path(data), run / "windows", say)
+    windows = prepare_windows(recipe, Path(data), run / "windows", say, start)
     held_out = windows.folder / "validation"
     validate = None
     if (held_out / "meta.json").exists():
@@ -195,9 +197,15 @@ def _go_on_from(model: T5ForConditionalGeneration, folder: Path, vocabulary: Voc
 
 
 def prepare_windows(
-    recipe: TargetRecipe, data: Path, folder: Path, say: Callable[[str], None]
+    recipe: TargetRecipe,
+    data: Path,
+    folder: Path,
+    say: Callable[[str], None],
+    start: str | Path = "",
 ) -> Windows:
     """The texts to learn from: those that `data` holds, or written now into `folder`, once.
+
+    They have the vocabulary of the target `start`, or one that is learnt from them.
 
     Raises:
         DataError: there is no train split, or nothing can be written about it.
@@ -209,19 +217,24 @@ def prepare_windows(
     elif (folder / "meta.json").exists():
         windows = Windows(folder)
     else:
-        windows = _written_windows(recipe, data, folder, say)
+        windows = _written_windows(recipe, data, folder, say, start)
     for kind in {kind for stage in recipe.stages for kind in stage.mixture}:
         windows.of_kind(kind)  # refused now, not in the last stage
     return windows
 
 
 def _written_windows(
-    recipe: TargetRecipe, data: Path, folder: Path, say: Callable[[str], None]
+    recipe: TargetRecipe,
+    data: Path,
+    folder: Path,
+    say: Callable[[str], None],
+    start: str | Path,
 ) -> Windows:
     from fastllm.pretrain.summaries import Job, require_parser, write_summaries  # noqa: PLC0415
 
-    require_parser()
-    place = folder / "vocabulary"
+    if recipe.shorten:
+        require_parser()
+    place = Path(start or folder / "vocabulary")
     if not (place / "tokenizer.json").exists():
         say("learning the vocabulary")
         articles = Job(str(data), ("train", "articles"), "", recipe.articles, seed=recipe.seed)
@@ -242,6 +255,7 @@ def _written_windows(
         prefix=recipe.prefix,
         text_length=recipe.text_length,
         seed=recipe.seed,
+        shorten=recipe.shorten,
         say=say,
     )
 

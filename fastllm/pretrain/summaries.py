@@ -8,6 +8,8 @@ lies inside its window, which is what the model will read:
 - `start`: half as much. `later`: as much, from the middle of a long article.
 - `short`: the first few sentences of every eighth article.
 
+Or extracts: the first sentence of each window and one more, whole, without a parse.
+
 `train --target` writes them where they are missing, and needs no GPU for that.
 """
 
@@ -142,6 +144,11 @@ _PERSON = re.compile(r"\b[A-Z][a-z]+(?:[- ][A-Z][\w'-]*)+")
 _LONGER = re.compile(r", |\(| [-–—] |\bon [A-Z]\w+day\b|^(?:But|And|However|Yet)\b")
 """Marks of a sentence that has something to delete: these are what is to be learnt."""
 
+_ABBREVIATION = re.compile(
+    r"\b(?:Dr|Mr|Mrs|Ms|St|No|Gen|Sen|Rep|Gov|Lt|Col|Sgt|Rev|Jr|Sr|vs|[A-Z])\.$"
+)
+"""An end that is none: a sentence was cut at the point of an abbreviation."""
+
 _QUOTED = re.compile(r'"[^"]*"|“[^”]*”')
 
 
@@ -164,6 +171,9 @@ def sentences_of(text: str) -> list[Sentence]:
     return found
 
 
+_UNUSABLE = (_REFUSED, _CAPTION, _PERSONAL, _RUN_ON, _ABBREVIATION)
+
+
 def is_usable(sentence: str) -> bool:
     """Whether a sentence can stand in a summary at all.
 
@@ -181,7 +191,7 @@ def is_usable(sentence: str) -> bool:
         return False
     if not _WHOLE.search(sentence) or sentence[0] in "\"“'‘" or sentence.isupper():
         return False
-    if any(bad.search(sentence) for bad in (_REFUSED, _CAPTION, _PERSONAL, _RUN_ON)):
+    if any(bad.search(sentence) for bad in _UNUSABLE):
         return False
     if sum(word.isupper() and len(word) > 3 for word in words) > 2:
         return False
@@ -214,12 +224,15 @@ def stands(index: int, chosen: Iterable[int], sentences: Sequence[Sentence]) -> 
 
 
 def central_order(
-    sentences: Sequence[Sentence], inside: Iterable[int], count: int = MOST_SENTENCES
+    sentences: Sequence[Sentence],
+    inside: Iterable[int],
+    count: int = MOST_SENTENCES,
+    long_weight: float = 1.6,
 ) -> list[int]:
     """The lead of a window, and then its most central sentences, the best first.
 
     Central is a sentence whose words the window's other sentences share; words that are chosen
-    already do not count again.
+    already do not count again. `long_weight` is for sentences that have something to delete.
     """
     inside = list(inside)
     words = {index: content_words(sentences[index].text) for index in inside}
@@ -230,7 +243,7 @@ def central_order(
 
     def gain(index: int) -> float:
         new = set(words[index]) - covered
-        weight = 1.6 if _LONGER.search(sentences[index].text) else 1.0
+        weight = long_weight if _LONGER.search(sentences[index].text) else 1.0
         return weight * sum(counts[word] - 1 for word in new) / math.sqrt(len(words[index]))
 
     def choose(index: int) -> None:
@@ -330,32 +343,40 @@ def choose_central(
 # Windows.
 
 
+def within(sentences: Sequence[Sentence], start: int, end: int) -> list[int]:
+    """The indices of the sentences that lie whole between two characters."""
+    return [i for i, one in enumerate(sentences) if one.start >= start and one.end <= end]
+
+
 def windows_of(
-    article: Article, sentences: Sequence[Sentence], vocabulary: Vocabulary, prefix: str = ". "
+    article: Article,
+    sentences: Sequence[Sentence],
+    vocabulary: Vocabulary,
+    prefix: str = ". ",
+    long_weight: float = 1.6,
 ) -> list[Window]:
     """The windows of an article, each with the sentences that its summary may use.
 
-    The tokens of `prefix`, which the target reads before every window, count.
+    The tokens of `prefix`, which the target reads before every window, count. For `long_weight`
+    see `central_order`.
     """
     text = article.text
     encoded = vocabulary.tokenizer(text, return_offsets_mapping=True, verbose=False)
     ends = [end for _, end in encoded["offset_mapping"][:-1]]
     own = len(vocabulary.tokenizer(prefix)["input_ids"])  # those of the prefix and the end token
 
-    def inside(start: int, end: int) -> list[int]:
-        return [i for i, one in enumerate(sentences) if one.start >= start and one.end <= end]
-
     def reach(start: int, tokens: int) -> int:
         last = bisect_right(ends, start) + tokens - own - 1
         return ends[last] if last < len(ends) else len(text)
 
     def central(kind: str, start: int, end: int, count: int = MOST_SENTENCES) -> Window:
-        return Window(kind, start, end, central_order(sentences, inside(start, end), count))
+        inside = within(sentences, start, end)
+        return Window(kind, start, end, central_order(sentences, inside, count, long_weight))
 
     end, half = reach(0, WHOLE_TOKENS), reach(0, PART_TOKENS)
     found = [central("whole", 0, end)]
     if article.summary:
-        order = reference_order(sentences, inside(0, end), article.summary)
+        order = reference_order(sentences, within(sentences, 0, end), article.summary)
         found = [Window("whole", 0, end, order)]
     if half < end:
         found.append(central("start", 0, half))
@@ -397,6 +418,32 @@ def summarise(
     return text, count / sum(len(sentences[index].text.split()) for index in chosen)
 
 
+def extract(article: Article, sentences: Sequence[Sentence], window: Window) -> str:
+    """The first sentence of a window and one more, both whole, as they stand in the article.
+
+    The other one is the nearest to the reference, or else the most central. Empty where the first
+    cannot open a summary, or all is too short.
+    """
+    inside = within(sentences, window.start, window.end)
+    usable = {index for index in inside if is_usable(sentences[index].text)}
+    if not usable or inside[0] not in usable or _UNRESOLVED.search(sentences[inside[0]].text):
+        return ""
+    order = reference_order(sentences, inside, article.summary) if article.summary else []
+    chosen, words = [inside[0]], len(sentences[inside[0]].text.split())
+    for index in [*order, *window.candidates]:
+        count = len(sentences[index].text.split())
+        if len(chosen) < _EXTRACTED and words + count <= _EXTRACTED_WORDS:
+            if index in usable and index not in chosen and stands(index, chosen, sentences):
+                chosen.append(index)
+                words += count
+    text = " ".join(without_brackets(sentences[index].text) for index in sorted(chosen))
+    return text if words >= _FEWEST_EXTRACTED_WORDS else ""
+
+
+_EXTRACTED = 2
+_FEWEST_EXTRACTED_WORDS, _EXTRACTED_WORDS = 12, 60
+"""Sentences of an extract, at most, and its words."""
+
 Shorten = Callable[[Sequence[str]], list[str]]
 """Shortens many sentences; one that is no statement becomes empty, and no summary takes it."""
 
@@ -404,11 +451,13 @@ Shorten = Callable[[Sequence[str]], list[str]]
 def write_lines(
     articles: Iterable[Article],
     vocabulary: Vocabulary,
-    shorten: Shorten,
+    shorten: Shorten | None,
     path: Path,
     prefix: str = ". ",
 ) -> Counter[str]:
     """Appends the summaries of the articles' windows to `path` as JSON lines, a block at a time.
+
+    Without `shorten` they are extracts.
 
     Returns:
         How many windows of each kind were written.
@@ -419,19 +468,27 @@ def write_lines(
         work = []
         for article in block:
             sentences = sentences_of(article.text)
-            work.append((article, sentences, windows_of(article, sentences, vocabulary, prefix)))
-        texts = dict.fromkeys(
-            sentences[index].text
-            for _, sentences, windows in work
-            for window in windows
-            for index in window.candidates
-        )
-        short = dict(zip(texts, shorten(list(texts)), strict=True))
+            weight = 1.6 if shorten else 1.0
+            windows = windows_of(article, sentences, vocabulary, prefix, weight)
+            work.append((article, sentences, windows))
+        short: dict[str, str] = {}
+        if shorten:
+            texts = dict.fromkeys(
+                sentences[index].text
+                for _, sentences, windows in work
+                for window in windows
+                for index in window.candidates
+            )
+            short = dict(zip(texts, shorten(list(texts)), strict=True))
         with path.open("a", encoding="utf-8") as file:
             for article, sentences, windows in work:
                 for window in windows:
-                    own = {i: short[sentences[i].text] for i in window.candidates}
-                    made = summarise(window, sentences, own, vocabulary, article.summary)
+                    if shorten:
+                        own = {i: short[sentences[i].text] for i in window.candidates}
+                        made = summarise(window, sentences, own, vocabulary, article.summary)
+                    else:
+                        text = extract(article, sentences, window)
+                        made = (text, 1.0) if text else None
                     if made is None:
                         continue
                     row = {
@@ -457,8 +514,8 @@ def require_parser() -> None:
     if missing:
         raise SettingsError(
             f"writing texts for a target to learn from needs {' and '.join(missing)}, not "
-            f'installed here: python -m pip install "fastllm[texts]" {PARSER}. Or give as data a '
-            "folder of windows that was written elsewhere."
+            f'installed here: python -m pip install "fastllm[texts]" {PARSER}. Or write in the recipe '
+            "shorten: false, or give as data a folder of windows that was written elsewhere."
         )
 
 
@@ -493,6 +550,7 @@ class Job:
     articles: int
     prefix: str = ". "
     seed: int = 0
+    shorten: bool = True
 
     def chosen(self) -> list[Article]:
         """The articles, in an order of its own that is always the same."""
@@ -518,6 +576,7 @@ def write_summaries(
     prefix: str = ". ",
     text_length: int = 112,
     seed: int = 0,
+    shorten: bool = True,
     say: Callable[[str], None] = print,
 ) -> Windows:
     """Writes texts about a data set's articles, and joins them with the articles into windows.
@@ -534,6 +593,7 @@ def write_summaries(
         prefix: what the target reads before every window.
         text_length: windows with a longer text, end token included, are left out.
         seed: of the choice of articles.
+        shorten: whether sentences lose what they can do without, by a parse; else they stay whole.
         say: receives progress lines.
 
     Raises:
@@ -549,12 +609,12 @@ def write_summaries(
     ):
         if (place / "meta.json").exists():
             continue
-        job = Job(str(data), splits, str(vocabulary), most, prefix, seed)
+        job = Job(str(data), splits, str(vocabulary), most, prefix, seed, shorten)
         chosen = job.chosen()
         if not chosen and place != folder:
             continue
         texts, pieces = place / "texts", Vocabulary.load(vocabulary)
-        asked = {"vocabulary": pieces.fingerprint, "prefix": prefix}
+        asked = {"vocabulary": pieces.fingerprint, "prefix": prefix, "shorten": shorten}
         if changed := differences_from(texts / "settings.json", asked):
             raise SettingsError(
                 f"{texts} holds texts for another target ({changed}): give another folder, or "
@@ -594,7 +654,8 @@ def _rows(folder: Path) -> Iterator[dict[str, Any]]:
 
 def _write_parts(job: Job, articles: int, folder: Path, say: Callable[[str], None]) -> None:
     """Writes the texts of a job as `part-N.jsonl`, several processes at the same time."""
-    require_parser()
+    if job.shorten:
+        require_parser()
     processes = max(1, min(os.cpu_count() or 1, articles // 64))
     if processes == 1:
         _write_part(job, folder, 0, 1)
@@ -638,4 +699,5 @@ def _write_part(job: Job, folder: Path, number: int, processes: int) -> None:
             file.write("\n")
     done = {row["id"] for row in _rows(folder)}
     share = (one for one in job.chosen()[number::processes] if one.id not in done)
-    write_lines(share, Vocabulary.load(job.vocabulary), shortener(), path, job.prefix)
+    shorten = shortener() if job.shorten else None
+    write_lines(share, Vocabulary.load(job.vocabulary), shorten, path, job.prefix)

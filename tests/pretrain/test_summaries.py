@@ -13,6 +13,7 @@ from fastllm.pretrain.summaries import (
     central_order,
     choose_by_reference,
     choose_central,
+    extract,
     is_lead,
     is_usable,
     n_grams,
@@ -93,6 +94,7 @@ def test_a_name_in_capitals_is_no_dateline(name):
         "The rain fell on the roofs of the old town all day",
         "The old man of the sea After a long night the rain fell at last.",
         "Pictured above, the rain falls on the roofs of the old town.",
+        "The rain fell all day on the roofs of the old town of Mr.",
     ],
 )
 def test_what_cannot_stand_in_a_summary(sentence):
@@ -237,6 +239,47 @@ def test_texts_are_written_as_lines_with_their_places(tmp_path):
         visible = article.text[row["start"] : row["end"]]
         assert all(sentence in visible for sentence in row["text"].split(". ")[:1])
         assert row["kept"] == 1.0
+
+
+def start_window(article, sentences):
+    return next(w for w in windows_of(article, sentences, Words()) if w.kind == "start")
+
+
+def test_an_extract_is_the_first_sentence_and_the_one_nearest_to_the_reference_both_whole():
+    reference = "The trains need two hours more without the bridge."
+    article = Article("story", long_article().text, reference)
+    sentences = sentences_of(article.text)
+    found = extract(article, sentences, start_window(article, sentences))
+    assert found == f"{STORY[0]} {STORY[5]}"
+
+
+def test_without_a_reference_the_first_sentence_stays_and_another_follows_whole():
+    article = long_article()
+    sentences = sentences_of(article.text)
+    found = sentences_of(extract(article, sentences, start_window(article, sentences)))
+    assert [one.text for one in found][0] == STORY[0]
+    assert len(found) == 2 and found[1].text in STORY[1:]
+
+
+@pytest.mark.parametrize(
+    "first", ["She has worked here for ten years and likes the people.", "Photo by A. Berg."]
+)
+def test_an_article_whose_first_sentence_cannot_open_a_summary_has_no_extract(first):
+    article = Article("story", f"{first} {long_article().text}")
+    sentences = sentences_of(article.text)
+    assert extract(article, sentences, start_window(article, sentences)) == ""
+
+
+def test_extracts_need_no_parser(monkeypatch, tokenizer_folder, tmp_path):
+    monkeypatch.setattr(summaries.importlib.util, "find_spec", lambda name: None)
+    write_split(tmp_path, "train", [("story", long_article().text)])
+    settings = {"articles": 5, "shorten": False, "say": lambda line: None}
+    found = write_summaries(tmp_path, tmp_path / "out", tokenizer_folder, **settings)
+    assert len(found) > 0
+    with pytest.raises(SettingsError, match="spacy"):
+        write_summaries(
+            tmp_path, tmp_path / "other", tokenizer_folder, **{**settings, "shorten": True}
+        )
 
 
 def test_full_windows_are_exactly_as_long_as_asked(vocabulary, tmp_path):
