@@ -514,8 +514,9 @@ def require_parser() -> None:
     if missing:
         raise SettingsError(
             f"writing texts for a target to learn from needs {' and '.join(missing)}, not "
-            f'installed here: python -m pip install "fastllm[texts]" {PARSER}. Or write in the recipe '
-            "shorten: false, or give as data a folder of windows that was written elsewhere."
+            f'installed here: python -m pip install "fastllm[texts]" {PARSER}. Or write '
+            "shorten: false in the recipe, or give as data a folder of windows that was written "
+            "elsewhere."
         )
 
 

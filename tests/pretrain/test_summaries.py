@@ -257,8 +257,9 @@ def test_without_a_reference_the_first_sentence_stays_and_another_follows_whole(
     article = long_article()
     sentences = sentences_of(article.text)
     found = sentences_of(extract(article, sentences, start_window(article, sentences)))
-    assert [one.text for one in found][0] == STORY[0]
-    assert len(found) == 2 and found[1].text in STORY[1:]
+    assert found[0].text == STORY[0]
+    assert len(found) == 2
+    assert found[1].text in STORY[1:]
 
 
 @pytest.mark.parametrize(
