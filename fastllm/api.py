@@ -164,8 +164,9 @@ def stream(
 
 def forget() -> None:
     """Lets go of all models that were loaded by name."""
-    _target.cache_clear()
-    _drafter.cache_clear()
+    with _LOADING:  # what is being loaded now goes too
+        _target.cache_clear()
+        _drafter.cache_clear()
 
 
 def _steps(race: Race, streamer: Streamer | None) -> Iterator[Step]:

@@ -25,10 +25,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--article", choices=list(samples), nargs="+", default=list(samples), help="default: all"
     )
+    parser.add_argument("--target", default="target", help="a folder; the shipped one by default")
     parser.add_argument("--runs", type=int, default=5, metavar="N")
     parser.add_argument("--to", type=Path, default=paths.RECORDED, metavar="FOLDER")
     options = parser.parse_args(arguments)
-    engine = LocalEngine("target")
+    engine = LocalEngine(options.target)
     lanes = default_lanes(engine.keys)
     engine.start()
     options.to.mkdir(parents=True, exist_ok=True)

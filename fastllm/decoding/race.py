@@ -221,7 +221,9 @@ def versions() -> dict[str, str]:
 
 @cache
 def _processor() -> str:
-    known = Path("/proc/cpuinfo")  # of Linux alone
-    lines = known.read_text(encoding="utf-8").splitlines() if known.exists() else []
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:  # not Linux
+        lines = []
     names = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
     return next(names, "") or platform.processor() or platform.machine() or os.name

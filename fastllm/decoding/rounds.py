@@ -84,7 +84,7 @@ def speculate(
         if drafter is not None and room > 0:
             draft = _until_end(drafter.draft(text, room, config, for_draft), ends)
             if draft.parents is not None and not session.trees:
-                warnings.warn(_CHAINS_ALONE, FastLLMWarning, stacklevel=2)
+                warnings.warn(_CHAINS_ALONE, FastLLMWarning, stacklevel=1)  # so it is said once
                 draft = trees.first_path(draft)
         tree = draft if draft.parents is not None else None
         drafted_at = time.perf_counter()

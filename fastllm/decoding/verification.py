@@ -403,10 +403,13 @@ class _BlockTests(Sequence[float]):
         return len(self._known)
 
     def __getitem__(self, index: Any) -> Any:
-        """h_{index + 1}."""
-        found = self._known[index]
+        """h_{index + 1}; of a slice several."""
+        if isinstance(index, slice):
+            return [self[place] for place in range(len(self))[index]]
+        place = range(len(self))[index]
+        found = self._known[place]
         if found is None:
-            found = self._known[index] = self._test(index + 1)
+            found = self._known[place] = self._test(place + 1)
         return found
 
     def _test(self, place: int) -> float:

@@ -92,8 +92,9 @@ def locked(folder: Path, *, passing: bool = False) -> Iterator[None]:
     try:
         yield
     finally:
+        with suppress(OSError):  # Windows: there the release removes it
+            (folder / LOCK).unlink()  # before the release: behind it, it may be another's
         lock.release()
-        (folder / LOCK).unlink(missing_ok=True)
         if made or passing:  # and nothing was written
             with suppress(OSError):
                 folder.rmdir()

@@ -75,7 +75,7 @@ def plan(
     card = {key: value for key, value in told.items() if key not in SETTINGS}
     card["suggested_hardware"] = hardware
     files: dict[str, Path | bytes] = {name: root / name for name in SINGLE}
-    files |= _tree(root, "fastllm", lambda path: path.suffix in (".py", ".js", ".css"))
+    files |= _tree(root, "fastllm", lambda path: path.suffix in (".py", ".js", ".css", ".yaml"))
     readme = _text(root / "README.md")
     body = re.sub(r"\A---\n.*?\n---\n", "", readme, flags=re.DOTALL)
     shown = [THUMBNAIL, *re.findall(r"assets/[\w./-]+", body)]

@@ -646,7 +646,11 @@ def _ways_of_saying(doc: "Doc") -> Iterator[Deletion]:
         verb, words = token.head, _words(doc, start, end)
         if verb.lower_ not in EN.saying or not any(c.dep_ == "ccomp" for c in verb.children):
             continue
-        if token.lower_ in ("in", "at", "during") and token.i > verb.i and words[1] in ("a", "an"):
+        if (
+            token.lower_ in ("in", "at", "during")
+            and token.i > verb.i
+            and words[1:2] in (["a"], ["an"])
+        ):
             if not _negated(verb) and not EN.statements.isdisjoint(words[2:5]):
                 yield Deletion("way of saying", start, end)
     for token in doc[1:-1]:

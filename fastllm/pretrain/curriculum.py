@@ -71,7 +71,8 @@ class TargetRecipe:
         source_length: the most source tokens that it reads; the last stage's by default.
         prefix: put before every article; the decoder starts with its first token.
         articles: articles of each split to write texts about, at most.
-        shorten: whether the sentences of the texts lose what they can do without (needs spaCy).
+        shorten: whether the sentences of the texts lose what they can do without (needs spaCy), or
+            else are put in house style.
         precision: "fp32", or "bf16" for products in bfloat16 on a GPU (weights and sums stay fp32).
         no_repeat_ngram: runs of so many tokens that its texts never repeat; 0 allows repeats.
         min_new_tokens: the fewest tokens of a text.
@@ -235,7 +236,7 @@ def _written_windows(
     if recipe.shorten:
         require_parser()
     place = Path(start or folder / "vocabulary")
-    if not (place / "tokenizer.json").exists():
+    if not start and not (place / "tokenizer.json").exists():
         say("learning the vocabulary")
         articles = Job(str(data), ("train", "articles"), "", recipe.articles, seed=recipe.seed)
         texts = [

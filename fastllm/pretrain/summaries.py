@@ -8,7 +8,7 @@ lies inside its window, which is what the model will read:
 - `start`: half as much. `later`: as much, from the middle of a long article.
 - `short`: the first few sentences of every eighth article.
 
-Or extracts: the first sentence of each window and one more, whole, without a parse.
+Or extracts: the first sentence of each window and one more, in house style, without a parse.
 
 `train --target` writes them where they are missing, and needs no GPU for that.
 """
@@ -43,6 +43,7 @@ from fastllm.pretrain.compression import (
     may_be_shortened,
     without_brackets,
 )
+from fastllm.pretrain.house_style import in_house_style
 from fastllm.pretrain.windows import Window as Text
 from fastllm.pretrain.windows import Windows, write_windows
 from fastllm.vocabulary import Vocabulary
@@ -419,7 +420,7 @@ def summarise(
 
 
 def extract(article: Article, sentences: Sequence[Sentence], window: Window) -> str:
-    """The first sentence of a window and one more, both whole, as they stand in the article.
+    """The first sentence of a window and one more, in house style.
 
     The other one is the nearest to the reference, or else the most central. Empty where the first
     cannot open a summary, or all is too short.
@@ -436,7 +437,8 @@ def extract(article: Article, sentences: Sequence[Sentence], window: Window) -> 
             if index in usable and index not in chosen and stands(index, chosen, sentences):
                 chosen.append(index)
                 words += count
-    text = " ".join(without_brackets(sentences[index].text) for index in sorted(chosen))
+    bare = [without_brackets(sentences[index].text) for index in sorted(chosen)]
+    text = " ".join(map(in_house_style, bare))
     return text if words >= _FEWEST_EXTRACTED_WORDS else ""
 
 
@@ -594,7 +596,8 @@ def write_summaries(
         prefix: what the target reads before every window.
         text_length: windows with a longer text, end token included, are left out.
         seed: of the choice of articles.
-        shorten: whether sentences lose what they can do without, by a parse; else they stay whole.
+        shorten: whether sentences lose what they can do without, by a parse; else
+            they are put in house style.
         say: receives progress lines.
 
     Raises:
@@ -615,7 +618,9 @@ def write_summaries(
         if not chosen and place != folder:
             continue
         texts, pieces = place / "texts", Vocabulary.load(vocabulary)
-        asked = {"vocabulary": pieces.fingerprint, "prefix": prefix, "shorten": shorten}
+        asked: dict[str, Any] = {"vocabulary": pieces.fingerprint, "prefix": prefix}
+        if not shorten:  # texts of an earlier version, which shortened all, can be gone on with
+            asked["shorten"] = False
         if changed := differences_from(texts / "settings.json", asked):
             raise SettingsError(
                 f"{texts} holds texts for another target ({changed}): give another folder, or "
@@ -647,7 +652,7 @@ def joined(articles: Iterable[Article], texts: Path) -> Iterator[tuple[str, list
 
 def _rows(folder: Path) -> Iterator[dict[str, Any]]:
     for path in sorted(folder.glob("part-*.jsonl")):
-        with path.open(encoding="utf-8") as lines:
+        with path.open(encoding="utf-8", errors="replace") as lines:  # cut inside a character
             for line in lines:
                 with suppress(ValueError):  # cut off where a run was
                     yield json.loads(line)

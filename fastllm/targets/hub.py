@@ -70,7 +70,8 @@ class HubTarget:
         self.start_id = _tokens(model, ("decoder_start_token_id", "bos_token_id"), name)[0]
         self.end_ids = _tokens(model, ("eos_token_id",), name)
         self.end_id = self.end_ids[0]
-        named = (model.generation_config.pad_token_id, model.config.pad_token_id)
+        configs = (model.generation_config, model.config)
+        named = (getattr(config, "pad_token_id", None) for config in configs)
         # As in `generate` of transformers, where none is named.
         self.pad_id = next((int(token) for token in named if token is not None), self.end_id)
         self.unsupported = unsupported(model)

@@ -310,13 +310,6 @@ def test_records_a_race_that_the_page_can_open(
     assert parsed(opening)[0]["article"] == title
 
 
-def test_record_names_a_lane_it_does_not_have(
-    tiny_folder: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert record.main(["--target", tiny_folder, "--lanes", "alone", "lstm-none"]) == 2
-    assert "lstm-none" in capsys.readouterr().err
-
-
 LENDER = """
 import itertools, multiprocessing, os, pickle, sys
 
