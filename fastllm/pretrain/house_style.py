@@ -17,10 +17,6 @@ _TENS = {"twenty": 20, "thirty": 30, "forty": 40, "fifty": 50, "sixty": 60, "nin
 _DIGITS = {word: str(number) for number, word in enumerate(_NUMBERS, start=2)} | {
     word: str(number) for word, number in _TENS.items()
 }
-_ADDS = (
-    "who|which|where|while|although|despite|as|after"
-    "|(?!includ|accord|follow|dur|noth|someth|anyth|everyth|even|morn|Beij|k)[a-z]+ing"
-)
 _THAT = (
     "said|says|believes?|claim(?:ed|s)?|insist(?:ed|s)?|announced|confirmed|reveal(?:ed|s)"
     "|show(?:ed|s)|suggest(?:ed|s)?|warn(?:ed|s)|admit(?:ted|s)|found|hopes?|fears?|feared|thinks?"
@@ -39,8 +35,6 @@ _NAMED = r"(?:[\w’'.&-]+ ){1,6}"
 _RULES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
     (re.compile(pattern), replacement)
     for pattern, replacement in (
-        # A last clause that only adds to a whole sentence.
-        (rf"^((?:[^ ]+ ){{8,}}[^ ,]+), (?:{_ADDS})\b[^,;:\"“”]*\.$", r"\1."),
         # Who said it, where a sentence ends with that.
         (r",? according to [^,;.\"“”]{3,60}\.$", "."),
         (rf", {_NAMED}(?:{_SPOKEN})(?: on {_DAY}| {_DAY}| in a statement)*\.$", "."),

@@ -21,11 +21,6 @@ from fastllm.pretrain.house_style import in_house_style
         ("It has opened each day since May.", "It has opened each day since May."),
         ("They would have opened it.", "They would have opened it."),
         ("The former mayor said that it rained.", "The ex-mayor said it rained."),
-        (
-            "The town will close the old bridge in spring, saying it is unsafe.",
-            "The town will close the old bridge in spring.",
-        ),
-        ("Rain fell, saying nothing.", "Rain fell, saying nothing."),
         ("He wore a ' red hat ' at sea.", "He wore a red hat at sea."),
         ("The team's plans don't change.", "The team's plans don't change."),
     ],
