@@ -6,6 +6,7 @@
 #   DATA     for checkpoints and gpu: a folder with train, validation and articles as .jsonl.xz;
 #            for bench: with test
 #   TARGET   for checkpoints: the recipe of the target; recipes/target-cpu.yaml without a GPU
+#   START    for checkpoints: a target to go on from; recipes/target-cpu.yaml is made for one
 #   OUT      for gpu: its results and logs; STEPS and more are in recipes/gpu.sh
 #   SCALE    for checkpoints and gpu: shrinks updates and articles; 0.01 tries everything out
 #   RUNS     for checkpoints: where they are made; what is there is not made again
@@ -19,7 +20,7 @@ SCALE ?= 1
 TARGET ?= recipes/target.yaml
 OUT ?= runs/gpu
 RUNS ?= runs/checkpoints
-ARTICLES ?= 6000
+ARTICLES ?= 4000
 BENCH ?= runs/bench
 TESTS ?=
 
@@ -36,7 +37,7 @@ help:
 	@echo "make test    install the test tools once, then run the tests"
 	@echo "make check   the linter, the formatter and the type checker"
 	@echo "make bench DATA=FOLDER   every lane against transformers on 50 articles of test.jsonl.xz"
-	@echo "make checkpoints DATA=FOLDER [SCALE=0.01]   train everything that ships, anew"
+	@echo "make checkpoints DATA=FOLDER [SCALE=0.01]   train a target and all drafters"
 	@echo "make gpu DATA=FOLDER [SCALE=0.001]   checks, costs and training on a GPU, in 15 minutes"
 
 demo: $(DEMO_INSTALLED)
@@ -56,7 +57,7 @@ bench: $(DEMO_INSTALLED)
 # Each line passes over what is done already, so an interrupted `make checkpoints` goes on.
 checkpoints: $(DEMO_INSTALLED)
 	$(FASTLLM) train --target $(TARGET) --data $(DATA) --run $(RUNS)/target \
-	    --scale $(SCALE)
+	    --scale $(SCALE) $(if $(START),--start $(START))
 	$(FASTLLM) pseudo --target $(RUNS)/target/checkpoint --data $(DATA) --out $(RUNS)/pseudo \
 	    --limit $(ARTICLES) --scale $(SCALE)
 	@set -e; for recipe in $(RECIPES); do \

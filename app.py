@@ -66,11 +66,7 @@ LOCAL = "127.0.0.1"
 
 
 def require_free(host: str, port: int) -> None:
-    """Refuses an address that the page cannot listen on.
-
-    Args:
-        host: a name or a numeric address.
-        port: 1 to 65535.
+    """Refuses an address that the page cannot listen on, its host a name or numeric.
 
     Raises:
         SettingsError: somebody listens there already, or it is no address of this machine.
@@ -114,23 +110,15 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description="Serves FastLLM's page. What is not given stands in the Spacefile."
     )
-    parser.add_argument("--host", help="the address to listen on (default: this machine only)")
-    parser.add_argument("--port", type=int, help="the port (default: the first free from 7860)")
-    parser.add_argument("--target", help="shipped target, folder or Hub model")
-    parser.add_argument(
-        "--load-in", metavar="TYPE", help="the target's weights: fp32, bf16, 8bit or 4bit"
-    )
-    parser.add_argument(
-        "--drafter",
-        action="append",
-        default=[],
-        metavar="FOLDER[=TITLE]",
-        help="one more lane, also OWNER/NAME of a T5 on the Hub; may repeat",
-    )
-    parser.add_argument("--prefix", help='before each article, such as "summarize: "')
-    parser.add_argument(
-        "--source-length", type=int, metavar="N", help="the most source tokens that are read"
-    )
+    add = parser.add_argument
+    add("--host", help="the address to listen on (default: this machine only)")
+    add("--port", type=int, help="the port (default: the first free from 7860)")
+    add("--target", help="shipped target, folder or Hub model")
+    add("--load-in", metavar="TYPE", help="the target's weights: fp32, bf16, 8bit or 4bit")
+    more = "one more lane, also OWNER/NAME of a T5 on the Hub; may repeat"
+    add("--drafter", action="append", default=[], metavar="FOLDER[=TITLE]", help=more)
+    add("--prefix", help='before each article, such as "summarize: "')
+    add("--source-length", type=int, metavar="N", help="the most source tokens that are read")
     add_device_argument(parser)
     return parser
 

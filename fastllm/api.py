@@ -11,8 +11,9 @@ import re
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace
+from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeVar
 
 import torch
 
@@ -28,6 +29,7 @@ AUTO = "auto"
 """The drafter that fits (`fastllm.checkpoints.default_drafter`)."""
 
 Origin = Literal["accepted", "correction", "bonus", "plain"]
+Model = TypeVar("Model")
 
 
 class Streamer(Protocol):
@@ -45,7 +47,6 @@ class Written:
     """A token of the text.
 
     Attributes:
-        id: of the vocabulary.
         text: what it adds to the text; empty for the end token, and while a character is spelled.
         origin: a drafted token that was accepted, or the target's own: the correction of a refused
             one, the bonus behind a whole accepted draft, or plain where nothing was drafted.
@@ -83,15 +84,13 @@ def generate(
     *,
     statistics: bool = True,
     streamer: Streamer | None = None,
-    truncate: bool = True,
     device: str | torch.device | None = None,
-    drafter_device: str | torch.device | None = None,
     **settings: Any,
 ) -> Trace:
     """Summarises an article by speculative decoding.
 
     Args:
-        article: the text.
+        article: the text. One longer than the target reads is cut: see `cut_at` of the Trace.
         target: whose text it is: "target" (the shipped one), a folder, OWNER/NAME on the Hub, or
             what `load_target` gave.
         drafter: what makes it faster: AUTO, the name of a shipped drafter, "lookup", a folder,
@@ -101,10 +100,7 @@ def generate(
         statistics: collect what is only shown, off the clock.
         streamer: a TextStreamer of transformers, or anything with its `put` and `end`; `end` is
             called whatever happens, so that nobody waits for a text that will not come.
-        truncate: an article longer than the target reads is cut, and `cut_at` of the Trace says
-            where; False refuses it.
         device: where models that are named are put; the best there is by default.
-        drafter_device: where a drafter that is named is put; `device` by default.
         settings: fields of DecodingConfig, instead of `config` or beside it: `gamma=7`.
 
     Returns:
@@ -112,8 +108,8 @@ def generate(
 
     Raises:
         CheckpointError: a name stands for nothing that can be loaded.
-        DataError: the article is no text, empty, or too long and not to be cut.
-        SettingsError: a setting is out of range or unknown, or a device is given for a model that
+        DataError: the article is no text, or empty.
+        SettingsError: a setting is out of range or unknown, or a device is given for a target that
             is loaded already.
         VocabularyError: the drafter was made for another vocabulary.
 
@@ -121,23 +117,10 @@ def generate(
         trace = fastllm.generate(article, gamma=5)
         print(trace.text)
     """
-    steps = stream(
-        article,
-        target,
-        drafter,
-        config,
-        statistics=statistics,
-        streamer=streamer,
-        truncate=truncate,
-        device=device,
-        drafter_device=drafter_device,
-        **settings,
-    )
-    trace = None
-    for step in steps:
-        trace = step.trace
-    assert trace is not None, "the last step holds the trace"
-    return trace
+    given: dict[str, Any] = {"statistics": statistics, "streamer": streamer, "device": device}
+    *_, last = stream(article, target, drafter, config, **given, **settings)
+    assert last.trace is not None, "the last step holds the trace"
+    return last.trace
 
 
 def stream(
@@ -148,9 +131,7 @@ def stream(
     *,
     statistics: bool = True,
     streamer: Streamer | None = None,
-    truncate: bool = True,
     device: str | torch.device | None = None,
-    drafter_device: str | torch.device | None = None,
     **settings: Any,
 ) -> Iterator[Step]:
     """The same as `generate`, step by step while the text grows.
@@ -171,10 +152,9 @@ def stream(
         print(step.trace.versions)
     """
     try:
-        race = _race(
-            article, target, drafter, _config(config, settings), statistics, truncate, device,
-            drafter_device,
-        )  # fmt: skip
+        wanted = _config(config, settings)
+        models = _models(article, target, drafter, device)
+        race = Race(*models, article, wanted, statistics=statistics)
     except BaseException:
         if streamer is not None:
             streamer.end()
@@ -184,8 +164,9 @@ def stream(
 
 def forget() -> None:
     """Lets go of all models that were loaded by name."""
-    for kept in (_targets, _drafters):
-        kept.clear()
+    with _LOADING:  # what is being loaded now goes too
+        _target.cache_clear()
+        _drafter.cache_clear()
 
 
 def _steps(race: Race, streamer: Streamer | None) -> Iterator[Step]:
@@ -239,16 +220,13 @@ def _origins(entry: Round) -> list[Origin]:
     return origins
 
 
-def _race(
+def _models(
     article: str,
     target: str | Path | Target,
     drafter: str | Path | Drafter | None,
-    config: DecodingConfig,
-    statistics: bool,
-    truncate: bool,
     device: str | torch.device | None,
-    drafter_device: str | torch.device | None,
-) -> Race:
+) -> tuple[Target, list[Drafter | None]]:
+    """The target and its drafter, loaded where they are named."""
     if not isinstance(article, str):
         raise DataError(
             f"the article is of type {type(article).__name__}: give one text, of several one a "
@@ -261,39 +239,17 @@ def _race(
                 f"{name}={given!r}: give a name, a folder, or what load_{name} gives"
                 + (", or None for the target alone." if name == "drafter" else ".")
             )
+    if not isinstance(target, str | Path) and device is not None:
+        raise SettingsError(
+            f"device={str(device)!r}: the target is loaded already. Load it where it is to be, "
+            "with load_target(..., device=...)."
+        )
     if drafter == AUTO:
         drafter = default_drafter(target)
-    if not isinstance(target, str | Path) and device is not None:
-        _refuse_device("device", device, "target")
-    if drafter_device is not None and not isinstance(drafter, str | Path):
-        _refuse_device("drafter_device", drafter_device, "drafter")
-    loaded = _targets.find(target, device) if isinstance(target, str | Path) else target
-    helper: Drafter | None
-    if isinstance(drafter, str | Path):
-        # Where nothing else is said, models are together.
-        helper = _drafters.find(drafter, drafter_device or device or loaded.device)
-    else:
-        helper = drafter
-    race = Race(loaded, [helper], article, config, statistics=statistics)
-    if race.cut_at is not None and not truncate:
-        whole = loaded.vocabulary.encode(article, _ENDLESS, loaded.prefix)
-        raise DataError(
-            f"the article has {len(whole.ids)} tokens, {loaded.name} reads {loaded.source_length} "
-            "(prefix and end token included): shorten it, or give truncate=True, which cuts it "
-            f"behind character {race.cut_at} of {len(article)}."
-        )
-    return race
-
-
-_ENDLESS = 2**31 - 1
-"""More tokens than any article has."""
-
-
-def _refuse_device(name: str, device: Any, what: str) -> None:
-    raise SettingsError(
-        f"{name}={str(device)!r}: the {what} is loaded already, or there is none. Load it where it "
-        f"is to be, with load_{what}(..., device=...)."
-    )
+    loaded = _kept(_target, target, device) if isinstance(target, str | Path) else target
+    if isinstance(drafter, str | Path):  # models are together
+        drafter = _kept(_drafter, drafter, device or loaded.device)
+    return loaded, [drafter]
 
 
 def _config(config: DecodingConfig | None, settings: dict[str, Any]) -> DecodingConfig:
@@ -312,36 +268,27 @@ def _config(config: DecodingConfig | None, settings: dict[str, Any]) -> Decoding
     return replace(config or DecodingConfig(), **settings)
 
 
-class _Kept:
-    """Models that were loaded by name, the last few of them.
+@lru_cache(maxsize=2)
+def _target(name: str, device: str | None, written: int) -> Target:
+    return load_target(name, device=device)
 
-    Args:
-        load: loads one: `load(name, device=...)`.
-        most: how many are kept; the one not asked for the longest goes first.
-    """
 
-    def __init__(self, load: Callable[..., Any], most: int) -> None:
-        self._load = load
-        self._most = most
-        self._models: dict[tuple[str, str, int], Any] = {}
-        self._lock = threading.Lock()
+@lru_cache(maxsize=8)
+def _drafter(name: str, device: str | None, written: int) -> Drafter:
+    return load_drafter(name, device=device)
 
-    def find(self, name: str | Path, device: str | torch.device | None) -> Any:
-        """The model of that name on that device."""
-        key = (str(name), str(device), _written_at(name))
-        with self._lock:  # two threads that name the same model load it once
-            model = self._models.pop(key, None)
-            if model is None:
-                model = self._load(name, device=device)
-            self._models[key] = model  # now the last
-            while len(self._models) > self._most:
-                del self._models[next(iter(self._models))]
-        return model
 
-    def clear(self) -> None:
-        """Keeps none."""
-        with self._lock:
-            self._models.clear()
+_LOADING = threading.Lock()
+
+
+def _kept(
+    load: Callable[[str, str | None, int], Model],
+    name: str | Path,
+    device: str | torch.device | None,
+) -> Model:
+    """What was loaded; two threads that name the same model load it once."""
+    with _LOADING:
+        return load(str(name), None if device is None else str(device), _written_at(name))
 
 
 def _written_at(name: str | Path) -> int:
@@ -352,7 +299,3 @@ def _written_at(name: str | Path) -> int:
         except OSError:  # not there: the next place, or loading will say what is wrong
             continue
     return 0
-
-
-_targets = _Kept(load_target, most=2)
-_drafters = _Kept(load_drafter, most=8)

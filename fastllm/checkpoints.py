@@ -79,11 +79,7 @@ def load_drafter(
     Two of these with a + between them are one drafter (`CombinedDrafter`), as are more of them:
     "lookup+shared-after+lookup"; "|lookup" after a name drafts a tree of both (`UnionDrafter`). A
     T5 of transformers is a drafter, too: its folder, or OWNER/NAME on the Hub. So is the text file
-    of an n-gram.
-
-    Args:
-        name_or_folder: which.
-        device: where to, the best there is by default; it need not be the target's.
+    of an n-gram. `device` is the best there is by default; it need not be the target's.
 
     Raises:
         CheckpointError: there is no such drafter, or its folder is incomplete.
@@ -113,11 +109,9 @@ def load_drafter(
                 "on where the first stops, as in lookup+lstm-after or shared-after+lookup. One "
                 "drafter alone is given by its own name."
             )
-        begins, goes_on = (load_drafter(part, device=device) for part in (first, second))
-        named = [
-            "lookup" if isinstance(part, ArticleLookup) else part.name for part in (begins, goes_on)
-        ]
-        return CombinedDrafter(begins, goes_on, name=JOINT.join(named))
+        parts = [load_drafter(part, device=device) for part in (first, second)]
+        named = ["lookup" if isinstance(part, ArticleLookup) else part.name for part in parts]
+        return CombinedDrafter(*parts, name=JOINT.join(named))
     device = usable_device(device)
     shipped = SHIPPED / name
     folder = shipped if (shipped / "config.json").is_file() else Path(name_or_folder)
@@ -165,11 +159,7 @@ def _spec_of(folder: Path, config: dict[str, Any]) -> FamilySpec:
 
 
 def default_drafter(target: Any) -> str:
-    """The drafter where none is named: of those that ship, the fastest that was trained (`bench`).
-
-    Args:
-        target: the shipped target's name, or any other target, which "lookup" fits.
-    """
+    """Where none is named: for the shipped target its fastest drafter, for others the lookup."""
     named = isinstance(target, str | Path) and str(target) == TARGET
     return "shared-after" if named and "shared-after" in shipped_drafters() else "lookup"
 
@@ -185,8 +175,7 @@ def shipped_drafters() -> list[str]:
 
 def family_of(config: dict[str, Any]) -> str | None:
     """The family that a drafter's `config.json` names; None where it is no drafter's."""
-    own = config.get("fastllm")
-    family: str | None = config.get("family") or (own or {}).get("family")
+    family: str | None = config.get("family") or (config.get("fastllm") or {}).get("family")
     return family
 
 
@@ -213,14 +202,10 @@ def read_card(name_or_folder: str | Path) -> dict[str, Any]:
 
 
 def replace_folder(fresh: Path, folder: Path) -> None:
-    """Puts a freshly written folder in the place of an old one; one of the two is always whole.
+    """Puts a freshly written folder, NAME.new, in the place of an old one; one is always whole.
 
     The old one is lost: whoever calls this knows what it is. For a moment it is called as `fresh`
     is, with ".previous" for ".new".
-
-    Args:
-        fresh: NAME.new, beside `folder`.
-        folder: need not exist.
     """
     for path in fresh.rglob("*"):
         if path.is_file():

@@ -16,26 +16,17 @@ _ALIGNED = 8
 """A row of a bias takes a multiple of so many numbers: 16 bytes of bfloat16, 32 of float32."""
 
 
-def best_device() -> torch.device:
-    """CUDA where there is one, else the CPU.
-
-    Apple's MPS is taken by name alone: the static engine does not run there, and small models are
-    what it is for.
-    """
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
 def usable_device(device: str | torch.device | None) -> torch.device:
-    """The device of a name, which is here; the best there is where none is named.
+    """The device of a name, which is here: cpu, cuda, cuda:1, mps, or the number of a GPU.
 
-    Args:
-        device: cpu, cuda, cuda:1, mps, or the number of a GPU ("1" is cuda:1).
+    Where none is named, CUDA if there is one, else the CPU: Apple's MPS is taken by name alone,
+    since the static engine does not run there, and small models are what it is for.
 
     Raises:
         SettingsError: it is no name of a device, or there is no such device.
     """
     if device is None:
-        return best_device()
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         found = torch.device(f"cuda:{device}" if str(device).isdigit() else device)
     except RuntimeError as error:

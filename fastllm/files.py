@@ -13,13 +13,10 @@ from typing import Any
 
 
 def write_whole(path: str | Path, content: str | bytes) -> None:
-    """Writes a file; folders that are missing are made.
+    """Writes text as UTF-8, or bytes; folders that are missing are made.
 
     What is no regular file (a named pipe, a device) is written to directly: it cannot be replaced.
-
-    Args:
-        path: where to; a link stays, and the file that it leads to is replaced.
-        content: text, which is written as UTF-8, or bytes.
+    A link stays, and the file that it leads to is replaced.
 
     Raises:
         OSError: with the file's name, which the system leaves out where a disk is full.
@@ -49,13 +46,7 @@ def write_whole(path: str | Path, content: str | bytes) -> None:
 
 
 def write_json(path: str | Path, tree: Any, *, indent: int | None = 1) -> None:
-    """Writes plain JSON values, as `write_whole` does.
-
-    Args:
-        path: where to.
-        tree: dictionaries, lists, texts, numbers; see `strict`.
-        indent: blanks for each level; None puts all on one line.
-    """
+    """Writes JSON values (`strict`) as `write_whole` does; on one line where `indent` is None."""
     write_whole(path, json.dumps(strict(tree), indent=indent, allow_nan=False) + "\n")
 
 

@@ -52,14 +52,10 @@ def accepted(trace: Trace) -> int:
 
 
 def judged_by_position(rounds: Sequence[Round]) -> list[tuple[int, int]]:
-    """How often each draft position was judged, and how often it was accepted.
+    """(judged, accepted) of the draft positions 1, 2, ..., as far as any was judged.
 
     A position is judged where all before it stand: else it continues a token that the text never
-    had. The block rule tests such positions too; of them the outcome is settled, and they do not
-    count here either.
-
-    Returns:
-        (judged, accepted) for the draft positions 1, 2, ..., as far as any was judged.
+    had. The block rule tests such positions too, but their outcome is settled.
     """
     counts: list[tuple[int, int]] = []
     for entry in rounds:
@@ -74,9 +70,8 @@ def judged_by_position(rounds: Sequence[Round]) -> list[tuple[int, int]]:
 def reached(counts: Sequence[tuple[int, int]]) -> list[float]:
     """The chance that a draft stands up to each position, from `judged_by_position`.
 
-    The product of the shares accepted so far. A draft that was shorter says nothing of positions
-    it does not have, and so is left out there (Kaplan and Meier 1958). With i.i.d. acceptance it
-    is alpha^i at position i.
+    The product of the shares accepted so far, in which a shorter draft says nothing of positions it
+    does not have (Kaplan and Meier 1958). With i.i.d. acceptance it is alpha^i at position i.
 
     Example:
         >>> reached([(4, 2), (2, 1)])
@@ -98,21 +93,8 @@ def seconds_with_encoding(trace: Trace) -> float:
     return trace.target_encode_seconds + trace.drafter_encode_seconds + decode_seconds(trace)
 
 
-@dataclass(frozen=True)
-class SpeedUp:
-    """Measured ratios of seconds, plain over speculative; above 1 is faster than plain.
-
-    Attributes:
-        decoding: of decoding alone.
-        with_encoding: of the whole lane, the part counted in that no drafter can save.
-    """
-
-    decoding: float
-    with_encoding: float
-
-
-def speed_up(trace: Trace, plain: Trace) -> SpeedUp:
-    """Compares a trace with a plain one of the same article, weights, device and engine.
+def speed_up(trace: Trace, plain: Trace) -> float:
+    """How many times as fast as a plain trace of the same article, encoding counted in.
 
     Where the texts differ in length, as when sampling, both count for as many tokens.
 
@@ -127,10 +109,7 @@ def speed_up(trace: Trace, plain: Trace) -> SpeedUp:
             )
     decoding = decode_seconds(trace) * _ratio(token_count(plain), token_count(trace))
     encoding = trace.target_encode_seconds + trace.drafter_encode_seconds
-    return SpeedUp(
-        _ratio(decode_seconds(plain), decoding),
-        _ratio(seconds_with_encoding(plain), encoding + decoding),
-    )
+    return _ratio(seconds_with_encoding(plain), encoding + decoding)
 
 
 # Predictions.
@@ -152,11 +131,8 @@ def expected_tau(alpha: float, gamma: int) -> float:
 def expected_speed_up(tokens_a_call: float, drafted_a_call: float, c: float, v: float) -> float:
     """Speed-up of decoding that the parts of a round predict: tau / (k c + v).
 
-    Args:
-        tokens_a_call: tau, measured or from `expected_tau`.
-        drafted_a_call: k, drafted tokens a call.
-        c: seconds of one drafter step over those of a one-token call of the target.
-        v: seconds of a call that verifies over those of a one-token call.
+    Tau tokens and k drafted ones a call; c and v, seconds of a drafter's step and of a call that
+    verifies, over those of a one-token call of the target.
     """
     return _ratio(tokens_a_call, drafted_a_call * c + v)
 
@@ -165,9 +141,7 @@ def call_cost(seconds: Mapping[int, float]) -> float:
     """What a token more adds to a call of the target, in one-token calls: `call_cost` to give.
 
     The slope of the line through the one-token call that fits the others best (least squares).
-
-    Args:
-        seconds: tokens in a call -> what it takes; 1 must be among them.
+    `seconds` maps tokens in a call to what it takes.
 
     Raises:
         SettingsError: no call of one token, or of several.
@@ -198,12 +172,7 @@ _WORD = re.compile(r"\w+(?:['’]\w+)*")
 
 
 def repeated_share(items: Sequence[Hashable], size: int = 4) -> float:
-    """The share of a text's n-grams that stood in it before; 0 for a text without any.
-
-    Args:
-        items: words or token ids.
-        size: n.
-    """
+    """The share of a text's n-grams that stood in it before; 0 for a text without any."""
     grams = _ngrams(items, size)
     return 1 - len(set(grams)) / len(grams) if grams else 0.0
 
@@ -224,7 +193,7 @@ def _ngrams(items: Sequence[Hashable], size: int) -> list[tuple[Hashable, ...]]:
     return [tuple(items[start : start + size]) for start in range(len(items) - size + 1)]
 
 
-# Many articles.
+# Many articles. One number an article; the same numbers always give the same interval.
 
 
 Fraction = tuple[Sequence[float], Sequence[float]]
@@ -246,108 +215,55 @@ class Estimate:
         return int(self.low > level) - int(self.high < level)
 
 
-def mean(values: Sequence[float], *, seed: int = 0, resamples: int = RESAMPLES) -> Estimate:
+def mean(values: Sequence[float]) -> Estimate:
     """The mean over articles.
 
-    Args:
-        values: one number an article.
-        seed: of the resampling; the same numbers and seed give the same interval.
-        resamples: how many.
+    Raises:
+        SettingsError: no articles.
     """
-    return ratio(values, [1.0] * len(values), seed=seed, resamples=resamples)
+    return ratio(values, [1.0] * len(values))
 
 
-def ratio(
-    numerators: Sequence[float],
-    denominators: Sequence[float],
-    *,
-    seed: int = 0,
-    resamples: int = RESAMPLES,
-) -> Estimate:
-    """A ratio of sums over articles, such as all tokens over all calls. Pairs stay together.
-
-    Args:
-        numerators: one number an article.
-        denominators: likewise, of the same articles.
-        seed: of the resampling.
-        resamples: how many.
+def ratio(numerators: Sequence[float], denominators: Sequence[float]) -> Estimate:
+    """A ratio of sums over the same articles, such as all tokens over all calls; pairs stay pairs.
 
     Raises:
         SettingsError: no articles, or two sequences of different length.
     """
-    return _bootstrap(_over, [numerators, denominators], seed, resamples)
+    return _bootstrap(_over, numerators, denominators)
 
 
-def paired_difference(
-    after: Sequence[float],
-    before: Sequence[float],
-    *,
-    seed: int = 0,
-    resamples: int = RESAMPLES,
-) -> Estimate:
-    """The mean of after - before over the same articles."""
-    _require_pairs(after, before)
-    return mean([a - b for a, b in zip(after, before, strict=True)], seed=seed, resamples=resamples)
+def paired_difference(after: Sequence[float], before: Sequence[float]) -> Estimate:
+    """The mean of after - before over the same articles.
+
+    Raises:
+        SettingsError: no articles, or two sequences of different length.
+    """
+    differences = [a - b for a, b in zip(after, before, strict=False)]
+    return ratio(differences, [1.0] * max(len(after), len(before)))
 
 
-def paired_ratio(
-    after: Sequence[float],
-    before: Sequence[float],
-    *,
-    seed: int = 0,
-    resamples: int = RESAMPLES,
-) -> Estimate:
-    """The sum of after over the sum of before, the articles resampled in pairs."""
-    _require_pairs(after, before)
-    return ratio(after, before, seed=seed, resamples=resamples)
-
-
-def difference_of_ratios(
-    after: Fraction, before: Fraction, *, seed: int = 0, resamples: int = RESAMPLES
-) -> Estimate:
-    """The difference of two ratios of sums, such as tau after - tau before, resampled in pairs.
-
-    Args:
-        after: numerators and denominators, one of each an article.
-        before: likewise, of the same articles.
-        seed: of the resampling.
-        resamples: how many.
+def difference_of_ratios(after: Fraction, before: Fraction) -> Estimate:
+    """The difference of two ratios of sums over the same articles: tau after - tau before.
 
     Raises:
         SettingsError: no articles, or sequences of different length.
     """
-    return _bootstrap(
-        lambda a, b, c, d: _over(a, b) - _over(c, d), [*after, *before], seed, resamples
-    )
+    return _bootstrap(lambda a, b, c, d: _over(a, b) - _over(c, d), *after, *before)
 
 
-def ratio_of_ratios(
-    after: Fraction, before: Fraction, *, seed: int = 0, resamples: int = RESAMPLES
-) -> Estimate:
-    """One ratio of sums over another, such as calls a token after and before, in pairs.
+def ratio_of_ratios(after: Fraction, before: Fraction) -> Estimate:
+    """One ratio of sums over another, such as calls a token after and before.
 
     Where both texts have as many tokens, calls a token compare as calls do.
 
-    Args:
-        after: numerators and denominators, one of each an article.
-        before: likewise, of the same articles.
-        seed: of the resampling.
-        resamples: how many.
-
     Raises:
         SettingsError: no articles, or sequences of different length.
     """
-    return _bootstrap(
-        lambda a, b, c, d: _over(_over(a, b), _over(c, d)), [*after, *before], seed, resamples
-    )
+    return _bootstrap(lambda a, b, c, d: _over(_over(a, b), _over(c, d)), *after, *before)
 
 
-def _bootstrap(
-    statistic: Callable[..., _Numbers],
-    columns: Sequence[Sequence[float]],
-    seed: int,
-    resamples: int,
-) -> Estimate:
+def _bootstrap(statistic: Callable[..., _Numbers], *columns: Sequence[float]) -> Estimate:
     """A statistic of the columns' sums over articles, and the middle 95 % of its resamples."""
     lengths = [len(column) for column in columns]
     if len(set(lengths)) != 1 or lengths[0] == 0:
@@ -356,7 +272,7 @@ def _bootstrap(
             "article, and at least one article."
         )
     table = np.asarray(columns, float)
-    sampled = statistic(*(table @ _weights(lengths[0], seed, resamples)))
+    sampled = statistic(*(table @ _weights(lengths[0])))
     sampled = sampled[np.isfinite(sampled)]
     found = float(statistic(*table.sum(1, keepdims=True))[0])
     value = found if math.isfinite(found) else 0.0
@@ -367,25 +283,17 @@ def _bootstrap(
 
 
 @lru_cache(maxsize=1)
-def _weights(articles: int, seed: int, resamples: int) -> _Numbers:
-    """How often each article is drawn in each resample, shape (articles, resamples)."""
-    chosen = np.random.default_rng(seed).integers(articles, size=(resamples, articles))
-    places = chosen + articles * np.arange(resamples)[:, None]
-    counts = np.bincount(places.ravel(), minlength=articles * resamples)
-    return np.ascontiguousarray(counts.reshape(resamples, articles).T, dtype=float)
+def _weights(articles: int) -> _Numbers:
+    """How often each article is drawn in each resample, shape (articles, RESAMPLES)."""
+    chosen = np.random.default_rng(0).integers(articles, size=(RESAMPLES, articles))
+    places = chosen + articles * np.arange(RESAMPLES)[:, None]
+    counts = np.bincount(places.ravel(), minlength=articles * RESAMPLES)
+    return np.ascontiguousarray(counts.reshape(RESAMPLES, articles).T, dtype=float)
 
 
 def _over(over: _Numbers, under: _Numbers) -> _Numbers:
     with np.errstate(divide="ignore", invalid="ignore"):
         return over / under
-
-
-def _require_pairs(after: Sequence[float], before: Sequence[float]) -> None:
-    if len(after) != len(before):
-        raise SettingsError(
-            f"{len(after)} numbers after and {len(before)} before: a paired comparison needs both "
-            "of every article."
-        )
 
 
 def _ratio(over: float, under: float) -> float:

@@ -4,13 +4,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from fastllm.checkpoints import (
-    SHIPPED,
-    family_of,
-    load_drafter,
-    load_target,
-    read_config,
-)
+from fastllm.checkpoints import SHIPPED, family_of, load_drafter, load_target, read_config
 from fastllm.drafters import Drafter
 from fastllm.hub import push, upload
 from fastllm.targets.hub import HubTarget
@@ -54,15 +48,12 @@ def from_pretrained(
 
 
 def push_to_hub(checkpoint: str | Path, repository: str, *, private: bool = False) -> str:
-    """Puts a checkpoint on the Hub with a model card, as `fastllm push` does.
+    """Puts a checkpoint on the Hub with a model card, as `fastllm push` does; returns its address.
 
     Args:
         checkpoint: the name of a shipped one, or a folder, such as `train` or `save` wrote.
         repository: OWNER/NAME; it is created where it does not exist.
         private: if it is created, nobody else sees it.
-
-    Returns:
-        The repository's address.
 
     Raises:
         CheckpointError: there is no such checkpoint.

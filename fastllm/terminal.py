@@ -16,26 +16,14 @@ from fastllm.words import capital
 
 State = Literal["plain", "accepted", "refused", "correction", "bonus"]
 
-_STYLES: dict[State, str] = {
-    "plain": "",
-    "accepted": "\x1b[4;34m",
-    "refused": "\x1b[9;31m",
-    "correction": "\x1b[1;38;5;208m",
-    "bonus": "\x1b[32m",
+_STYLES: dict[State, tuple[str, str, str, str]] = {
+    "accepted": ("\x1b[4;34m", "_", "_", "drafted and accepted"),
+    "refused": ("\x1b[9;31m", "[x", "]", "drafted and refused"),
+    "correction": ("\x1b[1;38;5;208m", "[!", "]", "the target's correction"),
+    "bonus": ("\x1b[32m", "[+", "]", "the target's extra token"),
 }
-_MARKS: dict[State, tuple[str, str]] = {
-    "plain": ("", ""),
-    "accepted": ("_", "_"),
-    "refused": ("[x", "]"),
-    "correction": ("[!", "]"),
-    "bonus": ("[+", "]"),
-}
-_LEGEND: dict[State, str] = {
-    "accepted": "drafted and accepted",
-    "refused": "drafted and refused",
-    "correction": "the target's correction",
-    "bonus": "the target's extra token",
-}
+"""Of each state but the plain one: colour, mark before, mark behind, meaning."""
+
 _RESET = "\x1b[0m"
 
 
@@ -63,9 +51,9 @@ def styled(text: str, state: State, *, colour: bool) -> str:
     start = text.index(inner)
     before, after = text[:start], text[start + len(inner) :]
     mark = "!" if state == "correction" else ""
+    style, opened, closed, _ = _STYLES[state]
     if colour:
-        return f"{before}{_STYLES[state]}{mark}{inner}{_RESET}{after}"
-    opened, closed = _MARKS[state]
+        return f"{before}{style}{mark}{inner}{_RESET}{after}"
     return f"{before}{opened}{inner}{closed}{after}"
 
 
@@ -82,11 +70,8 @@ def render_round(
 ) -> str:
     """The tokens of a round, each in the form of its state.
 
-    Args:
-        entry: the round.
-        piece: token id -> the text it adds; called once for each token of the text, in order.
-        names: a readable form of the refused token, which is no part of the text.
-        colour: colours, or marks.
+    `piece` gives the text that a token adds; it is called once for each token of the text, in
+    order. `names` have a readable form of the refused token, which is no part of the text.
     """
     stands = "".join(piece(token) for token in entry.drafted[: entry.accepted])
     shown = [styled(stands, "accepted", colour=colour)]
@@ -100,7 +85,7 @@ def render_round(
 
 def legend(*, colour: bool) -> str:
     """What the forms mean, on one line."""
-    return "   ".join(styled(text, state, colour=colour) for state, text in _LEGEND.items())
+    return "   ".join(styled(look[-1], state, colour=colour) for state, look in _STYLES.items())
 
 
 def counts(trace: Trace) -> str:

@@ -37,47 +37,40 @@ class DecodingConfig:
 
     Attributes:
         gamma: draft length, the most tokens the drafter proposes a round.
-        draft_length: "fixed" drafts gamma tokens; "adaptive" stops a draft, under drafters that
-            know how sure they are, where the next token is not worth the two costs below
-            (`fastllm.drafters.length`); "confidence" where the drafter's best probability falls
-            below `fallback_threshold`; "lead" drafts what one call of a network gives, and looks up
-            only where two tokens match (`fastllm.drafters.combined`). The text is exact with each.
+        draft_length: "fixed" drafts gamma tokens; "adaptive" stops where the next token is not
+            worth the two costs below (`fastllm.drafters.length`); "confidence" where the drafter's
+            best probability falls below `fallback_threshold`; "lead" drafts what one call of a
+            network gives, and looks up only where two tokens match (`fastllm.drafters.combined`).
         draft_cost: of one drafted token, in one-token calls of the target; the c of the papers.
         call_cost: what a drafted token adds to the target's call, in one-token calls: of a call
-            that takes v as long for gamma + 1 tokens as for one, (v - 1) / gamma. Both costs are
-            numbers that were measured before (`python -m fastllm bench` prints them) and never
-            timed in a run, so that a run can be repeated; by default those of the shipped LSTM on
-            two CPU cores. With "fixed" they have no meaning.
+            that takes v as long for gamma + 1 tokens as for one, (v - 1) / gamma. Both costs were
+            measured before (`python -m fastllm bench` prints them), so that a run can be repeated;
+            by default those of the shipped LSTM on two CPU cores.
         temperature: 0 is greedy: the distribution becomes one-hot on the most likely token. Above 0
             it is at least `COLDEST`.
-        draft_temperature: the drafter's, where the text is sampled: its distribution q is known
-            whatever its temperature, so that the text stays exact, and a cooler q often overlaps
-            more with p. 0 drafts the likeliest tokens. None leaves it to the drafter (`drafting`).
-            A greedy text has greedy drafts.
+        draft_temperature: the drafter's, where the text is sampled: q is known whatever its
+            temperature, so that the text stays exact, and a cooler q often overlaps more with p. 0
+            drafts the likeliest tokens; None leaves it to the drafter (`drafting`).
         top_k: keep only the k most likely tokens; 0 keeps all.
         top_p: keep the smallest set of most likely tokens whose mass reaches top_p; 1 keeps all.
         max_new_tokens: the most tokens to write, the end token included.
         seed: of the uniforms that every random decision is made with.
         verification: the rule that accepts or refuses drafted tokens; "auto" is "block" when
-            sampling and "token" when greedy, where the two decide alike. "lenient" is for sampling
-            alone, and lossy: the text is no longer distributed as the target's own. "rollback" is
-            for greedy texts alone, and lossy too.
+            sampling and "token" when greedy, where the two decide alike. "lenient", for sampling
+            alone, and "rollback", for greedy texts alone, are lossy.
         rollback_threshold: of "rollback", in nats: a drafted token stays where its -log p, at
             temperature 1, is at most this; 0 is exact.
         fallback_threshold: of `draft_length="confidence"`, a probability at temperature 1.
         lenience: the eps of lenient verification, above 0; 1 is exact, less accepts more.
         lenience_form: what eps does to the target's probability of a draft.
-        no_repeat_ngram: no sequence of so many tokens comes twice, the start token counted; 0 is
-            off, None what the target's own generation configuration says.
-        min_new_tokens: the end token does not come before so many others; 0 is off, None what the
-            target's own generation configuration says.
+        no_repeat_ngram: no sequence of so many tokens comes twice, the start token counted; 0: off.
+        min_new_tokens: the end token does not come before so many others; 0 is off.
         forced_first: the token that every text begins with, behind the start token, whatever the
-            logits (mBART and NLLB: the language); -1 is off, None what the target's own generation
-            configuration says.
-        forced_last: the token at place `max_new_tokens`, whatever the logits; likewise.
+            logits (mBART and NLLB: the language); -1 is off.
+        forced_last: the token at place `max_new_tokens`, likewise.
 
-    These last four are rules of the target's text: `fastllm.decoding.rules` applies them, and
-    `fastllm.targets.resolve` puts the target's own numbers in the place of None.
+    The last four are rules of the target's text (`fastllm.decoding.rules`); for None,
+    `fastllm.targets.resolve` puts in what the target's own generation configuration says.
 
     Raises:
         SettingsError: names the field, the value and the range; or names two settings that do not
@@ -169,31 +162,36 @@ class DecodingConfig:
                 raise SettingsError(
                     f"{name}={echoed(value)} is not known: give {', '.join(words)}."
                 )
-        if self.verification == "lenient" and self.temperature == 0:
-            raise SettingsError(
-                "verification='lenient' with temperature=0: a greedy target has one token at each "
-                "place, so that lenience has nothing to act on. Give a temperature above 0, or "
-                "another verification."
-            )
-        if self.verification == "rollback" and self.temperature > 0:
-            raise SettingsError(
-                f"verification='rollback' with temperature={self.temperature!r}: it asks how far a "
-                "token is from the target's best, which a sampled text is not made of. Give "
-                "temperature=0, or verification='lenient'."
-            )
-        if self.verification != "rollback" and self.rollback_threshold:
-            raise SettingsError(
-                f"rollback_threshold={self.rollback_threshold!r} with "
-                f"verification={self.verification!r}: it is a setting of 'rollback' alone. Give "
-                "verification='rollback', or leave it out."
-            )
-        default = type(self).lenience, type(self).lenience_form
-        if self.verification != "lenient" and (self.lenience, self.lenience_form) != default:
-            raise SettingsError(
-                f"lenience={self.lenience!r} and lenience_form={self.lenience_form!r} with "
-                f"verification={self.verification!r}: they are settings of 'lenient' alone. Give "
-                "verification='lenient', or leave them out."
-            )
+        rule, default = f"verification={self.verification!r}", type(self)
+        for wrong, message in (
+            (
+                self.verification == "lenient" and self.temperature == 0,
+                f"{rule} with temperature=0: a greedy target has one token at each place, so that "
+                "lenience has nothing to act on. Give a temperature above 0, or another "
+                "verification.",
+            ),
+            (
+                self.verification == "rollback" and self.temperature > 0,
+                f"{rule} with temperature={self.temperature!r}: it asks how far a token is from "
+                "the target's best, which a sampled text is not made of. Give temperature=0, or "
+                "verification='lenient'.",
+            ),
+            (
+                self.verification != "rollback" and self.rollback_threshold,
+                f"rollback_threshold={self.rollback_threshold!r} with {rule}: it is a setting of "
+                "'rollback' alone. Give verification='rollback', or leave it out.",
+            ),
+            (
+                self.verification != "lenient"
+                and (self.lenience, self.lenience_form)
+                != (default.lenience, default.lenience_form),
+                f"lenience={self.lenience!r} and lenience_form={self.lenience_form!r} with {rule}: "
+                "they are settings of 'lenient' alone. Give verification='lenient', or leave them "
+                "out.",
+            ),
+        ):
+            if wrong:
+                raise SettingsError(message)
 
     @property
     def verified_by(self) -> Verification:
@@ -232,9 +230,8 @@ class DecodingConfig:
     def drafting(self, own: float | None = None) -> "DecodingConfig":
         """The settings that a drafter draws by: these at the temperature of drafts.
 
-        Args:
-            own: the drafter's own `draft_temperature`, which holds where the settings name none,
-                and never above the target's temperature; None: the target's temperature.
+        `own` is the drafter's own `draft_temperature`: it holds where the settings name none, and
+        never above the target's temperature.
         """
         return _drafting(self, own)
 
@@ -281,17 +278,14 @@ class Judged:
     last test that passes.
 
     Attributes:
-        token: the drafted token id.
         p: the target's probability of it, after rules, temperature and filters.
         q: the drafter's, likewise; the draft was drawn from exactly this.
         uniform: the number in [0, 1) that it was tested with.
         threshold: the test passes where uniform < threshold: min(1, p/q) under the token rule,
             min(1, f(p)/q) under the lenient one, h of Sun et al. 2024 under the block rule.
         overlap: sum over the vocabulary of min(p, q), the chance that a draft from q is accepted.
-        p_unwarped: the target's probability at temperature 1, without rules and filters.
-        q_unwarped: the drafter's, likewise.
-        target_best: the target's most likely tokens at temperature 1, best first.
-        drafter_best: the drafter's, likewise.
+        p_unwarped, q_unwarped: the probabilities at temperature 1, without rules and filters.
+        target_best, drafter_best: the most likely tokens at temperature 1, best first.
 
     The last five are statistics for display: None or empty when not collected.
     """
@@ -394,16 +388,11 @@ class Trace:
         cut_at: the character of `source` at which it was cut to fit; None if it was not.
         config: the settings, None resolved to the target's own numbers, and `verification` the
             rule that ran.
-        target: the target's name.
-        drafter: the drafter's name; empty for the target alone.
+        drafter: its name; empty for the target alone.
         vocabulary: the fingerprint of the vocabulary that the ids belong to.
-        hardware: what it ran on.
         versions: of Python and the libraries, and the engine that ran the target's decoder.
-        target_encode_seconds: the target's encoding of the article.
-        drafter_encode_seconds: the drafter's preparation for the article.
+        target_encode_seconds, drafter_encode_seconds: what each took to prepare for the article.
         rounds: the calls of the target, in order.
-        ended: why the text ended.
-        text: the final text.
         pieces: the text that each token of the summary added, joined equal to `text`.
         names: a readable form of every token id mentioned in the rounds.
     """
@@ -490,15 +479,10 @@ _MOST_WHOLE, _MOST = 2**31, 1e9
 
 
 def _read(kind: Any, value: Any, place: str) -> Any:
-    """A value of the type of a field, from its JSON form.
-
-    Args:
-        kind: the type; a dataclass of this module, or what its fields have.
-        value: lists may be tuples, and the keys of `names` numbers: as `asdict` leaves them.
-        place: where it stands, for the message.
+    """A value of the type of a field, from its JSON form, or as `asdict` leaves it.
 
     Raises:
-        _Damage: it is of another type or out of range.
+        _Damage: it is of another type or out of range; `place` says where it stands.
     """
     origin, inside = get_origin(kind), get_args(kind)
     if origin is UnionType:  # X | None

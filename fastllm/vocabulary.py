@@ -19,23 +19,17 @@ _FEW = 8
 
 @dataclass(frozen=True)
 class Encoded:
-    """An encoded article.
-
-    Attributes:
-        ids: token ids, the end token included.
-        cut_at: the character of the article behind the last one that fitted; None if all did.
-    """
+    """Token ids of an article, the end token included, and the character at which it was cut."""
 
     ids: list[int]
     cut_at: int | None
 
 
 class Vocabulary:
-    """A tokenizer as FastLLM uses it.
+    """A tokenizer of transformers as FastLLM uses it.
 
-    Args:
-        tokenizer: a tokenizer of transformers. From now on it cuts at the right, whatever side it
-            was saved with: the prefix and the opening of an article are what counts.
+    From now on it cuts at the right, whatever side it was saved with: the prefix and the opening of
+    an article are what counts.
     """
 
     def __init__(self, tokenizer: Any) -> None:
@@ -77,20 +71,10 @@ class Vocabulary:
         special = set(self.tokenizer.all_special_ids)
         return len(self.tokenizer) - len(special) < _FEW
 
-    def words(self, words: Iterable[str]) -> list[int]:
-        """The tokens of those words that are a single token inside a sentence, in their order."""
-        encoded = (self.tokenizer(f"end {word}", add_special_tokens=False) for word in words)
-        ends = len(self.tokenizer("end", add_special_tokens=False)["input_ids"])
-        own = [list(entry["input_ids"])[ends:] for entry in encoded]
-        return [int(ids[0]) for ids in own if len(ids) == 1]
-
     def encode(self, text: str, limit: int, prefix: str = "") -> Encoded:
-        """Encodes an article, cut to `limit` ids.
+        """Encodes an article, cut to `limit` ids, the end token included.
 
-        Args:
-            text: the article.
-            limit: the most ids, the end token included.
-            prefix: put before the article; it is not counted in `cut_at`.
+        `prefix` is put before the article; it is not counted in `cut_at`.
 
         Raises:
             DataError: it holds half of a surrogate pair, which is no character.

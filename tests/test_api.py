@@ -215,14 +215,11 @@ def test_a_streamer_hears_of_the_end_even_where_nothing_is_written() -> None:
     assert listener.ended == 1
 
 
-def test_an_article_too_long_is_cut_or_refused() -> None:
+def test_an_article_too_long_is_cut() -> None:
     target, drafter = written()
     article = "abcdefghij" * 9  # one token a letter; the target reads 64, the end token included
-    trace = fastllm.generate(article, target, drafter)
-    assert trace.cut_at == 63
-    with pytest.raises(DataError, match=r"has 91 tokens, fake reads 64 .* character 63 of 90"):
-        fastllm.generate(article, target, drafter, truncate=False)
-    assert fastllm.generate(article[:63], target, drafter, truncate=False).cut_at is None
+    assert fastllm.generate(article, target, drafter).cut_at == 63
+    assert fastllm.generate(article[:63], target, drafter).cut_at is None
     for wrong in (None, [article], b"abc"):
         with pytest.raises(DataError, match="give one text"):
             fastllm.generate(wrong, target, drafter)  # type: ignore[arg-type]
@@ -232,7 +229,7 @@ def test_models_are_loaded_once_by_name(folder: Path, story: str) -> None:
     def run() -> Any:
         trace = fastllm.generate(story, folder, device="cpu", max_new_tokens=3)
         assert trace.drafter == "article lookup"  # what fits any target
-        return api._targets.find(folder, "cpu")
+        return api._kept(api._target, folder, "cpu")
 
     first = run()
     assert run() is first
@@ -241,19 +238,6 @@ def test_models_are_loaded_once_by_name(folder: Path, story: str) -> None:
     assert written_anew is not first
     api.forget()
     assert run() is not written_anew
-
-
-def test_only_the_last_few_are_kept() -> None:
-    loaded: list[str] = []
-
-    def load(name: str, device: Any) -> str:
-        loaded.append(name)
-        return name.upper()
-
-    kept = api._Kept(load, most=2)
-    for name in "abacab":
-        assert kept.find(name, None) == name.upper()
-    assert loaded == ["a", "b", "c", "b"]  # c came while b had waited longest
 
 
 def test_the_shipped_pair_is_the_default() -> None:
@@ -274,8 +258,6 @@ def test_what_does_not_fit_is_refused(folder: Path, story: str, tiny_target: Hub
         fastllm.generate(story, tiny_target, folder / "nowhere")
     with pytest.raises(SettingsError, match="load_target"):
         fastllm.generate(story, tiny_target, "lookup", device="cpu")
-    with pytest.raises(SettingsError, match="load_drafter"):
-        fastllm.generate(story, tiny_target, None, drafter_device="cpu")
     with pytest.raises(DataError, match="character 4 of the article is half of a surrogate pair"):
         fastllm.generate("Rain\ud800 fell.", tiny_target, None)
     with pytest.raises(SettingsError, match="config is of type dict: give a DecodingConfig"):
@@ -329,9 +311,8 @@ def test_target_and_drafter_may_be_on_different_devices(
     for drafter in ("lstm-after", "t5-after", "ngram-after", "lookup"):
         trace = fastllm.generate(
             story,
-            drafter=drafter,
+            drafter=fastllm.load_drafter(drafter, device=places[1]),
             device=places[0],
-            drafter_device=places[1],
             temperature=temperature,
             max_new_tokens=24,
         )

@@ -49,18 +49,15 @@ def test_a_trace_without_rounds_has_no_tau() -> None:
     assert metrics.judged_by_position(()) == []
 
 
-def test_a_speed_up_is_given_twice() -> None:
+def test_a_speed_up_counts_the_encoding() -> None:
     plain = trace((Round("plain", extra=1, total_seconds=0.2),) * 7, target_encode_seconds=0.6)
-    both = metrics.speed_up(trace(target_encode_seconds=0.3), plain)
-    assert both.decoding == pytest.approx(2.0)
-    assert both.with_encoding == pytest.approx(2.0)
+    assert metrics.speed_up(trace(target_encode_seconds=0.3), plain) == pytest.approx(2.0)
 
 
 def test_a_speed_up_is_of_as_many_tokens() -> None:
     plain = trace((Round("plain", extra=1, total_seconds=0.2),) * 14, target_encode_seconds=0.6)
-    both = metrics.speed_up(trace(target_encode_seconds=0.6), plain)  # 7 tokens in 0.7 seconds
-    assert both.decoding == pytest.approx(2.0)
-    assert both.with_encoding == pytest.approx(3.4 / 2.0)
+    found = metrics.speed_up(trace(target_encode_seconds=0.6), plain)  # 7 tokens in 0.7 seconds
+    assert found == pytest.approx(3.4 / 2.0)
 
 
 @pytest.mark.parametrize("name", ["source", "target", "hardware"])
@@ -102,7 +99,6 @@ def test_intervals_repeat_and_hold_the_value() -> None:
     values = list(np.random.default_rng(0).normal(3, 1, 50))
     first, again = metrics.mean(values), metrics.mean(values)
     assert first == again
-    assert metrics.mean(values, seed=1) != first
     assert first.value == pytest.approx(np.mean(values))
     assert first.low < first.value < first.high
     assert metrics.mean([2.0] * 10) == metrics.Estimate(2.0, 2.0, 2.0)
@@ -112,7 +108,7 @@ def test_a_95_percent_interval_covers_about_95_percent() -> None:
     random = np.random.default_rng(4)
     covered = 0
     for _ in range(200):
-        estimate = metrics.mean(random.normal(1, 1, 40).tolist(), resamples=400)
+        estimate = metrics.mean(random.normal(1, 1, 40).tolist())
         covered += estimate.low <= 1 <= estimate.high
     assert 180 <= covered <= 198
 
@@ -133,7 +129,7 @@ def test_paired_comparisons_are_tighter_than_unpaired_ones() -> None:
     assert difference.low < -5 + 0.5
     assert difference.high < -4
     assert difference.high - difference.low < 1
-    share = metrics.paired_ratio(after.tolist(), before.tolist())
+    share = metrics.ratio(after.tolist(), before.tolist())
     assert share.value == pytest.approx(after.sum() / before.sum())
     assert share.low < share.value < share.high < 1
 
@@ -143,10 +139,8 @@ def test_estimates_need_numbers() -> None:
         metrics.mean([])
     with pytest.raises(SettingsError, match="2 and 1 numbers"):
         metrics.ratio([1, 2], [1])
-    with pytest.raises(SettingsError, match="2 numbers after and 1 before"):
+    with pytest.raises(SettingsError, match="1 and 2 numbers"):
         metrics.paired_difference([1, 2], [1])
-    with pytest.raises(SettingsError, match="2 numbers after and 1 before"):
-        metrics.paired_ratio([1, 2], [1])
 
 
 def test_reached_is_the_product_of_the_shares_and_alpha_to_the_power_where_independent() -> None:

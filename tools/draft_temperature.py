@@ -25,10 +25,12 @@ from fastllm.decoding import autoregress
 from fastllm.decoding.distributions import distribution, forbid
 from fastllm.decoding.rules import Rules
 from fastllm.drafters import Drafter
-from fastllm.errors import DataError, FastLLMError, SettingsError
+from fastllm.errors import DataError, SettingsError
 from fastllm.evaluation.measure import distributions_along
+from fastllm.evaluation.tables import grid
 from fastllm.targets import Encoding, Target, resolve
 from fastllm.trace import DecodingConfig
+from tools.common import tool
 
 TEMPERATURES = (0.0, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 1.0)
 """Those that are tried."""
@@ -44,17 +46,9 @@ def alphas(
     temperatures: Sequence[float] = TEMPERATURES,
     config: DecodingConfig = SAMPLING,
 ) -> dict[str, dict[float, float]]:
-    """Alpha of each drafter at each temperature of its drafts.
+    """Of each drafter the mean of sum min(p, q) over all places, by the temperature of drafts.
 
-    Args:
-        target: writes the texts.
-        drafters: by name.
-        articles: at least one; text number i is written with the seed `config.seed` + i.
-        temperatures: of drafts.
-        config: the settings of the texts.
-
-    Returns:
-        For each drafter the mean of sum min(p, q) over all places of all texts, by temperature.
+    Text number i is written with the seed `config.seed` + i.
 
     Raises:
         DataError: there is no article.
@@ -132,14 +126,17 @@ def keep(folder: Path, temperature: float) -> None:
 
 def table(found: Mapping[str, Mapping[float, float]]) -> str:
     """The report in Markdown."""
-    temperatures = list(next(iter(found.values())))
-    head = ["drafter", *(f"{temperature:g}" for temperature in temperatures), "best"]
-    lines = [head, ["---"] * len(head)]
-    for name, by in found.items():
-        lines.append([name, *(f"{value:.3f}" for value in by.values()), f"{best(by):g}"])
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
+    temperatures = next(iter(found.values()))
+    return grid(
+        ["drafter", *(f"{temperature:g}" for temperature in temperatures), "best"],
+        [
+            [name, *(f"{value:.3f}" for value in by.values()), f"{best(by):g}"]
+            for name, by in found.items()
+        ],
+    )
 
 
+@tool("draft_temperature")
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command."""
     parser = argparse.ArgumentParser(
@@ -153,19 +150,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add_device_argument(parser)
     options = parser.parse_args(arguments)
     quiet()
-    try:
-        target = load_target(options.target, device=options.device)
-        drafters = {name: load_drafter(name, device=options.device) for name in options.drafters}
-        articles = list(islice(read_articles(options.data), options.limit))
-        found = alphas(target, drafters, articles)
-        print(table(found))
-        if options.write:
-            for name, by in found.items():
-                shipped = SHIPPED / name
-                keep(shipped if shipped.is_dir() else Path(name), best(by))
-    except FastLLMError as error:
-        print(f"draft_temperature: {error}", file=sys.stderr)
-        return 2
+    target = load_target(options.target, device=options.device)
+    drafters = {name: load_drafter(name, device=options.device) for name in options.drafters}
+    articles = list(islice(read_articles(options.data), options.limit))
+    found = alphas(target, drafters, articles)
+    print(table(found))
+    if options.write:
+        for name, by in found.items():
+            shipped = SHIPPED / name
+            keep(shipped if shipped.is_dir() else Path(name), best(by))
     return 0
 
 

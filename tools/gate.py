@@ -15,12 +15,12 @@ from typing import NamedTuple
 from fastllm.checkpoints import load_drafter, load_target
 from fastllm.cli.options import add_device_argument
 from fastllm.data.articles import Article, sample_articles
-from fastllm.decoding.race import Race
 from fastllm.drafters import Drafter
-from fastllm.errors import FastLLMError
+from fastllm.evaluation.measure import ALONE, raced
 from fastllm.metrics import seconds_with_encoding, target_calls
 from fastllm.targets import Target
 from fastllm.trace import DecodingConfig, Trace
+from tools.common import tool
 
 MOST_CALLS = 0.75
 """Target calls after distillation over those before, all articles together."""
@@ -42,21 +42,11 @@ def measure(
     *,
     repeats: int = 3,
 ) -> list[Row]:
-    """Races the articles greedily.
-
-    Args:
-        target: writes the texts.
-        before: the drafter before distillation.
-        after: the drafter after it.
-        articles: at least one.
-        repeats: seconds are the median of so many races, after one to warm up.
-    """
+    """Races the articles greedily; seconds are the median of some races, after one to warm up."""
 
     def race(text: str) -> list[Trace]:
-        lanes = Race(target, [None, before, after], text, DecodingConfig(), statistics=False)
-        for _ in lanes:
-            pass
-        return lanes.traces()
+        lanes = {ALONE: None, "before": before, "after": after}
+        return list(raced(target, lanes, text, DecodingConfig()).values())
 
     race(articles[0].text)
     rows = []
@@ -90,22 +80,19 @@ def judged(rows: Sequence[Row]) -> tuple[bool, str]:
     return passed, "\n".join(lines)
 
 
+@tool("gate")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measures and prints; 1 where the gate is not passed, 2 where something cannot be loaded."""
     parser = argparse.ArgumentParser(prog="python -m tools.gate", description=__doc__)
     parser.add_argument("family", nargs="?", default="lstm", help="default: lstm")
     add_device_argument(parser)
     options = parser.parse_args(arguments)
-    try:
-        target = load_target(device=options.device)
-        before, after = (
-            load_drafter(f"{options.family}-{end}", device=options.device)
-            for end in ("before", "after")
-        )
-        passed, report = judged(measure(target, before, after, sample_articles()))
-    except FastLLMError as error:
-        print(f"gate: {error}", file=sys.stderr)
-        return 2
+    target = load_target(device=options.device)
+    before, after = (
+        load_drafter(f"{options.family}-{end}", device=options.device)
+        for end in ("before", "after")
+    )
+    passed, report = judged(measure(target, before, after, sample_articles()))
     print(report)
     return 0 if passed else 1
 

@@ -10,21 +10,23 @@ a comparison of texts says nothing, and ROUGE alone is given.
 import argparse
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import islice
 from statistics import mean
+from typing import NamedTuple
 
 from fastllm.checkpoints import load_drafter, load_target
 from fastllm.cli.options import add_device_argument
 from fastllm.cli.output import quiet
 from fastllm.data.articles import Article, read_articles
-from fastllm.decoding.race import Race
 from fastllm.drafters import Drafter
-from fastllm.errors import DataError, FastLLMError
-from fastllm.evaluation.measure import ROUGE, rouge_scorer
+from fastllm.errors import DataError
+from fastllm.evaluation.measure import ROUGE, raced, rouge_scorer
+from fastllm.evaluation.tables import grid
 from fastllm.metrics import target_calls
 from fastllm.targets import Target
-from fastllm.trace import DecodingConfig, Trace
+from fastllm.trace import DecodingConfig
+from tools.common import tool
 
 ROLLBACKS = (1.0, 2.0, 3.0, 5.0)
 """Thresholds, in nats."""
@@ -33,12 +35,10 @@ LENIENCES = (0.7, 0.5, 0.3, 0.1)
 """Values of eps."""
 
 
-@dataclass(frozen=True)
-class Row:
-    """One setting, over all articles.
+class Row(NamedTuple):
+    """One setting, in words, over all articles.
 
     Attributes:
-        setting: in words, marked where it is lossy.
         calls: of the target, a text.
         tau: tokens a call.
         changed: the share of texts that are not those of the exact setting; None when sampled.
@@ -52,18 +52,9 @@ class Row:
     rouge: dict[str, float]
 
 
-def settings(gamma: int, fallback: float | None = None) -> list[DecodingConfig]:
-    """What is measured: exact and lossy, greedy and at temperature 1.
-
-    Args:
-        gamma: the draft length.
-        fallback: the threshold of `draft_length="confidence"` of the greedy ones; None: all drafts
-            have gamma tokens.
-    """
-    greedy = DecodingConfig(gamma=gamma)
-    if fallback is not None:
-        greedy = replace(greedy, draft_length="confidence", fallback_threshold=fallback)
-    warm = DecodingConfig(gamma=gamma, temperature=1.0)
+def settings(gamma: int) -> list[DecodingConfig]:
+    """What is measured: exact and lossy, greedy and at temperature 1."""
+    greedy, warm = DecodingConfig(gamma=gamma), DecodingConfig(gamma=gamma, temperature=1.0)
     rollback = replace(greedy, verification="rollback")
     lenient = replace(warm, verification="lenient")
     return [
@@ -77,13 +68,7 @@ def settings(gamma: int, fallback: float | None = None) -> list[DecodingConfig]:
 def frontier(
     target: Target, drafter: Drafter, articles: Sequence[Article], asked: Sequence[DecodingConfig]
 ) -> list[Row]:
-    """Measures the settings on articles.
-
-    Args:
-        target: writes, or judges, the texts.
-        drafter: drafts them.
-        articles: those with a summary are taken.
-        asked: the settings; at least one greedy one that is exact stands before the lossy ones.
+    """Measures settings, an exact greedy one before the lossy ones, on articles with a summary.
 
     Raises:
         DataError: no article has a summary.
@@ -96,7 +81,9 @@ def frontier(
     exact: list[tuple[int, ...]] = []
     for config in asked:
         traces = [
-            _written(target, drafter, article, replace(config, seed=config.seed + number))
+            raced(target, {"": drafter}, article.text, replace(config, seed=config.seed + number))[
+                ""
+            ]
             for number, article in enumerate(chosen)
         ]
         texts = [trace.tokens for trace in traces]
@@ -109,10 +96,9 @@ def frontier(
         ]
         calls = [target_calls(trace) for trace in traces]
         label = "greedy" if greedy else f"temperature {config.temperature:g}"
-        length = f", {config.length_label}" if config.length_label else ""
         rows.append(
             Row(
-                f"{label}{length}, {config.rule_label}",
+                f"{label}, {config.rule_label}",
                 mean(calls),
                 sum(map(len, texts)) / sum(calls),
                 mean(a != b for a, b in zip(texts, exact, strict=True)) if greedy else None,
@@ -122,26 +108,24 @@ def frontier(
     return rows
 
 
-def _written(target: Target, drafter: Drafter, article: Article, config: DecodingConfig) -> Trace:
-    race = Race(target, [drafter], article.text, config, statistics=False)
-    for _ in race:
-        pass
-    return race.traces()[0]
-
-
 def table(rows: Sequence[Row]) -> str:
     """The report in Markdown."""
-    lines = [
-        "| setting | target calls | tau | texts changed | ROUGE-1 | ROUGE-2 | ROUGE-L |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for row in rows:
-        changed = "-" if row.changed is None else f"{100 * row.changed:.0f} %"
-        rouge = " | ".join(f"{row.rouge[name]:.1f}" for name in ROUGE)
-        lines.append(f"| {row.setting} | {row.calls:.1f} | {row.tau:.2f} | {changed} | {rouge} |")
-    return "\n".join(lines)
+    return grid(
+        ["setting", "target calls", "tau", "texts changed", "ROUGE-1", "ROUGE-2", "ROUGE-L"],
+        [
+            [
+                row.setting,
+                f"{row.calls:.1f}",
+                f"{row.tau:.2f}",
+                "-" if row.changed is None else f"{100 * row.changed:.0f} %",
+                *(f"{row.rouge[name]:.1f}" for name in ROUGE),
+            ]
+            for row in rows
+        ],
+    )
 
 
+@tool("lossy_frontier")
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command."""
     parser = argparse.ArgumentParser(
@@ -152,21 +136,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--target", default="target", help="shipped target, folder or Hub model")
     parser.add_argument("--drafter", default="lstm-after", help="(default: lstm-after)")
     parser.add_argument("--gamma", type=int, default=8, help="draft length (default: 8)")
-    parser.add_argument(
-        "--fallback", type=float, help="a draft ends where the drafter is less sure"
-    )
     add_device_argument(parser)
     options = parser.parse_args(arguments)
     quiet()
-    try:
-        asked = settings(options.gamma, options.fallback)
-        target = load_target(options.target, device=options.device)
-        drafter = load_drafter(options.drafter, device=options.device)
-        articles = list(islice(read_articles(options.data), options.limit))
-        print(table(frontier(target, drafter, articles, asked)))
-    except FastLLMError as error:
-        print(f"lossy_frontier: {error}", file=sys.stderr)
-        return 2
+    asked = settings(options.gamma)
+    target = load_target(options.target, device=options.device)
+    drafter = load_drafter(options.drafter, device=options.device)
+    articles = list(islice(read_articles(options.data), options.limit))
+    print(table(frontier(target, drafter, articles, asked)))
     return 0
 
 

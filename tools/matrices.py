@@ -1,4 +1,4 @@
-"""What the matrices of one token cost in each form: the table in `fastllm/targets/matrices.py`.
+"""What the matrices of one token cost in each form: the table in `docs/engine.md`.
 
     python -m tools.matrices [THREADS]
 

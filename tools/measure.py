@@ -8,7 +8,7 @@ Six promises, each a median of several visits, beside its bound:
   drawn through a race of 2,000 tokens;
 - first paint, and the moment at which the recorded race moves, after the address was entered with
   nothing in the cache;
-- layout shift, and the share of the moments without a verdict, of a live race from the click on;
+- layout shift of a live race from the click on;
 - bytes that came over the wire until then and in the seconds after, before a plot is opened.
 
 The models, the server and the browser share this machine, as they do for whoever tries it at home.
@@ -25,6 +25,7 @@ import threading
 import time
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
@@ -35,8 +36,9 @@ from fastllm.demo.engine import LocalEngine
 from fastllm.demo.jobs import RaceJob, Work
 from fastllm.demo.limits import read_limits
 from fastllm.demo.page import build, launch_options
-from fastllm.errors import FastLLMError, SettingsError
+from fastllm.errors import SettingsError
 from fastllm.trace import Trace
+from tools.common import tool
 
 RECORDED = paths.RECORDED / "autumn-storm.json"
 """The recorded race that is made longer."""
@@ -95,12 +97,7 @@ class Promise:
 
 
 class ClockedEngine(LocalEngine):
-    """Writes down when the first round and the last row of a race left the models.
-
-    Attributes:
-        first: when the first round was written, in seconds since 1970.
-        last: when the last row was.
-    """
+    """Writes down when the first round and the last row of a race left the models, since 1970."""
 
     first = last = 0.0
 
@@ -117,17 +114,14 @@ class ClockedEngine(LocalEngine):
         self.first, self.last = first, time.time()
 
 
+@tool("measure")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measures and prints the table; 1 where a promise is missed, 2 where it cannot be."""
     parser = argparse.ArgumentParser(prog="tools.measure", description=__doc__)
     parser.add_argument("--runs", type=int, default=5, metavar="N", help="visits of each kind")
     parser.add_argument("--target", default="target", help="shipped target, folder or Hub model")
     options = parser.parse_args(arguments)
-    try:
-        promises = measure(max(1, options.runs), options.target)
-    except FastLLMError as error:
-        print(f"measure: {error}", file=sys.stderr)
-        return 2
+    promises = measure(max(1, options.runs), options.target)
     load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
     print(f"{os.cpu_count()} cores, load {load}; medians of {options.runs}, lowest to highest")
     for promise in promises:
@@ -137,11 +131,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def measure(runs: int, target: str = "target") -> list[Promise]:
-    """Serves the page and visits it.
-
-    Args:
-        runs: visits of each kind.
-        target: the shipped target, a folder, or a model of the Hub.
+    """Serves the page and visits it, so many times for each kind of promise.
 
     Raises:
         SettingsError: there is no playwright, or no Chromium.
@@ -153,10 +143,7 @@ def measure(runs: int, target: str = "target") -> list[Promise]:
     engine.start()
     engine.target  # noqa: B018  (waits for it, or says why it is not there)
     with library.sync_playwright() as running:
-        chromium = running.chromium.launch(
-            executable_path=next(filter(None, map(shutil.which, CHROMIUM)), None),
-            args=["--no-sandbox", "--disable-background-networking"],
-        )
+        chromium = chromium_of(running)
         with tempfile.TemporaryDirectory() as folder:
             long = Path(folder) / "long.json"
             long.write_text(json.dumps(longer(RECORDED, SCRUB_TOKENS)), encoding="utf-8")
@@ -173,7 +160,6 @@ def measure(runs: int, target: str = "target") -> list[Promise]:
     return [
         Promise(f"delay of a race, 4 x {RACE_TOKENS} tokens", [each[0] for each in races], "%", 10),
         Promise("layout shift of a race", [each[1] for each in races], "", 0.05),
-        Promise("without a verdict after its end", [each[2] for each in races], "%", 0),
         Promise(f"a frame, scrubbing {SCRUB_TOKENS} tokens", frames, "ms", 8),
         Promise("first contentful paint", [each[0] for each in opened], "s", 1.5),
         Promise("the recorded race moves", [each[1] for each in opened], "s", 2.0),
@@ -181,13 +167,16 @@ def measure(runs: int, target: str = "target") -> list[Promise]:
     ]
 
 
-def longer(recorded: Path, tokens: int) -> dict[str, Any]:
-    """A recorded race, its rounds repeated until its lanes together hold as many tokens.
+def chromium_of(running: Any) -> Any:
+    """The Chromium of this machine, or else that of playwright, launched."""
+    return running.chromium.launch(
+        executable_path=next(filter(None, map(shutil.which, CHROMIUM)), None),
+        args=["--no-sandbox", "--disable-background-networking"],
+    )
 
-    Args:
-        recorded: as `tools.record` writes it.
-        tokens: of all lanes together.
-    """
+
+def longer(recorded: Path, tokens: int) -> dict[str, Any]:
+    """A recorded race, its rounds repeated until its lanes together hold as many tokens."""
     tree: dict[str, Any] = json.loads(recorded.read_text(encoding="utf-8"))
     traces = [Trace.from_json(entry) for entry in tree["traces"]]
     made = []
@@ -200,22 +189,28 @@ def longer(recorded: Path, tokens: int) -> dict[str, Any]:
     return tree | {"traces": made}
 
 
+@contextmanager
+def _visit(chromium: Any, **more: Any) -> Iterator[tuple[Any, Any]]:
+    """A page with nothing in its cache, and its session of Chromium's protocol; closed behind."""
+    context = chromium.new_context(viewport={"width": 1440, "height": 900}, **more)
+    page = context.new_page()
+    yield page, context.new_cdp_session(page)
+    context.close()
+
+
 def _open(chromium: Any, address: str) -> tuple[float, float, float]:
     """Seconds to the first paint, seconds until the race moves, and megabytes."""
-    context = chromium.new_context(viewport={"width": 1440, "height": 900})
-    page = context.new_page()
-    wire = context.new_cdp_session(page)
     sizes: list[float] = []
-    wire.on("Network.loadingFinished", lambda told: sizes.append(told["encodedDataLength"]))
-    wire.send("Network.enable")
-    page.add_init_script(_WATCH)
-    page.goto(address)
-    page.wait_for_function("window.moves", timeout=PATIENCE_SECONDS * 1000)
-    page.wait_for_timeout(AFTER_SECONDS * 1000)
-    painted, moves = page.evaluate(
-        "[performance.getEntriesByName('first-contentful-paint')[0].startTime, window.moves]"
-    )
-    context.close()
+    with _visit(chromium) as (page, wire):
+        wire.on("Network.loadingFinished", lambda told: sizes.append(told["encodedDataLength"]))
+        wire.send("Network.enable")
+        page.add_init_script(_WATCH)
+        page.goto(address)
+        page.wait_for_function("window.moves", timeout=PATIENCE_SECONDS * 1000)
+        page.wait_for_timeout(AFTER_SECONDS * 1000)
+        painted, moves = page.evaluate(
+            "[performance.getEntriesByName('first-contentful-paint')[0].startTime, window.moves]"
+        )
     return painted / 1000, moves / 1000, sum(sizes) / 1e6
 
 
@@ -231,22 +226,19 @@ requestAnimationFrame(look);
 
 def _scrub(chromium: Any, address: str) -> float:
     """The median frame in milliseconds."""
-    context = chromium.new_context(viewport={"width": 1440, "height": 900}, reduced_motion="reduce")
-    page = context.new_page()
-    page.goto(address)
-    page.wait_for_selector(".fl-lane .fl-block", timeout=PATIENCE_SECONDS * 1000)
-    wire = context.new_cdp_session(page)
     events: list[Event] = []
     over: list[Event] = []
-    wire.on("Tracing.dataCollected", lambda told: events.extend(told["value"]))
-    wire.on("Tracing.tracingComplete", lambda told: over.append(told))
     categories = {"includedCategories": TRACED_CATEGORIES, "recordMode": "recordUntilFull"}
-    wire.send("Tracing.start", {"traceConfig": categories, "transferMode": "ReportEvents"})
-    page.evaluate(_SCRUB, [SCRUB_FRAMES, FRAME])
-    wire.send("Tracing.end")
-    while not over:
-        page.wait_for_timeout(50)
-    context.close()
+    with _visit(chromium, reduced_motion="reduce") as (page, wire):
+        page.goto(address)
+        page.wait_for_selector(".fl-lane .fl-block", timeout=PATIENCE_SECONDS * 1000)
+        wire.on("Tracing.dataCollected", lambda told: events.extend(told["value"]))
+        wire.on("Tracing.tracingComplete", over.append)
+        wire.send("Tracing.start", {"traceConfig": categories, "transferMode": "ReportEvents"})
+        page.evaluate(_SCRUB, [SCRUB_FRAMES, FRAME])
+        wire.send("Tracing.end")
+        while not over:
+            page.wait_for_timeout(50)
     return statistics.median(frames_of(events))
 
 
@@ -267,9 +259,8 @@ _SCRUB = """async ([steps, mark]) => {
 def frames_of(events: Sequence[Event]) -> list[float]:
     """How long each frame ran scripts and laid out, in milliseconds; what is nested counts once.
 
-    Args:
-        events: of a trace. Marks called `FRAME` stand at the beginning of each frame, the last
-            behind the last one; work that ends behind a mark is of the frame that it begins.
+    Marks called `FRAME` stand at the beginning of each frame, the last behind the last one; work
+    that ends behind a mark is of the frame that it begins.
     """
     marks = sorted((event for event in events if event["name"] == FRAME), key=_began)
     threads = {(mark["pid"], mark["tid"]) for mark in marks}
@@ -296,46 +287,28 @@ def _began(event: Event) -> float:
     return float(event["ts"])
 
 
-def _race(chromium: Any, address: str, engine: ClockedEngine) -> tuple[float, float, float]:
-    """What a live race shows.
-
-    Returns:
-        By how many percent the browser was later than the models; the layout shift; in how many
-        percent of the frames after its end no verdict was in view.
-    """
-    context = chromium.new_context(viewport={"width": 1440, "height": 900})
-    page = context.new_page()
-    page.goto(address)
-    page.wait_for_selector(".fl-lane .fl-block", timeout=PATIENCE_SECONDS * 1000)
-    page.evaluate(_SHOWN)
-    page.click("#fl-go")
-    page.wait_for_function("window.shown", timeout=PATIENCE_SECONDS * 1000)
-    page.wait_for_timeout(AFTER_SECONDS * 1000)
-    shown, shift, frames, bare = page.evaluate(
-        "[window.shown, window.shift, window.frames_after, window.frames_without]"
-    )
-    context.close()
+def _race(chromium: Any, address: str, engine: ClockedEngine) -> tuple[float, float]:
+    """By how many percent the browser was later than the models, and the layout shift."""
+    with _visit(chromium) as (page, _):
+        page.goto(address)
+        page.wait_for_selector(".fl-lane .fl-block", timeout=PATIENCE_SECONDS * 1000)
+        page.evaluate(_SHOWN)
+        page.click("#fl-go")
+        page.wait_for_function("window.shown", timeout=PATIENCE_SECONDS * 1000)
+        page.wait_for_timeout(AFTER_SECONDS * 1000)
+        shown, shift = page.evaluate("[window.shown, window.shift]")
     late = 100 * ((shown / 1000 - engine.first) / (engine.last - engine.first) - 1)
-    return late, shift, 100 * bare / max(1, frames)
+    return late, shift
 
 
 _SHOWN = """() => {
   const root = document.querySelector(".fl-race");
-  window.shift = window.frames_after = window.frames_without = 0;
+  window.shift = 0;
   new PerformanceObserver((list) => {
     for (const entry of list.getEntries()) if (!entry.hadRecentInput) window.shift += entry.value;
   }).observe({ type: "layout-shift" });
-  const look = () => {
-    window.frames_after += 1;
-    const verdict = document.querySelector(".fl-verdict");
-    if (!verdict.checkVisibility({ visibilityProperty: true, opacityProperty: true })) {
-      window.frames_without += 1;
-    }
-    requestAnimationFrame(look);
-  };
   new MutationObserver(() => {
     requestAnimationFrame(() => {
-      if (!window.shown) look();
       window.shown ??= performance.timeOrigin + performance.now();
     });
   }).observe(root, { attributes: true, attributeFilter: ["data-ran"] });

@@ -6,7 +6,6 @@ that is too slow for it makes fewer frames, each shown for as long as it stood.
 
 import argparse
 import io
-import shutil
 import sys
 import time
 from collections.abc import Sequence
@@ -17,9 +16,10 @@ from PIL import Image
 from fastllm.demo.engine import LocalEngine
 from fastllm.demo.limits import read_limits
 from fastllm.demo.page import build, launch_options
-from fastllm.errors import FastLLMError, SettingsError
+from fastllm.errors import SettingsError
 from fastllm.files import write_whole
-from tools.measure import CHROMIUM, PATIENCE_SECONDS, playwright
+from tools.common import tool
+from tools.measure import PATIENCE_SECONDS, chromium_of, playwright
 
 MOST_BYTES = 2_000_000
 """A README is opened on phones, too."""
@@ -34,6 +34,7 @@ Frame = tuple[bytes, float]
 """A picture (PNG) and the seconds that it stood."""
 
 
+@tool("moving_picture")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Films the page and writes the picture; 2 where that cannot be."""
     parser = argparse.ArgumentParser(prog="tools.moving_picture", description=__doc__)
@@ -46,23 +47,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--shrink", type=float, default=0.625, help="of the picture, before it is kept"
     )
     options = parser.parse_args(arguments)
-    try:
-        frames = film(options.seconds, options.size)
-        picture = animate(frames, options.shrink)
-    except FastLLMError as error:
-        print(f"moving_picture: {error}", file=sys.stderr)
-        return 2
+    frames = film(options.seconds, options.size)
+    picture = animate(frames, options.shrink)
     write_whole(options.to, picture)
     print(f"{options.to}: {len(frames)} frames, {len(picture):,} bytes")
     return 0
 
 
 def film(seconds: float, size: Sequence[int]) -> list[Frame]:
-    """Serves the page, opens it and looks at it again and again.
-
-    Args:
-        seconds: from the moment at which the race stands there.
-        size: of the window, width and height in pixels.
+    """Serves the page, opens it and looks at it again and again, once the race stands there.
 
     Raises:
         SettingsError: there is no playwright, or no Chromium.
@@ -74,10 +67,7 @@ def film(seconds: float, size: Sequence[int]) -> list[Frame]:
     page = build(engine, read_limits())
     address = page.launch(prevent_thread_lock=True, **launch_options())[1]
     with library.sync_playwright() as running:
-        chromium = running.chromium.launch(
-            executable_path=next(filter(None, map(shutil.which, CHROMIUM)), None),
-            args=["--no-sandbox", "--disable-background-networking"],
-        )
+        chromium = chromium_of(running)
         view = chromium.new_page(
             viewport={"width": size[0], "height": size[1]}, color_scheme="light"
         )
@@ -98,9 +88,8 @@ def film(seconds: float, size: Sequence[int]) -> list[Frame]:
 def animate(frames: Sequence[Frame], shrink: float) -> bytes:
     """A GIF of the frames, which begins anew after its end.
 
-    Args:
-        frames: at least one; what looks the same as the one before makes that one stand longer.
-        shrink: of width and height, above 0 and at most 1.
+    What looks the same as the one before makes that one stand longer. `shrink` is of width and
+    height, above 0 and at most 1.
 
     Raises:
         SettingsError: it has more than `MOST_BYTES`.

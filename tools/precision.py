@@ -10,26 +10,26 @@ import argparse
 import statistics
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import fields
 from itertools import islice
-from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import torch
 
 from fastllm.checkpoints import load_target
 from fastllm.cli.options import add_decoding_arguments, add_device_argument, decoding_config
-from fastllm.cli.output import quiet, require_writable_report, say
+from fastllm.cli.output import quiet, say
 from fastllm.data.articles import Article, read_articles, sample_articles
 from fastllm.decoding import autoregress
 from fastllm.decoding.distributions import forbid
-from fastllm.decoding.race import hardware, versions
+from fastllm.decoding.race import hardware
 from fastllm.decoding.rules import Rules
-from fastllm.errors import DataError, FastLLMError, SettingsError, VocabularyError
-from fastllm.files import write_json
+from fastllm.errors import DataError, SettingsError, VocabularyError
+from fastllm.evaluation.tables import grid
 from fastllm.targets import Target, TargetSession, resolve
 from fastllm.targets.hub import PRECISIONS
 from fastllm.trace import DecodingConfig
+from tools.common import tool
 
 REFERENCE = "fp32"
 """What the others are compared with."""
@@ -40,8 +40,7 @@ SETTINGS = ("max_new_tokens", "no_repeat_ngram", "min_new_tokens")
 LOWER = tuple(name for name in PRECISIONS if name != REFERENCE)
 
 
-@dataclass(frozen=True)
-class Divergence:
+class Divergence(NamedTuple):
     """Where two texts of one article part.
 
     Attributes:
@@ -61,8 +60,7 @@ class Divergence:
     rank: int
 
 
-@dataclass(frozen=True)
-class ArticleComparison:
+class ArticleComparison(NamedTuple):
     """One article in two precisions.
 
     Attributes:
@@ -70,46 +68,17 @@ class ArticleComparison:
         tokens: how many float32 writes, the end token included.
         largest_difference: between two logits of the same token after the same text, over all
             places up to the one where the texts part.
-        smallest_margin: the least margin of float32 over the same places: how close it came to
-            another text.
         divergence: where they part; None where they are the same.
     """
 
     id: str
     tokens: int
     largest_difference: float
-    smallest_margin: float
     divergence: Divergence | None
 
 
-@dataclass(frozen=True)
-class PrecisionReport:
-    """A target in float32 beside itself in other precisions.
-
-    Attributes:
-        target: its name.
-        config: the settings, greedy.
-        hardware: what it ran on.
-        versions: of Python and the libraries.
-        engines: precision -> what ran the decoder, the reference included.
-        rows: precision -> one entry an article, the same articles in the same order.
-    """
-
-    target: str
-    config: DecodingConfig
-    hardware: str
-    versions: dict[str, str]
-    engines: dict[str, str]
-    rows: dict[str, tuple[ArticleComparison, ...]]
-
-    def same_share(self, precision: str) -> float:
-        """The share of articles whose text is that of float32, token for token."""
-        rows = self.rows[precision]
-        return sum(row.divergence is None for row in rows) / len(rows)
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        return {**asdict(self), "same_share": {name: self.same_share(name) for name in self.rows}}
+Rows = dict[str, list[ArticleComparison]]
+"""Precision -> one entry an article, the same articles in the same order."""
 
 
 def compare(
@@ -119,53 +88,34 @@ def compare(
     config: DecodingConfig,
     *,
     say: Callable[[str], None] = lambda line: None,
-) -> PrecisionReport:
-    """Decodes every article greedily in each precision, by the same loop as everywhere.
-
-    Args:
-        reference: the target in float32.
-        others: the same target in lower precision, by name.
-        articles: what to summarise; at least one.
-        config: length and rules; temperature is taken as 0.
-        say: receives a progress line now and then.
+) -> Rows:
+    """Decodes every article greedily in float32 and in each of `others`, by the usual loop.
 
     Raises:
         DataError: there are no articles.
-        SettingsError: there is nothing to compare with.
         VocabularyError: one of the others is another model.
     """
     if not articles:
         raise DataError("no articles to compare on: give at least one.")
-    if not others:
-        raise SettingsError(f"no precision to compare: give some of {', '.join(LOWER)}.")
     for name, other in others.items():
         if other.vocabulary.fingerprint != reference.vocabulary.fingerprint:
             raise VocabularyError(
                 f"{name} has vocabulary {other.vocabulary.fingerprint}, the target in {REFERENCE} "
                 f"{reference.vocabulary.fingerprint}: give one model in several precisions."
             )
-    greedy = replace(resolve(config, reference), temperature=0.0)
-    rows: dict[str, list[ArticleComparison]] = {name: [] for name in others}
+    greedy = resolve(config, reference).greedy()
+    rows: Rows = {name: [] for name in others}
     for index, article in enumerate(articles):
-        encoded = reference.vocabulary.encode(
+        ids = reference.vocabulary.encode(
             article.text, reference.source_length, reference.prefix
-        )
-        tokens, logits = _write(reference, encoded.ids, greedy)
+        ).ids
+        exact = _write(reference, ids, greedy)
         for name, other in others.items():
-            found, lower = _write(other, encoded.ids, greedy)
-            rows[name].append(
-                _compared(article.id, reference, greedy, (tokens, logits), (found, lower))
-            )
+            rounded = _write(other, ids, greedy)
+            rows[name].append(_compared(article.id, reference, greedy, exact, rounded))
         if (index + 1) % 5 == 0 or index + 1 == len(articles):
             say(f"{index + 1}/{len(articles)} articles")
-    return PrecisionReport(
-        target=reference.name,
-        config=greedy,
-        hardware=hardware(reference.device),
-        versions=dict(versions()),
-        engines={name: target.engine for name, target in {REFERENCE: reference, **others}.items()},
-        rows={name: tuple(entries) for name, entries in rows.items()},
-    )
+    return rows
 
 
 class _Recorder:
@@ -219,68 +169,57 @@ def _compared(
         float((one - other).abs().max())
         for one, other in zip(exact[1][:shared], rounded[1][:shared], strict=True)
     )
-    banned = Rules(reference.end_ids).along([reference.start_id], tokens[: shared - 1], config)
-    ruled = [forbid(torch.stack(logits[:shared]), banned) for logits in (exact[1], rounded[1])]
-    margins = [_margins(logits) for logits in ruled]
     divergence = None
     if parted is not None:
-        row = ruled[0][parted]
-        divergence = Divergence(
-            position=parted,
-            reference_token=tokens[parted],
-            token=found[parted],
-            reference_margin=float(margins[0][parted]),
-            margin=float(margins[1][parted]),
-            rank=1 + int((row > row[found[parted]]).sum()),
-        )
-    return ArticleComparison(article, len(tokens), difference, float(margins[0].min()), divergence)
+        banned = Rules(reference.end_ids).along([reference.start_id], tokens[:parted], config)
+        ruled = [forbid(logits[parted][None], banned[-1:])[0] for logits in (exact[1], rounded[1])]
+        own, its = (float(best[0] - best[1]) for best in (row.topk(2).values for row in ruled))
+        rank = 1 + int((ruled[0] > ruled[0][found[parted]]).sum())
+        divergence = Divergence(parted, tokens[parted], found[parted], own, its, rank)
+    return ArticleComparison(article, len(tokens), difference, divergence)
 
 
-def _margins(logits: torch.Tensor) -> torch.Tensor:
-    """The best minus the second best of each row (T, V), shape (T,)."""
-    best = logits.topk(2, dim=-1).values
-    return best[:, 0] - best[:, 1]
-
-
-def table(report: PrecisionReport) -> str:
+def table(target: Target, others: Mapping[str, Target], rows: Rows) -> str:
     """The report in Markdown: a line for each precision, then each place where texts part."""
-    lines = [
-        f"## {report.target}: other precisions beside {REFERENCE}, greedy",
-        "",
-        f"{len(next(iter(report.rows.values())))} articles, {report.hardware}. A margin is the "
-        "best logit minus the second best, at the first place where the texts differ.",
-        "",
-        "| precision | engine | same text | first difference after token | margin in fp32 | "
-        "margin in it | largest logit difference |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for name, rows in report.rows.items():
-        apart = [row.divergence for row in rows if row.divergence is not None]
-        largest = max(row.largest_difference for row in rows)
-        lines.append(
-            f"| {name} | {report.engines[name]} | {len(rows) - len(apart)} of {len(rows)} "
-            f"| {_spread([entry.position for entry in apart], '.0f')} "
-            f"| {_spread([entry.reference_margin for entry in apart], '.3g')} "
-            f"| {_spread([entry.margin for entry in apart], '.3g')} | {largest:.3g} |"
+    whole, each = [], []
+    for name, found in rows.items():
+        apart = [row.divergence for row in found if row.divergence is not None]
+        whole.append(
+            [
+                name,
+                others[name].engine,
+                f"{len(found) - len(apart)} of {len(found)}",
+                _spread([entry.position for entry in apart], ".0f"),
+                _spread([entry.reference_margin for entry in apart], ".3g"),
+                _spread([entry.margin for entry in apart], ".3g"),
+                f"{max(row.largest_difference for row in found):.3g}",
+            ]
         )
-    lines += ["", "Median [least, most] over the articles whose texts differ."]
-    each = [
-        f"| {row.id} | {name} | {row.divergence.position} of {row.tokens} "
-        f"| {row.divergence.reference_margin:.3g} | {row.divergence.margin:.3g} "
-        f"| {row.divergence.rank} |"
-        for name, rows in report.rows.items()
-        for row in rows
-        if row.divergence is not None
+        each += [
+            [
+                row.id,
+                name,
+                f"{row.divergence.position} of {row.tokens}",
+                f"{row.divergence.reference_margin:.3g}",
+                f"{row.divergence.margin:.3g}",
+                str(row.divergence.rank),
+            ]
+            for row in found
+            if row.divergence is not None
+        ]
+    margins = ("margin in fp32", "margin in it")
+    head = ["precision", "engine", "same text", "first difference after token", *margins]
+    parts = [
+        f"## {target.name}: other precisions beside {REFERENCE}, greedy",
+        f"{len(next(iter(rows.values())))} articles, {hardware(target.device)}. A margin is the "
+        "best logit minus the second best, at the first place where the texts differ.",
+        grid([*head, "largest logit difference"], whole),
+        "Median [least, most] over the articles whose texts differ.",
     ]
     if each:
-        lines += [
-            "",
-            "| article | precision | differs after token | margin in fp32 | margin in it | "
-            "its token's rank in fp32 |",
-            "|---|---|---|---|---|---|",
-            *each,
-        ]
-    return "\n".join(lines)
+        head = ["article", "precision", "differs after token", *margins]
+        parts.append(grid([*head, "its token's rank in fp32"], each))
+    return "\n\n".join(parts)
 
 
 def _spread(values: Sequence[float], form: str) -> str:
@@ -290,21 +229,9 @@ def _spread(values: Sequence[float], form: str) -> str:
     return f"{middle:{form}} [{least:{form}}, {most:{form}}]"
 
 
-# The command.
-
-
+@tool("precision")
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Compares what the arguments name; 2 where one is wrong, or a file cannot be used."""
-    options = _parser().parse_args(arguments)
-    try:
-        _run(options)
-    except FastLLMError as error:
-        print(f"precision: {error}", file=sys.stderr)
-        return 2
-    return 0
-
-
-def _parser() -> argparse.ArgumentParser:
+    """Compares what the arguments name."""
     parser = argparse.ArgumentParser(
         prog="python -m tools.precision",
         description="Decodes articles greedily with the target in float32 and in lower precision, "
@@ -326,34 +253,23 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--limit", type=int, default=100, help="articles (default: 100)")
     parser.add_argument("--prefix", help='before each article, such as "summarize: "')
-    parser.add_argument("--json", metavar="FILE", help="write all numbers there too")
     add_device_argument(parser)
     others = {field.name for field in fields(DecodingConfig)} - set(SETTINGS)
     add_decoding_arguments(parser, without=tuple(others))
-    return parser
-
-
-def _run(options: argparse.Namespace) -> None:
+    options = parser.parse_args(arguments)
     config = decoding_config(options)
     if options.limit < 1:
         raise SettingsError(f"--limit {options.limit}: give at least 1 article.")
-    require_writable_report(None, options.json)
     chosen = sample_articles() if options.data is None else read_articles(options.data)
     chosen = list(islice(chosen, options.limit))
-    if not chosen:
-        raise DataError(f"{options.data} holds no articles: give a file of some with --data.")
     quiet()
-    targets = {
-        name: load_target(
-            options.target, device=options.device, load_in=name, prefix=options.prefix
-        )
+    reference, *lower = (
+        load_target(options.target, device=options.device, load_in=name, prefix=options.prefix)
         for name in (REFERENCE, *dict.fromkeys(options.precisions))
-    }
-    reference = targets.pop(REFERENCE)
-    report = compare(reference, targets, chosen, config, say=say)
-    print(table(report))
-    if options.json:
-        write_json(Path(options.json), report.to_json())
+    )
+    targets = dict(zip(dict.fromkeys(options.precisions), lower, strict=True))
+    print(table(reference, targets, compare(reference, targets, chosen, config, say=say)))
+    return 0
 
 
 if __name__ == "__main__":

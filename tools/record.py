@@ -11,12 +11,13 @@ from fastllm.demo import articles, words
 from fastllm.demo.engine import LocalEngine
 from fastllm.demo.folds.race.race import default_lanes, recorded_name
 from fastllm.demo.jobs import RaceJob
-from fastllm.errors import FastLLMError
 from fastllm.files import write_whole
 from fastllm.metrics import target_calls
 from fastllm.trace import DecodingConfig, Trace
+from tools.common import tool
 
 
+@tool("record")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Races each sample several times and stores the run of median duration."""
     samples = articles.samples()
@@ -24,26 +25,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--article", choices=list(samples), nargs="+", default=list(samples), help="default: all"
     )
-    parser.add_argument("--lanes", nargs="+", help="default: what the page races by default")
-    parser.add_argument("--target", default="target", help="shipped target, folder or Hub model")
+    parser.add_argument("--target", default="target", help="a folder; the shipped one by default")
     parser.add_argument("--runs", type=int, default=5, metavar="N")
     parser.add_argument("--to", type=Path, default=paths.RECORDED, metavar="FOLDER")
     options = parser.parse_args(arguments)
     engine = LocalEngine(options.target)
-    lanes = options.lanes or default_lanes(engine.keys)
-    unknown = [key for key in lanes if key not in engine.keys]
-    if unknown:
-        print(f"record: {words.unknown_lane(unknown[0], engine.keys)}", file=sys.stderr)
-        return 2
+    lanes = default_lanes(engine.keys)
     engine.start()
     options.to.mkdir(parents=True, exist_ok=True)
     for title in options.article:
         job = RaceJob(samples[title], tuple(lanes), DecodingConfig(), seconds=600)
-        try:
-            runs = sorted((run(engine, job) for _ in range(options.runs)), key=duration)
-        except FastLLMError as error:
-            print(f"record: {error}", file=sys.stderr)
-            return 2
+        runs = sorted((run(engine, job) for _ in range(options.runs)), key=duration)
         traces = runs[len(runs) // 2]
         tree = {
             "article": title,

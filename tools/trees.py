@@ -8,6 +8,7 @@ race an article, so that they are interleaved. A row for each lane: tokens a cal
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from itertools import islice
 from typing import NamedTuple
 
@@ -15,19 +16,20 @@ from fastllm.checkpoints import load_drafter, load_target
 from fastllm.cli.options import add_device_argument
 from fastllm.cli.output import quiet
 from fastllm.data.articles import Article, read_articles
-from fastllm.decoding.race import Race
 from fastllm.drafters import Drafter
-from fastllm.errors import DataError, FastLLMError
-from fastllm.metrics import Estimate, decode_seconds, paired_ratio, ratio, target_calls, token_count
+from fastllm.errors import DataError
+from fastllm.evaluation.measure import ALONE, raced
+from fastllm.evaluation.tables import bracketed, grid
+from fastllm.metrics import Estimate, decode_seconds, ratio, target_calls, token_count
 from fastllm.targets import Target
 from fastllm.trace import DecodingConfig, Trace
+from tools.common import tool
 
 
 class Row(NamedTuple):
     """One lane over all articles.
 
     Attributes:
-        name: of the lane.
         tau: tokens a call of the target.
         rows: that the target computed a call.
         seconds: of decoding, over those of the target alone; only their ratio over articles that
@@ -65,24 +67,22 @@ def measure(
         raise DataError("there are no articles: give a file that has some.")
     lanes: list[list[Trace]] = []
     for number, article in enumerate(articles):
-        race = Race(target, [None, *drafters.values()], article.text, config, statistics=False)
-        for _ in race:
-            pass
+        traces = raced(target, {ALONE: None, **drafters}, article.text, config)
         if number or len(articles) == 1:  # the first one only warms up
-            lanes.append(race.traces())
+            lanes.append(list(traces.values()))
     alone, *others = zip(*lanes, strict=True)
     plain = [decode_seconds(trace) for trace in alone]
     found = []
-    for name, traces in zip(drafters, others, strict=True):
-        calls = [target_calls(trace) for trace in traces]
-        seconds = [decode_seconds(trace) for trace in traces]
+    for name, lane in zip(drafters, others, strict=True):
+        calls = [target_calls(trace) for trace in lane]
+        seconds = [decode_seconds(trace) for trace in lane]
         found.append(
             Row(
                 name,
-                ratio([token_count(trace) for trace in traces], calls),
-                ratio([judged_rows(trace) for trace in traces], calls),
-                paired_ratio(seconds, plain),
-                sum(a.tokens == b.tokens for a, b in zip(alone, traces, strict=True)),
+                ratio([token_count(trace) for trace in lane], calls),
+                ratio([judged_rows(trace) for trace in lane], calls),
+                ratio(seconds, plain),
+                sum(a.tokens == b.tokens for a, b in zip(alone, lane, strict=True)),
             )
         )
     return found
@@ -90,20 +90,20 @@ def measure(
 
 def table(rows: Sequence[Row], articles: int) -> str:
     """The rows as a Markdown table, with 95 % intervals over articles."""
-    lines = [
-        "| lane | tau | rows a call | seconds, of plain | same texts |",
-        "|---|---|---|---|---|",
-    ]
-    for row in rows:
-        numbers = [
-            f"{one.value:.2f} [{one.low:.2f}, {one.high:.2f}]"
-            for one in (row.tau, row.rows, row.seconds)
-        ]
-        name = row.name.replace("|", "\\|")
-        lines.append(f"| {name} | {' | '.join(numbers)} | {row.same} of {articles} |")
-    return "\n".join(lines)
+    return grid(
+        ["lane", "tau", "rows a call", "seconds, of plain", "same texts"],
+        [
+            [
+                row.name,
+                *(bracketed(asdict(one)) for one in (row.tau, row.rows, row.seconds)),
+                f"{row.same} of {articles}",
+            ]
+            for row in rows
+        ],
+    )
 
 
+@tool("trees")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measures and prints; 2 where something is refused."""
     parser = argparse.ArgumentParser(prog="python -m tools.trees", description=__doc__)
@@ -115,16 +115,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add_device_argument(parser)
     options = parser.parse_args(arguments)
     quiet()
-    try:
-        names = ["lookup", *(name + end for name in options.names for end in ("", "|lookup"))]
-        drafters = {name: load_drafter(name, device=options.device) for name in names}
-        articles = list(islice(read_articles(options.data), options.limit))
-        config = DecodingConfig(gamma=options.gamma, temperature=options.temperature)
-        target = load_target(device=options.device)
-        rows = measure(target, drafters, articles, config)
-    except FastLLMError as error:
-        print(f"trees: {error}", file=sys.stderr)
-        return 2
+    names = ["lookup", *(name + end for name in options.names for end in ("", "|lookup"))]
+    drafters = {name: load_drafter(name, device=options.device) for name in names}
+    articles = list(islice(read_articles(options.data), options.limit))
+    config = DecodingConfig(gamma=options.gamma, temperature=options.temperature)
+    rows = measure(load_target(device=options.device), drafters, articles, config)
     print(table(rows, max(1, len(articles) - 1)))
     return 0
 

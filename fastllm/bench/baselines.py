@@ -27,13 +27,7 @@ LABELS = {
 
 @dataclass
 class Watched:
-    """What hooks saw of one call of `generate`.
-
-    Attributes:
-        calls: of the target's decoder.
-        encoding_seconds: in the encoders of target and assistant, and in making the keys and values
-            of the article for their decoders.
-    """
+    """What hooks saw of one call of `generate`, as in `Generated`."""
 
     calls: int = 0
     encoding_seconds: float = 0.0
@@ -48,7 +42,8 @@ class Generated:
         tokens: ids without the start token.
         calls: of the target's decoder.
         seconds: of the whole call.
-        encoding_seconds: the part that is encoding.
+        encoding_seconds: in the encoders of target and assistant, and in making the keys and values
+            of the article for their decoders.
     """
 
     tokens: tuple[int, ...]
@@ -69,14 +64,11 @@ def generate(
 ) -> Generated:
     """Runs one lane of transformers.
 
-    Args:
-        target: the model.
-        source_ids: the encoded article.
-        config: the settings, resolved; the same rules as in our lanes are passed on.
-        lane: GENERATE, ASSISTED or LOOKUP.
-        assistant: for ASSISTED, a model of transformers with the target's vocabulary. It drafts
-            `config.gamma` tokens each time, whatever its confidence.
-        fixed_length: write `max_new_tokens` tokens, whatever they are.
+    - `config`: the settings, resolved; the same rules as in our lanes are passed on.
+    - `lane`: GENERATE, ASSISTED or LOOKUP.
+    - `assistant`: for ASSISTED, a model of transformers with the target's vocabulary. It drafts
+      `config.gamma` tokens each time, whatever its confidence.
+    - `fixed_length`: write `max_new_tokens` tokens, whatever they are.
     """
     device = target.device
     more: dict[str, Any] = {}

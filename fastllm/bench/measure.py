@@ -25,17 +25,19 @@ from fastllm.drafters.cost import Cost, CostMeter
 from fastllm.errors import DataError
 from fastllm.evaluation.measure import (
     ALONE,
-    Progress,
     Say,
     agreement,
     distributions_along,
     fingerprint,
     first_difference,
+    measured_rows,
+    seeded,
+    settings_of,
 )
 from fastllm.targets import Encoding, TargetSession, resolve
 from fastllm.targets.hub import HubTarget
 from fastllm.targets.t5_decoder import bucket
-from fastllm.trace import DecodingConfig, Round
+from fastllm.trace import DecodingConfig
 from fastllm.words import first_line
 
 BASELINES = (GENERATE, ASSISTED, LOOKUP)
@@ -68,12 +70,11 @@ class Run:
         drafted: tokens; what was drafted behind an end token does not count.
         judged: drafted tokens that the target came to judge.
         accepted: drafted tokens that stand.
-        drafter_seconds: inside the drafter's calls.
-        target_seconds: inside the target's calls.
+        drafter_seconds, target_seconds: inside the calls of each.
         target_calls: (tokens in it, seconds) of each call of the target.
         peak_bytes: the most device memory that was in use; None on a CPU.
 
-    The last six are 0, empty or None in the lanes of OTHERS.
+    Of the lanes of OTHERS nothing is known from `drafted` to `target_calls`.
     """
 
     calls: int
@@ -95,7 +96,6 @@ class ArticleRuns:
     """All lanes on one article at one temperature.
 
     Attributes:
-        id: of the article.
         source_tokens: how many the encoder read.
         runs: lane -> its run; a lane that failed is missing.
         alphas: drafter -> the chance that a drafted token is accepted, on the target's own text.
@@ -132,15 +132,11 @@ class Bench:
     """Everything that one run measured.
 
     Attributes:
-        target: its name.
-        engine: what ran its decoder.
-        dtype: of its weights.
+        engine: what ran the target's decoder.
         config: the settings, resolved; its gamma and temperature stand for nothing.
         gammas: ascending.
         lanes: all that were asked for, in the order of tables.
         errors: lane of OTHERS -> why there are no numbers of it.
-        hardware: what it ran on.
-        versions: of Python and the libraries.
         asked: how many articles were to be measured.
         alpha: the chance with which drafts were accepted at random; None where they were judged.
         rows: temperature -> one entry an article.
@@ -188,19 +184,15 @@ def measure(
     the clock before. Behind the lanes of an article, on none of their clocks, it is measured what
     each drafter costs by itself. Interrupted (Ctrl-C), it gives the articles that are complete.
 
-    Args:
-        target: writes the texts.
-        drafters: one lane each, by name.
-        sources: (name, encoded article); at least one.
-        config: the settings. When sampling, article i is run with the seed `config.seed` + i.
-        gammas: draft lengths.
-        temperatures: 0 is greedy.
-        baselines: names of OTHERS to run as well. One that fails is reported, the rest goes on.
-        assistant: the model of transformers that drafts in the lane ASSISTED.
-        alpha: instead of judging drafts, accept each with this chance, up to the first that is
-            refused; all texts then have `max_new_tokens` tokens. What is drafted and scored is
-            drafted and scored all the same.
-        say: receives a progress line now and then.
+    - `drafters`: one lane each, by name.
+    - `sources`: (name, encoded article); at least one.
+    - `config`: the settings. When sampling, article i is run with the seed `config.seed` + i.
+    - `baselines`: names of OTHERS to run as well. One that fails is reported, the rest goes on.
+    - `assistant`: the model of transformers that drafts in the lane ASSISTED.
+    - `alpha`: instead of judging drafts, accept each with this chance, up to the first that is
+      refused; all texts then have `max_new_tokens` tokens. What is drafted and scored is
+      drafted and scored all the same.
+    - `say`: receives a progress line now and then.
 
     Raises:
         DataError: there are no articles.
@@ -211,12 +203,11 @@ def measure(
     if not sources:
         raise DataError("no articles to measure on: give at least one.")
     config = resolve(config, target)
-    every_gamma = tuple(sorted(set(gammas)))
-    settings = [replace(config, temperature=float(t)) for t in sorted(set(temperatures))]
-    for gamma in every_gamma:
-        replace(config, gamma=gamma)  # refused now, not after an hour
     for drafter in drafters.values():
         require_same_vocabulary(target, drafter)
+    every_gamma, settings = settings_of(config, gammas, temperatures)
+    if not gammas:
+        every_gamma = ()
     track = _Track(target, drafters, assistant, alpha)
     if every_gamma:
         track.meter(config, every_gamma[-1])
@@ -225,25 +216,17 @@ def measure(
         for name in (*baselines, ALONE, *drafters)
         for gamma in ((None,) if name in (GENERATE, ALONE, *PEERS) else every_gamma)
     )
-    rows: dict[float, list[ArticleRuns]] = {setting.temperature: [] for setting in settings}
+    say(f"warm-up: {len(lanes)} lanes, off the clock")
+    track.warm_up(lanes, sources, settings)
+    gc.collect()
+    gc.freeze()  # what is there stays: the collector need not look through it while clocks run
     try:
-        say(f"warm-up: {len(lanes)} lanes, off the clock")
-        track.warm_up(lanes, sources, settings)
-        gc.collect()
-        gc.freeze()  # what is there stays: the collector need not look through it while clocks run
-        progress = Progress(len(sources), say)
-        for index, source in enumerate(sources):
-            seeded = [replace(s, seed=(config.seed + index) % 2**31) for s in settings]
-            found = track.article(lanes, source, seeded, index)
-            for setting, entry in zip(settings, found, strict=True):
-                rows[setting.temperature].append(entry)
-            progress.tell(index + 1)
-    except KeyboardInterrupt:
-        done = len(rows[settings[-1].temperature])
-        if done == 0:
-            raise
-        say(f"interrupted: {done} of {len(sources)} articles are complete")
-        rows = {temperature: entries[:done] for temperature, entries in rows.items()}
+        rows = measured_rows(
+            sources,
+            settings,
+            lambda index, source: track.article(lanes, source, seeded(settings, index), index),
+            say,
+        )
     finally:
         gc.unfreeze()
     return Bench(
@@ -258,7 +241,7 @@ def measure(
         versions=dict(versions()),
         asked=len(sources),
         alpha=alpha,
-        rows={temperature: tuple(entries) for temperature, entries in rows.items()},
+        rows=rows,
         costs={name: meter.cost() for name, meter in track.meters.items()},
     )
 
@@ -273,10 +256,8 @@ class _Track:
         assistant: Any,
         alpha: float | None,
     ) -> None:
-        self._target = target
-        self._drafters = drafters
-        self._assistant = assistant
-        self._alpha = alpha
+        self._target, self._drafters = target, drafters
+        self._assistant, self._alpha = assistant, alpha
         self.errors: dict[Lane, str] = {}
         self.meters: dict[str, CostMeter] = {}
         self._peers: dict[str, Peer] = {}
@@ -308,12 +289,13 @@ class _Track:
         chosen = [sources[0][1]]
         if self._target.device.type == "cuda":
             chosen = list({bucket(len(ids)): ids for _, ids in sources}.values())
+        else:
+            lanes = [lane for lane in lanes if lane.gamma in (None, longest)]
         for ids in chosen:
             encoding = self._encode(ids)
             for setting in settings:
                 for lane in lanes:
-                    if lane.gamma in (None, longest) or self._target.device.type == "cuda":
-                        self._run(lane, ids, encoding, setting)
+                    self._run(lane, ids, encoding, setting)
             for meter in self.meters.values():
                 meter.warm_up(encoding)
 
@@ -330,15 +312,12 @@ class _Track:
         found: list[ArticleRuns] = []
         written: list[tuple[int, ...]] = []
         for place, setting in enumerate(settings):
-            entry = ArticleRuns(name, len(ids))
-            texts: dict[Lane, tuple[int, ...]] = {}
             order = list(lanes)
             random.Random(turn * len(settings) + place).shuffle(order)
-            for lane in order:
-                done = self._run(lane, ids, encoding, setting)
-                if done is not None:
-                    entry.runs[lane], texts[lane] = done
-            entry.runs = {lane: entry.runs[lane] for lane in lanes if lane in entry.runs}
+            done = {lane: self._run(lane, ids, encoding, setting) for lane in order}
+            ended = {lane: run for lane in lanes if (run := done[lane]) is not None}
+            texts = {lane: text for lane, (_, text) in ended.items()}
+            entry = ArticleRuns(name, len(ids), {lane: run for lane, (run, _) in ended.items()})
             if self._alpha is None:
                 self._compare(entry, texts, encoding, setting)
             found.append(entry)
@@ -380,16 +359,14 @@ class _Track:
     def _other(
         self, lane: Lane, ids: list[int], setting: DecodingConfig
     ) -> tuple[Run, tuple[int, ...]]:
-        fixed_length = self._alpha is not None
+        fixed = self._alpha is not None
         if lane.name in PEERS:
             if lane.name not in self._peers:
                 self._peers[lane.name] = Peer(self._target, lane.name)
-            done = self._peers[lane.name].write(ids, setting, fixed_length=fixed_length)
+            done = self._peers[lane.name].write(ids, setting, fixed_length=fixed)
         else:
-            assistant = self._assistant if lane.name == ASSISTED else None
-            done = generate(
-                self._target, ids, setting, lane.name, assistant, fixed_length=fixed_length
-            )
+            helper = self._assistant if lane.name == ASSISTED else None
+            done = generate(self._target, ids, setting, lane.name, helper, fixed_length=fixed)
         run = Run(
             calls=done.calls,
             tokens=len(done.tokens),
@@ -409,16 +386,14 @@ class _Track:
         if self._alpha is not None:
             session = _Simulated(watched, self._alpha, setting.seed, target.device)
         # A simulated text never ends: no token does it.
-        ends: Any = {
-            "start_id": target.start_id,
-            "end_id": target.end_ids if self._alpha is None else (),
-        }
+        ends = target.end_ids if self._alpha is None else ()
+        more: Any = {"start_id": target.start_id, "end_id": ends, "statistics": False}
         drafting = None
         if lane.name == ALONE:
-            rounds = autoregress(session, setting, statistics=False, **ends)
+            rounds = autoregress(session, setting, **more)
         else:
             drafting = _WatchedDrafter(self._drafters[lane.name].begin(encoding))
-            rounds = speculate(session, drafting, setting, statistics=False, **ends)
+            rounds = speculate(session, drafting, setting, **more)
         prepared = time.perf_counter() - started
         done = list(rounds)
         calls = watched.calls()
@@ -430,7 +405,7 @@ class _Track:
             decode_seconds=sum(entry.total_seconds for entry in done),
             encode_seconds=encoding.seconds + prepared,
             drafted=sum(len(entry.drafted) for entry in done),
-            judged=sum(_judged(entry) for entry in done),
+            judged=sum(min(len(entry.drafted), entry.accepted + 1) for entry in done),
             accepted=sum(entry.accepted for entry in done),
             drafter_seconds=0.0 if drafting is None else drafting.seconds,
             target_seconds=sum(seconds for _, seconds in calls),
@@ -465,19 +440,11 @@ Stamp = Any
 """A moment: seconds, or an event on a CUDA device."""
 
 
-class _WatchedTarget:
-    """A session of the target whose calls are timed.
+class _Passing:
+    """A session of the target that passes on what it does not do itself."""
 
-    On CUDA a call returns before the device is done, so events are put before and behind it; the
-    device is idle at the first, since what was drafted had to be read.
-    """
-
-    def __init__(self, session: TargetSession, device: torch.device) -> None:
+    def __init__(self, session: TargetSession) -> None:
         self._session = session
-        self._stamp: Callable[[], Stamp] = time.perf_counter
-        if device.type == "cuda":
-            self._stamp = lambda: _recorded(device)
-        self._calls: list[tuple[int, Stamp, Stamp]] = []
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._session, name)
@@ -490,14 +457,29 @@ class _WatchedTarget:
     def length(self) -> int:
         return self._session.length
 
+    def keep(self, length: int, path: Sequence[int] = ()) -> None:
+        self._session.keep(length, path)
+
+
+class _WatchedTarget(_Passing):
+    """A session of the target whose calls are timed.
+
+    On CUDA a call returns before the device is done, so events are put before and behind it; the
+    device is idle at the first, since what was drafted had to be read.
+    """
+
+    def __init__(self, session: TargetSession, device: torch.device) -> None:
+        super().__init__(session)
+        self._stamp: Callable[[], Stamp] = time.perf_counter
+        if device.type == "cuda":
+            self._stamp = lambda: _recorded(device)
+        self._calls: list[tuple[int, Stamp, Stamp]] = []
+
     def forward(self, ids: list[int], parents: Sequence[int] | None = None) -> torch.Tensor:
         started = self._stamp()
         logits = self._session.forward(ids, parents)
         self._calls.append((len(ids), started, self._stamp()))
         return logits
-
-    def keep(self, length: int, path: Sequence[int] = ()) -> None:
-        self._session.keep(length, path)
 
     def calls(self) -> list[tuple[int, float]]:
         """(tokens, seconds) of each call; waits until the device is done."""
@@ -528,7 +510,7 @@ class _WatchedDrafter:
         self.seconds += time.perf_counter() - started
 
 
-class _Simulated:
+class _Simulated(_Passing):
     """A session whose logits agree with each drafted token by chance.
 
     The target really computes them; then one token of each row is made certain: the drafted one
@@ -541,17 +523,10 @@ class _Simulated:
     def __init__(
         self, session: TargetSession, alpha: float, seed: int, device: torch.device
     ) -> None:
-        self._session = session
+        super().__init__(session)
         self._device = device
         self._alpha = alpha
         self._chances = random.Random(seed)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._session, name)
-
-    @property
-    def length(self) -> int:
-        return self._session.length
 
     @torch.inference_mode()
     def forward(self, ids: list[int], parents: Sequence[int] | None = None) -> torch.Tensor:
@@ -563,9 +538,6 @@ class _Simulated:
         logits = self._session.forward(ids, parents)
         logits.scatter_(1, chosen, 1e4)
         return logits
-
-    def keep(self, length: int, path: Sequence[int] = ()) -> None:
-        self._session.keep(length, path)
 
 
 def _recorded(device: torch.device) -> Any:
@@ -579,7 +551,3 @@ def _between(start: Stamp, end: Stamp) -> float:
         return cast(float, end) - start
     end.synchronize()
     return float(start.elapsed_time(end)) / 1000
-
-
-def _judged(entry: Round) -> int:
-    return min(len(entry.drafted), entry.accepted + 1)

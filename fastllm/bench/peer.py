@@ -79,10 +79,8 @@ class Peer:
     ) -> Generated:
         """Writes a text.
 
-        Args:
-            source_ids: the encoded article.
-            config: the settings, resolved; all but forced tokens are passed on.
-            fixed_length: write `max_new_tokens` tokens, whatever they are.
+        - `config`: the settings, resolved; all but forced tokens are passed on.
+        - `fixed_length`: write `max_new_tokens` tokens, whatever they are.
         """
         tokens = self._tokenizer.convert_ids_to_tokens(source_ids)
         self._library.set_random_seed(config.seed)

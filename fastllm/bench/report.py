@@ -41,13 +41,20 @@ from fastllm.evaluation.report import (
     shared_settings,
     shared_words,
 )
-from fastllm.evaluation.tables import Section, Table
+from fastllm.evaluation.tables import Columns, Section, Table
 from fastllm.words import capital
 
 Spread = dict[str, float]
 """median, low and high: the median over articles, and its quartiles."""
 
 SIMULATED = "simulated acceptance"
+
+_shown = partial(tables.bracketed, middle="median")
+
+_PLAIN = Lane(ALONE, None)
+
+_KINDS = {"decoding": False, "with_encoding": True}
+"""The two speeds of a lane, and whether they count the encoding."""
 
 
 def spread(values: Iterable[float | None]) -> Spread | None:
@@ -82,12 +89,10 @@ def summarise(
 ) -> dict[str, Any]:
     """The numbers of tables and charts as plain JSON values.
 
-    Args:
-        bench: the run.
-        assistant: the drafter whose weights transformers' assisted generation had.
-        roofline: from `fastllm.bench.simulate.roofline`; None where it was not measured.
-        peak_process_bytes: the most memory that the process had.
-        drafter_dtype: of the drafters' weights.
+    - `assistant`: the drafter whose weights transformers' assisted generation had.
+    - `roofline`: from `fastllm.bench.simulate.roofline`; None where it was not measured.
+    - `peak_process_bytes`: the most memory that the process had.
+    - `drafter_dtype`: of the drafters' weights.
     """
     count = min(len(rows) for rows in bench.rows.values())
     names = ordered(list(dict.fromkeys(lane.name for lane in bench.lanes)))
@@ -139,16 +144,9 @@ def _setting(
 ) -> dict[str, Any]:
     rows = bench.rows[temperature]
     costs = call_costs(rows)
-    quickest = _quickest(rows, ASSISTED, lanes)
-    entries = [_lane(bench, rows, lane, costs, quickest) for lane in lanes]
-    best = {}
-    for name in dict.fromkeys(entry["name"] for entry in entries):
-        measured = [e for e in entries if e["name"] == name and e["error"] is None]
-        if measured:
-            winner = max(measured, key=lambda e: e["tokens_per_second"]["decoding"]["median"])
-            best[name] = winner["gamma"]
-    plain = [row.runs[Lane(ALONE, None)] for row in rows]
-    encoding = spread([run.encode_seconds for run in plain])
+    best = _best_lanes(rows, lanes)
+    entries = [_lane(bench, rows, lane, costs, best.get(ASSISTED)) for lane in lanes]
+    plain = [row.runs[_PLAIN] for row in rows]
     setting = {
         "temperature": temperature,
         **rules(bench.config, temperature),
@@ -158,18 +156,29 @@ def _setting(
             for size, seconds in costs.items()
         ],
         "call_cost": metrics.call_cost(costs) if len(costs) > 1 else None,
-        "encode_seconds": encoding,
+        "encode_seconds": spread(run.encode_seconds for run in plain),
         "lanes": entries,
-        "best_gamma": best,
+        "best_gamma": {name: lane.gamma for name, lane in best.items()},
     }
     if roofline is not None:
-        token = spread([run.decode_seconds / run.tokens for run in plain])
-        assert token is not None, "plain decoding was measured"
+        token = float(np.quantile([run.decode_seconds / run.tokens for run in plain], 0.5))
         setting["roofline_share"] = {
-            "decoding": roofline["seconds_per_token"] / token["median"],
+            "decoding": roofline["seconds_per_token"] / token,
             "call": roofline["seconds_per_token"] / costs[1],
         }
     return setting
+
+
+def _best_lanes(rows: Sequence[ArticleRuns], lanes: Sequence[Lane]) -> dict[str, Lane]:
+    """Name -> the lane of the draft length at which it was fastest, of those that have numbers."""
+    best: dict[str, tuple[float, Lane]] = {}
+    for lane in lanes:
+        if all(lane in row.runs for row in rows):
+            runs = [row.runs[lane] for row in rows]
+            pace = float(np.quantile([run.tokens / run.decode_seconds for run in runs], 0.5))
+            if lane.name not in best or pace > best[lane.name][0]:
+                best[lane.name] = pace, lane
+    return {name: lane for name, (_, lane) in best.items()}
 
 
 def call_costs(rows: Sequence[ArticleRuns]) -> dict[int, float]:
@@ -191,12 +200,9 @@ def predicted(
 ) -> float:
     """The speed-up over plain decoding that the parts of a lane's rounds predict.
 
-    Args:
-        run: gives tau, k and the sizes of the calls.
-        c: seconds of the drafter a drafted token, over those of a one-token call.
-        costs: from `call_costs`.
-        encode_seconds: of plain decoding on the same article, to count the encoding of both lanes;
-            None for decoding alone.
+    - `c`: seconds of the drafter a drafted token, over those of a one-token call.
+    - `costs`: from `call_costs`.
+    - `encode_seconds`: of plain decoding on the same article, to count the encoding of both lanes.
     """
     v = statistics.fmean(costs.get(size, costs[1]) for size, _ in run.target_calls) / costs[1]
     decoding = metrics.expected_speed_up(run.tokens / run.calls, run.drafted / run.calls, c, v)
@@ -207,13 +213,10 @@ def predicted(
 
 
 def over(run: Run, other: Run, *, encoding: bool = False) -> float:
-    """How many times faster than another lane on the same article, for as many tokens.
+    """How many times faster a lane is than another on the same article, for as many tokens.
 
-    Args:
-        run: the lane.
-        other: the lane it is compared with. Where it sampled a text of another length, it is taken
-            as writing each token at the pace of its own text.
-        encoding: count the encoding of both.
+    Where the other sampled a text of another length, it is taken as writing each token at the pace
+    of its own text. `encoding` counts the encoding of both.
     """
     theirs = other.decode_seconds * run.tokens / other.tokens
     if not encoding:
@@ -228,7 +231,6 @@ def _lane(
     costs: Mapping[int, float],
     assisted: Lane | None,
 ) -> dict[str, Any]:
-    ours = lane.name not in OTHERS
     entry: dict[str, Any] = {
         "name": lane.name,
         "label": label(lane.name),
@@ -238,86 +240,65 @@ def _lane(
     if entry["error"] is not None:
         return entry
     runs = [row.runs[lane] for row in rows]
-    drafts = ours and lane.name != ALONE
-    others = {"generate": Lane(GENERATE, None), "assisted": assisted, "alone": Lane(ALONE, None)}
+    others = {"generate": Lane(GENERATE, None), "assisted": assisted, "alone": _PLAIN}
     others |= {name: Lane(name, None) for name in PEERS}
+
+    def compared(other: Lane | None) -> dict[str, Spread | None] | None:
+        if other is None or any(other not in row.runs for row in rows):
+            return None
+        return {
+            kind: spread(over(row.runs[lane], row.runs[other], encoding=whole) for row in rows)
+            for kind, whole in _KINDS.items()
+        }
+
     entry |= {
-        "target_calls": spread([run.calls for run in runs]),
-        "tokens": spread([run.tokens for run in runs]),
+        "target_calls": spread(run.calls for run in runs),
+        "tokens": spread(run.tokens for run in runs),
         "tokens_per_second": {
-            "decoding": spread([run.tokens / run.decode_seconds for run in runs]),
+            "decoding": spread(run.tokens / run.decode_seconds for run in runs),
             "with_encoding": spread(
-                [run.tokens / (run.decode_seconds + run.encode_seconds) for run in runs]
+                run.tokens / (run.decode_seconds + run.encode_seconds) for run in runs
             ),
         },
-        "over": {
-            name: None
-            if other is None or any(other not in row.runs for row in rows)
-            else {
-                "decoding": spread([over(row.runs[lane], row.runs[other]) for row in rows]),
-                "with_encoding": spread(
-                    [over(row.runs[lane], row.runs[other], encoding=True) for row in rows]
-                ),
-            }
-            for name, other in others.items()
-        },
-        "tau": spread([run.tokens / run.calls for run in runs]),
+        "over": {name: compared(other) for name, other in others.items()},
+        "tau": spread(run.tokens / run.calls for run in runs),
         "differing": sum(lane in row.differing for row in rows),
         "peak_bytes": max((run.peak_bytes or 0 for run in runs), default=0) or None,
-        "outside_share": spread(
-            [1 - (run.target_seconds + run.drafter_seconds) / run.decode_seconds for run in runs]
-        )
-        if ours
-        else None,
-        "alpha": None,
-        "accepted_of_drafted": None,
-        "accepted_of_judged": None,
-        "c": None,
-        "v": None,
-        "predicted": None,
+        "outside_share": None
+        if lane.name in OTHERS
+        else spread(
+            1 - (run.target_seconds + run.drafter_seconds) / run.decode_seconds for run in runs
+        ),
+        **dict.fromkeys(
+            ("alpha", "accepted_of_drafted", "accepted_of_judged", "c", "v", "predicted")
+        ),
     }
-    if not drafts:
+    if lane.name in (*OTHERS, ALONE):
         return entry
-    step = spread([run.drafter_seconds / run.drafted for run in runs if run.drafted])
+    step = spread(run.drafter_seconds / run.drafted for run in runs if run.drafted)
     c = step["median"] / costs[1] if step else 0.0
     whole = costs.get((lane.gamma or 0) + 1)
-    drafted, judged = sum(run.drafted for run in runs), sum(run.judged for run in runs)
-    accepted = sum(run.accepted for run in runs)
+    drafted, judged, accepted = (
+        sum(getattr(run, name) for run in runs) for name in ("drafted", "judged", "accepted")
+    )
+
+    def expected(row: ArticleRuns, encoding: bool) -> float:
+        seconds = row.runs[_PLAIN].encode_seconds if encoding else None
+        return predicted(row.runs[lane], c, costs, encode_seconds=seconds)
+
     return entry | {
-        "alpha": spread([row.alphas.get(lane.name) for row in rows])
+        "alpha": spread(row.alphas.get(lane.name) for row in rows)
         if bench.alpha is None
-        else spread([run.accepted / run.judged if run.judged else None for run in runs]),
+        else spread(run.accepted / run.judged if run.judged else None for run in runs),
         "accepted_of_drafted": accepted / drafted if drafted else None,
         "accepted_of_judged": accepted / judged if judged else None,
         "c": c,
         "v": whole / costs[1] if whole else None,
         "predicted": {
-            "decoding": spread([predicted(run, c, costs) for run in runs]),
-            "with_encoding": spread(
-                [
-                    predicted(
-                        row.runs[lane],
-                        c,
-                        costs,
-                        encode_seconds=row.runs[Lane(ALONE, None)].encode_seconds,
-                    )
-                    for row in rows
-                ]
-            ),
+            kind: spread(expected(row, encoding) for row in rows)
+            for kind, encoding in _KINDS.items()
         },
     }
-
-
-def _quickest(rows: Sequence[ArticleRuns], name: str, lanes: Sequence[Lane]) -> Lane | None:
-    """The draft length at which a lane was fastest; None where it has no numbers."""
-    there = [lane for lane in lanes if lane.name == name and all(lane in row.runs for row in rows)]
-    return max(
-        there,
-        key=lambda lane: statistics.median(
-            row.runs[lane].tokens / row.runs[lane].decode_seconds for row in rows
-        ),
-        default=None,
-    )
 
 
 # Words and tables.
@@ -376,7 +357,7 @@ def sections(summary: Mapping[str, Any]) -> list[Section]:
             + (f", {SIMULATED}" if summary["acceptance"] == SIMULATED else ""),
             _sentences(summary, setting),
             _best_table(setting),
-            *_peer_tables(setting),
+            _peer_table(setting),
             _round_table(summary, setting),
             _speed_table(setting),
             _call_table(setting),
@@ -399,45 +380,36 @@ def _sentences(summary: Mapping[str, Any], setting: Mapping[str, Any]) -> list[s
         *rule_sentences(setting),
         *(f"No numbers of {_name(e)}: {e['error']}" for e in setting["lanes"] if e["error"]),
         *_headline(setting),
-    ]
-    lines.append(
         f"A one-token call of the target takes {1000 * setting['one_token_call_seconds']:.2f} ms, "
-        f"encoding {1000 * setting['encode_seconds']['median']:.1f} ms."
-    )
-    lines += _costs(setting)
+        f"encoding {1000 * setting['encode_seconds']['median']:.1f} ms.",
+    ]
+    costs = ", ".join(f"{e['c']:.3f} ({e['label']})" for e in setting["lanes"] if e.get("c"))
+    if setting["call_cost"] is not None and costs:
+        lines.append(
+            f"For --draft-length adaptive on this machine: --call-cost {setting['call_cost']:.3f}, "
+            f"and --draft-cost {costs}."
+        )
     if summary["roofline"] is not None:
         roof, share = summary["roofline"], setting["roofline_share"]
+        wordings = {ALONE: "in plain decoding", GENERATE: "in transformers' generate"}
+        paces = {
+            entry["name"]: entry["tokens_per_second"]["decoding"]["median"]
+            for entry in setting["lanes"]
+            if entry["error"] is None
+        }
+        each = ", ".join(
+            f"{1000 / paces[name]:.2f} ms {words}"
+            for name, words in wordings.items()
+            if name in paces
+        )
         lines.append(
             f"Memory roofline: {roof['weight_bytes'] / 1e9:.4f} GB of decoder weights a token at "
             f"{roof['bandwidth'] / 1e9:.0f} GB/s (measured on this device) are "
             f"{1000 * roof['seconds_per_token']:.3f} ms. Plain decoding reaches "
             f"{share['decoding']:.0%} of it, the target's call alone {share['call']:.0%}. "
-            f"{_milliseconds(setting)}."
+            f"A token takes {each}."
         )
     return lines
-
-
-def _costs(setting: Mapping[str, Any]) -> list[str]:
-    """What to give for drafts of adaptive length, as measured at the longest drafts."""
-    drafted = {entry["label"]: entry["c"] for entry in setting["lanes"] if entry.get("c")}
-    if setting["call_cost"] is None or not drafted:
-        return []
-    costs = ", ".join(f"{c:.3f} ({name})" for name, c in drafted.items())
-    return [
-        f"For --draft-length adaptive on this machine: --call-cost {setting['call_cost']:.3f}, and "
-        f"--draft-cost {costs}."
-    ]
-
-
-def _milliseconds(setting: Mapping[str, Any]) -> str:
-    """What a token takes in the lanes that do not draft."""
-    found = [
-        f"{1000 / entry['tokens_per_second']['decoding']['median']:.2f} ms {words}"
-        for name, words in ((ALONE, "in plain decoding"), (GENERATE, "in transformers' generate"))
-        for entry in setting["lanes"]
-        if entry["name"] == name and entry["error"] is None
-    ]
-    return "A token takes " + ", ".join(found)
 
 
 def _agreement(summary: Mapping[str, Any], setting: Mapping[str, Any]) -> list[str]:
@@ -492,74 +464,54 @@ def _headline(setting: Mapping[str, Any]) -> list[str]:
 
 
 def _best(setting: Mapping[str, Any]) -> list[dict[str, Any]]:
-    return [
-        entry
-        for entry in setting["lanes"]
-        if entry["name"] in setting["best_gamma"]
-        and entry["error"] is None
-        and entry["gamma"] == setting["best_gamma"][entry["name"]]
-    ]
+    best = setting["best_gamma"]
+    measured = [entry for entry in setting["lanes"] if entry["error"] is None]
+    return [entry for entry in measured if best.get(entry["name"], "") == entry["gamma"]]
+
+
+def _times(names: Sequence[tuple[str, str]], kinds: Sequence[str] = ("decoding",)) -> Columns:
+    """How many times faster than other lanes: a column for each kind of speed and (name, words)."""
+
+    def cell(entry: Mapping[str, Any], name: str, kind: str) -> str:
+        return _shown(entry["over"][name] and entry["over"][name][kind])
+
+    return {
+        f"x {words}{', with encoding' * _KINDS[kind]}": partial(cell, name=name, kind=kind)
+        for kind in kinds
+        for name, words in names
+    }
+
+
+_LANE: Columns = {
+    "lane": lambda entry: entry["label"],
+    "gamma": lambda entry: "-" if entry["gamma"] is None else str(entry["gamma"]),
+}
+_CALLS: Columns = {"target calls": lambda entry: _shown(entry["target_calls"], 0)}
+_PACE: Columns = {"tokens/s": lambda entry: _shown(entry["tokens_per_second"]["decoding"], 0)}
 
 
 def _best_table(setting: Mapping[str, Any]) -> Table:
-    def cells(entry: Mapping[str, Any]) -> tuple[str, ...]:
-        compared = entry["over"]
-        return (
-            entry["label"],
-            _gamma(entry),
-            _shown(entry["target_calls"], 0),
-            _shown(entry["tokens_per_second"]["decoding"], 0),
-            *(
-                _shown(compared[name] and compared[name][kind])
-                for kind in ("decoding", "with_encoding")
-                for name in ("generate", "assisted", "alone")
-            ),
-        )
-
-    return Table(
+    others = [(name, name) for name in ("generate", "assisted")] + [("alone", "plain")]
+    return Table.of(
         f"Each lane at its fastest draft length, {setting_label(setting)}",
         "Which draft length is fastest was read from the same run. Times: how many times faster "
         "than transformers' generate, than its assisted generation at its own fastest draft "
         "length, and than our plain decoding, article by article.",
-        (
-            "lane",
-            "gamma",
-            "target calls",
-            "tokens/s",
-            "x generate",
-            "x assisted",
-            "x plain",
-            "x generate, with encoding",
-            "x assisted, with encoding",
-            "x plain, with encoding",
-        ),
-        tuple(cells(entry) for entry in _best(setting)),
+        {**_LANE, **_CALLS, **_PACE, **_times(others, list(_KINDS))},
+        _best(setting),
     )
 
 
-def _peer_tables(setting: Mapping[str, Any]) -> list[Table]:
-    """How our lanes compare with CTranslate2; nothing where it was not measured."""
+def _peer_table(setting: Mapping[str, Any]) -> Table:
+    """How our lanes compare with CTranslate2; no rows where it was not measured."""
     there = [e["name"] for e in setting["lanes"] if e["name"] in PEERS and e["error"] is None]
-    if not there:
-        return []
-    kinds = {"decoding": "", "with_encoding": ", with encoding"}
-    return [
-        Table(
-            f"Against CTranslate2, {setting_label(setting)}",
-            "How many times faster, article by article. CTranslate2 decodes plainly, on the same "
-            "device with as many threads.",
-            ("lane", "gamma", *(f"x {label(n)}{words}" for words in kinds.values() for n in there)),
-            tuple(
-                (
-                    entry["label"],
-                    _gamma(entry),
-                    *(_shown(entry["over"][name][kind]) for kind in kinds for name in there),
-                )
-                for entry in _best(setting)
-                if entry["name"] not in OTHERS
-            ),
-        )
-    ]
+    return Table.of(
+        f"Against CTranslate2, {setting_label(setting)}",
+        "How many times faster, article by article. CTranslate2 decodes plainly, on the same "
+        "device with as many threads.",
+        {**_LANE, **_times([(name, label(name)) for name in there], list(_KINDS))},
+        [entry for entry in _best(setting) if there and entry["name"] not in OTHERS],
+    )
 
 
 def _round_table(summary: Mapping[str, Any], setting: Mapping[str, Any]) -> Table:
@@ -570,133 +522,95 @@ def _round_table(summary: Mapping[str, Any], setting: Mapping[str, Any]) -> Tabl
         "token rule)."
     )
 
-    def cells(entry: Mapping[str, Any]) -> tuple[str, ...]:
-        measured, expected = entry["over"]["alone"], entry["predicted"]
-        both = [
-            text
-            for kind in ("decoding", "with_encoding")
-            for text in (
-                _shown(measured[kind]),
-                _shown(expected[kind]),
-                _number(measured[kind]["median"] / expected[kind]["median"]),
-            )
-        ]
-        return (
-            entry["label"],
-            _gamma(entry),
-            _shown(entry["tau"]),
-            _shown(entry["alpha"]),
-            _number(entry["accepted_of_drafted"], 3),
-            _number(entry["c"], 3),
-            _number(entry["v"]),
-            *both,
-            _percent(entry["outside_share"]),
-        )
+    def speeds(kind: str, words: str) -> Columns:
+        return {
+            f"measured{words}": lambda e: _shown(e["over"]["alone"][kind]),
+            f"predicted{words}": lambda e: _shown(e["predicted"][kind]),
+            f"measured / predicted{words}": lambda e: _number(
+                e["over"]["alone"][kind]["median"] / e["predicted"][kind]["median"]
+            ),
+        }
 
-    return Table(
+    return Table.of(
         f"What a round costs and what that predicts, {setting_label(setting)}",
         f"Speed-up over our plain decoding. {alpha} c: a drafted token, v: a call "
         "that reads gamma + 1 tokens, both in one-token calls of the target. Predicted: "
         "tau / (k c + v), k tokens drafted a round, v of the calls that the lane made. "
         "Outside: the share of a round spent neither in the target's nor in the drafter's calls.",
-        (
-            "lane",
-            "gamma",
-            "tau",
-            "alpha",
-            "accepted / drafted",
-            "c",
-            "v",
-            "measured",
-            "predicted",
-            "measured / predicted",
-            "measured, with encoding",
-            "predicted, with encoding",
-            "measured / predicted, with encoding",
-            "outside",
-        ),
-        tuple(cells(entry) for entry in setting["lanes"] if entry.get("predicted")),
+        {
+            **_LANE,
+            "tau": lambda e: _shown(e["tau"]),
+            "alpha": lambda e: _shown(e["alpha"]),
+            "accepted / drafted": lambda e: _number(e["accepted_of_drafted"], 3),
+            "c": lambda e: _number(e["c"], 3),
+            "v": lambda e: _number(e["v"]),
+            **speeds("decoding", ""),
+            **speeds("with_encoding", ", with encoding"),
+            "outside": lambda e: _percent(e["outside_share"]),
+        },
+        [entry for entry in setting["lanes"] if entry.get("predicted")],
     )
 
 
 def _speed_table(setting: Mapping[str, Any]) -> Table:
-    def cells(entry: Mapping[str, Any]) -> tuple[str, ...]:
+    columns: Columns = {
+        **_CALLS,
+        "tau": lambda e: _shown(e["tau"]),
+        **_PACE,
+        "tokens/s, with encoding": lambda e: _shown(e["tokens_per_second"]["with_encoding"], 0),
+        **_times([("generate", "generate"), ("alone", "plain")]),
+        "outside": lambda e: _percent(e["outside_share"]),
+        "peak memory": lambda e: (
+            "-" if e["peak_bytes"] is None else f"{e['peak_bytes'] / 2**20:.0f} MiB"
+        ),
+    }
+
+    def cells(entry: Mapping[str, Any]) -> list[str]:
         if entry["error"] is not None:
-            return (entry["label"], _gamma(entry), "failed", *["-"] * 7)
-        return (
-            entry["label"],
-            _gamma(entry),
-            _shown(entry["target_calls"], 0),
-            _shown(entry["tau"]),
-            _shown(entry["tokens_per_second"]["decoding"], 0),
-            _shown(entry["tokens_per_second"]["with_encoding"], 0),
-            *(
-                _shown(entry["over"][name] and entry["over"][name]["decoding"])
-                for name in ("generate", "alone")
-            ),
-            _percent(entry["outside_share"]),
-            "-" if entry["peak_bytes"] is None else f"{entry['peak_bytes'] / 2**20:.0f} MiB",
-        )
+            return ["failed", *["-"] * (len(columns) - 1)]
+        return [cell(entry) for cell in columns.values()]
 
     return Table(
         f"Every lane, every draft length, {setting_label(setting)}",
         "Peak memory: of the device, with all models loaded; on a CPU it is known of the whole "
         "process alone.",
-        (
-            "lane",
-            "gamma",
-            "target calls",
-            "tau",
-            "tokens/s",
-            "tokens/s, with encoding",
-            "x generate",
-            "x plain",
-            "outside",
-            "peak memory",
+        (*_LANE, *columns),
+        tuple(
+            (*(cell(entry) for cell in _LANE.values()), *cells(entry)) for entry in setting["lanes"]
         ),
-        tuple(cells(entry) for entry in setting["lanes"]),
     )
 
 
 def _call_table(setting: Mapping[str, Any]) -> Table:
-    return Table(
+    return Table.of(
         f"A call of the target by how many tokens it reads, {setting_label(setting)}",
         "Medians over all calls of the run; v is against one token.",
-        ("tokens", "ms", "v"),
-        tuple(
-            (str(row["tokens"]), f"{1000 * row['seconds']:.2f}", _number(row["v"]))
-            for row in setting["call_costs"]
-        ),
+        {
+            "tokens": lambda row: str(row["tokens"]),
+            "ms": lambda row: f"{1000 * row['seconds']:.2f}",
+            "v": lambda row: _number(row["v"]),
+        },
+        setting["call_costs"],
     )
 
 
 def _cost_table(summary: Mapping[str, Any]) -> Table:
-    return Table(
+    return Table.of(
         "What a drafter costs",
         "Parameters: weights of its own; of an n-gram the entries of its table. Bytes: of weights "
         "or table on disk. Medians over the same articles, between the lanes and on none of their "
         f"clocks: greedy drafts of {summary['gammas'][-1]} tokens along the target's text. c: a "
         "drafted token in one-token calls of the target at batch 1. In a lane it can be more: "
         "there the drafter shares the processor's caches with the target.",
-        (
-            "drafter",
-            "parameters",
-            "bytes",
-            "microseconds to begin",
-            "microseconds a drafted token",
-            "c",
-        ),
-        tuple(
-            (
-                entry["label"],
-                f"{entry['parameters']:,}",
-                f"{entry['bytes']:,}",
-                _number(entry["begin_microseconds"], 0),
-                _number(entry["step_microseconds"], 1),
-                _number(entry["c"], 3),
-            )
-            for entry in summary["drafters"]
-        ),
+        {
+            "drafter": lambda entry: entry["label"],
+            "parameters": lambda entry: f"{entry['parameters']:,}",
+            "bytes": lambda entry: f"{entry['bytes']:,}",
+            "microseconds to begin": lambda entry: _number(entry["begin_microseconds"], 0),
+            "microseconds a drafted token": lambda entry: _number(entry["step_microseconds"], 1),
+            "c": lambda entry: _number(entry["c"], 3),
+        },
+        summary["drafters"],
     )
 
 
@@ -705,15 +619,8 @@ def _name(entry: Mapping[str, Any]) -> str:
     return f"{entry['label']}{gamma}"
 
 
-def _gamma(entry: Mapping[str, Any]) -> str:
-    return "-" if entry["gamma"] is None else str(entry["gamma"])
-
-
 def _number(value: float | None, digits: int = 2) -> str:
     return "-" if value is None else f"{value:.{digits}f}"
-
-
-_shown = partial(tables.bracketed, middle="median")
 
 
 def _percent(found: Spread | None) -> str:

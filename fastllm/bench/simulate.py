@@ -12,7 +12,7 @@ import statistics
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from transformers import T5Config, T5ForConditionalGeneration
@@ -27,27 +27,25 @@ from fastllm.vocabulary import Vocabulary
 VOCABULARY = 32128
 """What T5 and FLAN-T5 have, padding included."""
 
-_V10 = ("relu", True)
-_V11 = ("gated-gelu", False)
-
-_SHAPES: dict[str, tuple[int, int, int, int, int, tuple[str, bool]]] = {
-    "google-t5/t5-small": (512, 6, 8, 64, 2048, _V10),
-    "google-t5/t5-base": (768, 12, 12, 64, 3072, _V10),
-    "google-t5/t5-large": (1024, 24, 16, 64, 4096, _V10),
-    "google/flan-t5-small": (512, 8, 6, 64, 1024, _V11),
-    "google/flan-t5-base": (768, 12, 12, 64, 2048, _V11),
-    "google/flan-t5-large": (1024, 24, 16, 64, 2816, _V11),
-    "google/flan-t5-xl": (2048, 24, 32, 64, 5120, _V11),
-    "google/flan-t5-xxl": (4096, 24, 64, 64, 10240, _V11),
+_SHAPES = {
+    "google-t5/t5-small": (512, 6, 8, 64, 2048),
+    "google-t5/t5-base": (768, 12, 12, 64, 3072),
+    "google-t5/t5-large": (1024, 24, 16, 64, 4096),
+    "google/flan-t5-small": (512, 8, 6, 64, 1024),
+    "google/flan-t5-base": (768, 12, 12, 64, 2048),
+    "google/flan-t5-large": (1024, 24, 16, 64, 2816),
+    "google/flan-t5-xl": (2048, 24, 32, 64, 5120),
+    "google/flan-t5-xxl": (4096, 24, 64, 64, 10240),
 }
-"""d_model, layers of each half, heads, d_kv, d_ff, (feed-forward, tied embeddings), as published.
+"""d_model, layers of each half, heads, d_kv, d_ff, as published; FLAN-T5 has gated feed-forwards,
+and a matrix of its own for the logits.
 Source: Raffel et al. 2020, arXiv:1910.10683; Chung et al. 2022, arXiv:2210.11416."""
 
 SHAPES = tuple(_SHAPES)
 """The names of the shapes that need no file."""
 
-COPIED_BYTES = {"cuda": 1 << 30, "cpu": 1 << 28}
-"""How much the bandwidth test copies: far more than a cache holds."""
+COPIED_BYTES = 1 << 30
+"""How much the bandwidth test of a device copies: far more than a cache holds."""
 
 
 def usual() -> list[str]:
@@ -58,15 +56,13 @@ def usual() -> list[str]:
 def shape(name_or_path: str) -> T5Config:
     """The configuration of a T5 by a name of SHAPES (its owner may be left out), or of a file.
 
-    Args:
-        name_or_path: a name, a folder with `config.json`, or such a file.
-
     Raises:
-        SettingsError: it is none of these, or no T5.
+        SettingsError: it is no such name, no folder with `config.json`, no such file, or no T5.
     """
-    known = {short: sizes for name, sizes in _SHAPES.items() for short in (name, _short(name))}
-    if name_or_path in known:
-        width, layers, heads, head_width, feed_forward, (kind, tied) = known[name_or_path]
+    full = {short: name for name in _SHAPES for short in (name, _short(name))}.get(name_or_path)
+    if full is not None:
+        width, layers, heads, head_width, feed_forward = _SHAPES[full]
+        flan = full.startswith("google/")
         config = T5Config(
             vocab_size=VOCABULARY,
             d_model=width,
@@ -75,10 +71,9 @@ def shape(name_or_path: str) -> T5Config:
             num_layers=layers,
             num_decoder_layers=layers,
             num_heads=heads,
-            feed_forward_proj=kind,
-            tie_word_embeddings=tied,
+            feed_forward_proj="gated-gelu" if flan else "relu",
         )
-        return _ready(config, tied)
+        return _ready(config, tied=not flan)
     path = Path(name_or_path)
     path = path / "config.json" if path.is_dir() else path
     try:
@@ -91,10 +86,10 @@ def shape(name_or_path: str) -> T5Config:
     if not isinstance(tree, dict) or tree.get("model_type") != "t5":
         found = tree.get("model_type") if isinstance(tree, dict) else type(tree).__name__
         raise SettingsError(f"{path} describes a {found}: the configuration of a T5 is needed.")
-    return _ready(T5Config.from_dict(tree), bool(tree.get("tie_word_embeddings", True)))
+    return _ready(T5Config.from_dict(tree), tied=bool(tree.get("tie_word_embeddings", True)))
 
 
-def _ready(config: T5Config, tied: bool) -> T5Config:
+def _ready(config: T5Config, *, tied: bool) -> T5Config:
     """What a fresh model needs; transformers 5 takes every T5 for one with tied embeddings."""
     config.tie_word_embeddings = tied
     config.dropout_rate = 0.0
@@ -122,9 +117,7 @@ def random_target(
 def random_drafter(name_or_path: str, target: HubTarget) -> Drafter:
     """A drafter with random weights, where and in what type its target is.
 
-    Args:
-        name_or_path: the shape of a T5, or a name of `usual` in its usual size.
-        target: whose vocabulary it has.
+    - `name_or_path`: the shape of a T5, or a name of `usual` in its usual size.
 
     Raises:
         SettingsError: there is no such shape, or it has another vocabulary than the target.
@@ -133,10 +126,9 @@ def random_drafter(name_or_path: str, target: HubTarget) -> Drafter:
     if name_or_path in usual():
         bound = spec_of(name_or_path).bound_to_target
         own = {"target": target} if bound else {"start": "ordinary"}
-        made = drafter_class(name_or_path).fresh(wanted, start_id=target.start_id, **own)
-        made.model.to(target.device, target.model.dtype)
-        small: Drafter = made
-        return small
+        small: Any = drafter_class(name_or_path).fresh(wanted, start_id=target.start_id, **own)
+        small.model.to(target.device, target.model.dtype)
+        return cast(Drafter, small)
     config = shape(name_or_path)
     if config.vocab_size != wanted:
         raise SettingsError(
@@ -153,8 +145,7 @@ def random_drafter(name_or_path: str, target: HubTarget) -> Drafter:
         config.d_ff,
         head_width=config.d_kv,
     )
-    drafter: Drafter = family(family.MODEL(network).eval(), sizes, _short(name_or_path), "")
-    return drafter
+    return cast(Drafter, family(family.MODEL(network).eval(), sizes, _short(name_or_path), ""))
 
 
 def random_sources(
@@ -189,10 +180,8 @@ def roofline(target: HubTarget) -> dict[str, float]:
     ]
     weights.append(target.model.lm_head.weight)
     size = target.decoder_bytes or sum(w.numel() * w.element_size() for w in weights)
-    if target.device.type == "cpu":
-        bandwidth = read_bandwidth(size)
-    else:
-        bandwidth = copy_bandwidth(target.device)
+    cpu = target.device.type == "cpu"
+    bandwidth = read_bandwidth(size) if cpu else copy_bandwidth(target.device)
     return {
         "weight_bytes": float(size),
         "bandwidth": bandwidth,
@@ -200,43 +189,22 @@ def roofline(target: HubTarget) -> dict[str, float]:
     }
 
 
-def copy_bandwidth(device: torch.device, size: int | None = None, repeats: int = 10) -> float:
-    """Bytes a second that a copy on a device reads and writes; the median of some.
-
-    Args:
-        device: where.
-        size: bytes to copy; what COPIED_BYTES says by default.
-        repeats: how many copies are timed, after two that are not.
-    """
-    size = size or COPIED_BYTES.get(device.type, COPIED_BYTES["cpu"])
+def copy_bandwidth(device: torch.device, size: int = COPIED_BYTES, repeats: int = 10) -> float:
+    """Bytes a second that a copy of `size` bytes on a device reads and writes; a median."""
     source = torch.ones(size, dtype=torch.uint8, device=device)
     place = torch.empty_like(source)
 
-    def seconds() -> float:
-        synchronize(device)
-        started = time.perf_counter()
+    def copy() -> None:
         place.copy_(source)
         synchronize(device)
-        return time.perf_counter() - started
 
-    return 2 * size / _median(seconds, repeats)
+    return 2 * size / _seconds(copy, repeats)
 
 
 def read_bandwidth(size: int, repeats: int = 20) -> float:
-    """Bytes a second at which the CPU reads the same bytes again and again, with all threads.
-
-    Args:
-        size: how many bytes.
-        repeats: how many readings are timed; the median counts.
-    """
+    """Bytes a second at which the CPU reads the same bytes again and again; a median."""
     source = torch.ones(max(1, size // 4))
-
-    def seconds() -> float:
-        started = time.perf_counter()
-        source.sum()
-        return time.perf_counter() - started
-
-    return size / _median(seconds, repeats)
+    return size / _seconds(lambda: source.sum(), repeats)
 
 
 def profiles(
@@ -245,14 +213,7 @@ def profiles(
     source_ids: list[int],
     config: DecodingConfig,
 ) -> str:
-    """What a plain token, and a draft of each drafter, consist of: tables of PyTorch's profiler.
-
-    Args:
-        target: decodes plainly.
-        drafters: draft along.
-        source_ids: an article.
-        config: the settings.
-    """
+    """What a plain token, and a draft of each drafter, consist of: tables of PyTorch's profiler."""
     config = resolve(config, target)
     encoding = target.encode(source_ids)
     prefix = [target.start_id, *source_ids[:8]]
@@ -293,10 +254,14 @@ def _profile(call: Callable[[], None], repeats: int = 5) -> str:
     return f"{1000 * seconds:.2f} ms each under the profiler, {repeats} of them:\n{table}"
 
 
-def _median(measure: Callable[[], float], repeats: int) -> float:
-    for _ in range(2):
-        measure()
-    return statistics.median(measure() for _ in range(repeats))
+def _seconds(call: Callable[[], object], repeats: int) -> float:
+    """The median of what a call takes, after two that are not timed."""
+    found = []
+    for _ in range(2 + repeats):
+        started = time.perf_counter()
+        call()
+        found.append(time.perf_counter() - started)
+    return statistics.median(found[2:])
 
 
 def _random_model(config: T5Config, device: torch.device, dtype: torch.dtype) -> Any:

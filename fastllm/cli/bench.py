@@ -95,8 +95,7 @@ def bench(options: argparse.Namespace) -> int:
     """Times the lanes; 1 where a greedy text of ours is another than it has to be."""
     config, gammas, temperatures = measured_settings(options)
     _require_bench(options)
-    load = _bench_random if options.target_shape else _bench_articles
-    arguments, more = load(options)
+    arguments, more = (_bench_random if options.target_shape else _bench_articles)(options)
     if options.baselines and not options.target_shape:
         import_module("transformers.utils.logging").set_verbosity_error()
     measuring, report = (import_module(f"fastllm.bench.{n}") for n in ("measure", "report"))
@@ -106,11 +105,13 @@ def bench(options: argparse.Namespace) -> int:
     summary = report.summarise(done, peak_process_bytes=_peak_memory(), **more)
     text = report.markdown(summary)
     print(text)
-    plots, page = charts() if options.out else None, ""
-    if plots is not None:
-        shown = plots.bench_charts(summary)
+    page = ""
+    if options.out and (plots := charts()) is not None:
         page = plots.document(
-            report.heading(summary), report.preamble(summary), shown, report.sections(summary)
+            report.heading(summary),
+            report.preamble(summary),
+            plots.bench_charts(summary),
+            report.sections(summary),
         )
     write_report(options.out, "bench", report.to_json(done, summary), text, page)
     if options.profile:
@@ -131,26 +132,33 @@ def _require_bench(options: argparse.Namespace) -> None:
     Raises:
         SettingsError: what is missing, out of range, or excludes another option.
     """
-    if options.target_shape is None:
-        if options.random_weights or options.alpha is not None:
-            raise SettingsError(
-                "--random-weights and --alpha belong to --target-shape: name a shape, such as "
-                "google/flan-t5-xl, or leave them out."
-            )
-        if options.data is None:
-            raise SettingsError(
-                "--data is missing: give a file of articles, or --target-shape for random ones."
-            )
-        return
-    if not options.random_weights or options.alpha is None:
-        raise SettingsError(
+    shape, alpha = options.target_shape is not None, options.alpha
+    for wrong, message in (
+        (
+            not shape and (options.random_weights or alpha is not None),
+            "--random-weights and --alpha belong to --target-shape: name a shape, such as "
+            "google/flan-t5-xl, or leave them out.",
+        ),
+        (
+            not shape and options.data is None,
+            "--data is missing: give a file of articles, or --target-shape for random ones.",
+        ),
+        (
+            shape and not (options.random_weights and alpha is not None),
             "--target-shape has no weights and no articles: add --random-weights, and --alpha N, "
-            "the chance that a drafted token is accepted."
-        )
-    if not 0 <= options.alpha <= 1:
-        raise SettingsError(f"--alpha {options.alpha:g}: give a chance between 0 and 1.")
-    if options.source_length < 2:
-        raise SettingsError(f"--source-length {options.source_length}: give at least 2 tokens.")
+            "the chance that a drafted token is accepted.",
+        ),
+        (
+            shape and not 0 <= (alpha or 0) <= 1,
+            f"--alpha {alpha}: give a chance between 0 and 1.",
+        ),
+        (
+            shape and options.source_length < 2,
+            f"--source-length {options.source_length}: give at least 2 tokens.",
+        ),
+    ):
+        if wrong:
+            raise SettingsError(message)
 
 
 def _bench_articles(options: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -164,32 +172,23 @@ def _bench_articles(options: argparse.Namespace) -> tuple[dict[str, Any], dict[s
         measuring = import_module("fastllm.bench.measure")
         assistant, model = _assistant(options, drafters)
         names = [n for n in measuring.BASELINES if n != measuring.ASSISTED or model is not None]
-        names += _peers(measuring.PEERS)
+        if import_module("fastllm.bench.peer").installed():
+            names += measuring.PEERS
+        else:
+            say("no lanes of CTranslate2: it is not installed (pip install 'fastllm[bench]')")
+    encode = target.vocabulary.encode
     sources = [
-        (
-            article.id,
-            target.vocabulary.encode(article.text, target.source_length, target.prefix).ids,
-        )
+        (article.id, encode(article.text, target.source_length, target.prefix).ids)
         for article in chosen
     ]
+    roofline = import_module("fastllm.bench.simulate").roofline(target)
     return {
         "target": target,
         "drafters": drafters,
         "sources": sources,
         "baselines": names,
         "assistant": model,
-    }, {
-        "assistant": assistant,
-        "roofline": import_module("fastllm.bench.simulate").roofline(target),
-    }
-
-
-def _peers(lanes: tuple[str, ...]) -> list[str]:
-    """The lanes of CTranslate2, none where it is not installed."""
-    if import_module("fastllm.bench.peer").installed():
-        return list(lanes)
-    say("no lanes of CTranslate2: it is not installed (pip install 'fastllm[bench]')")
-    return []
+    }, {"assistant": assistant, "roofline": roofline}
 
 
 def _assistant(options: argparse.Namespace, drafters: dict[str, Any]) -> tuple[str | None, Any]:

@@ -1,7 +1,6 @@
 """`fastllm eval`: drafters on a test set."""
 
 import argparse
-from collections.abc import Sequence
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
@@ -61,11 +60,24 @@ def add_arguments(commands: Any) -> None:
 
 def evaluate(options: argparse.Namespace) -> int:
     """Measures drafters; 130 if interrupted, 1 where greedy texts are not the target's own."""
-    _as_in_the_original(options)
+    if options.batch_size not in (None, 1):
+        say(
+            f"--batch_size {options.batch_size}: articles are decoded one at a time, as a reader "
+            "waits for one; seconds are those of one article"
+        )
+    if options.use_ngram_drafter and not options.ckpt_path:
+        options.drafters = [*(options.drafters or []), "ngram"]
     config, gammas, temperatures = measured_settings(options)
     if len(gammas) == 1:
         config = replace(config, gamma=gammas[0])
-    _require_eval(options, temperatures)
+    if options.data is None:
+        raise SettingsError("--data is missing: give a file of articles.")
+    sampled = [f"{temperature:g}" for temperature in temperatures if temperature]
+    if sampled and options.check_generate:
+        raise SettingsError(
+            f"--check-generate is greedy, so that --temperature {' '.join(sampled)} has no "
+            "meaning: leave it out."
+        )
     measure, report = (
         import_module(f"fastllm.evaluation.{name}") for name in ("measure", "report")
     )
@@ -89,30 +101,3 @@ def evaluate(options: argparse.Namespace) -> int:
     page = "" if plots is None else plots.page(tree)
     write_report(options.out, "report", tree, markdown, page, options.json)
     return 130 if result.interrupted else 0 if result.same_text else 1
-
-
-def _as_in_the_original(options: argparse.Namespace) -> None:
-    """Gives flags of the original their meaning here, and says where it differs."""
-    if options.batch_size is not None and options.batch_size != 1:
-        say(
-            f"--batch_size {options.batch_size}: articles are decoded one at a time, as a reader "
-            "waits for one; seconds are those of one article"
-        )
-    if options.use_ngram_drafter and not options.ckpt_path:
-        options.drafters = [*(options.drafters or []), "ngram"]
-
-
-def _require_eval(options: argparse.Namespace, temperatures: Sequence[float]) -> None:
-    """Refuses what would fail later, or not be heeded.
-
-    Raises:
-        SettingsError: what is missing, or excludes another option.
-    """
-    if options.data is None:
-        raise SettingsError("--data is missing: give a file of articles.")
-    sampled = [f"{temperature:g}" for temperature in temperatures if temperature]
-    if sampled and options.check_generate:
-        raise SettingsError(
-            f"--check-generate is greedy, so that --temperature {' '.join(sampled)} has no "
-            "meaning: leave it out."
-        )

@@ -41,8 +41,7 @@ def lane_names(
         asked: what `--drafters` was given, each a list with commas; None if it was not given.
         folders: what `--ckpt_path` was given.
         target: the shipped drafters know the vocabulary of "target" alone.
-        shipped: the drafters that ship. A name that is none of them, but the family of some, means
-            all of that family.
+        shipped: the drafters that ship. The family of some, "lstm", means all of that family.
     """
     if asked is None:
         names = ["lookup", *(shipped if target == "target" and not folders else ())]

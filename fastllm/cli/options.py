@@ -3,6 +3,7 @@
 import argparse
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, TypeVar
 
 from fastllm.errors import SettingsError
@@ -35,39 +36,31 @@ _HELP = {
 def add_decoding_arguments(parser: argparse.ArgumentParser, *, without: Sequence[str] = ()) -> None:
     """One flag for each setting of DecodingConfig, with its default and range or its words."""
     group = parser.add_argument_group("decoding")
-    defaults = config_defaults()
-    for name, (low, high) in DecodingConfig.RANGES.items():
-        if name not in without:
-            default = defaults[name]
-            if default is None:
-                drafters = name in DecodingConfig.LEFT_TO_DRAFTER
-                default = "the drafter's own" if drafters else "the target's own"
-            group.add_argument(
-                "--" + name.replace("_", "-"),
-                *(["--" + name] if "_" in name else []),
-                *(["--gen_length", "--gen-length"] if name == "max_new_tokens" else []),
-                type=type(low),
-                default=defaults[name],
-                metavar="N",
-                help=f"{_HELP[name]}; {low} to {high} (default: {default})",
-            )
-    for name, words in DecodingConfig.CHOICES.items():
-        if name not in without:
-            group.add_argument(
-                "--" + name.replace("_", "-"),
-                *(["--" + name] if "_" in name else []),
-                choices=words,
-                default=defaults[name],
-                help=f"{_HELP[name]} (default: {defaults[name]})",
-            )
+    config = DecodingConfig
+    for name, default in config_defaults().items():
+        if name in without or name not in _HELP:
+            continue
+        whose = "the drafter's own" if name in config.LEFT_TO_DRAFTER else "the target's own"
+        shown = whose if default is None else default
+        if name in config.RANGES:
+            low, high = config.RANGES[name]
+            kind: dict[str, Any] = {"type": type(low), "metavar": "N"}
+            said = f"{_HELP[name]}; {low} to {high} (default: {shown})"
+        else:
+            kind = {"choices": config.CHOICES[name]}
+            said = f"{_HELP[name]} (default: {shown})"
+        group.add_argument(
+            "--" + name.replace("_", "-"),
+            *(["--" + name] if "_" in name else []),
+            *(["--gen_length", "--gen-length"] if name == "max_new_tokens" else []),
+            default=default,
+            help=said,
+            **kind,
+        )
 
 
 def decoding_config(options: argparse.Namespace, **more: Any) -> DecodingConfig:
-    """The settings that the flags of `add_decoding_arguments` gave.
-
-    Args:
-        options: what was parsed.
-        more: settings that another flag gave.
+    """The settings that the flags of `add_decoding_arguments` gave, and `more`.
 
     Raises:
         SettingsError: a value out of range, or two that do not go together.
@@ -95,12 +88,7 @@ def add_measuring_arguments(
 ) -> None:
     """What the commands that measure a target and drafters on a file of articles have in common.
 
-    Args:
-        parser: of the command.
-        limit: how many articles are taken by default, in words.
-        gammas: the draft lengths by default; None leaves them to the command.
-        gamma_help: the same in words.
-        temperatures: those that are measured by default.
+    `limit` and `gamma_help` are defaults in words; `gammas` None leaves them to the command.
     """
     parser.add_argument("--target", default="target", help="shipped target, folder or Hub model")
     parser.add_argument(
@@ -133,7 +121,7 @@ def add_measuring_arguments(
         "--gammas",
         dest="gammas",
         nargs="+",
-        type=whole_number_list,
+        type=partial(_listed, kind=int, what="a whole number"),
         default=[list(gammas or ())],
         metavar="N",
         help=f"draft lengths (default: {gamma_help})",
@@ -142,7 +130,7 @@ def add_measuring_arguments(
         "--temperature",
         dest="temperatures",
         nargs="+",
-        type=number_list,
+        type=partial(_listed, kind=float, what="a number"),
         default=[list(temperatures)],
         metavar="N",
         help="0 is greedy; several are measured in the same run (default: "
@@ -157,8 +145,8 @@ def measured_settings(
     """What the flags of `add_measuring_arguments` ask for.
 
     Returns:
-        The settings, at the last of the temperatures, which go together with the others too; the
-        draft lengths, possibly none; the temperatures, at least one. Both ascend.
+        The settings, at the last of the temperatures; the draft lengths, possibly none; the
+        temperatures, at least one. Both ascend.
 
     Raises:
         SettingsError: a value out of range, or two that do not go together at some temperature.
@@ -179,16 +167,6 @@ def measured_settings(
     for gamma in gammas:
         replace(configs[-1], gamma=gamma)
     return configs[-1], gammas, temperatures
-
-
-def whole_number_list(text: str) -> list[int]:
-    """Whole numbers between commas, as the type of an argument."""
-    return _listed(text, int, "a whole number")
-
-
-def number_list(text: str) -> list[float]:
-    """Numbers between commas, as the type of an argument."""
-    return _listed(text, float, "a number")
 
 
 def _listed(text: str, kind: Callable[[str], Number], what: str) -> list[Number]:

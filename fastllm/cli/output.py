@@ -12,11 +12,7 @@ from fastllm.files import write_json, write_whole
 
 
 def require_writable_report(out: str | None, file: str | None) -> None:
-    """Refuses places where a report cannot be written: before the work, not after it.
-
-    Args:
-        out: a folder, which need not exist.
-        file: a file, which need not exist.
+    """Refuses a folder or a file where a report cannot be written: before the work, not after it.
 
     Raises:
         SettingsError: names the place.
@@ -36,15 +32,9 @@ def require_writable_report(out: str | None, file: str | None) -> None:
 def write_report(
     out: str | None, name: str, tree: Any, markdown: str, page: str = "", file: str | None = None
 ) -> None:
-    """Writes a report: NAME.json, NAME.md and, where there is a page, NAME.html.
+    """Writes NAME.json, NAME.md and, where there is a page, NAME.html into the folder `out`.
 
-    Args:
-        out: the folder; None writes none.
-        name: of the files.
-        tree: the numbers.
-        markdown: the tables.
-        page: the charts, empty where there are none.
-        file: the numbers go there too.
+    The numbers go to `file` too, where one is given.
     """
     if file:
         write_json(file, tree)

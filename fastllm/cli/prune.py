@@ -11,7 +11,6 @@ from typing import Any
 from fastllm.cli.training import out_folder, save_checkpoint
 from fastllm.data.tokens import TokenPairs
 from fastllm.decoding.race import hardware
-from fastllm.distill.loop import in_words
 from fastllm.distill.material import (
     TEXT_LENGTH,
     RunContext,
@@ -43,8 +42,10 @@ from fastllm.distill.validation import Validation
 from fastllm.drafters.kept import KeptLayer
 from fastllm.drafters.shared import SharedDrafter
 from fastllm.errors import SettingsError
+from fastllm.evaluation.tables import grid
 from fastllm.files import write_json
 from fastllm.targets.hub import HubTarget
+from fastllm.words import duration
 
 TIMED = 4
 """Articles on which drafters and calls of the target are timed."""
@@ -90,8 +91,7 @@ def prune(options: argparse.Namespace) -> None:
             work.row(options.search, on),
             *(work.row(f"random {seed}", work.random(seed)) for seed in range(DRAWS)),
         ]
-        for line in _table(rows):
-            context.say(line)
+        context.say(_table(rows))
         step = step_microseconds(target, kept, *work.timed())
         context.say(f"measured: {step:.0f} microseconds a drafted token")
         asked = ["search", "units", "groups", "budget"]
@@ -146,13 +146,11 @@ class _Work:
         self._target, self._written = target, written
         self._validate = Validation(target, written, batch=options.batch or 16, keep_logits=True)
         self._network = MaskedTarget(target)
+        heads, columns = (
+            tuple(range(size)) for size in (target.model.config.num_heads, target.model.config.d_ff)
+        )
         self._network.kept = tuple(
-            KeptLayer(
-                layer,
-                tuple(range(target.model.config.num_heads)),
-                tuple(range(target.model.config.num_heads)),
-                tuple(range(target.model.config.d_ff)),
-            )
+            KeptLayer(layer, heads, heads, columns)
             for layer in range(len(target.model.decoder.block))
         )
         loud = loudness(target, lambda: self._validate(self._network))
@@ -162,9 +160,8 @@ class _Work:
         self._bytes = ByteCost(target.model.config)
         place = context.folder / f"clock-{_digest(target, self.units, target.device)}.json"
         self.clock = _clock(place) if place.exists() else self._timed_clock(place)
-        amount = budget.amount
-        if budget.unit == "share":
-            amount *= self._bytes(kept_of(self.units, frozenset(range(len(self.units)))))
+        self._whole = self._bytes(kept_of(self.units, frozenset(range(len(self.units)))))
+        amount = budget.amount * (self._whole if budget.unit == "share" else 1)
         self.search = Search(
             self.units,
             self._scores,
@@ -184,7 +181,7 @@ class _Work:
             "name": name,
             "units": len(on),
             "bytes": round(self._bytes(kept)),
-            "share": self._share(kept),
+            "share": self._bytes(kept) / self._whole,
             "alpha": score.alpha,
             "alpha_greedy": score.alpha_greedy,
             "predicted_microseconds": self.clock.step(kept),
@@ -215,13 +212,9 @@ class _Work:
         logits = 4e-9 * articles * TEXT_LENGTH * self._target.model.config.vocab_size
         self._context.say(
             f"{len(self.units)} parts, at most {passes} forward passes over {articles} articles; "
-            f"two over {len(self._written)} took {seconds:.2f} s each: {in_words(whole)}. Memory "
+            f"two over {len(self._written)} took {seconds:.2f} s each: {duration(whole)}. Memory "
             f"is that of inference, and at most {logits:.1f} GB for the target's logits."
         )
-
-    def _share(self, kept: tuple[KeptLayer, ...]) -> float:
-        whole = self._bytes(kept_of(self.units, frozenset(range(len(self.units)))))
-        return self._bytes(kept) / whole
 
     def _measure(self, kept: tuple[KeptLayer, ...]) -> Score:
         self._network.kept = kept
@@ -237,14 +230,8 @@ class _Work:
         )
 
     def _timed_clock(self, place: Path) -> Clock:
-        few = range(min(TIMED, len(self._written)))
-        clock = measure_clock(
-            self._target,
-            self.units,
-            [self._written.source(index) for index in few],
-            [self._written.target(index) for index in few],
-            seed=self._options.seed or 0,
-        )
+        seed = self._options.seed or 0
+        clock = measure_clock(self._target, self.units, *self.timed(), seed=seed)
         write_json(place, asdict(clock))
         return clock
 
@@ -260,16 +247,20 @@ def _digest(target: HubTarget, units: list[Unit], device: Any = None) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]
 
 
-def _table(rows: list[dict[str, Any]]) -> list[str]:
-    head = "| parts | bytes | share | greedy alpha | alpha, T = 1 | us a token | gamma | speed-up |"
-    return [
-        head,
-        "|" + "---|" * 8,
-        *(
-            f"| {row['name']} ({row['units']}) | {row['bytes']:,} | {row['share']:.0%} | "
-            f"{row['alpha_greedy']:.3f} | {row['alpha']:.3f} | "
-            f"{row['predicted_microseconds']:.0f} | {row['gamma']} | "
-            f"{row['predicted_speed_up']:.2f} |"
+def _table(rows: list[dict[str, Any]]) -> str:
+    return grid(
+        "parts|bytes|share|greedy alpha|alpha, T = 1|us a token|gamma|speed-up".split("|"),
+        [
+            [
+                f"{row['name']} ({row['units']})",
+                f"{row['bytes']:,}",
+                f"{row['share']:.0%}",
+                f"{row['alpha_greedy']:.3f}",
+                f"{row['alpha']:.3f}",
+                f"{row['predicted_microseconds']:.0f}",
+                f"{row['gamma']}",
+                f"{row['predicted_speed_up']:.2f}",
+            ]
             for row in rows
-        ),
-    ]
+        ],
+    )

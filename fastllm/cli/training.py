@@ -6,6 +6,7 @@ import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, fields, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,6 @@ from fastllm.distill.folders import (
     require_writable,
     writing,
 )
-from fastllm.distill.loop import in_words
 from fastllm.distill.material import (
     TEXT_LENGTH,
     RunContext,
@@ -39,13 +39,7 @@ from fastllm.distill.material import (
     load_teacher,
     target_place,
 )
-from fastllm.distill.options import (
-    needed,
-    pseudo_flags,
-    settle,
-    study_flags,
-    train_flags,
-)
+from fastllm.distill.options import needed, pseudo_flags, settle, study_flags, train_flags
 from fastllm.distill.pseudo import write_pseudo
 from fastllm.distill.select import choose, confidences
 from fastllm.distill.train import METHODS, DrafterRecipe, train_drafter
@@ -54,47 +48,48 @@ from fastllm.drafters import drafter_class, spec_of
 from fastllm.drafters.neural import STARTS, NeuralDrafter
 from fastllm.drafters.ngram import NgramDrafter
 from fastllm.drafters.t5 import T5Drafter
-from fastllm.errors import (
-    CheckpointError,
-    DataError,
-    SettingsError,
-    VocabularyError,
-)
+from fastllm.errors import CheckpointError, DataError, SettingsError, VocabularyError
 from fastllm.files import write_json
 from fastllm.pretrain.curriculum import TargetRecipe, read_target_recipe, train_target
 from fastllm.targets.hub import HubTarget
+from fastllm.words import duration
 
 
 def add_arguments(commands: Any) -> None:
     """Adds `train`, `pseudo` and `study` to the sub-commands of a parser."""
-    parser = commands.add_parser(
-        "train",
-        help="train a target from nothing, or a drafter before or after distillation",
-        description="Trains a target (--target RECIPE.yaml, without --drafter) or a drafter. "
-        "Interrupted runs go on where they stopped. Options may be written with dashes or "
-        "underscores; `accelerate launch -m fastllm train` uses several GPUs.",
-    )
-    train_flags(parser)
-    parser.set_defaults(handle=train)
-    parser = commands.add_parser(
-        "pseudo",
-        help="let the target write summaries to train on",
-        description="Lets the target summarise articles of a data set. The folder then holds the "
-        "articles with the data set's summaries (articles/) and with the target's, and some of the "
-        "validation split (validation/). Interrupted work goes on where it stopped; "
-        "`accelerate launch -m fastllm pseudo` uses several GPUs.",
-    )
-    pseudo_flags(parser)
-    parser.set_defaults(handle=pseudo)
-    parser = commands.add_parser(
-        "study",
-        help="compare methods and losses for one family",
-        description="Trains a drafter with each method and loss, measures all on held-out texts "
-        "of the target, and writes a table and a chart (study.md, .svg, .html, .json). "
-        "Interrupted studies go on where they stopped.",
-    )
-    study_flags(parser)
-    parser.set_defaults(handle=study)
+    for name, flags, handle, said, more in (
+        (
+            "train",
+            train_flags,
+            train,
+            "train a target from nothing, or a drafter before or after distillation",
+            "Trains a target (--target RECIPE.yaml, without --drafter) or a drafter. Interrupted "
+            "runs go on where they stopped. Options may be written with dashes or underscores; "
+            "`accelerate launch -m fastllm train` uses several GPUs.",
+        ),
+        (
+            "pseudo",
+            pseudo_flags,
+            pseudo,
+            "let the target write summaries to train on",
+            "Lets the target summarise articles of a data set. The folder then holds the articles "
+            "with the data set's summaries (articles/) and with the target's, and some of the "
+            "validation split (validation/). Interrupted work goes on where it stopped; "
+            "`accelerate launch -m fastllm pseudo` uses several GPUs.",
+        ),
+        (
+            "study",
+            study_flags,
+            study,
+            "compare methods and losses for one family",
+            "Trains a drafter with each method and loss, measures all on held-out texts of the "
+            "target, and writes a table and a chart (study.md, .svg, .json). Interrupted "
+            "studies go on where they stopped.",
+        ),
+    ):
+        parser = commands.add_parser(name, help=said, description=more)
+        flags(parser)
+        parser.set_defaults(handle=handle)
 
 
 def train(options: argparse.Namespace) -> None:
@@ -126,22 +121,24 @@ def train(options: argparse.Namespace) -> None:
 def pseudo(options: argparse.Namespace) -> None:
     """Writes the target's summaries of a data set's articles."""
     settle(options)
-    length = options.length or TEXT_LENGTH
-    batch = options.batch or 64
-    data = needed(options, "data")
+    batch, data = options.batch or 64, needed(options, "data")
     with RunContext.of(options, Path(needed(options, "out"))) as context:
         if options.dry_run:
             context.say(_estimate(options, None))
         # What is learned from these texts is what the target decodes: no TF32 in their arithmetic.
         torch.set_float32_matmul_precision("highest")
         target = load_teacher(options, context)
-        for split in ("validation", "train"):
-            count = article_count(options, context, 2 * batch)
-            out = context.folder
-            if split == "validation":
-                count, out = held_out_count(options, context), context.folder / split
-                if not count or not has_split(data, split):
-                    continue
+        for split, out, count, temperature in (
+            ("validation", context.folder / "validation", held_out_count(options, context), 0.0),
+            (
+                "train",
+                context.folder,
+                article_count(options, context, 2 * batch),
+                options.temperature,
+            ),
+        ):
+            if split == "validation" and not (count and has_split(data, split)):
+                continue
             if split == "train" and options.select:
                 pairs = _selected(options, context, target, count)
             else:
@@ -151,8 +148,8 @@ def pseudo(options: argparse.Namespace) -> None:
                 target,
                 pairs,
                 out,
-                length=length,
-                temperature=options.temperature if split == "train" else 0.0,
+                length=options.length or TEXT_LENGTH,
+                temperature=temperature,
                 batch=batch,
                 shard_size=options.shard_size,
                 accelerator=context.accelerator,
@@ -206,20 +203,15 @@ def _selected(
             say=context.say,
         )
         arms = choose(sure, min(count, len(pool)), options.random, options.seed or 0)
+        chosen = [{"id": pool.ids[at], "arm": arms[at], "confidence": sure[at]} for at in arms]
         rows = ((pool.ids[at], pool.source(at), pool.target(at)) for at in arms)
         with writing(folder, "The pool is whole."):
-            write_json(
-                context.folder / "selection.json",
-                [
-                    {"id": pool.ids[at], "arm": arm, "confidence": sure[at]}
-                    for at, arm in arms.items()
-                ],
-            )
+            write_json(context.folder / "selection.json", chosen)
             write_pairs(folder, rows, {**pool.meta, "selection": asked})
-        told = {arm: list(arms.values()).count(arm) for arm in ("uncertain", "random")}
+        uncertain, random = (list(arms.values()).count(arm) for arm in ("uncertain", "random"))
         context.say(
-            f"of {len(pool)} articles {told['uncertain']} were chosen because {name} is unsure, "
-            f"and {told['random']} at random: selection.json names them"
+            f"of {len(pool)} articles {uncertain} were chosen because {name} is unsure, "
+            f"and {random} at random: selection.json names them"
         )
 
     context.first(make)
@@ -237,20 +229,7 @@ def study(options: argparse.Namespace) -> None:
 
 
 _OF_TARGETS = frozenset(
-    (
-        "command",
-        "handle",
-        "usage",
-        "target",
-        "data",
-        "run",
-        "out",
-        "scale",
-        "device",
-        "dry_run",
-        "start",
-        "trailing_run",
-    )
+    "command handle usage target data run out scale device dry_run start trailing_run".split()
 )
 """What is heeded where a target is trained."""
 
@@ -273,12 +252,11 @@ def _train_target(options: argparse.Namespace, typed: set[str]) -> None:
             raise SettingsError(
                 "a target is trained in one process: leave `accelerate launch` out."
             )
-        out = out_folder(options, context)
         folder = train_target(
             recipe,
             data,
             context.folder,
-            out=out,
+            out=out_folder(options, context),
             start=options.start or "",
             device=context.accelerator.device,
             say=context.say,
@@ -386,14 +364,13 @@ def _train_neural(options: argparse.Namespace, context: RunContext) -> None:
                 if name.startswith("validation_")
             },
         }
-    texts = _texts_of(recipe)
-    count = len(data.dataset)
+    count, texts = len(data.dataset), _texts_of(recipe)
     save_checkpoint(drafter, options, context, card, target, count, texts, options.drafter)
     if context.dry:
         seconds = _log_lines(context.folder)[-1]["seconds"] / recipe.updates
         context.say(
             f"two updates ran here, {seconds:.2f} s each: {asked} would take "
-            f"{in_words(seconds * asked)}"
+            f"{duration(seconds * asked)}"
         )
 
 
@@ -433,12 +410,11 @@ def _untrained(
     options: argparse.Namespace, seed: int, name: str, target: HubTarget
 ) -> NeuralDrafter[Any]:
     """The drafter that a training starts from."""
-    family, start = drafter_class(options.drafter), _start_of(options)["start"]
+    family, start = drafter_class(options.drafter), options.start or STARTS[0]
     fingerprint = target.vocabulary.fingerprint
     width = int(target.model.config.vocab_size)
-    bound = {"target": target} if spec_of(options.drafter).bound_to_target else {}
-    sizes = {"layers": options.layers} if options.layers else {}
     if start in STARTS:
+        own = {"target": target} if spec_of(options.drafter).bound_to_target else {}
         fresh: NeuralDrafter[Any] = family.fresh(
             width,
             seed=seed,
@@ -447,8 +423,8 @@ def _untrained(
             start=start,
             name=name,
             vocabulary=fingerprint,
-            **bound,
-            **sizes,
+            **own,
+            **_layers(options),
         )
         return fresh
     # the target in memory may be quantised, and its weights are to stay as they are
@@ -491,37 +467,34 @@ def _train_ngram(options: argparse.Namespace, context: RunContext) -> None:
     method = options.distill_method or ("seq_kd" if options.pseudo_dataset_path else "supervised")
     lines = Path(options.pseudo_dataset_path or "-")
     if lines.is_file():
-        _count_lines(options, context, lines)
+        target = load_teacher(options, context)
+        texts = _lines(lines, target, max(TEXT_LENGTH, options.length or 0))
+        context.say(f"{lines}: {len(texts)} texts, one a line, counted as they stand")
+        _count(options, context, target, texts, f"the lines of {lines.name}")
         return
     data = gather(options, context, method == "seq_kd")
-    texts = data.dataset
-    if method == "seq_kd":
-        if data.written is None:
-            raise SettingsError(
-                "seq_kd counts what the target wrote: give --pseudo_dataset_path, made with "
-                "`python -m fastllm pseudo`."
-            )
-        texts = data.written
-    else:
+    pairs = data.written if method == "seq_kd" else data.dataset
+    if pairs is None:
+        raise SettingsError(
+            "seq_kd counts what the target wrote: give --pseudo_dataset_path, made with "
+            "`python -m fastllm pseudo`."
+        )
+    if method != "seq_kd":
         _refuse_without_summaries(data, method)
-    counted = [texts.target(index) for index in range(len(texts))]
+    counted = [pairs.target(index) for index in range(len(pairs))]
     _count(options, context, data.target, counted, _ORIGIN[method])
 
 
-def _count_lines(options: argparse.Namespace, context: RunContext, file: Path) -> None:
-    """Counts a file of texts, one a line."""
-    target = load_teacher(options, context)
+def _lines(file: Path, target: HubTarget, length: int) -> list[list[int]]:
+    """The texts of a file, one a line, as token ids."""
     try:
         lines = file.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeError) as error:
         raise DataError(f"{file} is no text file in UTF-8 ({error}): save it as one.") from error
-    length = max(TEXT_LENGTH, options.length or 0)
-    encode = target.vocabulary.encode
-    texts = [encode(line, length).ids for line in lines if line.strip()]
+    texts = [target.vocabulary.encode(line, length).ids for line in lines if line.strip()]
     if not texts:
         raise DataError(f"{file} holds no text: give a file with a text on each line.")
-    context.say(f"{file}: {len(texts)} texts, one a line, counted as they stand")
-    _count(options, context, target, texts, f"the lines of {file.name}")
+    return texts
 
 
 def _count(
@@ -554,16 +527,14 @@ def _count(
             smoothing=options.smoothing,
             end_id=target.end_id,
         )
-    card = {
-        "method": {
-            "name": "counting",
-            "order": drafter.counts.order,
-            "smoothing": drafter.smoothing,
-            **({"resumed": str(options.start)} if options.start else {}),
-        },
-        "entries": drafter.counts.entries,
-        "seconds": round(time.perf_counter() - started, 2),
+    method = {
+        "name": "counting",
+        "order": drafter.counts.order,
+        "smoothing": drafter.smoothing,
+        **({"resumed": str(options.start)} if options.start else {}),
     }
+    seconds = round(time.perf_counter() - started, 2)
+    card = {"method": method, "entries": drafter.counts.entries, "seconds": seconds}
     save_checkpoint(drafter, options, context, card, target, len(texts), origin, "ngram")
     if context.dry:
         context.say(f"counted {len(texts)} texts")
@@ -575,11 +546,10 @@ def _count(
 
 
 def _refuse_neural_options(options: argparse.Namespace) -> None:
-    neural = (
+    for name in (
         *("loss", "kd_loss", "kd_temp", "jsd_beta", "learning_rate", "lambda1", "lambda2"),
         *("keep", "teacher_cache"),
-    )
-    for name in neural:
+    ):
         if getattr(options, name) is not None:
             raise SettingsError(
                 f"--{name} does not belong to an n-gram: it counts, and that is all."
@@ -595,10 +565,13 @@ _OF_TARGET = "target"
 """The start of a T5 with the target's own weights."""
 
 
+def _layers(options: argparse.Namespace) -> dict[str, int]:
+    return {"layers": options.layers} if options.layers else {}
+
+
 def _start_of(options: argparse.Namespace) -> dict[str, Any]:
     """What the initial weights are, for the card."""
-    found = {"start": options.start or STARTS[0]}
-    return {**found, "layers": options.layers} if options.layers else found
+    return {"start": options.start or STARTS[0], **_layers(options)}
 
 
 def _refuse_options_of_others(options: argparse.Namespace) -> None:
@@ -633,9 +606,8 @@ def _drafter_recipe(options: argparse.Namespace) -> DrafterRecipe:
         "loss": options.kd_loss or options.loss,
         "kd_temperature": options.kd_temp,
     }
-    for entry in fields(DrafterRecipe):
-        if entry.name not in given:
-            given[entry.name] = getattr(options, entry.name)
+    others = [entry.name for entry in fields(DrafterRecipe) if entry.name not in given]
+    given |= {name: getattr(options, name) for name in others}
     recipe = {name: value for name, value in given.items() if value is not None}
     if "updates" in recipe and "cooldown" not in recipe:  # the usual share, where updates are few
         recipe["cooldown"] = min(DrafterRecipe.cooldown, recipe["updates"] // 3)
@@ -643,7 +615,6 @@ def _drafter_recipe(options: argparse.Namespace) -> DrafterRecipe:
 
 
 _OWN_TEXTS = "the data set's summaries"
-
 _ORIGIN = {"supervised": _OWN_TEXTS, "seq_kd": "target-written"}
 """What an n-gram counts, by method."""
 
@@ -662,14 +633,13 @@ def _texts_of(recipe: DrafterRecipe) -> str:
 
 def _teacher_tokens(recipe: DrafterRecipe, written: TokenPairs | None, run: Path) -> dict[str, int]:
     """Tokens that the target wrote, and tokens that it scored (a cache may have spared it some)."""
-    method, scored, step = recipe.resolved, 0.0, 0
+    method, scored = recipe.resolved, 0.0
     if method.scored:
-        for line in _log_lines(run):
-            scored += line["tokens"] * (line["step"] - step)
-            step = line["step"]
-    reads = written is not None and method.written_texts
+        lines = [{"step": 0}, *_log_lines(run)]
+        scored = sum(b["tokens"] * (b["step"] - a["step"]) for a, b in pairwise(lines))
+    read = written if method.written_texts else None
     return {
-        "written": int(written.lengths().sum()) if reads and written is not None else 0,
+        "written": 0 if read is None else int(read.lengths().sum()),
         "scored": round(scored),
     }
 
@@ -707,33 +677,32 @@ def save_checkpoint(
     """Writes the checkpoint, once for all processes."""
     out = out_folder(options, context)  # again: hours may have passed
     context.accelerator.wait_for_everyone()  # all have looked; now the first may write
+    whole = {
+        "name": drafter.name,
+        "family": family,
+        "target": target.name,
+        **card,
+        "texts": texts,
+        "articles": articles,
+        "prefix": target.prefix,
+        "source_length": target.source_length,
+        "device": str(target.device),
+        "versions": versions(),
+    }
 
     def write() -> None:
         with writing(out, f"What was learned is in {context.folder}."):
-            write_into(new_folder(out))
-
-    def write_into(fresh: Path) -> None:
-        shutil.rmtree(fresh, ignore_errors=True)
-        if options.command == "train" and options.as_target:
-            drafter.save_as_target(fresh, target)
-        else:
-            drafter.save(fresh)
-        whole = {
-            "name": drafter.name,
-            "family": family,
-            "target": target.name,
-            **card,
-            "texts": texts,
-            "articles": articles,
-            "prefix": target.prefix,
-            "source_length": target.source_length,
-            "device": str(target.device),
-            "versions": versions(),
-        }
-        (fresh / "card.json").write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
-        if (context.folder / "training.jsonl").exists():
-            shutil.copy(context.folder / "training.jsonl", fresh / "training.jsonl")
-        replace_folder(fresh, out)
+            fresh = new_folder(out)
+            shutil.rmtree(fresh, ignore_errors=True)
+            if options.command == "train" and options.as_target:
+                drafter.save_as_target(fresh, target)
+            else:
+                drafter.save(fresh)
+            text = json.dumps(whole, indent=1) + "\n"
+            (fresh / "card.json").write_text(text, encoding="utf-8")
+            if (context.folder / "training.jsonl").exists():
+                shutil.copy(context.folder / "training.jsonl", fresh / "training.jsonl")
+            replace_folder(fresh, out)
 
     context.first(write)
     if not context.dry:
@@ -749,18 +718,15 @@ def _estimate(options: argparse.Namespace, recipe: DrafterRecipe | None) -> str:
     target, own = _size_of(place)
     drafter, method = Size(0, 0, 0), METHODS["supervised"]
     if recipe is not None:
-        method = recipe.resolved
-        start = _start_of(options)["start"]
+        method, start = recipe.resolved, options.start or STARTS[0]
+        family = drafter_class(options.drafter)
         if start in STARTS:
-            sizes = {"layers": options.layers} if options.layers else {}
-            family = drafter_class(options.drafter)
-            network = family.fresh(target.vocabulary, start="ordinary", **sizes).model
-            drafter = Size.of(getattr(network, "network", network))
+            fresh = family.fresh(target.vocabulary, start="ordinary", **_layers(options))
+            drafter = Size.of(getattr(fresh.model, "network", fresh.model))
         elif options.drafter == "t5":
             drafter, _ = _size_of(place if start == _OF_TARGET else start, options.layers)
         else:
-            network = drafter_class(options.drafter).load(start).model
-            drafter = Size.of(network)
+            drafter = Size.of(family.load(start).model)
     work = Work(
         articles=round(options.limit * options.scale) or _EVERYTHING,
         source=options.source_length or own.get("source_length", 512),

@@ -38,20 +38,16 @@ class Article:
     source: str = ""
 
 
-ON_THE_HUB = {
-    "cnn_dailymail": ("abisee/cnn_dailymail", "3.0.0"),
-    "abisee/cnn_dailymail": ("abisee/cnn_dailymail", "3.0.0"),
-}
+ON_THE_HUB = dict.fromkeys(
+    ("cnn_dailymail", "abisee/cnn_dailymail"), ("abisee/cnn_dailymail", "3.0.0")
+)
 """Data sets that are known by name: the repository on the Hub, and which version of it."""
 
 _ENDINGS = (".jsonl.xz", ".jsonl.gz", ".jsonl")
 
 
 def read_articles(path: str | Path) -> Iterator[Article]:
-    """Yields the articles of a JSON-lines file, in order.
-
-    Args:
-        path: JSON lines in UTF-8 (UTF-16 with its mark), plain or compressed by gzip, xz or bzip2.
+    """Yields the articles of a file of JSON lines: UTF-8, or UTF-16 with its mark.
 
     Raises:
         DataError: the file is missing, or a line is not an article; names file and line number.
@@ -66,27 +62,23 @@ def read_articles(path: str | Path) -> Iterator[Article]:
                 if line.strip():
                     yield _parse(line, path, number)
     except UnicodeError as error:
-        raise DataError(
-            f"{path}, after line {number}: not readable as UTF-8 text ({first_line(error)}). Save "
-            "it as UTF-8."
-        ) from error
+        why = f"not readable as UTF-8 text ({first_line(error)}). Save it as UTF-8"
+        raise DataError(f"{path}, after line {number}: {why}.") from error
     except (EOFError, lzma.LZMAError, gzip.BadGzipFile, zlib.error) as error:
-        raise DataError(
-            f"{path}, after line {number}: not readable, its compression is damaged ({error}). Is "
-            "the file whole?"
-        ) from error
+        why = f"not readable, its compression is damaged ({error}). Is the file whole?"
+        raise DataError(f"{path}, after line {number}: {why}") from error
     except OSError as error:
         raise DataError(f"{path}, after line {number}: {error.strerror or error}.") from error
 
 
 def read_split(data: str | Path, split: str) -> Iterator[Article]:
-    """Yields the articles of a split of a data set.
+    """Yields the articles of a split ("train", "validation" or "test") of a data set.
 
     Args:
         data: a folder with `SPLIT.jsonl.xz` (or `.jsonl.gz`, `.jsonl`); a folder of Parquet files
             whose names begin with the split, or of what `save_to_disk` wrote; or a name of
             ON_THE_HUB, which is streamed.
-        split: "train", "validation" or "test".
+        split: which.
 
     Raises:
         DataError: there is no such data, a row of it is not an article, or `datasets` is missing.
@@ -102,14 +94,9 @@ def read_split(data: str | Path, split: str) -> Iterator[Article]:
 
 
 def find_split(data: str | Path, split: str) -> Path:
-    """The JSON-lines file of a split in a data folder.
-
-    Raises:
-        DataError: there is none.
-    """
+    """The JSON-lines file of a split in a data folder; DataError where there is none."""
     for ending in _ENDINGS:
-        path = Path(data) / f"{split}{ending}"
-        if path.is_file():
+        if (path := Path(data) / f"{split}{ending}").is_file():
             return path
     raise DataError(
         f"{data} has no {split}.jsonl.xz, .jsonl.gz or .jsonl, and no Parquet files of that split. "
@@ -154,11 +141,7 @@ def repaired(text: str) -> str:
 
 
 def sample_articles() -> list[Article]:
-    """The articles that come with a clone, in the order of their files' names.
-
-    Raises:
-        DataError: there are none.
-    """
+    """The articles that come with a clone, in the order of their files' names."""
     found = [Article(path.stem, read_text(path)) for path in sorted(paths.ARTICLES.glob("*.txt"))]
     if not found:
         raise DataError(
@@ -189,14 +172,11 @@ def split_sentences(text: str) -> list[str]:
     return [sentence for sentence in sentences if sentence]
 
 
-def _windows_1252() -> dict[int, str]:
-    """C1 control characters -> what stands at their place in Windows-1252, where anything does."""
-    there = {code: bytes([code]).decode("cp1252", "ignore") for code in range(0x80, 0xA0)}
-    return {code: letter for code, letter in there.items() if letter}
-
+_WINDOWS_1252 = {code: bytes([code]).decode("cp1252", "ignore") for code in range(0x80, 0xA0)}
+"""C1 control characters -> what stands at their place in Windows-1252, where anything does."""
 
 _REPAIRS = {
-    **_windows_1252(),
+    **{code: letter for code, letter in _WINDOWS_1252.items() if letter},
     **dict.fromkeys(range(0xF020, 0xF100), "\N{BULLET}"),
     0xF020: " ",
 }
@@ -267,11 +247,7 @@ _OTHER = {
 
 
 def _open_text(path: Path) -> IO[str]:
-    """Opens JSON lines by what the first bytes say.
-
-    Raises:
-        DataError: they are those of another kind of file.
-    """
+    """Opens JSON lines by what the first bytes say."""
     with path.open("rb") as file:
         head = file.read(8)
     unpack = next((opener for mark, opener in _COMPRESSED.items() if head.startswith(mark)), open)
@@ -303,17 +279,12 @@ def _article(row: Any, where: str, number: int) -> Article:
             f'{where}: needs an object with a text field "article" '
             '(and "highlights", "id" where known).'
         )
-    summary = row.get("highlights") or ""
+    text, summary = row["article"], row.get("highlights") or ""
     if not isinstance(summary, str):
         raise DataError(f'{where}: "highlights" must be text.')
-    if _HALF_CHARACTER.search(row["article"] + summary):
+    if _HALF_CHARACTER.search(text + summary):
         raise DataError(f"{where}: half of a surrogate pair (\\ud800 to \\udfff) is no character.")
-    return Article(
-        id=str(row.get("id", number)),
-        text=row["article"],
-        summary=summary,
-        source=str(row.get("source", "")),
-    )
+    return Article(str(row.get("id", number)), text, summary, str(row.get("source", "")))
 
 
 _HALF_CHARACTER = re.compile("[\ud800-\udfff]")

@@ -39,16 +39,8 @@ def prepare_pairs(
     """Tokenizes articles and their reference summaries, and writes them as token pairs.
 
     Articles too short to summarise are left out. So are those whose summary, as far as the article
-    supports it, has fewer than 20 or more than `text_length` tokens.
-
-    Args:
-        articles: read once, in order.
-        vocabulary: the target's.
-        folder: where the pairs are written.
-        source_length: the most source tokens, the end token included.
-        text_length: the most tokens of a text, the end token included.
-        prefix: put before every article.
-        summaries: False takes every article with an empty text, for another to write about.
+    supports it, has fewer than 20 or more than `text_length` tokens. Lengths count the end token.
+    Without `summaries` every article is taken with an empty text, for another to write about.
 
     Returns:
         How many pairs were written.
@@ -89,13 +81,7 @@ def prepare_pairs(
 def supported_summary(summary: str, visible: str, support: float = 0.7) -> str:
     """The sentences of a reference summary that the visible part of the article supports.
 
-    Args:
-        summary: the reference summary, sentences on lines or after one another.
-        visible: the part of the article that the model sees.
-        support: the least share of a sentence's content words that must occur in `visible`.
-
-    Returns:
-        The supported sentences joined by a blank; empty where none is.
+    `support` is the least share of a sentence's content words that must occur in `visible`.
     """
     seen = set(content_words(visible))
     kept = []

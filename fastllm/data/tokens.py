@@ -20,11 +20,27 @@ IGNORED = -100
 """The label of a padded position, as PyTorch's cross-entropy understands it."""
 
 
-class TokenPairs:
-    """Source and target token sequences of a data set.
+class Sequences:
+    """Sequences of ids in one row, NAME.npy, memory-mapped; NAME_ends.npy is where each ends."""
 
-    Args:
-        folder: a folder that `write_pairs` made.
+    def __init__(self, folder: Path, name: str) -> None:
+        self._row = np.load(folder / f"{name}.npy", mmap_mode="r")
+        self._ends = np.load(folder / f"{name}_ends.npy")
+
+    def __len__(self) -> int:
+        return len(self._ends)
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        start = int(self._ends[index - 1]) if index else 0
+        return np.asarray(self._row[start : int(self._ends[index])])
+
+    def lengths(self) -> np.ndarray:
+        """The number of ids of each, shape (len(self),)."""
+        return np.diff(self._ends, prepend=0)
+
+
+class TokenPairs:
+    """Source and target token sequences of a data set, as `write_pairs` writes them.
 
     Raises:
         DataError: the folder is missing or incomplete.
@@ -35,27 +51,24 @@ class TokenPairs:
         try:
             self.meta = json.loads((folder / "meta.json").read_text())
             self.ids = json.loads((folder / "ids.json").read_text())
-            self._source = np.load(folder / "source.npy", mmap_mode="r")
-            self._target = np.load(folder / "target.npy", mmap_mode="r")
-            self._source_ends = np.load(folder / "source_ends.npy")
-            self._target_ends = np.load(folder / "target_ends.npy")
+            self._source, self._target = Sequences(folder, "source"), Sequences(folder, "target")
         except (OSError, ValueError) as error:
             raise DataError(f"{folder}: not a folder of token pairs ({error}).") from error
 
     def __len__(self) -> int:
-        return len(self._source_ends)
+        return len(self._source)
 
     def source(self, index: int) -> list[int]:
         """The source ids of pair `index`."""
-        return _slice(self._source, self._source_ends, index)
+        return [int(token) for token in self._source[index]]
 
     def target(self, index: int) -> list[int]:
         """The target ids of pair `index`, with the end token where the text ended."""
-        return _slice(self._target, self._target_ends, index)
+        return [int(token) for token in self._target[index]]
 
     def lengths(self) -> np.ndarray:
         """The number of target ids of each pair, shape (len(self),)."""
-        return np.diff(self._target_ends, prepend=0)
+        return self._target.lengths()
 
 
 def write_pairs(
@@ -63,12 +76,10 @@ def write_pairs(
     pairs: Iterable[tuple[str, Sequence[int], Sequence[int]]],
     meta: dict[str, object],
 ) -> int:
-    """Writes (id, source ids, target ids) triples as token arrays.
+    """Writes (id, source ids, target ids) triples as token arrays, in the place of an earlier set.
 
-    Args:
-        folder: created if missing; an earlier set in it is replaced.
-        pairs: ids of any vocabulary; two bytes each, four where one is 65,536 or more.
-        meta: what to remember about the set (vocabulary, lengths, origin).
+    An id takes two bytes, or four where one is 65,536 or more. `meta` is what to remember about the
+    set (vocabulary, lengths, origin).
 
     Returns:
         How many pairs were written.
@@ -76,15 +87,11 @@ def write_pairs(
     Raises:
         OSError: the disk is full, or the like. The folder then counts as unfinished.
     """
-    ids: list[str] = []
-    rows: dict[str, list[np.ndarray]] = {"source": [], "target": []}
-    for name, source, target in pairs:
-        ids.append(name)
-        rows["source"].append(_narrow(source))
-        rows["target"].append(_narrow(target))
+    rows = [(name, _narrow(source), _narrow(target)) for name, source, target in pairs]
+    ids = [name for name, _, _ in rows]
     start_set(folder)
-    for side, sequences in rows.items():
-        save_sequences(folder, side, sequences)
+    save_sequences(folder, "source", [source for _, source, _ in rows])
+    save_sequences(folder, "target", [target for _, _, target in rows])
     write_json(Path(folder) / "ids.json", ids, indent=None)
     write_json(Path(folder) / "meta.json", meta)
     return len(ids)
@@ -154,8 +161,3 @@ def _narrow(ids: Sequence[int]) -> np.ndarray:
     """The ids in as few bytes as hold the largest; concatenated arrays take the widest."""
     wide = np.asarray(ids, dtype=np.uint32)
     return wide.astype(np.uint16) if wide.max(initial=0) < 1 << 16 else wide
-
-
-def _slice(flat: np.ndarray, ends: np.ndarray, index: int) -> list[int]:
-    start = int(ends[index - 1]) if index else 0
-    return [int(token) for token in flat[start : int(ends[index])]]

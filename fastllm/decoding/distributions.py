@@ -20,14 +20,9 @@ from fastllm.trace import DecodingConfig
 
 
 def distribution(logits: torch.Tensor, config: DecodingConfig) -> torch.Tensor:
-    """Turns logits into the distribution that tokens are drawn from.
+    """Logits (..., V) to the probabilities (..., V), float32, that tokens are drawn from.
 
-    Args:
-        logits: shape (..., V), any float type.
-        config: temperature, top_k and top_p, applied in this order.
-
-    Returns:
-        Probabilities, shape (..., V), float32, each row summing to 1.
+    Temperature, top_k and top_p of the settings are applied in this order.
     """
     if logits.dtype != torch.float32:
         logits = logits.float()
@@ -56,10 +51,7 @@ def forbid(logits: torch.Tensor, banned: Sequence[Sequence[int]]) -> torch.Tenso
     Args:
         logits: shape (T, V), any float type; not changed.
         banned: the ids barred in each of the first rows (see `rules`); ids from V on are
-            passed over.
-
-    Returns:
-        The same logits, minus infinity where barred; `logits` itself where nothing is.
+            passed over. Where nothing is barred, `logits` itself comes back.
     """
     places = _barred_places(banned, logits.shape[-1])
     if not places:
@@ -87,14 +79,7 @@ def ruled_distribution(
 ) -> torch.Tensor:
     """`distribution` of `forbid`, of the same arguments; quicker where numpy can work on the rows.
 
-    Args:
-        logits: shape (T, V), any float type. The same afterwards; on a CPU they are changed for a
-            moment, so that nobody else may read them meanwhile.
-        banned: the ids barred in each of the first rows.
-        config: temperature, top_k and top_p.
-
-    Returns:
-        Probabilities, shape (T, V), float32.
+    On a CPU the logits are changed for a moment, so that nobody else may read them meanwhile.
     """
     places = _barred_places(banned, logits.shape[-1])
     if not places or not _is_numpys(logits):
@@ -113,14 +98,9 @@ def ruled_distribution(
 
 
 def draw(weights: torch.Tensor, uniform: torch.Tensor | float) -> torch.Tensor:
-    """Draws a token from unnormalised weights by inverting their cumulative sum.
+    """Draws a token from unnormalised weights (V,), not all 0, by inverting their cumulative sum.
 
-    Args:
-        weights: shape (V,), not negative, not all 0.
-        uniform: a number in [0, 1).
-
-    Returns:
-        A token id, shape (), int64. A token of weight 0 is never drawn.
+    The uniform number is in [0, 1), the id of shape (), int64; no weight 0 is ever drawn.
     """
     if not on_cuda(weights.device):
         return torch.tensor(drawn(weights, float(uniform)), device=weights.device)
@@ -169,12 +149,7 @@ def _is_numpys(rows: torch.Tensor) -> bool:
 
 
 def most_likely(logits: torch.Tensor, banned: Sequence[Sequence[int]]) -> list[int]:
-    """The most likely token of each row that is not banned there.
-
-    Args:
-        logits: shape (T, V), any float type.
-        banned: the ids barred in each of the first rows, as for `forbid`.
-    """
+    """The most likely token of each row that is not banned there: the arguments of `forbid`."""
     if not _is_numpys(logits):
         found: list[int] = forbid(logits, banned).argmax(-1).tolist()
         return found
@@ -190,12 +165,7 @@ def most_likely(logits: torch.Tensor, banned: Sequence[Sequence[int]]) -> list[i
 def best_tokens(
     logits: torch.Tensor, banned: Sequence[Sequence[int]]
 ) -> tuple[list[int], list[float]]:
-    """What `most_likely` finds, and its logits: NaN or infinite where something of a row is.
-
-    Args:
-        logits: shape (T, V), any float type.
-        banned: the ids barred in each of the first rows, as for `forbid`.
-    """
+    """What `most_likely` finds, and its logits: NaN or infinite where something of a row is."""
     if _is_numpys(logits):
         best = most_likely(logits, banned)
         rows = logits.numpy()
@@ -211,10 +181,8 @@ def best_tokens(
 def require_finite(numbers: Sequence[float], dtype: torch.dtype) -> None:
     """Refuses a target's numbers that no token can be chosen by.
 
-    Args:
-        numbers: of each row one that is NaN or infinite where something of the row is: the largest
-            logit, or any probability.
-        dtype: of the logits.
+    Of each row one that is NaN or infinite where something of the row is: the largest logit, or any
+    probability.
 
     Raises:
         NotFiniteError: one is not finite.
@@ -222,14 +190,11 @@ def require_finite(numbers: Sequence[float], dtype: torch.dtype) -> None:
     if all(map(math.isfinite, numbers)):
         return
     kind = str(dtype).removeprefix("torch.")
-    if dtype == torch.float16:
-        remedy = (
-            "float16 overflows in many T5s: load the target in bf16 or fp32 (`--load-in bf16`, "
-            'load_in="bf16").'
-        )
-    else:
-        remedy = (
-            "Load it in fp32; if that does not help, its weights are damaged: copy or download "
-            "them again."
-        )
+    remedy = (
+        "float16 overflows in many T5s: load the target in bf16 or fp32 (`--load-in bf16`, "
+        'load_in="bf16").'
+        if dtype == torch.float16
+        else "Load it in fp32; if that does not help, its weights are damaged: copy or download "
+        "them again."
+    )
     raise NotFiniteError(f"the target's logits ({kind}) are NaN or infinite. {remedy}")

@@ -40,13 +40,7 @@ class DenseProposal:
         return [float(self._host[place, token]) for place, token in enumerate(tokens)]
 
     def residual(self, position: int, row: np.ndarray, scale: float = 1.0) -> np.ndarray:
-        """max(scale p - q, 0) at one position, shape (V,).
-
-        Args:
-            position: of q.
-            row: p, shape (V,).
-            scale: at most 1.
-        """
+        """max(scale p - q, 0) at one position, p being `row`, and the scale at most 1: all (V,)."""
         scaled = row if scale == 1 else row * scale
         left: np.ndarray = scaled - self._host[position]
         np.maximum(left, 0.0, out=left)

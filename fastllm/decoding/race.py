@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,7 +21,7 @@ import torch
 from fastllm.decoding import autoregress, speculate
 from fastllm.drafters import Drafter
 from fastllm.errors import DataError, SettingsError, VocabularyError
-from fastllm.targets import Target, resolve
+from fastllm.targets import Encoding, Target, resolve
 from fastllm.trace import DecodingConfig, Ending, Round, Trace
 
 
@@ -50,9 +51,8 @@ class Race:
         target: the model whose text all lanes write.
         drafters: one lane each; None is the target alone.
         article: the text, cut to what the target reads.
-        config: the settings, the same in all lanes; what it leaves to the target is looked up
-            there, and stands in the attribute `config` and in the traces, as does the rule of
-            verification that it comes to.
+        config: the settings, the same in all lanes; what it leaves to the target is looked up there
+            (`resolve`), as is the rule of verification that it comes to.
         statistics: collect what is only shown (off the clocks).
         stop: when set, the race ends behind the round in progress.
         deadline_seconds: wall-clock seconds after which it ends likewise; None for no limit.
@@ -107,33 +107,37 @@ class Race:
         encoding = self.target.encode(self.source_ids)
         self.encode_seconds = encoding.seconds
         for drafter in self._drafters:
-            session = self.target.begin(encoding)
-            ends: Any = {"start_id": self.target.start_id, "end_id": self.target.end_ids}
-            if drafter is None:
-                rounds = autoregress(session, self.config, statistics=self._statistics, **ends)
-                prepared = 0.0
-            else:
-                started = time.perf_counter()
-                drafting = drafter.begin(encoding)
-                prepared = time.perf_counter() - started
-                rounds = speculate(
-                    session, drafting, self.config, statistics=self._statistics, **ends
-                )
+            rounds, prepared = self._begin(drafter, encoding, self._statistics)
             self._lanes.append(_Lane(drafter, rounds, prepared, encoding.seconds + prepared))
         while running := [lane for lane in self._lanes if lane.ended is None]:
+            late = self._deadline is not None and time.monotonic() - began > self._deadline
+            if late or self._stop.is_set():
+                for lane in running:
+                    lane.ended = "stopped" if self._stop.is_set() else "deadline"
+                return
             lane = min(running, key=lambda lane: lane.clock)
-            if self._stop.is_set():
-                self._end(running, "stopped")
-            elif self._deadline is not None and time.monotonic() - began > self._deadline:
-                self._end(running, "deadline")
-            else:
-                entry = next(lane.rounds, None)
-                if entry is None:
-                    self._finish(lane)
-                    continue
-                lane.done.append(entry)
-                lane.clock += entry.total_seconds
-                yield RaceStep(self._lanes.index(lane), entry, lane.clock)
+            entry = next(lane.rounds, None)
+            if entry is None:
+                last = lane.done[-1].tokens[-1]
+                lane.ended = "end_of_text" if last in self.target.end_ids else "length"
+                continue
+            lane.done.append(entry)
+            lane.clock += entry.total_seconds
+            yield RaceStep(self._lanes.index(lane), entry, lane.clock)
+
+    def _begin(
+        self, drafter: Drafter | None, encoding: Encoding, statistics: bool
+    ) -> tuple[Iterator[Round], float]:
+        """The rounds of a lane, and the seconds that its drafter took to prepare."""
+        session = self.target.begin(encoding)
+        options: Any = {"start_id": self.target.start_id, "end_id": self.target.end_ids}
+        options["statistics"] = statistics
+        if drafter is None:
+            return autoregress(session, self.config, **options), 0.0
+        started = time.perf_counter()
+        drafting = drafter.begin(encoding)
+        prepared = time.perf_counter() - started
+        return speculate(session, drafting, self.config, **options), prepared
 
     def _warm_up(self) -> None:
         """Encodes the article and makes a round in each lane, on nobody's clock.
@@ -142,31 +146,16 @@ class Race:
         times what it costs later: kernels are loaded, calls are captured as graphs.
         """
         encoding = self.target.encode(self.source_ids)
-        ends: Any = {"start_id": self.target.start_id, "end_id": self.target.end_ids}
         for drafter in self._drafters:
-            session = self.target.begin(encoding)
-            if drafter is None:
-                rounds = autoregress(session, self.config, statistics=False, **ends)
-            else:
-                drafting = drafter.begin(encoding)
-                rounds = speculate(session, drafting, self.config, statistics=False, **ends)
-            next(rounds)
+            next(self._begin(drafter, encoding, False)[0])
 
     def traces(self) -> list[Trace]:
         """The record of each lane so far, in the order of the drafters."""
         return [self._trace(lane) for lane in self._lanes]
 
-    def _finish(self, lane: _Lane) -> None:
-        last = lane.done[-1].tokens[-1]
-        lane.ended = "end_of_text" if last in self.target.end_ids else "length"
-
-    @staticmethod
-    def _end(lanes: list[_Lane], why: Ending) -> None:
-        for lane in lanes:
-            lane.ended = why
-
     def _trace(self, lane: _Lane) -> Trace:
-        vocabulary = self.target.vocabulary
+        vocabulary, unsupported = self.target.vocabulary, self.target.unsupported
+        left_out = {"settings not applied": ", ".join(unsupported)} if unsupported else {}
         ids = [token for entry in lane.done for token in entry.tokens]
         mentioned = set(ids)
         for entry in lane.done:
@@ -184,7 +173,7 @@ class Race:
             drafter="" if lane.drafter is None else lane.drafter.name,
             vocabulary=vocabulary.fingerprint,
             hardware=hardware(self.target.device),
-            versions=versions() | {"engine": self.target.engine} | self._left_out(),
+            versions=versions() | {"engine": self.target.engine} | left_out,
             target_encode_seconds=self.encode_seconds,
             drafter_encode_seconds=lane.drafter_encode_seconds,
             rounds=tuple(lane.done),
@@ -194,11 +183,6 @@ class Race:
             names=vocabulary.names(mentioned),
         )
 
-    def _left_out(self) -> dict[str, str]:
-        """What the target's own generation configuration asks for, and no lane does."""
-        unsupported = self.target.unsupported
-        return {"settings not applied": ", ".join(unsupported)} if unsupported else {}
-
 
 def require_same_vocabulary(target: Target, drafter: Drafter | None) -> None:
     """Refuses a drafter whose token ids mean other pieces than the target's.
@@ -206,11 +190,10 @@ def require_same_vocabulary(target: Target, drafter: Drafter | None) -> None:
     Raises:
         VocabularyError: names both fingerprints and the remedy.
     """
-    if drafter is None or not drafter.vocabulary:
-        return
-    if drafter.vocabulary != target.vocabulary.fingerprint:
+    own = "" if drafter is None else drafter.vocabulary
+    if drafter is not None and own and own != target.vocabulary.fingerprint:
         raise VocabularyError(
-            f"the drafter {drafter.name} was made for vocabulary {drafter.vocabulary}, the target "
+            f"the drafter {drafter.name} was made for vocabulary {own}, the target "
             f"{target.name} has {target.vocabulary.fingerprint}. Distil a drafter for this target, "
             "or take the article lookup, which fits any."
         )
@@ -239,10 +222,8 @@ def versions() -> dict[str, str]:
 @cache
 def _processor() -> str:
     try:
-        with open("/proc/cpuinfo", encoding="utf-8") as lines:
-            for line in lines:
-                if line.startswith("model name"):
-                    return line.split(":", 1)[1].strip()
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:  # not Linux
-        pass
-    return platform.processor() or platform.machine() or os.name
+        lines = []
+    names = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    return next(names, "") or platform.processor() or platform.machine() or os.name

@@ -49,12 +49,12 @@ def autoregress(
     Yields:
         A plain Round a token; the last holds the end token, or reaches `max_new_tokens`.
     """
-    return _rounds(session, None, config, start_id, end_id, statistics)
+    return speculate(session, None, config, start_id=start_id, end_id=end_id, statistics=statistics)
 
 
 def speculate(
     session: TargetSession,
-    drafter: DrafterSession,
+    drafter: DrafterSession | None,
     config: DecodingConfig,
     *,
     start_id: int,
@@ -67,48 +67,12 @@ def speculate(
     settings are `lossy`. Source: Leviathan et al. 2023, arXiv:2211.17192; Chen et al. 2023,
     arXiv:2302.01318; of block verification Sun et al. 2024, arXiv:2403.10444.
 
-    Args:
-        session: a fresh session of the target.
-        drafter: a fresh session of the drafter for the same article.
-        config: the settings, resolved (`fastllm.targets.resolve`).
-        start_id: the token that decoders of the target begin with.
-        end_id: the token that ends a text, or several of which any does.
-        statistics: collect what is only shown (off the clock).
+    The arguments are those of `autoregress`, and a fresh session of the drafter for the same
+    article; None: nothing is drafted.
 
     Yields:
         A Round for each call of the target; a plain one where nothing was drafted.
     """
-    return _rounds(session, drafter, config, start_id, end_id, statistics)
-
-
-def uniforms(config: DecodingConfig) -> Iterator[tuple[torch.Tensor, list[float]]]:
-    """The random numbers of a run, call by call and without end.
-
-    Args:
-        config: of it, `seed` and `gamma`.
-
-    Yields:
-        Numbers in [0, 1), float64: those of the drafter's draws, shape (gamma,); and gamma + 1 of
-        the tests of a draft of k tokens, with the target's own draw behind them, at k. Without a
-        drafter k is 0.
-    """
-    generator = torch.Generator().manual_seed(config.seed)
-    while True:
-        for_draft, for_tests = (
-            torch.rand(count, generator=generator, dtype=torch.float64)
-            for count in (config.gamma, config.gamma + 1)
-        )
-        yield for_draft, for_tests.tolist()
-
-
-def _rounds(
-    session: TargetSession,
-    drafter: DrafterSession | None,
-    config: DecodingConfig,
-    start_id: int,
-    end_id: int | Sequence[int],
-    statistics: bool,
-) -> Iterator[Round]:
     rules, ends = Rules(end_id), end_set(end_id)
     text = [start_id]
     clock = 0.0
@@ -120,7 +84,8 @@ def _rounds(
         if drafter is not None and room > 0:
             draft = _until_end(drafter.draft(text, room, config, for_draft), ends)
             if draft.parents is not None and not session.trees:
-                draft = _one_path(draft)
+                warnings.warn(_CHAINS_ALONE, FastLLMWarning, stacklevel=1)  # so it is said once
+                draft = trees.first_path(draft)
         tree = draft if draft.parents is not None else None
         drafted_at = time.perf_counter()
 
@@ -180,7 +145,32 @@ def _rounds(
             return
 
 
+def uniforms(config: DecodingConfig) -> Iterator[tuple[torch.Tensor, list[float]]]:
+    """The random numbers of a run, call by call and without end.
+
+    Args:
+        config: of it, `seed` and `gamma`.
+
+    Yields:
+        Numbers in [0, 1), float64: those of the drafter's draws, shape (gamma,); and gamma + 1 of
+        the tests of a draft of k tokens, with the target's own draw behind them, at k. Without a
+        drafter k is 0.
+    """
+    generator = torch.Generator().manual_seed(config.seed)
+    while True:
+        for_draft, for_tests = (
+            torch.rand(count, generator=generator, dtype=torch.float64)
+            for count in (config.gamma, config.gamma + 1)
+        )
+        yield for_draft, for_tests.tolist()
+
+
 _NOTHING = Draft([], OneHotProposal([]))
+
+_CHAINS_ALONE = (
+    "the target's engine reads chains alone: of drafts with branches the first path alone is "
+    "judged. The engine 'static' reads trees."
+)
 
 
 def _until_end(draft: Draft, ends: frozenset[int]) -> Draft:
@@ -191,17 +181,6 @@ def _until_end(draft: Draft, ends: frozenset[int]) -> Draft:
         return draft
     count = next(place for place, token in enumerate(draft.tokens, 1) if token in ends)
     return replace(draft, tokens=draft.tokens[:count])
-
-
-def _one_path(draft: Draft) -> Draft:
-    """What is left of a tree where the target reads chains alone."""
-    warnings.warn(
-        "the target's engine reads chains alone: of drafts with branches the first path alone is "
-        "judged. The engine 'static' reads trees.",
-        FastLLMWarning,
-        stacklevel=2,
-    )
-    return trees.first_path(draft)
 
 
 def _judged(
@@ -221,16 +200,16 @@ def _with_statistics(entry: Round, logits: torch.Tensor, p: torch.Tensor, draft:
         raw = None if draft.unwarped is None else draft.unwarped(i)
         if raw is not None and not raw.isfinite().all():
             raw = None
-        judged.append(
-            replace(
-                test,
-                overlap=float(torch.minimum(p[i], draft.q.row(i, p.shape[-1]).to(p.device)).sum()),
-                p_unwarped=float(plain[i, test.token]),
-                q_unwarped=None if raw is None else float(raw[test.token]),
-                target_best=_best(plain[i]),
-                drafter_best=() if raw is None else _best(raw),
-            )
+        overlap = torch.minimum(p[i], draft.q.row(i, p.shape[-1]).to(p.device)).sum()
+        shown = replace(
+            test,
+            overlap=float(overlap),
+            p_unwarped=float(plain[i, test.token]),
+            q_unwarped=None if raw is None else float(raw[test.token]),
+            target_best=_best(plain[i]),
+            drafter_best=() if raw is None else _best(raw),
         )
+        judged.append(shown)
     best = () if entry.extra is None else _best(plain[entry.accepted])
     return replace(entry, judged=tuple(judged), extra_best=best)
 

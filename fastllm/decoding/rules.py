@@ -17,16 +17,22 @@ def end_set(end_id: int | Sequence[int]) -> frozenset[int]:
     return frozenset((end_id,) if isinstance(end_id, int) else end_id)
 
 
+def agreeing(one: Sequence[int], other: Sequence[int]) -> int:
+    """With how many equal tokens two texts begin."""
+    same = 0
+    for x, y in zip(one, other, strict=False):
+        if x != y:
+            break
+        same += 1
+    return same
+
+
 _LARGEST = 1 << 20
 """More tokens than any vocabulary has."""
 
 
 class AllBut(Sequence[int]):
-    """All tokens but one, which are barred where that one is forced.
-
-    Args:
-        kept: the token that may come.
-    """
+    """All tokens but the one that is kept: barred where that one is forced."""
 
     def __init__(self, kept: int) -> None:
         self.kept = kept
@@ -56,16 +62,10 @@ class Rules:
     """The rules at work on one text, which may grow and go back.
 
     An index of the n-grams follows the text: a token added or taken back costs one dictionary
-    entry, whatever the length of the text and the size of the vocabulary.
-
-    The start token counts as part of the text for n-grams, and not for the length. The same as
-    NoRepeatNGramLogitsProcessor, MinNewTokensLengthLogitsProcessor, ForcedBOSTokenLogitsProcessor
-    and ForcedEOSTokenLogitsProcessor of transformers 5.23 on an encoder-decoder. What is forced
-    comes whatever the other rules say, and the last token before the first.
-
-    Args:
-        end_id: the token that ends a text, or several of which any does; None where it is not
-            known, and never barred.
+    entry. The start token counts as part of the text for n-grams, and not for the length, as in the
+    logits processors of transformers 5.23 on an encoder-decoder (NoRepeatNGram, MinNewTokensLength,
+    ForcedBOSToken, ForcedEOSToken). What is forced comes whatever the other rules say, and the last
+    token before the first. Where no token is known to end a text (None), none is barred as such.
 
     Example: with no_repeat_ngram=2 and the text 0 5 6 7 5, the token 6 is barred: 5 6 was there.
     """
@@ -78,27 +78,16 @@ class Rules:
 
     @staticmethod
     def forced(length: int, config: DecodingConfig) -> int | None:
-        """The token that has to come behind a text; None where any may.
+        """The token that has to come behind a text of `length` tokens, the start token counted.
 
-        Args:
-            length: of the text, the start token counted.
-            config: `forced_first`, `forced_last` and `max_new_tokens`.
+        None where any may.
         """
         if length == config.max_new_tokens and _is_on(config.forced_last):
             return config.forced_last
         return config.forced_first if length == 1 and _is_on(config.forced_first) else None
 
     def banned(self, text: Sequence[int], config: DecodingConfig) -> Sequence[int]:
-        """The tokens that may not come behind a text.
-
-        Args:
-            text: the start token and everything behind it.
-            config: the settings in `DecodingConfig.LEFT_TO_TARGET`; None, where nobody resolved it,
-                is off.
-
-        Returns:
-            Token ids in no order, possibly more than once.
-        """
+        """The ids, in no order, that may not come behind a text; as `along`."""
         return next(iter(self.along(text, (), config)), [])
 
     def along(
@@ -109,7 +98,8 @@ class Rules:
         Args:
             text: the start token and everything behind it.
             drafted: the tokens that might come next.
-            config: as for `banned`.
+            config: the settings in `DecodingConfig.LEFT_TO_TARGET`; None, where nobody resolved it,
+                is off.
 
         Returns:
             len(drafted) + 1 lists; the last is for the place behind the whole draft. An empty list
@@ -144,28 +134,15 @@ class Rules:
             self._order, self._text, self._followers = order, [], {}
         known = len(self._text)
         if list(text[:known]) != self._text:
-            known = next(
-                (
-                    place
-                    for place, (old, new) in enumerate(zip(self._text, text, strict=False))
-                    if old != new
-                ),
-                min(known, len(text)),
-            )
+            known = agreeing(self._text, text)
             while len(self._text) > known:
-                self._take_back()
+                self._text.pop()
+                if len(self._text) >= order - 1:
+                    self._followers[self._context()].pop()
         for token in text[known:]:
-            self._add(token)
-
-    def _add(self, token: int) -> None:
-        if len(self._text) >= self._order - 1:
-            self._followers.setdefault(self._context(), []).append(token)
-        self._text.append(token)
-
-    def _take_back(self) -> None:
-        self._text.pop()
-        if len(self._text) >= self._order - 1:
-            self._followers[self._context()].pop()
+            if len(self._text) >= order - 1:
+                self._followers.setdefault(self._context(), []).append(token)
+            self._text.append(token)
 
     def _context(self) -> tuple[int, ...]:
         """The last tokens, one fewer than an n-gram has."""

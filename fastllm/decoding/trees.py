@@ -32,7 +32,7 @@ from fastllm.decoding.distributions import (
     ruled_distribution,
 )
 from fastllm.decoding.proposals import Draft
-from fastllm.decoding.rules import Rules
+from fastllm.decoding.rules import Rules, agreeing
 from fastllm.decoding.verification import TokenRule, Verdict, rule_of
 from fastllm.trace import Branch, DecodingConfig, Judged
 
@@ -43,18 +43,22 @@ _LAST = 1 - 2**-53
 """The largest number below 1."""
 
 
+Tests = dict[int, tuple[float, float]]
+"""Of each token that was tested its uniform and its threshold, in order."""
+
+
 class Walk(NamedTuple):
     """The way of a verdict through a tree.
 
     Attributes:
         path: the accepted tokens, by their places in the draft.
         residual: what the target's own token behind them is drawn from, (V,), float64.
-        tests: of each token that was tested its uniform and its threshold, in order.
+        tests: on the way.
     """
 
     path: list[int]
     residual: np.ndarray
-    tests: dict[int, tuple[float, float]]
+    tests: Tests
 
 
 class TreeVerdict(NamedTuple):
@@ -92,7 +96,7 @@ def verify_tree(
     """
     below, chances = children(draft), draft.chances
     path: list[int] = []
-    tests: dict[int, tuple[float, float]] = {}
+    tests: Tests = {}
     node = TEXT
     while True:
         residual = p[node + 1].astype(np.float64)
@@ -127,35 +131,28 @@ def judge_tree(
     """Decides on a tree by the target's logits, with the filters of the settings.
 
     The block rule is one of chains: trees are judged by the token rule, or the lenient one. Rows
-    are worked on in the host's memory.
-
-    Args:
-        logits: shape (1 + n, V), behind the text and behind each drafted token.
-        draft: n tokens with parents.
-        uniforms: one number for each depth and one more, for the target's own token; when greedy
-            they have no part in it.
-        config: temperature, top_k, top_p, verification and lenience.
-        banned: the ids barred in each row, as `banned_along` gives them.
+    of logits (1 + n, V), behind the text and behind each of n drafted tokens, are worked on in the
+    host's memory; the barred ids are those of `banned_along`, the uniforms of `verify_tree`.
 
     Raises:
         NotFiniteError: the target's logits are NaN or infinite.
         VocabularyError: the drafter's distributions are over another number of tokens.
     """
+    places = list(zip(_parents(draft), draft.tokens, strict=True))
     if config.temperature > 0:
         draft.q.require(logits.shape[-1])
-        p = ruled_distribution(logits, banned, config).cpu()
+        rows = ruled_distribution(logits, banned, config).cpu().numpy()
         rule = rule_of(config)
-        rows = p.numpy()
         relaxed = rule.relaxed if isinstance(rule, TokenRule) else float
         path, residual, tests = verify_tree(rows, draft, uniforms, relaxed)
         row = rows[path[-1] + 1 if path else 0]
         require_finite([float(row.sum())], logits.dtype)
         extra = drawn_from(cumulative_sum(torch.from_numpy(residual)), uniforms[depth(draft)])
-        of_p = [float(rows[parent + 1, token]) for parent, token in _places(draft)]
+        of_p = [float(rows[parent + 1, token]) for parent, token in places]
         extra_p = float(row[extra])
     else:
         best, largest = best_tokens(logits, banned)
-        of_p = [float(best[parent + 1] == token) for parent, token in _places(draft)]
+        of_p = [float(best[parent + 1] == token) for parent, token in places]
         path, tests = _greedy_walk(draft, of_p, uniforms)
         end = path[-1] + 1 if path else 0
         require_finite([largest[0], *(largest[node + 1] for node in path)], logits.dtype)
@@ -181,11 +178,11 @@ def judge_tree(
 
 def _greedy_walk(
     draft: Draft, of_p: Sequence[float], uniforms: Sequence[float]
-) -> tuple[list[int], dict[int, tuple[float, float]]]:
+) -> tuple[list[int], Tests]:
     """The walk by the most likely tokens: of each token `of_p` is 1 where it is that, else 0."""
     below = children(draft)
     path: list[int] = []
-    tests: dict[int, tuple[float, float]] = {}
+    tests: Tests = {}
     while True:
         for child in below[path[-1] if path else TEXT]:
             tests[child] = uniforms[len(path)], of_p[child]
@@ -199,17 +196,7 @@ def _greedy_walk(
 def banned_along(
     rules: Rules, text: Sequence[int], draft: Draft, config: DecodingConfig
 ) -> list[Sequence[int]]:
-    """The tokens that may not come behind a text and behind each token of a tree on it.
-
-    Args:
-        rules: of the target's text.
-        text: the start token and everything behind it.
-        draft: n tokens with parents.
-        config: as for `Rules.along`.
-
-    Returns:
-        1 + n lists, or none if no rule is set.
-    """
+    """`Rules.along` of a text and of each token of a tree on it: 1 + n lists, or no rule, none."""
     found: list[Sequence[int]] = [()] * (1 + len(draft.tokens))
     for path in paths(draft):
         along = rules.along(text, [draft.tokens[node] for node in path], config)
@@ -221,12 +208,7 @@ def banned_along(
 
 
 def parents_of_call(unread: int, draft: Draft) -> list[int] | None:
-    """The parents of a call that reads some tokens of the text and then a draft; None of a chain.
-
-    Args:
-        unread: how many tokens of the text, at least one.
-        draft: a chain or a tree.
-    """
+    """The parents of a call that reads `unread` tokens of a text, then a draft; None of a chain."""
     if draft.parents is None:
         return None
     return [*range(-1, unread - 1), *(parent + unread for parent in draft.parents)]
@@ -283,15 +265,11 @@ def _parents(draft: Draft) -> Sequence[int]:
     return range(-1, len(draft.tokens) - 1) if draft.parents is None else draft.parents
 
 
-def _places(draft: Draft) -> list[tuple[int, int]]:
-    return list(zip(_parents(draft), draft.tokens, strict=True))
-
-
 def _onward(draft: Draft, path: Sequence[int]) -> list[int]:
     """A path, and behind it the first child of each node."""
     below, line = children(draft), list(path)
-    while below[line[-1] if line else TEXT]:
-        line.append(below[line[-1] if line else TEXT][0])
+    while after := below[line[-1] if line else TEXT]:
+        line.append(after[0])
     return line
 
 
@@ -299,9 +277,7 @@ def _beside(draft: Draft, line: Sequence[int], judged: dict[int, Judged]) -> tup
     """What is not on a line of a tree."""
     found = []
     for path in paths(draft):
-        at = 0
-        while at < min(len(path), len(line)) and path[at] == line[at]:
-            at += 1
+        at = agreeing(path, line)
         if at < len(path):
             tokens = tuple(draft.tokens[node] for node in path[at:])
             found.append(Branch(at, tokens, judged.get(path[at])))

@@ -20,6 +20,7 @@ from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from fastllm.decoding.distributions import (
     best_tokens,
@@ -33,9 +34,11 @@ from fastllm.decoding.distributions import (
 from fastllm.decoding.proposals import Draft, OneHotProposal, Proposal
 from fastllm.trace import DecodingConfig, LenienceForm, Verification
 
-Chance = TypeVar("Chance", float, torch.Tensor)
+Chance = TypeVar("Chance", float, Tensor)
 
-Uniforms = Sequence[float] | torch.Tensor
+Numbers = Sequence[float]
+
+Uniforms = Sequence[float] | Tensor
 """Numbers in [0, 1): floats, or float64 of shape (n,)."""
 
 
@@ -44,13 +47,11 @@ class Verdict(NamedTuple):
 
     Attributes:
         accepted: how many drafts stand.
-        extra: the target's own token after them.
+        extra: the target's own token after them; `extra_p` is its probability.
         p: the target's probability of each drafted token; fewer than were drafted where a q is NaN:
             that token and those after it count as not drafted.
         q: the drafter's probability of each.
         thresholds: what the uniform of each drafted token is compared with; the test passes below.
-            Under the block rule on a CPU, those that decide nothing are computed when asked for.
-        extra_p: the target's probability of `extra`.
     """
 
     accepted: int
@@ -62,7 +63,7 @@ class Verdict(NamedTuple):
 
 
 def judge(
-    logits: torch.Tensor,
+    logits: Tensor,
     draft: Draft,
     uniforms: Uniforms,
     config: DecodingConfig,
@@ -70,15 +71,8 @@ def judge(
 ) -> Verdict:
     """Decides on a draft by the target's logits, with the filters and the rule of the settings.
 
-    The same as `Rule.verify` on their distributions; when greedy it reads the most likely tokens
-    alone.
-
-    Args:
-        logits: shape (k + 1, V), at each drafted position and after them.
-        draft: k drafted tokens and the distributions they were drawn from.
-        uniforms: as for `Rule.verify`; when greedy they have no part in it.
-        config: temperature, top_k, top_p, verification and lenience.
-        banned: the ids barred in each row, as for `forbid`.
+    The same as `Rule.verify` on the distributions of logits (k + 1, V), without the ids that are
+    barred in each row; when greedy it reads the most likely tokens alone.
 
     Raises:
         NotFiniteError: the target's logits are NaN or infinite.
@@ -103,41 +97,10 @@ _WARM = DecodingConfig(temperature=1.0)
 """What p is taken with where a rule reads probabilities of a greedy target."""
 
 
-class HostDecision(NamedTuple):
-    """What a rule decides with numbers on the host.
-
-    Attributes:
-        accepted: how many drafted tokens stand.
-        scale: at most 1; a correction is drawn from norm(max(scale p - q, 0)).
-        thresholds: one for each drafted token.
-    """
-
-    accepted: int
-    scale: float
-    thresholds: Sequence[float]
-
-
-class DeviceDecision(NamedTuple):
-    """What a rule decides with tensors on a device.
-
-    Attributes:
-        accepted: how many drafted tokens stand, shape ().
-        scales: of the correction after 0 to k accepted tokens, shape (k + 1,); None: all are 1.
-        thresholds: one for each drafted token, shape (k,); empty where the host computes them.
-    """
-
-    accepted: torch.Tensor
-    scales: torch.Tensor | None
-    thresholds: torch.Tensor
-
-
 class Rule(ABC):
     """A rule of verification: how much of a draft stands, and which token follows.
 
-    Attributes:
-        name: as in `DecodingConfig.verification`.
-        label: for people.
-        lossy: whether the text may differ in distribution from the target's own.
+    It is `lossy` where the text may differ in distribution from the target's own.
     """
 
     name: ClassVar[Verification]
@@ -145,13 +108,12 @@ class Rule(ABC):
     lossy: bool = False
 
     @abstractmethod
-    def verify(self, p: torch.Tensor, draft: Draft, uniforms: Uniforms) -> Verdict:
-        """Decides how much of a draft stands, and adds one token.
+    def verify(self, p: Tensor, draft: Draft, uniforms: Uniforms) -> Verdict:
+        """Decides how much of a draft of k tokens stands, and adds one token.
 
         Args:
-            p: the target's distributions, shape (k + 1, V), at each drafted position and after
-                them.
-            draft: k drafted tokens and the distributions they were drawn from.
+            p: the target's distributions, shape (k + 1, V), at each drafted position and after.
+            draft: the tokens and the distributions they were drawn from.
             uniforms: k + 1 numbers in [0, 1): one test each, and the last for the extra token.
         """
 
@@ -160,12 +122,7 @@ class Rule(ABC):
         return config.temperature > 0
 
     def tested(self, drafted: int, accepted: int) -> int:
-        """How many tests decided: all up to the first refusal.
-
-        Args:
-            drafted: k.
-            accepted: how many stand.
-        """
+        """How many tests decided: all up to the first refusal."""
         return min(drafted, accepted + 1)
 
 
@@ -177,7 +134,7 @@ class DrawingRule(Rule):
     accepted draft (the bonus).
     """
 
-    def verify(self, p: torch.Tensor, draft: Draft, uniforms: Uniforms) -> Verdict:
+    def verify(self, p: Tensor, draft: Draft, uniforms: Uniforms) -> Verdict:
         """As `Rule.verify`."""
         if on_cuda(p.device):
             return self.verify_on_device(p, draft, uniforms)
@@ -185,39 +142,30 @@ class DrawingRule(Rule):
 
     @abstractmethod
     def decide_on_host(
-        self,
-        rows: np.ndarray,
-        q: Proposal,
-        of_p: Sequence[float],
-        of_q: Sequence[float],
-        uniforms: Sequence[float],
-    ) -> HostDecision:
-        """Tests the drafted tokens.
+        self, p: np.ndarray, q: Proposal, of_p: Numbers, of_q: Numbers, uniforms: Numbers
+    ) -> tuple[int, float, Numbers]:
+        """Tests the k drafted tokens, of which the target's and the drafter's chances are given.
 
-        Args:
-            rows: the target's distributions, shape (k + 1, V).
-            q: the drafter's.
-            of_p: the target's probability of each drafted token.
-            of_q: the drafter's.
-            uniforms: k + 1 numbers.
+        Returns:
+            How many stand; the scale of the correction, at most 1; the threshold of each token.
         """
 
     @abstractmethod
     def decide_on_device(
-        self,
-        p: torch.Tensor,
-        q: torch.Tensor,
-        of_p: torch.Tensor,
-        of_q: torch.Tensor,
-        uniforms: torch.Tensor,
-    ) -> DeviceDecision:
-        """The same with tensors, without a synchronisation: p (k + 1, V), q (k, V), others (k,)."""
+        self, p: Tensor, q: Tensor, of_p: Tensor, of_q: Tensor, uniforms: Tensor
+    ) -> tuple[Tensor, Tensor | None, Tensor]:
+        """The same with tensors, without a synchronisation: p (k + 1, V), q (k, V), others (k,).
 
-    def thresholds(self, of_p: Sequence[float], of_q: Sequence[float]) -> list[float]:
+        Returns:
+            How many stand, shape (); the scales after 0 to k accepted tokens, shape (k + 1,), None
+            where all are 1; the thresholds, shape (k,), empty where the host computes them.
+        """
+
+    def thresholds(self, of_p: Numbers, of_q: Numbers) -> list[float]:
         """The tests on the host, where `decide_on_device` leaves them to it."""
         return [x / y if x < y else float(x > 0) for x, y in zip(of_p, of_q, strict=True)]
 
-    def verify_on_device(self, p: torch.Tensor, draft: Draft, uniforms: Uniforms) -> Verdict:
+    def verify_on_device(self, p: Tensor, draft: Draft, uniforms: Uniforms) -> Verdict:
         """`verify` where a synchronisation costs more than arithmetic."""
         count, size = len(draft.tokens), p.shape[-1]
         numbers = torch.as_tensor(uniforms, dtype=torch.float64).to(p.device, non_blocking=True)
@@ -253,9 +201,9 @@ class DrawingRule(Rule):
         known = of_q.index(math.inf) if math.inf in of_q else count
         return Verdict(int(where), int(token), of_p[:known], of_q[:known], tests[:known], chance)
 
-    def _verify_on_host(self, p: torch.Tensor, draft: Draft, uniforms: Uniforms) -> Verdict:
+    def _verify_on_host(self, p: Tensor, draft: Draft, uniforms: Uniforms) -> Verdict:
         """`verify` where a tensor operation costs more than its arithmetic."""
-        if isinstance(uniforms, torch.Tensor):
+        if isinstance(uniforms, Tensor):
             uniforms = uniforms.tolist()
         if any(map(math.isnan, draft.chances)):
             draft = draft.up_to(next(at for at, x in enumerate(draft.chances) if math.isnan(x)))
@@ -288,34 +236,24 @@ class TokenRule(DrawingRule):
         return p
 
     def decide_on_host(
-        self,
-        rows: np.ndarray,
-        q: Proposal,
-        of_p: Sequence[float],
-        of_q: Sequence[float],
-        uniforms: Sequence[float],
-    ) -> HostDecision:
+        self, p: np.ndarray, q: Proposal, of_p: Numbers, of_q: Numbers, uniforms: Numbers
+    ) -> tuple[int, float, Numbers]:
         """Stops at the first failure."""
         raised = [self.relaxed(x) for x in of_p]
         accepted = 0
         # u < p/q without the division: q is above 0 because the token was drawn from it.
         while accepted < len(raised) and uniforms[accepted] * of_q[accepted] < raised[accepted]:
             accepted += 1
-        return HostDecision(accepted, 1.0, self.thresholds(of_p, of_q))
+        return accepted, 1.0, self.thresholds(of_p, of_q)
 
     def decide_on_device(
-        self,
-        p: torch.Tensor,
-        q: torch.Tensor,
-        of_p: torch.Tensor,
-        of_q: torch.Tensor,
-        uniforms: torch.Tensor,
-    ) -> DeviceDecision:
+        self, p: Tensor, q: Tensor, of_p: Tensor, of_q: Tensor, uniforms: Tensor
+    ) -> tuple[Tensor, Tensor | None, Tensor]:
         """The same with tensors."""
         accepted = (uniforms * of_q < self.relaxed(of_p)).long().cumprod(0).sum()
-        return DeviceDecision(accepted, None, of_q[:0])
+        return accepted, None, of_q[:0]
 
-    def thresholds(self, of_p: Sequence[float], of_q: Sequence[float]) -> list[float]:
+    def thresholds(self, of_p: Numbers, of_q: Numbers) -> list[float]:
         """p(x_i) / q(x_i), at most 1."""
         return super().thresholds([self.relaxed(x) for x in of_p], of_q)
 
@@ -365,33 +303,23 @@ class BlockRule(DrawingRule):
         return drafted
 
     def decide_on_host(
-        self,
-        rows: np.ndarray,
-        q: Proposal,
-        of_p: Sequence[float],
-        of_q: Sequence[float],
-        uniforms: Sequence[float],
-    ) -> HostDecision:
+        self, p: np.ndarray, q: Proposal, of_p: Numbers, of_q: Numbers, uniforms: Numbers
+    ) -> tuple[int, float, Numbers]:
         """Goes back from the last test to the first that passes."""
-        tests = _BlockTests(rows, q, of_p, of_q)
+        tests = _BlockTests(p, q, of_p, of_q)
         accepted = len(of_p)
         while accepted and not tests.passes(accepted, uniforms[accepted - 1]):
             accepted -= 1
-        return HostDecision(accepted, tests.running[accepted], tests)
+        return accepted, tests.running[accepted], tests
 
     def decide_on_device(
-        self,
-        p: torch.Tensor,
-        q: torch.Tensor,
-        of_p: torch.Tensor,
-        of_q: torch.Tensor,
-        uniforms: torch.Tensor,
-    ) -> DeviceDecision:
+        self, p: Tensor, q: Tensor, of_p: Tensor, of_q: Tensor, uniforms: Tensor
+    ) -> tuple[Tensor, Tensor | None, Tensor]:
         """The same with tensors."""
         running, thresholds = block_thresholds(p, q, of_p, of_q)
         places = torch.arange(1, len(q) + 1, device=p.device)
         accepted = ((uniforms < thresholds) * places).max()
-        return DeviceDecision(accepted, running, thresholds)
+        return accepted, running, thresholds
 
 
 class RollbackRule(Rule):
@@ -419,7 +347,7 @@ class RollbackRule(Rule):
         """Where it is lossy; else the best tokens settle all."""
         return self.lossy
 
-    def verify(self, p: torch.Tensor, draft: Draft, uniforms: Uniforms) -> Verdict:
+    def verify(self, p: Tensor, draft: Draft, uniforms: Uniforms) -> Verdict:
         """As `Rule.verify`, p at temperature 1; on any device, in one wait."""
         count = len(draft.tokens)
         best = p.argmax(-1)
@@ -456,75 +384,55 @@ class _BlockTests(Sequence[float]):
     """The same as `block_thresholds`, number by number, each h_i when it is first asked for.
 
     Each costs as much as a row of p has numbers, and a verdict needs few: h_i is at most p_i, and
-    nothing is asked of the places before the last one that passes.
-
-    Args:
-        rows: the target's distributions, shape (k + 1, V).
-        q: the drafter's.
-        of_p: the target's probability of each drafted token.
-        of_q: the drafter's.
-
-    Attributes:
-        running: p_0 to p_k.
+    nothing is asked of the places before the last one that passes. `running` is p_0 to p_k.
     """
 
-    def __init__(
-        self, rows: np.ndarray, q: Proposal, of_p: Sequence[float], of_q: Sequence[float]
-    ) -> None:
-        self._rows = rows
-        self._q = q
-        self._of_p = of_p
-        self._of_q = of_q
+    def __init__(self, p: np.ndarray, q: Proposal, of_p: Numbers, of_q: Numbers) -> None:
+        self._given = p, q, of_p, of_q
         self.running = [1.0]
         for x, y in zip(of_p, of_q, strict=True):
             reached = self.running[-1] * x
             self.running.append(reached / y if reached < y else float(reached > 0))
-        self._known: dict[int, float] = {}
+        self._known: list[float | None] = [None] * len(of_p)
 
     def passes(self, place: int, uniform: float) -> bool:
         """Whether uniform < h_i; places are counted from 1."""
         return uniform < self.running[place] and uniform < self[place - 1]
 
     def __len__(self) -> int:
-        return len(self.running) - 1
+        return len(self._known)
 
     def __getitem__(self, index: Any) -> Any:
-        """h_{index + 1}."""
+        """h_{index + 1}; of a slice several."""
         if isinstance(index, slice):
-            return [self[place] for place in range(*index.indices(len(self)))]
-        place = range(1, len(self) + 1)[index]
-        if place not in self._known:
-            self._known[place] = self._test(place)
-        return self._known[place]
+            return [self[place] for place in range(len(self))[index]]
+        place = range(len(self))[index]
+        found = self._known[place]
+        if found is None:
+            found = self._known[place] = self._test(place + 1)
+        return found
 
     def _test(self, place: int) -> float:
+        p, q, of_p, of_q = self._given
         scale = self.running[place]
         if place == len(self) or scale == 0:
             return scale
-        if scale == 1 and self._of_p[place] != self._of_q[place]:
+        if scale == 1 and of_p[place] != of_q[place]:
             return 1.0  # s / s: where p is not q, it is above q somewhere
-        mass = self._q.residual_mass(place, self._rows[place], scale)
+        mass = q.residual_mass(place, p[place], scale)
         return mass / (mass + 1 - scale) if mass > 0 else 0.0
 
 
 def block_thresholds(
-    p: torch.Tensor, q: torch.Tensor, chance_p: torch.Tensor, chance_q: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """The tests of block verification.
+    p: Tensor, q: Tensor, chance_p: Tensor, chance_q: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The tests of block verification: p_0 to p_k, shape (k + 1,), h_1 to h_k, (k,), both float64.
 
     p_0 = 1 and p_i = min(p_{i-1} p(x_i) / q(x_i), 1) is the chance that i drafts or more stand,
     given the first i. The test that brings this about is u_i < h_i: with s_i the sum over x of
     max(p_i p(x) - q(x), 0), both behind i drafts, h_i = s_i / (s_i + 1 - p_i), 0 / 0 taken as 0,
-    and h_k = p_k behind the whole draft. Source: Sun et al. 2024, arXiv:2403.10444.
-
-    Args:
-        p: the target's distributions, shape (k + 1, V).
-        q: the drafter's, shape (k, V).
-        chance_p: the target's probability of each drafted token, shape (k,).
-        chance_q: the drafter's.
-
-    Returns:
-        p_0 to p_k, shape (k + 1,), and h_1 to h_k, shape (k,), both float64.
+    and h_k = p_k behind the whole draft. Source: Sun et al. 2024, arXiv:2403.10444. The arguments
+    are those of `DrawingRule.decide_on_device`.
     """
     count = len(q)
     # p_i is the least product of the last ratios up to i, of none (1) at most: in logarithms, the
@@ -542,6 +450,6 @@ def block_thresholds(
     return running, torch.cat([thresholds, running[count:]])
 
 
-def _on_host(*parts: torch.Tensor) -> list[float]:
+def _on_host(*parts: Tensor) -> list[float]:
     """Vectors as one list of numbers, fetched at once. Ids stay exact: float64 holds 2^53."""
     return torch.cat([part.double() for part in parts]).tolist()

@@ -6,6 +6,7 @@ JSON object; until then it gives None, again and again, so that a program that l
 
 import json
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import gradio as gr
@@ -27,7 +28,6 @@ def add(context: PageContext) -> None:
     Both take the settings of the page by the names of its endpoint `/race`; what is left out has
     the page's default, and `lanes` those that the page has chosen at first.
     """
-    limits = context.limits
     usual: list[str] = list(context.lanes.value or [])
 
     def result(
@@ -67,16 +67,10 @@ def add(context: PageContext) -> None:
         """Compares the lanes over several articles: counts, estimates and 95 % intervals."""
 
         def begin() -> Lines:
-            found = check_all(
-                articles,
-                limits.upload_bytes,
-                limits.compare_articles,
-                limits.article_characters,
-            )
+            found = compare.numbered(check_all(articles, context.limits))
             config = context.config(gamma, temperature, top_p, seed, length, rule, lenience)
-            chosen = usual if lanes is None else lanes
-            ready = compare.plan(context, compare.numbered(found), chosen, config)
-            return lambda stop: ready.lines(context.engine, stop)
+            ready = compare.plan(context, found, usual if lanes is None else lanes, config)
+            return partial(ready.lines, context.engine)
 
         text = ""
         for so_far in context.follow(request, begin):

@@ -2,15 +2,14 @@
 
 import json
 import unicodedata
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 from fastllm import paths
 from fastllm.data.articles import repaired
 from fastllm.demo import words
+from fastllm.demo.limits import Limits
 from fastllm.errors import DataError
-
-SAMPLES = paths.ARTICLES
 
 FEWEST_WORDS = 30
 
@@ -39,11 +38,11 @@ class Checked:
     notices: tuple[str, ...] = ()
 
 
-def samples(folder: Path = SAMPLES) -> dict[str, str]:
-    """The sample articles by title, in alphabetical order."""
+def samples() -> dict[str, str]:
+    """The sample articles by title, in alphabetical order: "Autumn storm" is autumn-storm.txt."""
     return {
-        words.sample_title(path.stem): path.read_text(encoding="utf-8").strip()
-        for path in sorted(folder.glob("*.txt"))
+        path.stem.replace("-", " ").capitalize(): path.read_text(encoding="utf-8").strip()
+        for path in sorted(paths.ARTICLES.glob("*.txt"))
     }
 
 
@@ -87,20 +86,15 @@ def check(text: str, most_characters: int) -> Checked:
     return Checked(text, tuple(notices))
 
 
-def read_file(sent: str, types: tuple[str, ...], most_bytes: int) -> tuple[str, str]:
+def read_file(sent: str, types: tuple[str, ...], limits: Limits) -> tuple[str, str]:
     """The type and the text of a file that was opened in the browser, not yet checked.
 
     The browser reads and decodes the file, so that it never lies on a disk here. Its name stays
-    with the visitor.
-
-    Args:
-        sent: by `static/upload.js`: a JSON object with the file's "type", such as ".txt", and its
-            "text".
-        types: those that are taken.
-        most_bytes: of the text in UTF-8; larger files are refused.
+    with the visitor. `sent`, by `static/upload.js`, is a JSON object with the file's "type", such
+    as ".txt", and its "text".
 
     Raises:
-        DataError: there is no file, or it has another type or is too large.
+        DataError: there is no file, it has none of the types, or it is too large.
     """
     if not sent:
         raise DataError("There is no file yet. Open one, or take the samples.")
@@ -114,79 +108,63 @@ def read_file(sent: str, types: tuple[str, ...], most_bytes: int) -> tuple[str, 
         raise DataError(
             f"This page reads plain text files ({', '.join(types)}). Paste the words instead."
         )
-    if size > most_bytes:
-        raise DataError(words.UPLOAD_BROWSER["large"].format(f"{most_bytes:,}"))
+    if size > limits.upload_bytes:
+        raise DataError(words.UPLOAD_BROWSER["large"].format(f"{limits.upload_bytes:,}"))
     return kind, text
 
 
-def read_articles(
-    sent: str, most_bytes: int, most_articles: int, most_characters: int
-) -> list[Checked]:
+def read_articles(sent: str, limits: Limits) -> list[Checked]:
     """The articles of a file that was opened in the browser, each checked.
 
-    Args:
-        sent: as for `read_file`; also of the type ".jsonl", a JSON object per line with the article
-            under "article", as `fastllm.data.articles` reads it.
-        most_bytes: larger files are refused.
-        most_articles: more articles are refused.
-        most_characters: longer articles are refused.
+    As for `read_file`; a .jsonl holds a JSON object per line with the article under "article".
 
     Raises:
         DataError: the file is refused, or a line of it, which is named by its number.
     """
-    kind, text = read_file(sent, LIST_TYPES, most_bytes)
+    kind, text = read_file(sent, LIST_TYPES, limits)
     if kind != ".jsonl":
-        return [check(text, most_characters)]
-    lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
-    _require_count(len(lines), most_articles)
-    found = []
-    for number, line in lines:
-        try:
-            found.append(check(_article(line), most_characters))
-        except DataError as error:
-            raise DataError(f"Line {number} of the file: {error}") from error
-    return found
+        return [check(text, limits.article_characters)]
+    lines = enumerate(text.split("\n"), 1)
+    named = {f"Line {number} of the file": line for number, line in lines if line.strip()}
+    return _each(named, limits, _article)
 
 
-def check_all(
-    given: list[str], most_bytes: int, most_articles: int, most_characters: int
-) -> list[Checked]:
+def check_all(given: list[str], limits: Limits) -> list[Checked]:
     """Several articles that a program sent, each checked.
-
-    Args:
-        given: the texts.
-        most_bytes: of all of them together.
-        most_articles: more are refused.
-        most_characters: of each.
 
     Raises:
         DataError: they are refused, or one of them, which is named by its place, counted from 1.
     """
     if not isinstance(given, list):
         raise DataError(words.no_list("articles", given))
-    _require_count(len(given), most_articles)
-    found = []
-    for number, text in enumerate(given, 1):
-        try:
-            found.append(check(text, most_characters))
-        except DataError as error:
-            raise DataError(f"Article {number}: {error}") from error
+    found = _each({f"Article {number}": text for number, text in enumerate(given, 1)}, limits)
     size = sum(len(article.text.encode("utf-8")) for article in found)
-    if size > most_bytes:
+    if size > limits.upload_bytes:
         raise DataError(
-            f"The articles have {size:,} bytes together; this page takes {most_bytes:,}. Shorten "
-            "them."
+            f"The articles have {size:,} bytes together; this page takes {limits.upload_bytes:,}. "
+            "Shorten them."
         )
     return found
 
 
-def _require_count(count: int, most: int) -> None:
-    if not count:
+def _each(
+    named: dict[str, str], limits: Limits, read: Callable[[str], str] = lambda text: text
+) -> list[Checked]:
+    """Reads and checks every article, at least one; what is refused is named."""
+    if not named:
         raise DataError("There is no article to compare on. Give at least one.")
-    if count > most:
+    if len(named) > limits.compare_articles:
         raise DataError(
-            f"There are {count:,} articles; this page compares on up to {most}. Leave some out."
+            f"There are {len(named):,} articles; this page compares on up to "
+            f"{limits.compare_articles}. Leave some out."
         )
+    found = []
+    for name, entry in named.items():
+        try:
+            found.append(check(read(entry), limits.article_characters))
+        except DataError as error:
+            raise DataError(f"{name}: {error}") from error
+    return found
 
 
 def _article(line: str) -> str:

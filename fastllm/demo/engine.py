@@ -7,11 +7,11 @@ until loading finishes. One job at a time has the device.
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import gradio as gr
 import torch
@@ -48,33 +48,6 @@ WARM_UP = (
 )
 
 
-class Engine(Protocol):
-    """The models, as the page uses them."""
-
-    @property
-    def keys(self) -> Sequence[str]:
-        """The lanes on offer, in the order of the page."""
-
-    @property
-    def missing(self) -> Mapping[str, str]:
-        """Lanes that one might look for, and why they are not there."""
-
-    @property
-    def about(self) -> Mapping[str, str]:
-        """Versions by name, the "hardware", the "target" as it was named, how it is "held"."""
-
-    @property
-    def failure(self) -> str:
-        """Why nothing can be run; empty where all is well, or not known yet."""
-
-    @property
-    def loading(self) -> str:
-        """What a race would wait for before its turn; empty where nothing, or where it failed."""
-
-    def lines(self, work: Work, stop: threading.Event) -> Iterable[str]:
-        """The rows of a piece of work, as lines."""
-
-
 class LocalEngine:
     """Models on this machine.
 
@@ -90,9 +63,6 @@ class LocalEngine:
         drafters: more lanes than ship: title -> folder, or a T5 of the Hub. One with the title of a
             shipped drafter takes its place.
         say: told in a line what is being loaded, and what went wrong.
-
-    Attributes:
-        keys: the lanes on offer, in the order of the page.
 
     Raises:
         SettingsError: a drafter has the title of the lane without one, or there is no such device.
@@ -129,11 +99,12 @@ class LocalEngine:
             }
         known = [key for key in words.lanes() if key in (words.ALONE, *self._sources)]
         known += [key for key in self._sources if key not in known]
+        # The lanes on offer, in the order of the page.
         self.keys: list[str] = [key for key in known if key not in self._missing]
         self._target: Target | None = None
         self._drafters: dict[str, Drafter | None] = {}
         self._refused: dict[str, str] = {}
-        self._failure: FastLLMError | None = None
+        self._failure: CheckpointError | None = None
         self._doing = f"loading {target}"
         self._since = time.monotonic()
         self._loaded = threading.Event()
@@ -261,32 +232,21 @@ class LocalEngine:
 
     def _warm_up(self) -> None:
         """Has every lane write a few tokens. What cannot is refused: the target, or a lane."""
-        try:
-            self._write_a_few([key for key in self.keys if key not in self._refused])
-        except Exception as error:  # of one lane, or of all: of whatever kind
-            self._say(f"the warm-up failed ({type(error).__name__}: {error})")
-            for key in sorted(self.keys, key=lambda key: key != words.ALONE):
-                self._write_alone(key)
-                if self._failure is not None:
-                    self._say(f"no race can be run: {self._failure}")
+        for key in self.keys:  # the target alone is the first
+            try:
+                if key not in self._refused:
+                    self._write_a_few([key])
+            except Exception as error:  # of whatever kind
+                reason = f"it was loaded, but could not write ({type(error).__name__}: {error})"
+                if key == words.ALONE:
+                    self._fail(
+                        f"{self._name}: {reason}. Hold it in another type, or name another device "
+                        "or target."
+                    )
                     return
-        self._say("ready")
-
-    def _write_alone(self, key: str) -> None:
-        if key in self._refused:
-            return
-        try:
-            self._write_a_few([key])
-        except Exception as error:
-            reason = f"it was loaded, but could not write ({type(error).__name__}: {error})"
-            if key == words.ALONE:
-                self._failure = CheckpointError(
-                    f"{self._name}: {reason}. Hold it in another type, or name another device or "
-                    "target."
-                )
-            else:
                 self._refused[key] = reason
                 self._say(words.not_offered(key, reason))
+        self._say("ready")
 
     def _write_a_few(self, keys: Sequence[str]) -> None:
         job = RaceJob(WARM_UP, tuple(keys), DecodingConfig(max_new_tokens=WARM_UP_TOKENS))
@@ -301,41 +261,41 @@ class LocalEngine:
         self._say(f"{self._doing} ...")
         began = time.monotonic()
         try:
-            self._target = self._load_target()
-            where = self._target.device
-            self._say(f"{self._target.name} is on {where} ({time.monotonic() - began:.0f} s)")
+            # CUDA graphs stay off where the GPU is a borrowed one: they are bound to a process that
+            # may be gone after the race.
+            engine = "auto" if self._borrowed is None else "transformers"
+            target = HubTarget.load(self._folder, engine=engine, **self._options)
+            took = time.monotonic() - began
+            self._say(f"{target.name} is on {target.device} ({took:.0f} s)")
             for key in self.keys:
                 self._doing = f"loading {words.title_of(key)}"
                 try:
-                    self._drafters[key] = self._load_drafter(key)
+                    self._drafters[key] = self._load_drafter(key, target)
                 except (FastLLMError, ImportError) as error:  # the other lanes are raced
                     self._refused[key] = str(error)
             for key, reason in self.missing.items():
                 self._say(words.not_offered(key, reason))
+            self._target = target
         except FastLLMError as error:
-            self._failure = error
+            self._fail(str(error))
         except Exception as error:  # no memory, no such device: raised as a dozen unrelated kinds
-            self._failure = CheckpointError(
+            self._fail(
                 f"{self._name} could not be loaded ({type(error).__name__}: {error}). Take a "
                 "smaller target, hold it in 4bit, or name another device."
             )
         finally:
-            if self._failure is not None:
-                self._doing = ""
-                self._say(f"no race can be run: {self._failure}")
             self._loaded.set()
 
-    def _load_target(self) -> Target:
-        # CUDA graphs stay off where the GPU is a borrowed one: they are bound to a process that may
-        # be gone after the race.
-        engine = "auto" if self._borrowed is None else "transformers"
-        return HubTarget.load(self._folder, engine=engine, **self._options)
+    def _fail(self, reason: str) -> None:
+        self._failure = CheckpointError(reason)
+        self._doing = ""
+        self._say(f"no race can be run: {reason}")
 
-    def _load_drafter(self, key: str) -> Drafter | None:
-        if key == words.ALONE or self._target is None:
+    def _load_drafter(self, key: str, target: Target) -> Drafter | None:
+        if key == words.ALONE:
             return None
-        drafter = checkpoints.load_drafter(self._sources[key], device=self._target.device)
-        require_same_vocabulary(self._target, drafter)
+        drafter = checkpoints.load_drafter(self._sources[key], device=target.device)
+        require_same_vocabulary(target, drafter)
         return drafter
 
     @property

@@ -5,9 +5,8 @@ told. So a request is let through only where the page or a program of a visitor 
 a visitor can have few runs waiting; a run that nobody listens to ends; and what was sent is
 forgotten once it has run.
 
-The guard reads Gradio's queue, which has no public interface for any of this: `Guard.tidy` and
-`_Door` are written for Gradio 6.31, and `tests/demo/test_guard.py` tries each of them on a real
-page.
+The guard reads Gradio's queue, which has no public interface for any of this: it is written for
+Gradio 6.31, and `tests/demo/test_guard.py` tries each part of it on a real page.
 """
 
 import asyncio
@@ -17,16 +16,14 @@ import re
 import traceback
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from datetime import datetime, timedelta
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from gradio.block_function import BlockFunction
 from gradio.queueing import Queue
 from gradio.routes import App
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.middleware import Middleware
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -66,25 +63,8 @@ _TOLD = re.compile(r"/gradio_api/(?:run/[^/]+|cancel|reset)/?")
 _ZIPPED = ("/", "/config")
 """What is large and of no type that Gradio compresses itself: it goes by the ending."""
 
-NOT_HERE = "This page has nothing at this address."
-OTHER_HOST = (
-    "This page does not go by the name {!r}. Whoever runs it can add names: `hosts` in the "
-    "Spacefile, or FASTLLM_HOSTS."
-)
-TOO_LARGE = "That is too much at once: this page reads requests of up to {:,} bytes. Send less."
-TOO_SLOW = f"The request did not arrive within {BODY_SECONDS:.0f} seconds. Send it again."
 NO_JSON = "The request is no JSON object that this page can read."
 NO_FILES = "This page takes no files from programs: send the text itself."
-NO_FUNCTION = "This page has no function {!r}. Its functions are listed at /gradio_api/info."
-INPUTS = "{} takes {} values, and {} were sent. They are listed at /gradio_api/info."
-WAITING = (
-    "{} of your requests are waiting already, as many as this page keeps for one visitor. Wait "
-    "until one of them has run, or stop it."
-)
-NO_RUN = (
-    "There is no such run. It is over and was read, or nobody read it in time: a run ends "
-    f"{ABANDONED_SECONDS:.0f} seconds after its last listener has left. Ask again."
-)
 CLOSING = "This page is being closed or started anew. Try again in a minute."
 NO_WORDS = (
     "This page could not do that, and only the operator's log tells why. Check what was sent, or "
@@ -92,45 +72,40 @@ NO_WORDS = (
 )
 
 
+class _Refused(Exception):
+    """A request that is not let through: the status of the answer, and words for whoever asked."""
+
+    def __init__(self, status: int, words: str) -> None:
+        super().__init__(words)
+        self.status = status
+        self.words = words
+
+
 class Guard:
-    """What is known of the visitors; one for each page that is served.
+    """What is known of the visitors; one for each page that is served."""
 
-    Args:
-        limits: what a visitor may ask for.
-        network: the names that the page answers to.
-        abandoned_seconds: see `ABANDONED_SECONDS`.
-        unread_seconds: see `UNREAD_SECONDS`.
-    """
-
-    def __init__(
-        self,
-        limits: Limits,
-        network: Network | None = None,
-        *,
-        abandoned_seconds: float = ABANDONED_SECONDS,
-        unread_seconds: float = UNREAD_SECONDS,
-    ) -> None:
-        self.limits = limits
-        self.network = network or Network()
-        self.closing = asyncio.Event()
-        self._abandoned_seconds = abandoned_seconds
-        self.unread_seconds = unread_seconds
+    def __init__(self, limits: Limits, network: Network | None = None) -> None:
+        self._limits = limits
+        self._network = network or Network()
+        self._closing = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._listeners: Counter[str] = Counter()
         self._left: dict[str, float] = {}
         self._joining: Counter[str] = Counter()
 
-    def middleware(self) -> Middleware:
-        """What goes before everything else in the app of the page."""
-        return Middleware(_Door, guard=self)
+    def before(self, app: ASGIApp) -> "Guard":
+        """Goes before everything else in the app of the page."""
+        self._app = app
+        self._zipped = GZipMiddleware(app, minimum_size=1000, compresslevel=6)
+        return self
 
     def dismiss(self) -> None:
         """Ends every stream with a word to its listener. May be called from any thread."""
         if self._loop is not None:
-            self._loop.call_soon_threadsafe(self.closing.set)
+            self._loop.call_soon_threadsafe(self._closing.set)
 
     @asynccontextmanager
-    async def on_duty(self, app: App) -> AsyncIterator[None]:
+    async def _on_duty(self, app: App) -> AsyncIterator[None]:
         """Tidies up, again and again, as long as the app is served."""
         self._loop = asyncio.get_running_loop()
 
@@ -138,7 +113,7 @@ class Guard:
             while True:
                 await asyncio.sleep(TIDY_SECONDS)
                 try:
-                    await self.tidy(app)
+                    await self._tidy(app)
                 except Exception:  # the next round may go well; the operator should know
                     traceback.print_exc()
 
@@ -148,43 +123,39 @@ class Guard:
         finally:
             task.cancel()
 
-    @asynccontextmanager
-    async def listening(self, session: str) -> AsyncIterator[None]:
+    @contextmanager
+    def _listening(self, session: str) -> Iterator[None]:
         """Somebody listens to a session meanwhile."""
-        self._listeners[session] += 1
         self._left.pop(session, None)
         try:
-            yield
+            with _counted(self._listeners, session):
+                yield
         finally:
-            self._listeners[session] -= 1
-            if not self._listeners[session]:
-                del self._listeners[session]
+            if session not in self._listeners:
                 self._left[session] = _now()
 
-    @asynccontextmanager
-    async def joining(self, visitor: str) -> AsyncIterator[None]:
-        """A request of a visitor is on its way into the queue meanwhile."""
-        self._joining[visitor] += 1
-        try:
-            yield
-        finally:
-            self._joining[visitor] -= 1
-            if not self._joining[visitor]:
-                del self._joining[visitor]
+    @contextmanager
+    def _enter(self, visitor: str, queue: Queue) -> Iterator[None]:
+        """A request of a visitor is on its way into the queue meanwhile.
 
-    def waiting(self, visitor: str, queue: Queue) -> int:
-        """How many requests of a visitor wait, or are on their way into the queue."""
+        Raises:
+            _Refused: as many of theirs wait already, or are on their way, as may.
+        """
         lines = queue.event_queue_per_concurrency_id.values()
         queued = [event for line in lines for event in line.queue]
         hosts = (event.request.client.host for event in queued if event.request.client)
-        return self._joining[visitor] + sum(visitor_of(host) == visitor for host in hosts)
+        waiting = self._joining[visitor] + sum(visitor_of(host) == visitor for host in hosts)
+        if waiting >= self._limits.waiting:
+            raise _Refused(
+                429,
+                f"{self._limits.waiting} of your requests are waiting already, as many as this "
+                "page keeps for one visitor. Wait until one of them has run, or stop it.",
+            )
+        with _counted(self._joining, visitor):
+            yield
 
-    async def tidy(self, app: App) -> None:
-        """Ends runs without a listener; forgets what nobody reads, and what was sent and has run.
-
-        Args:
-            app: of the page, as Gradio makes it.
-        """
+    async def _tidy(self, app: App) -> None:
+        """Ends runs without a listener; forgets what nobody reads, and what has been run."""
         queue = app.get_blocks()._queue
         now = _now()
         asked: dict[str, float] = {}
@@ -192,68 +163,20 @@ class Guard:
             asked[event.session_hash] = max(asked.get(event.session_hash, 0), event.enqueue_time)
         silent = ({*asked, *queue.pending_messages_per_session}) - set(self._listeners)
         self._left = {session: self._left.get(session, now) for session in silent}
-        for session, left in self._left.items():
+        for session, left in list(self._left.items()):
             since = now - max(left, asked.get(session, 0))
-            if session in asked and since >= self._abandoned_seconds:
+            if since < (ABANDONED_SECONDS if session in asked else UNREAD_SECONDS):
+                continue
+            if session in asked:
                 await queue.clean_events(session_hash=session)
-                _forget_messages(queue, session)
-            elif session not in asked and since >= self.unread_seconds:
-                _forget_messages(queue, session)
+            queue.pending_messages_per_session.pop(session, None)
+            queue.pending_event_ids_session.pop(session, None)
         _forget_values(app, busy=set(asked))
-
-
-def _now() -> float:
-    """Seconds, on the clock that Gradio's queue uses."""
-    return asyncio.get_running_loop().time()
-
-
-def _forget_messages(queue: Queue, session: str) -> None:
-    queue.pending_messages_per_session.pop(session, None)
-    queue.pending_event_ids_session.pop(session, None)
-
-
-def _forget_values(app: App, busy: set[str]) -> None:
-    """Clears the values of components that Gradio keeps for each of the last sessions.
-
-    It keeps them for links to a filled-in page (`deep_link`), which this page does not give out.
-    """
-    holder = app.state_holder
-    recent = datetime.now() - USED_RECENTLY
-    for session, state in list(holder.session_data.items()):
-        used = holder.time_last_used.get(session)
-        if session in busy or (used is not None and used < recent):
-            continue
-        for component in state.components:
-            if component.get("props"):
-                component["props"]["value"] = None
-
-
-class _Refused(Exception):
-    """A request that is not let through.
-
-    Args:
-        status: of the answer.
-        words: for whoever asked.
-    """
-
-    def __init__(self, status: int, words: str) -> None:
-        super().__init__(words)
-        self.status = status
-        self.words = words
-
-
-class _Door:
-    """Lets requests through, or answers them in words."""
-
-    def __init__(self, app: ASGIApp, guard: Guard) -> None:
-        self._app = app
-        self._zipped = GZipMiddleware(app, minimum_size=1000, compresslevel=6)
-        self._guard = guard
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request, or the life of the app."""
         if scope["type"] == "lifespan":
-            async with self._guard.on_duty(scope["app"]):
+            async with self._on_duty(scope["app"]):
                 await self._app(scope, receive, send)
             return
         if scope["type"] != "http":
@@ -282,8 +205,12 @@ class _Door:
 
     async def _admit(self, scope: Scope, receive: Receive, send: Send) -> None:
         host = Headers(scope=scope).get("host")
-        if host is not None and not answers_to(host, self._guard.network.hosts):
-            raise _Refused(421, OTHER_HOST.format(host[:80]))
+        if host is not None and not answers_to(host, self._network.hosts):
+            raise _Refused(
+                421,
+                f"This page does not go by the name {host[:80]!r}. Whoever runs it can add names: "
+                "`hosts` in the Spacefile, or FASTLLM_HOSTS.",
+            )
         method, path = scope["method"], scope["path"]
         queue: Queue = scope["app"].get_blocks()._queue
         if method in ("GET", "HEAD") and _READ.fullmatch(path):
@@ -293,21 +220,24 @@ class _Door:
             await self._stream(scope, receive, send, b"")
         elif method == "GET" and _DATA.fullmatch(path):
             asked = parse_qs(scope["query_string"].decode("latin-1"))
-            async with self._guard.listening(asked.get("session_hash", [""])[0]):
+            with self._listening(asked.get("session_hash", [""])[0]):
                 await self._stream(scope, receive, send, _FAREWELL_PAGE)
         elif method == "GET" and (call := _CALL.fullmatch(path)):
             session = _session_of(queue, call["event"])
             if session not in queue.pending_messages_per_session:
-                raise _Refused(404, NO_RUN)
-            async with self._guard.listening(session):
+                raise _Refused(
+                    404,
+                    "There is no such run. It is over and was read, or nobody read it in time: a "
+                    f"run ends {ABANDONED_SECONDS:.0f} seconds after its last listener has left. "
+                    "Ask again.",
+                )
+            with self._listening(session):
                 await self._stream(scope, receive, send, _FAREWELL_CALL)
         elif method == "POST" and (join := _JOIN.fullmatch(path)):
             body = await self._body(scope, receive)
             _require_sound(scope["app"], _tree(body), join["name"])
             visitor = visitor_of(scope["client"][0] if scope["client"] else None)
-            if self._guard.waiting(visitor, queue) >= self._guard.limits.waiting:
-                raise _Refused(429, WAITING.format(self._guard.limits.waiting))
-            async with self._guard.joining(visitor):
+            with self._enter(visitor, queue):
                 await self._app(scope, _again(body, receive), send)
         elif method == "POST" and _TOLD.fullmatch(path):
             body = await self._body(scope, receive)
@@ -315,11 +245,11 @@ class _Door:
                 raise _Refused(400, NO_FILES)
             await self._app(scope, _again(body, receive), send)
         else:
-            raise _Refused(404, NOT_HERE)
+            raise _Refused(404, "This page has nothing at this address.")
 
     async def _body(self, scope: Scope, receive: Receive) -> bytes:
         """The body of a request; of one that is too large nothing is kept."""
-        most = self._guard.limits.body_bytes
+        most = self._limits.body_bytes
         told = Headers(scope=scope).get("content-length", "")
         parts: list[bytes] = []
         size = 0
@@ -340,9 +270,16 @@ class _Door:
                     if not message.get("more_body", False):
                         break
         except TimeoutError:
-            raise _Refused(408, TOO_SLOW) from None
+            raise _Refused(
+                408,
+                f"The request did not arrive within {BODY_SECONDS:.0f} seconds. Send it again.",
+            ) from None
         if too_large:
-            raise _Refused(413, TOO_LARGE.format(most))
+            raise _Refused(
+                413,
+                f"That is too much at once: this page reads requests of up to {most:,} bytes. Send "
+                "less.",
+            )
         return b"".join(parts)
 
     async def _stream(self, scope: Scope, receive: Receive, send: Send, farewell: bytes) -> None:
@@ -361,14 +298,14 @@ class _Door:
             if b'"error"' in message.get("body", b""):
                 message = {**message, "body": _worded(message["body"])}
             try:
-                async with asyncio.timeout(self._guard.unread_seconds):
+                async with asyncio.timeout(UNREAD_SECONDS):
                     await send(message)
             except TimeoutError:
                 stuck = True
                 raise OSError("the listener takes nothing") from None
 
         serving = asyncio.ensure_future(self._app(scope, receive, passed))
-        closing = asyncio.ensure_future(self._guard.closing.wait())
+        closing = asyncio.ensure_future(self._closing.wait())
         try:
             await asyncio.wait({serving, closing}, return_when=asyncio.FIRST_COMPLETED)
             if serving.done():
@@ -386,18 +323,49 @@ class _Door:
             await asyncio.gather(serving, closing, return_exceptions=True)
 
 
-_FAREWELL_PAGE = (
-    b"data: "
-    + json.dumps(
+def _now() -> float:
+    """Seconds, on the clock that Gradio's queue uses."""
+    return asyncio.get_running_loop().time()
+
+
+@contextmanager
+def _counted(counter: Counter[str], key: str) -> Iterator[None]:
+    """Counts one more meanwhile; who has none any more is forgotten."""
+    counter[key] += 1
+    try:
+        yield
+    finally:
+        counter[key] -= 1
+        if not counter[key]:
+            del counter[key]
+
+
+def _forget_values(app: App, busy: set[str]) -> None:
+    """Clears the values of components that Gradio keeps for each of the last sessions.
+
+    It keeps them for links to a filled-in page (`deep_link`), which this page does not give out.
+    """
+    holder = app.state_holder
+    recent = datetime.now() - USED_RECENTLY
+    for session, state in list(holder.session_data.items()):
+        used = holder.time_last_used.get(session)
+        if session in busy or (used is not None and used < recent):
+            continue
+        for component in state.components:
+            if component.get("props"):
+                component["props"]["value"] = None
+
+
+_FAREWELL_PAGE = "data: {}\n\n".format(
+    json.dumps(
         {
             "msg": "unexpected_error",
             "message": CLOSING,
             "session_not_found": False,
             "success": False,
         }
-    ).encode()
-    + b"\n\n"
-)
+    )
+).encode()
 _FAREWELL_CALL = f"event: error\ndata: {json.dumps(CLOSING)}\n\n".encode()
 
 _WORDLESS = re.compile(rb'(?<!\\)"error": ?null')
@@ -412,14 +380,10 @@ def _worded(message: bytes) -> bytes:
 
 
 def answers_to(host: str, names: tuple[str, ...]) -> bool:
-    """Whether the page may be asked for by this name.
+    """Whether the page may be asked for by the name in a Host header; "*" in `names` is any.
 
     A name that is not its own may have been made to point here by another site (DNS rebinding),
     whose scripts could then read the page. A numeric address cannot.
-
-    Args:
-        host: the header.
-        names: of the page, beside localhost; "*" stands for any.
     """
     if "*" in names:
         return True
@@ -438,14 +402,10 @@ def answers_to(host: str, names: tuple[str, ...]) -> bool:
 
 def _again(body: bytes, receive: Receive) -> Receive:
     """Gives a body that has been read, and then what comes after it."""
-    message: Message | None = {"type": "http.request", "body": body, "more_body": False}
+    first = iter([{"type": "http.request", "body": body, "more_body": False}])
 
     async def receiving() -> Message:
-        nonlocal message
-        if message is None:
-            return await receive()
-        given, message = message, None
-        return given
+        return next(first, None) or await receive()
 
     return receiving
 
@@ -477,10 +437,7 @@ def _holds_file(tree: Any) -> bool:
 def _require_sound(app: App, tree: dict[str, Any], name: str | None) -> None:
     """Refuses what Gradio would fail on without a word.
 
-    Args:
-        app: of the page.
-        tree: what was sent.
-        name: of the endpoint, where it was called by its name; else `tree` gives its number.
+    An endpoint that was not called by its `name` is the one whose number stands in `tree`.
 
     Raises:
         _Refused: it holds files, names no function, or has another number of values than it takes.
@@ -490,20 +447,25 @@ def _require_sound(app: App, tree: dict[str, Any], name: str | None) -> None:
     if name is None and tree.get("simple_format"):  # the whole text each time, as nobody needs it
         raise _Refused(400, NO_JSON)
     asked = name if name is not None else tree.get("fn_index")
-    found = next((fn for fn in _functions(app) if asked == (fn.api_name if name else fn._id)), None)
+    functions = app.get_blocks().fns.values()
+    found = next((fn for fn in functions if asked == (fn.api_name if name else fn._id)), None)
     if found is None or (name is not None and found.api_visibility == "private"):
-        raise _Refused(404, NO_FUNCTION.format(str(asked)[:80]))
+        raise _Refused(
+            404,
+            f"This page has no function {str(asked)[:80]!r}. Its functions are listed at "
+            "/gradio_api/info.",
+        )
     values = tree.get("data")
     if not isinstance(values, list):
         return  # pydantic says what is wrong with it; of `call/v2` there is none
     named = [block for block in found.inputs if not block.skip_api]
     if len(values) not in (len(found.inputs), len(named)):
         title = f"/{found.api_name}" if name else "This function"
-        raise _Refused(400, INPUTS.format(title, len(named), len(values)))
-
-
-def _functions(app: App) -> Iterator[BlockFunction]:
-    yield from app.get_blocks().fns.values()
+        raise _Refused(
+            400,
+            f"{title} takes {len(named)} values, and {len(values)} were sent. They are listed at "
+            "/gradio_api/info.",
+        )
 
 
 def _session_of(queue: Queue, event: str) -> str:

@@ -7,10 +7,9 @@ shows a shared link reads the HTML alone.
 import html
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 from starlette.datastructures import MutableHeaders
-from starlette.middleware import Middleware
 from starlette.responses import FileResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -31,10 +30,9 @@ _GRADIO = re.compile(rb'<meta\s+(?:property="og:|name="twitter:|name="descriptio
 
 
 def tags(host: str = "") -> str:
-    """The tags for sites that show a link to the page.
+    """The tags for sites that show a link to the page, served at `host`.
 
-    Args:
-        host: where the page is served; without it no image is named, for that takes an address.
+    Without one no image is named, for that takes an address.
     """
     told = {
         "description": words.CLAIM,
@@ -57,37 +55,21 @@ def tags(host: str = "") -> str:
     )
 
 
-def script() -> str:
-    """`static/cancel.js`, which has to run before anything can be clicked."""
-    source = (paths.PAGE / "static" / "cancel.js").read_text(encoding="utf-8")
-    return f"<script>(() => {{\n{source}}})();</script>\n"
-
-
-def host(environment: Mapping[str, str] = os.environ) -> str:
+def host() -> str:
     """Where the page is served, as its environment says; empty where it does not."""
-    return environment.get(HOST, "").split(",")[0].strip()
-
-
-def middleware(environment: Mapping[str, str] = os.environ) -> list[Middleware]:
-    """The middleware of the app that serves the page.
-
-    Args:
-        environment: names the host, where it is known.
-    """
-    return [Middleware(Head, content=tags(host(environment)) + script())]
+    return os.environ.get(HOST, "").split(",")[0].strip()
 
 
 class Head:
-    """Puts its content into the head of each HTML page, and serves the image that it names.
+    """Middleware: adds to the head of each HTML page, and serves the image that is named there.
 
-    Args:
-        app: what serves everything else.
-        content: markup.
+    `static/cancel.js` goes there too: it has to run before anything can be clicked.
     """
 
-    def __init__(self, app: ASGIApp, content: str) -> None:
+    def __init__(self, app: ASGIApp) -> None:
+        script = (paths.PAGE / "static" / "cancel.js").read_text(encoding="utf-8")
         self._app = app
-        self._content = content.encode()
+        self._content = f"{tags(host())}<script>(() => {{\n{script}}})();</script>\n".encode()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request."""

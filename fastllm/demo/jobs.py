@@ -24,22 +24,18 @@ WARM_UP_TOKENS = 8
 
 
 class Models(Protocol):
-    """The models of a page, loaded."""
+    """The models of a page, loaded.
+
+    Raises:
+        CheckpointError: of either, it could not be loaded.
+    """
 
     @property
     def target(self) -> Target:
-        """The target.
-
-        Raises:
-            CheckpointError: it could not be loaded.
-        """
+        """The target."""
 
     def drafter(self, key: str) -> Drafter | None:
-        """The drafter of a lane; None of the target alone.
-
-        Raises:
-            CheckpointError: it could not be loaded.
-        """
+        """The drafter of a lane; None of the target alone."""
 
 
 class Work(Protocol):
@@ -57,33 +53,22 @@ class Work(Protocol):
         """
 
     def lines(self, models: Models, stop: threading.Event) -> Iterator[str]:
-        """Does it; gives rows as lines, the first of which differs from that of any other work.
+        """Does it, nobody else using the models; ends as soon as it can once `stop` is set.
 
-        Args:
-            models: the models, nobody else using them.
-            stop: when set, it is to end as soon as it can.
+        Gives rows as lines, the first of which differs from that of any other work.
         """
 
 
 @dataclass(frozen=True)
 class RaceJob:
-    """A race that was checked.
-
-    Attributes:
-        article: the text.
-        lanes: the keys of the lanes.
-        config: the settings.
-        notices: what the visitor should know about the article.
-        title: of a sample; empty otherwise.
-        seconds: after these the race ends where it is.
-    """
+    """A race that was checked."""
 
     article: str
-    lanes: tuple[str, ...]
+    lanes: tuple[str, ...]  # their keys
     config: DecodingConfig
-    notices: tuple[str, ...] = ()
-    title: str = ""
-    seconds: int = 30
+    notices: tuple[str, ...] = ()  # what the visitor should know about the article
+    title: str = ""  # of a sample; empty otherwise
+    seconds: int = 30  # after these the race ends where it is
 
     def check(self, models: Models) -> None:
         """Refuses lanes whose drafter could not be loaded."""
@@ -91,10 +76,9 @@ class RaceJob:
 
     def race(self, models: Models, stop: threading.Event | None = None) -> Race:
         """A race that has not begun."""
-        drafters = [models.drafter(key) for key in self.lanes]
         return Race(
             models.target,
-            drafters,
+            [models.drafter(key) for key in self.lanes],
             self.article,
             self.config,
             stop=stop,
@@ -103,8 +87,35 @@ class RaceJob:
 
     def lines(self, models: Models, stop: threading.Event) -> Iterator[str]:
         """The rows of the race."""
-        race = self.race(models, stop)
-        return race_lines(race, self.lanes, self.seconds, notices=self.notices, title=self.title)
+        yield from self.rows(self.race(models, stop))
+
+    def rows(self, race: Race) -> Iterator[str]:
+        """Runs a race of these lanes that has not begun; gives its rows as lines."""
+        target = race.target
+        settings = Trace(
+            source=race.article,
+            config=race.config,
+            target=target.name,
+            drafter="",
+            vocabulary="",
+            cut_at=race.cut_at,
+            hardware=hardware(target.device),
+        )
+        start = rows.start_row(
+            uuid.uuid4().hex, "live", self.lanes, settings, article=self.title, notices=self.notices
+        )
+        yield rows.line(start)
+        vocabulary = target.vocabulary
+        writers = [
+            rows.RoundWriter(lane, Detokenizer(vocabulary).push, vocabulary.names, target.end_ids)
+            for lane in range(len(self.lanes))
+        ]
+        for step in race:
+            yield rows.line(writers[step.lane].row(step.round, step.clock))
+        traces = race.traces()
+        met = any(trace.ended == "deadline" for trace in traces)
+        notices = [race_words.ENDED_EARLY.format(self.seconds)] if met else []
+        yield rows.line(rows.end_row(self.lanes, traces, notices))
 
 
 def warmed_up(
@@ -120,16 +131,8 @@ def warmed_up(
     """A race that has not begun, of lanes that have each written a few tokens off their clocks.
 
     The first calls are slow: after another visitor's turn, with a drafter not used yet, and in a
-    process that has just borrowed a GPU.
-
-    Args:
-        target: the model whose text all lanes write.
-        drafters: one per lane; None is the target alone.
-        article: the text.
-        config: the settings of the race.
-        seconds: after these the race ends where it is, the few tokens before it included.
-        stop: when set, either ends with the round in progress.
-        statistics: collect what is only shown.
+    process that has just borrowed a GPU. The arguments are those of `Race`, but that these few
+    tokens count into its deadline and end with the round in progress too once `stop` is set.
 
     Raises:
         FastLLMError: as of `Race`.
@@ -151,46 +154,3 @@ def warmed_up(
     for _ in race(replace(config, max_new_tokens=min(WARM_UP_TOKENS, config.max_new_tokens))):
         pass
     return race(config)
-
-
-def race_lines(
-    race: Race,
-    lanes: tuple[str, ...],
-    seconds: int,
-    *,
-    notices: tuple[str, ...] = (),
-    title: str = "",
-) -> Iterator[str]:
-    """Runs a race; gives its rows as lines.
-
-    Args:
-        race: not yet begun.
-        lanes: the keys of its lanes.
-        seconds: its deadline, to be named if it is met.
-        notices: what the visitor should know about the article.
-        title: of the article, where it is a sample.
-    """
-    target = race.target
-    settings = Trace(
-        source=race.article,
-        config=race.config,
-        target=target.name,
-        drafter="",
-        vocabulary="",
-        cut_at=race.cut_at,
-        hardware=hardware(target.device),
-    )
-    yield rows.line(
-        rows.start_row(uuid.uuid4().hex, "live", lanes, settings, article=title, notices=notices)
-    )
-    vocabulary = target.vocabulary
-    writers = [
-        rows.RoundWriter(lane, Detokenizer(vocabulary).push, vocabulary.names, target.end_ids)
-        for lane in range(len(lanes))
-    ]
-    for step in race:
-        yield rows.line(writers[step.lane].row(step.round, step.clock))
-    traces = race.traces()
-    met = any(trace.ended == "deadline" for trace in traces)
-    end_notices = [race_words.ENDED_EARLY.format(seconds)] if met else []
-    yield rows.line(rows.end_row(lanes, traces, end_notices))

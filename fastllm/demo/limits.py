@@ -7,8 +7,7 @@ import ipaddress
 import os
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -18,11 +17,8 @@ import yaml
 from fastllm import paths
 from fastllm.errors import SettingsError
 
-SPACEFILE = paths.SPACEFILE
-
 WINDOW_SECONDS = 60.0
 """The minute of `runs_per_minute`."""
-
 
 PRIVATE_NETWORKS = ("10.0.0.0/8", "100.64.0.0/10", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7")
 """Where the proxies of a Space are."""
@@ -33,24 +29,7 @@ VISITOR_PREFIX = 64
 
 @dataclass(frozen=True)
 class Limits:
-    """The bounds of one run, and of one visitor.
-
-    Attributes:
-        article_characters: longer articles are refused.
-        max_new_tokens: the longest summary.
-        lanes: the most lanes of a race.
-        gamma: the longest draft.
-        seconds_per_run: after these a race ends where it is.
-        queue_size: how many may wait; who comes after them is told to come back.
-        runs_per_minute: how many races one visitor may begin within a minute.
-        turns_per_minute: likewise, turns of the guessing game.
-        upload_bytes: larger files are refused, and more text in one request of a program.
-        compare_articles: the most articles of a comparison.
-        compare_seconds: of the device; after these a comparison ends with what it has.
-        training_seconds: of the drafter that learns in view; then it races.
-        waiting: how many requests of one visitor may wait at a time.
-        body_bytes: of one request; larger ones are refused and not kept.
-    """
+    """The bounds of one run, and of one visitor. What each means stands in the Spacefile."""
 
     article_characters: int
     max_new_tokens: int
@@ -70,13 +49,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class Network:
-    """Where the page is served.
-
-    Attributes:
-        trusted_proxies: addresses and networks whose X-Forwarded-For is believed.
-        hosts: names that the page answers to, beside localhost and any numeric address, in small
-            letters; "*" stands for any name.
-    """
+    """Where the page is served; as the Spacefile says it, host names in small letters."""
 
     trusted_proxies: tuple[str, ...] = ("127.0.0.1", "::1")
     hosts: tuple[str, ...] = ()
@@ -84,16 +57,7 @@ class Network:
 
 @dataclass(frozen=True)
 class Models:
-    """The models of a page.
-
-    Attributes:
-        target: the shipped target, a folder, or a model of the Hub.
-        load_in: how its weights are held: fp32, bf16, 8bit or 4bit; None: fp32.
-        prefix: put before every article; None: the target's own.
-        source_length: the most source tokens; None: the target's own.
-        device: where to; None: the best there is.
-        drafters: more lanes than ship: title -> folder, or a T5 of the Hub.
-    """
+    """The models of a page: the arguments of `LocalEngine`, which says what each means."""
 
     target: str = "target"
     load_in: str | None = None
@@ -103,50 +67,31 @@ class Models:
     drafters: Mapping[str, str] = field(default_factory=dict)
 
 
-def read_limits(path: Path = SPACEFILE, environment: Mapping[str, str] = os.environ) -> Limits:
-    """Reads the section `limits`.
-
-    Args:
-        path: the Spacefile.
-        environment: where FASTLLM_<NAME> goes before what the file says.
+def read_limits(
+    path: Path = paths.SPACEFILE, environment: Mapping[str, str] = os.environ
+) -> Limits:
+    """Reads the section `limits`; FASTLLM_<NAME> in `environment` goes before what the file says.
 
     Raises:
         SettingsError: there is no such file, or a limit is missing, unknown or no whole number.
     """
-    names = [entry.name for entry in fields(Limits)]
-    found = _section(path, "limits", names)
-    if sorted(found) != sorted(names):
-        raise SettingsError(f"{path}: `limits` holds {found!r}; it needs {', '.join(names)}.")
-    return Limits(
-        **{
-            name: _number(*_override(environment, name, f"{path}: limits.{name}", value))
-            for name, value in found.items()
-        }
-    )
+    found = _section(Limits, "limits", path, environment)
+    return Limits(**{name: _number(*told) for name, told in found.items()})
 
 
-def read_network(path: Path = SPACEFILE, environment: Mapping[str, str] = os.environ) -> Network:
-    """Reads the section `network`.
+def read_network(
+    path: Path = paths.SPACEFILE, environment: Mapping[str, str] = os.environ
+) -> Network:
+    """Reads the section `network`, likewise; in the environment commas separate the entries.
 
     On a Space, which nobody can reach but through the proxies of Hugging Face, these are believed
     and any name is answered to.
 
-    Args:
-        path: the Spacefile.
-        environment: where FASTLLM_TRUSTED_PROXIES and FASTLLM_HOSTS go before what the file says;
-            commas separate their entries.
-
     Raises:
         SettingsError: there is no such section, or a value is of the wrong kind.
     """
-    names = [entry.name for entry in fields(Network)]
-    found = _section(path, "network", names)
-    if sorted(found) != sorted(names):
-        raise SettingsError(f"{path}: `network` holds {found!r}; it needs {', '.join(names)}.")
-    proxies, hosts = (
-        _entries(*_override(environment, name, f"{path}: network.{name}", found[name]))
-        for name in names
-    )
+    found = _section(Network, "network", path, environment)
+    proxies, hosts = (_entries(*found[name]) for name in ("trusted_proxies", "hosts"))
     for entry in proxies:
         try:
             ipaddress.ip_network(entry)
@@ -160,49 +105,29 @@ def read_network(path: Path = SPACEFILE, environment: Mapping[str, str] = os.env
     return Network(proxies, tuple(host.lower() for host in hosts))
 
 
-def _entries(where: str, value: Any) -> tuple[str, ...]:
-    if isinstance(value, str):
-        value = [entry.strip() for entry in value.split(",") if entry.strip()]
-    if not isinstance(value, list) or not all(isinstance(entry, str) for entry in value):
-        raise SettingsError(f"{where}={value!r}: give a list of text: quote its entries.")
-    return tuple(value)
-
-
-def read_models(path: Path = SPACEFILE, environment: Mapping[str, str] = os.environ) -> Models:
-    """Reads the section `serve`; what it does not name has its default.
-
-    Args:
-        path: the Spacefile.
-        environment: where FASTLLM_<NAME> goes before what the file says. FASTLLM_DRAFTERS separates
-            its entries by commas.
+def read_models(
+    path: Path = paths.SPACEFILE, environment: Mapping[str, str] = os.environ
+) -> Models:
+    """Reads the section `serve`, likewise; what it does not name has its default.
 
     Raises:
         SettingsError: there is no such section, or a value is of the wrong kind.
     """
-    names = [entry.name for entry in fields(Models)]
-    found = _section(path, "serve", names)
-    unknown = sorted(set(found) - set(names))
-    if unknown:
-        raise SettingsError(f"{path}: `serve` knows no {', '.join(unknown)}: {', '.join(names)}.")
     values: dict[str, Any] = {}
-    for name in names:
-        where, value = _override(environment, name, f"{path}: serve.{name}", found.get(name))
+    for name, (where, value) in _section(Models, "serve", path, environment, part=True).items():
         if value in (None, ""):
             continue
         if name == "source_length":
             value = _number(where, value)
         elif name == "drafters":
-            entries = value.split(",") if isinstance(value, str) else value
-            if not isinstance(entries, list) or not all(isinstance(e, str) for e in entries):
-                raise SettingsError(f"{where}={value!r}: give a list of FOLDER or FOLDER=TITLE.")
-            value = titled_drafters(entries)
+            value = titled_drafters(_entries(where, value))
         elif not isinstance(value, str):
             raise SettingsError(f"{where}={value!r}: give text: quote it.")
         values[name] = value
     return Models(**values)
 
 
-def titled_drafters(entries: list[str]) -> dict[str, str]:
+def titled_drafters(entries: Sequence[str]) -> dict[str, str]:
     """Title -> folder, of entries FOLDER or FOLDER=TITLE.
 
     Without a title the folder's name is taken; of `runs/NAME/checkpoint` that is NAME.
@@ -242,27 +167,23 @@ class Visits:
         self._most = most
         self._what = what
         self._clock = clock
-        self._begun: dict[str, deque[float]] = {}
+        self._begun: dict[str, list[float]] = {}
         self._lock = threading.Lock()
 
     def begin(self, visitor: str) -> None:
-        """Counts one more.
-
-        Args:
-            visitor: whom `visitor_of` found.
+        """Counts one more of a visitor, whom `visitor_of` found.
 
         Raises:
             SettingsError: the visitor has begun enough; says how long to wait. Not counted.
         """
         now = self._clock()
         with self._lock:
-            for name in list(self._begun):  # nobody is remembered for longer than the minute
-                times = self._begun[name]
-                while times and now - times[0] >= WINDOW_SECONDS:
-                    times.popleft()
-                if not times:
+            # Nobody is remembered for longer than the minute.
+            for name, times in list(self._begun.items()):
+                self._begun[name] = [begun for begun in times if now - begun < WINDOW_SECONDS]
+                if not self._begun[name]:
                     del self._begun[name]
-            times = self._begun.setdefault(visitor, deque())
+            times = self._begun.setdefault(visitor, [])
             if len(times) >= self._most:
                 wait = int(WINDOW_SECONDS - (now - times[0])) + 1
                 raise SettingsError(
@@ -271,19 +192,12 @@ class Visits:
                 )
             times.append(now)
 
-    def __len__(self) -> int:
-        """How many visitors are remembered."""
-        return len(self._begun)
-
 
 def visitor_of(host: str | None) -> str:
     """Who asks, as far as can be told: an address, or the network of an IPv6 address.
 
-    A session is no visitor: everybody can call theirs what they like.
-
-    Args:
-        host: the address that the request comes from. The server has already put in its place what
-            a trusted proxy says of whom it heard from (`Network.trusted_proxies`).
+    A session is no visitor: everybody can call theirs what they like. In the place of a trusted
+    proxy's address the server has already put that of whom the proxy heard from.
     """
     try:
         address = ipaddress.ip_address(host or "")
@@ -296,26 +210,45 @@ def visitor_of(host: str | None) -> str:
     return str(ipaddress.ip_network((int(address), VISITOR_PREFIX), strict=False))
 
 
-def _section(path: Path, section: str, names: list[str]) -> dict[str, Any]:
+def _section(
+    kind: type, section: str, path: Path, environment: Mapping[str, str], *, part: bool = False
+) -> dict[str, tuple[str, Any]]:
+    """Name -> where the value stands, and the value, of each field of `kind`.
+
+    A section may name a `part` of the fields, or has to name them all.
+    """
+    names = [entry.name for entry in fields(kind)]
     try:
         found = yaml.safe_load(path.read_text(encoding="utf-8"))[section]
     except (OSError, KeyError, TypeError, yaml.YAMLError) as error:
         raise SettingsError(
             f"{path}: no readable section `{section}` ({error}). It knows {', '.join(names)}."
         ) from error
-    if not isinstance(found, dict):
-        raise SettingsError(f"{path}: `{section}` holds {found!r}; it needs {', '.join(names)}.")
-    return found
+    needs = "knows" if part else "needs"
+    if (
+        not isinstance(found, dict)
+        or set(found) - set(names)
+        or (not part and len(found) < len(names))
+    ):
+        raise SettingsError(f"{path}: `{section}` holds {found!r}; it {needs} {', '.join(names)}.")
+    told = {name: (f"{path}: {section}.{name}", found.get(name)) for name in names}
+    for name in names:
+        variable = f"FASTLLM_{name.upper()}"
+        if variable in environment:
+            told[name] = variable, environment[variable]
+    return told
 
 
-def _override(environment: Mapping[str, str], name: str, where: str, value: Any) -> tuple[str, Any]:
-    """Where a value stands, and the value."""
-    variable = f"FASTLLM_{name.upper()}"
-    return (variable, environment[variable]) if variable in environment else (where, value)
+def _entries(where: str, value: Any) -> tuple[str, ...]:
+    if isinstance(value, str):
+        value = [entry.strip() for entry in value.split(",") if entry.strip()]
+    if not isinstance(value, list) or not all(isinstance(entry, str) for entry in value):
+        raise SettingsError(f"{where}={value!r}: give a list of text: quote its entries.")
+    return tuple(value)
 
 
 def _number(where: str, value: Any) -> int:
-    if where.startswith("FASTLLM_") and isinstance(value, str) and value.strip().isdecimal():
+    if where.startswith("FASTLLM_") and value.strip().isdecimal():
         value = int(value)
     if type(value) is not int or value < 1:
         raise SettingsError(f"{where}={value!r}: give a whole number above 0.")

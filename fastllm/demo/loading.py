@@ -5,8 +5,9 @@ from typing import Any
 
 import gradio as gr
 
-from fastllm.demo.context import HIDDEN, PageContext, paragraph
-from fastllm.demo.engine import Engine
+from fastllm.demo.context import PageContext
+from fastllm.demo.engine import LocalEngine
+from fastllm.demo.parts import HIDDEN, paragraph
 
 LOOK_SECONDS = 1.0
 """How often a page that waits for the models asks how far they are."""
@@ -29,7 +30,7 @@ def add(context: PageContext) -> None:
     clock.tick(look, None, [banner, clock], queue=False, **HIDDEN)
 
 
-def said(engine: Engine) -> str:
+def said(engine: LocalEngine) -> str:
     """What the banner says of the models; empty if races can be run."""
     if engine.failure:
         return f"No race can be run live: {engine.failure} The recorded one can be replayed."

@@ -4,11 +4,12 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from starlette.middleware import Middleware
 
 from fastllm import paths
-from fastllm.demo import answers, articles, head, loading, words
-from fastllm.demo.context import PageContext, markup, paragraph
-from fastllm.demo.engine import Engine
+from fastllm.demo import answers, articles, loading, words
+from fastllm.demo.context import PageContext
+from fastllm.demo.engine import LocalEngine
 from fastllm.demo.folds.about import about
 from fastllm.demo.folds.choose import choose
 from fastllm.demo.folds.compare import compare
@@ -20,17 +21,13 @@ from fastllm.demo.folds.settings import settings
 from fastllm.demo.folds.sweep import sweep
 from fastllm.demo.folds.trained import trained
 from fastllm.demo.guard import Guard
+from fastllm.demo.head import Head
 from fastllm.demo.limits import Limits, read_limits
+from fastllm.demo.parts import markup, paragraph
 
 
-def build(engine: Engine, limits: Limits, recorded: Path = paths.RECORDED) -> gr.Blocks:
-    """The page, ready to be launched with `launch_options`.
-
-    Args:
-        engine: the models.
-        limits: what a visitor may ask for.
-        recorded: the folder of the recorded races.
-    """
+def build(engine: LocalEngine, limits: Limits, recorded: Path = paths.RECORDED) -> gr.Blocks:
+    """The page, ready to be launched with `launch_options`; `recorded` is a folder of races."""
     context = PageContext(engine, limits, articles.samples())
     races = race.recorded_races(recorded)
     first, opening = race.opening(races, context.samples)
@@ -76,8 +73,7 @@ def _tab(key: str) -> gr.Tab:
 def launch_options(guard: Guard | None = None) -> dict[str, Any]:
     """What `launch` needs for this page: its style, the system's fonts, nothing from outside.
 
-    Args:
-        guard: of this page alone; by default one with the limits of the Spacefile.
+    A guard is of one page alone; by default it has the limits of the Spacefile.
     """
     guard = guard or Guard(read_limits())
     fonts = [gr.themes.Font(name) for name in ("system-ui", "Segoe UI", "Arial", "sans-serif")]
@@ -94,7 +90,7 @@ def launch_options(guard: Guard | None = None) -> dict[str, Any]:
             button_primary_text_color="white",
         ),
         "css": race.styles(),
-        "app_kwargs": {"middleware": [guard.middleware(), *head.middleware()]},
+        "app_kwargs": {"middleware": [Middleware(guard.before), Middleware(Head)]},
         "footer_links": ["api"],
         "run_history": False,
         "ssr_mode": False,

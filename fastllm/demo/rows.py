@@ -24,8 +24,9 @@ Texts are data: the browser sets them with textContent. No row holds "<", not ev
 """
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain, repeat
 from typing import Any
 
 from fastllm import metrics
@@ -105,27 +106,16 @@ def cut(source: str, at: int | None) -> Row | None:
 
 @dataclass(frozen=True)
 class RoundWriter:
-    """Turns the rounds of one lane into rows, in order.
-
-    Attributes:
-        lane: its index.
-        piece: token id -> the text it adds; called once for each token of the text, in order.
-        name: token ids -> a readable form of each, for words that did not make it into the text.
-        end_ids: the tokens any of which ends the text.
-    """
+    """Turns the rounds of one lane into rows, in order."""
 
     lane: int
-    piece: Callable[[int], str]
-    name: Callable[[Iterable[int]], dict[int, str]]
+    piece: Callable[[int], str]  # the text that a token adds; called for each, in order
+    names: Callable[[Iterable[int]], Mapping[int, str]]  # of tokens that are not in the text
     end_ids: Sequence[int]
 
     def row(self, entry: Round, clock: float) -> Row:
         """The row of a round that ended at `clock`, in seconds of the lane."""
-        mentioned = {token for token, _ in entry.extra_best} | set(entry.drafted)
-        mentioned.update(token for branch in entry.branches for token in branch.tokens)
-        for test in entry.judged:
-            mentioned.update(token for token, _ in test.target_best + test.drafter_best)
-        names = self.name(mentioned)
+        names = self.names(_mentioned(entry))
         guesses = []
         for place, token in enumerate(entry.drafted):
             stands = place < entry.accepted
@@ -162,17 +152,10 @@ class RoundWriter:
             row["branches"] = [self._branch(branch, names) for branch in entry.branches]
         return row
 
-    def _branch(self, branch: Branch, names: dict[int, str]) -> Row:
-        states = [
-            "dropped" if branch.test is None else "refused",
-            *["dropped"] * len(branch.tokens),
-        ]
-        tokens = [
-            self._token(state, token, names.get(token, ""))
-            for state, token in zip(states, branch.tokens, strict=False)
-        ]
+    def _branch(self, branch: Branch, names: Mapping[int, str]) -> Row:
+        tokens = [self._token("dropped", token, names.get(token, "")) for token in branch.tokens]
         if branch.test is not None:
-            tokens[0]["test"] = _test(branch.test, names)
+            tokens[0] |= {"s": "refused", "test": _test(branch.test, names)}
         return {"at": branch.at, "tokens": tokens}
 
     def _token(self, state: str, token: int, text: str) -> Row:
@@ -181,51 +164,56 @@ class RoundWriter:
         return {"s": state, "t": text}
 
 
+def _mentioned(entry: Round) -> set[int]:
+    """The tokens of a round that may be shown though they are not in the text."""
+    best = [entry.extra_best, *(t.target_best + t.drafter_best for t in entry.judged)]
+    branches = [branch.tokens for branch in entry.branches]
+    return {token for choices in best for token, _ in choices} | set(entry.drafted).union(*branches)
+
+
 def end_row(lanes: Sequence[str], traces: Sequence[Trace], notices: Sequence[str] = ()) -> Row:
     """The last row: the numbers of each lane, the comparison of their texts, the verdict."""
     plain = next((trace for trace in traces if not trace.drafter), None)
-    results = [
-        race_words.Result(
-            key,
-            words.title_of(key),
-            metrics.target_calls(trace),
-            metrics.token_count(trace),
-            metrics.drafted(trace),
-            metrics.accepted(trace),
-            metrics.seconds_with_encoding(trace),
-            trace.drafter_encode_seconds + sum(entry.draft_seconds for entry in trace.rounds),
+    finished = all(_finished(trace) for trace in traces)
+    results = []
+    told = []
+    for key, trace in zip(lanes, traces, strict=True):
+        numbers = {
+            "calls": metrics.target_calls(trace),
+            "tokens": metrics.token_count(trace),
+            "drafted": metrics.drafted(trace),
+            "accepted": metrics.accepted(trace),
+        }
+        seconds = metrics.seconds_with_encoding(trace)
+        drafting = trace.drafter_encode_seconds + sum(each.draft_seconds for each in trace.rounds)
+        results.append(
+            race_words.Result(
+                key, words.title_of(key), **numbers, seconds=seconds, drafting=drafting
+            )
         )
-        for key, trace in zip(lanes, traces, strict=True)
-    ]
-    finished = all(trace.ended in ("end_of_text", "length") for trace in traces)
-    greedy = all(trace.config.temperature == 0 for trace in traces)
-    return {
-        "row": "end",
-        "lanes": [
+        told.append(
             {
-                "calls": result.calls,
-                "tokens": result.tokens,
-                "seconds": result.seconds,
-                "drafted": result.drafted,
-                "accepted": result.accepted,
+                **numbers,
+                "seconds": seconds,
                 "speed_up": (
-                    metrics.speed_up(trace, plain).with_encoding
+                    metrics.speed_up(trace, plain)
                     if finished and plain is not None and trace is not plain
                     else None
                 ),
                 "ended": trace.ended,
                 "text": trace.text,
             }
-            for result, trace in zip(results, traces, strict=True)
-        ],
-        "same": list(
-            race_words.same_text(
-                greedy,
-                finished,
-                differ_at(traces),
-                lossy=any(trace.config.lossy for trace in traces),
-            )
-        ),
+        )
+    same = race_words.same_text(
+        all(trace.config.temperature == 0 for trace in traces),
+        finished,
+        differ_at(traces),
+        lossy=any(trace.config.lossy for trace in traces),
+    )
+    return {
+        "row": "end",
+        "lanes": told,
+        "same": list(same),
         "verdict": race_words.verdict(results) if finished else "",
         "notices": list(notices),
         "code": rerun_code.code(lanes, traces),
@@ -237,20 +225,18 @@ def end_row(lanes: Sequence[str], traces: Sequence[Trace], notices: Sequence[str
     }
 
 
+def _finished(trace: Trace) -> bool:
+    return trace.ended in ("end_of_text", "length")
+
+
 def differ_at(traces: Sequence[Trace]) -> int | None:
     """The first token, counted from 1, at which two lanes differ; None if none do.
 
     Lanes that were ended early are compared as far as they came.
     """
-    whole = [trace.ended in ("end_of_text", "length") for trace in traces]
-    written = [trace.tokens for trace in traces]
-    longest = max(map(len, written), default=0)
-    for place in range(longest):
-        found = {
-            tokens[place] if place < len(tokens) else None
-            for tokens, done in zip(written, whole, strict=True)
-            if done or place < len(tokens)
-        }
+    written = [(tuple(trace.tokens), _finished(trace)) for trace in traces]
+    for place in range(max((len(tokens) for tokens, _ in written), default=0)):
+        found = {tokens[place : place + 1] for tokens, done in written if done or tokens[place:]}
         if len(found) > 1:
             return place + 1
     return None
@@ -263,13 +249,12 @@ def recorded_lines(
     yield line(start_row(run, "recorded", lanes, traces[0], article=article))
     rows = []
     for index, trace in enumerate(traces):
-        pieces = iter(trace.pieces)
+        pieces, names = chain(trace.pieces, repeat("")), trace.names
         ends = trace.tokens[-1:] if trace.rounds and trace.ended == "end_of_text" else ()
-        names = trace.names
         writer = RoundWriter(
             index,
-            lambda _, pieces=pieces: next(pieces, ""),  # type: ignore[misc]
-            lambda ids, names=names: {i: names.get(i, "") for i in ids},  # type: ignore[misc]
+            lambda _, pieces=pieces: next(pieces),  # type: ignore[misc]
+            lambda _, names=names: names,  # type: ignore[misc]
             ends,
         )
         clock = trace.target_encode_seconds + trace.drafter_encode_seconds
@@ -303,9 +288,6 @@ def traces_of(lines: str) -> tuple[list[str], list[Trace]]:
 
 def result_of(lines: str) -> Row:
     """A race that has ended, for a program: typed, and without the details of each word.
-
-    Args:
-        lines: its rows.
 
     Returns:
         {"article", "target", "hardware", "settings", "lossy", "lanes": [{"key", "title", "text",
@@ -346,14 +328,9 @@ def result_of(lines: str) -> Row:
     }
 
 
-def _test(judged: Judged, names: dict[int, str]) -> Row:
-    row: Row = {
-        "p": _short(judged.p),
-        "q": _short(judged.q),
-        "u": _short(judged.uniform),
-        "h": _short(judged.threshold),
-        "ok": judged.passed,
-    }
+def _test(judged: Judged, names: Mapping[int, str]) -> Row:
+    numbers = {"p": judged.p, "q": judged.q, "u": judged.uniform, "h": judged.threshold}
+    row: Row = {name: _short(value) for name, value in numbers.items()} | {"ok": judged.passed}
     if judged.overlap is not None:
         row["o"] = _short(judged.overlap)
     if judged.p_unwarped is not None:
@@ -376,5 +353,5 @@ def _short(value: float) -> float:
     return short
 
 
-def _choices(best: Sequence[Alternative], names: dict[int, str]) -> list[list[Any]]:
+def _choices(best: Sequence[Alternative], names: Mapping[int, str]) -> list[list[Any]]:
     return [[names.get(token, ""), _short(p)] for token, p in best[:CHOICES]]

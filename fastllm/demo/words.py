@@ -1,9 +1,11 @@
-"""What several parts of the page say: titles of lanes and articles, and the page's own words."""
+"""What several parts of the page say: lanes, their sizes, articles, and the page's own words."""
 
 from collections.abc import Mapping, Sequence
 
+from fastllm.checkpoints import read_card
 from fastllm.drafters import families
 from fastllm.drafters.combined import JOINT
+from fastllm.words import echoed
 
 TITLE = "FastLLM"
 CLAIM = "A small model guesses, a large one checks. Same words, fewer calls."
@@ -60,11 +62,7 @@ BROKE_OFF = "That ended before it was done, for a reason that only the operator'
 
 
 def runs_on(about: Mapping[str, str]) -> str:
-    """The line at the foot of the page.
-
-    Args:
-        about: versions by name, and the "hardware".
-    """
+    """The line at the foot of the page, of versions by name, and the "hardware"."""
     names = {"fastllm": "FastLLM", "python": "Python", "torch": "PyTorch", "gradio": "Gradio"}
     parts = [f"{names.get(name, name)} {value}" for name, value in about.items() if name in names]
     return " · ".join([*parts, about["hardware"]])
@@ -76,7 +74,9 @@ def title_of(key: str) -> str:
         parts = key.split(JOINT)
         return " + ".join("lookup" if part == "lookup" else title_of(part) for part in parts)
     if key.endswith(YOURS) and key not in lanes():
-        return f"your freshly trained {_copied(key.removesuffix(YOURS))}"
+        copied = key.removesuffix(YOURS)  # what ships goes by its family, else by its title
+        shipped = f"{copied}-before"
+        return f"your freshly trained {family_of(shipped) if shipped in lanes() else copied}"
     return lanes().get(key, key)
 
 
@@ -88,11 +88,6 @@ def choice_of(key: str) -> str:
 def family_of(key: str) -> str:
     """What the page calls a pair: "lstm-after" -> "LSTM"."""
     return choice_of(key).removesuffix(" before").removesuffix(" after")
-
-
-def sample_title(name: str) -> str:
-    """A sample's file name as a title: "council-footbridge" -> "Council footbridge"."""
-    return name.replace("-", " ").capitalize()
 
 
 def not_offered(key: str, reason: str) -> str:
@@ -117,17 +112,11 @@ def unknown_lane(key: str, offered: Sequence[str]) -> str:
 def no_list(name: str, value: object, known: Sequence[str] = ()) -> str:
     """Something that is no list."""
     of = f" of {', '.join(known)}" if known else " of texts"
-    return f"{name}={quoted(value)}: give a list{of}."
+    return f"{name}={echoed(value, QUOTED)}: give a list{of}."
 
 
-def quoted(value: object) -> str:
-    """What was sent, as a program would write it; no more of it than fits a message."""
-    text = repr(value)
-    return text if len(text) <= QUOTED else f"{text[:QUOTED]}..."
-
-
-QUOTED = 60
-"""Characters of what was sent that a message repeats."""
+QUOTED = 63
+"""Characters of what was sent that a message repeats, the dots behind them included."""
 
 UPLOAD_BROWSER = {
     "unreadable": "This file cannot be read as text. Save it as UTF-8, or paste the words.",
@@ -140,11 +129,15 @@ YOURS = "-yours"
 """Ends the key of a lane that was trained in view."""
 
 
-def _copied(family: str) -> str:
-    """What the copy of a drafter is called: of what ships by its family, else by its title."""
-    return family_of(f"{family}-before") if f"{family}-before" in lanes() else family
+def size_of(key: str, target: str) -> str:
+    """The size of a lane's model, from its card: "9.4 M"; empty where no card says it.
 
-
-def capital(text: str) -> str:
-    """A text with its first letter as a capital."""
-    return text[:1].upper() + text[1:]
+    `target` is what the engine calls its target: the shipped one, a folder, or a model of the Hub.
+    """
+    if key == "lookup":
+        return "no weights"
+    card = read_card(target if key == ALONE else key)
+    entries = sum(card.get("entries") or [])
+    count = entries or card.get("parameters") or 0
+    size = f"{count / 1e6:.1f} M" if count < 1e9 else f"{count / 1e9:.1f} billion"
+    return f"{size} entries" if entries else size if count else ""

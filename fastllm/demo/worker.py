@@ -20,15 +20,11 @@ can be closed."""
 Lines = Callable[[threading.Event], Iterable[str]]
 
 
-def stream(lines: Lines, *, pause: float = PAUSE_SECONDS) -> Iterator[str]:
+def stream(lines: Lines) -> Iterator[str]:
     """Runs `lines(stop)` in a thread; yields all text so far, again and again.
 
     The first text is empty, and nothing runs before the second is asked for: a visitor who leaves
     while Gradio waits for the first text leaves a generator behind that nobody closes.
-
-    Args:
-        lines: called with the event that asks it to stop; gives lines.
-        pause: seconds between two yields.
 
     Raises:
         Exception: whatever `lines` raised, after the text that came before it.
@@ -54,17 +50,17 @@ def stream(lines: Lines, *, pause: float = PAUSE_SECONDS) -> Iterator[str]:
     text = ""
     try:
         while True:
-            entries, finished = _collect(arrived)
-            for entry in entries:
-                if isinstance(entry, BaseException):
-                    if text:
-                        yield text
-                    raise entry
-                text += entry
+            for entry in _collect(arrived):
+                if isinstance(entry, str):
+                    text += entry
+                    continue
+                if text or entry is None:
+                    yield text
+                if entry is None:
+                    return
+                raise entry
             yield text
-            if finished:
-                return
-            time.sleep(pause)
+            time.sleep(PAUSE_SECONDS)
     finally:
         stop.set()
 
@@ -83,14 +79,13 @@ def news(texts: Iterable[str]) -> Iterator[str]:
 
 def _collect(
     arrived: "queue.SimpleQueue[str | BaseException | None]",
-) -> tuple[list[str | BaseException], bool]:
-    """Everything that has arrived; waits a little for the first entry."""
-    entries: list[str | BaseException] = []
+) -> list[str | BaseException | None]:
+    """Everything that has arrived, None at the end; waits a little for the first entry."""
+    entries: list[str | BaseException | None] = []
     try:
-        entry = arrived.get(timeout=HEARTBEAT_SECONDS)
-        while entry is not None:
-            entries.append(entry)
-            entry = arrived.get_nowait()
+        entries.append(arrived.get(timeout=HEARTBEAT_SECONDS))
+        while entries[-1] is not None:
+            entries.append(arrived.get_nowait())
     except queue.Empty:
-        return entries, False
-    return entries, True
+        pass
+    return entries

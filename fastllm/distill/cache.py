@@ -32,13 +32,14 @@ import torch
 from accelerate import Accelerator
 
 from fastllm.data.tokens import TokenPairs, prefixes, save_array
-from fastllm.distill.folders import differences, read_settings, writing
-from fastllm.distill.loop import in_words, processes
+from fastllm.distill.folders import differences_from, nearest, writing
+from fastllm.distill.loop import processes
 from fastllm.distill.pseudo import held_in, weights_fingerprint
 from fastllm.distill.teacher import Teacher
 from fastllm.errors import DataError, SettingsError, TrainingError
 from fastllm.files import write_json
 from fastllm.targets.hub import HubTarget
+from fastllm.words import duration
 
 TEXTS_A_SHARD = 256
 
@@ -50,16 +51,10 @@ _FLOOR = -80.0
 
 
 def bucketed(logits: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
-    """The logits of some tokens, and behind them one logit for all the others together.
+    """The logits (B, T, V) of some tokens (B, T, k), and behind them one for all the others.
 
-    The softmax of the result is the softmax of `logits` with the other tokens' chances added up.
-
-    Args:
-        logits: (B, T, V).
-        ids: (B, T, k), no id twice at a place.
-
-    Returns:
-        (B, T, k + 1); (B, T, V) where k = V leaves no others.
+    The softmax of the result is the softmax of `logits` with the other tokens' chances added up. It
+    is (B, T, k + 1), or (B, T, V) where k = V leaves no others.
     """
     named = logits.gather(-1, ids)
     if ids.shape[-1] == logits.shape[-1]:
@@ -69,10 +64,7 @@ def bucketed(logits: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
 
 
 class TeacherCache:
-    """The target's judgement of given texts, read from disk as it is needed.
-
-    Args:
-        folder: a folder that `write_cache` filled.
+    """The target's judgement of given texts, read as it is needed from where `write_cache` put it.
 
     Raises:
         DataError: it is missing or incomplete.
@@ -101,7 +93,7 @@ class TeacherCache:
     def pair(
         self, indices: Sequence[int], logits: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """The target and a drafter over the outcomes that are kept, for the same texts.
+        """The target and a drafter over the outcomes that are kept, for the texts `indices`.
 
         Args:
             indices: which texts.
@@ -152,15 +144,9 @@ def write_cache(
 ) -> TeacherCache:
     """Lets the target judge every text of `pairs`, where the folder does not hold that already.
 
-    Args:
-        target: the target.
-        pairs: articles and texts.
-        folder: of the cache.
-        length: the most tokens of a text; what lies behind is not judged.
-        top_k: tokens kept of each place; more than there are means all.
-        precise: log-probabilities as float32 instead of float16 (which is within 0.05 % of them).
-        accelerator: the processes that share the work; one of our own by default.
-        say: receives the size, before anything is written, and progress lines.
+    Of each text up to `length` tokens are judged, and of each place the `top_k` likeliest kept, or
+    all where there are not so many. Log-probabilities are float16, which is within 0.05 % of them,
+    unless `precise`. The size is said before anything is written.
 
     Raises:
         DataError: the folder holds a cache of another target, of other texts or settings.
@@ -193,27 +179,27 @@ def write_cache(
         "log_p": record["log_p"].base.name,
         "texts": _fingerprint(pairs, texts),
     }
-    _refuse_another(folder / "settings.json", asked)
-    everything = range(len(pairs))
-    shards = [
-        (f"shard-{number:05}.npy", everything[at : at + TEXTS_A_SHARD])
+    if changed := differences_from(folder / "settings.json", asked):
+        raise DataError(
+            f"{folder} is a teacher cache of something else ({changed}). Give another "
+            "--teacher_cache, or remove it."
+        )
+    shards = {
+        f"shard-{number:05}.npy": range(len(pairs))[at : at + TEXTS_A_SHARD]
         for number, at in enumerate(range(0, len(pairs), TEXTS_A_SHARD))
-    ]
+    }
     if (folder / "meta.json").exists():
         return TeacherCache(folder)
     accelerator = accelerator or processes(target.device.type)
     places = sum(len(text) for text in texts)
-    needed, free = places * record.itemsize, _free(folder)
+    needed, free = places * record.itemsize, shutil.disk_usage(nearest(folder)).free
     if accelerator.is_main_process:
         say(
             f"teacher cache: {places:,} places of {record.itemsize} bytes, {needed / 1e6:,.1f} MB "
             f"in {folder} ({free / 1e9:,.1f} GB free)"
         )
-    missing = sum(
-        record.itemsize * sum(len(texts[index]) for index in members)
-        for name, members in shards
-        if not (folder / name).exists()
-    )
+    there = [members for name, members in shards.items() if (folder / name).exists()]
+    missing = needed - record.itemsize * sum(len(texts[i]) for members in there for i in members)
     if missing > free:
         raise TrainingError(
             f"the teacher cache in {folder} needs {missing / 1e6:,.0f} MB more and the disk has "
@@ -225,7 +211,7 @@ def write_cache(
         write_json(folder / "settings.json", asked, indent=None)
     accelerator.wait_for_everyone()
     teacher = Teacher(target, pairs, keep=0)
-    mine = shards[accelerator.process_index :: accelerator.num_processes]
+    mine = list(shards.items())[accelerator.process_index :: accelerator.num_processes]
     todo = [(name, members) for name, members in mine if not (folder / name).exists()]
     started = time.perf_counter()
     try:
@@ -235,10 +221,10 @@ def write_cache(
                 save_array(folder, Path(name).stem, rows)
             if accelerator.is_main_process:
                 left = (time.perf_counter() - started) / number * (len(todo) - number)
-                say(f"teacher cache: {number}/{len(todo)} shards  ({in_words(left)} left)")
+                say(f"teacher cache: {number}/{len(todo)} shards  ({duration(left)} left)")
     except KeyboardInterrupt:
         if accelerator.is_main_process:
-            kept = sum((folder / name).exists() for name, _ in shards)
+            kept = sum((folder / name).exists() for name in shards)
             say(
                 f"interrupted. {kept} of {len(shards)} shards of the teacher cache are kept in "
                 f"{folder}; the same command goes on from there"
@@ -246,8 +232,7 @@ def write_cache(
         raise
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
-        lengths = [len(text) for text in texts]
-        whole = {**asked, "shards": [name for name, _ in shards], "lengths": lengths}
+        whole = {**asked, "shards": list(shards), "lengths": list(map(len, texts))}
         write_json(folder / "meta.json", whole, indent=None)
     accelerator.wait_for_everyone()
     return TeacherCache(folder)
@@ -283,19 +268,3 @@ def _fingerprint(pairs: TokenPairs, texts: list[list[int]]) -> str:
         for ids in (pairs.source(index), text):
             digest.update(np.array([len(ids), *ids], np.uint32).tobytes())
     return digest.hexdigest()[:16]
-
-
-def _refuse_another(settings: Path, asked: dict[str, Any]) -> None:
-    if not settings.exists():
-        return
-    if changed := differences(read_settings(settings), asked):
-        raise DataError(
-            f"{settings.parent} is a teacher cache of something else ({changed}). Give another "
-            "--teacher_cache, or remove it."
-        )
-
-
-def _free(folder: Path) -> int:
-    """Bytes left on the disk of a folder that need not be there yet."""
-    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    return shutil.disk_usage(there).free

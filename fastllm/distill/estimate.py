@@ -21,7 +21,7 @@ Several GPUs divide all but the last two. Memory: weights, and for the drafter 1
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -43,19 +43,10 @@ BYTES = {"fp32": 4.0, "bf16": 2.0, "8bit": 1.0, "4bit": 0.56}
 
 @dataclass(frozen=True)
 class Size:
-    """The four numbers of a model, and what memory needs beside them.
+    """The numbers of a model: weights, layers, heads and widths.
 
-    Attributes:
-        reading: R, weights that a token of the article passes through.
-        writing: W, weights that a token of the text passes through.
-        total: P.
-        outside: weights of embedding and output, which no quantisation touches.
-        encoder_layers: of the encoder.
-        decoder_layers: of the decoder.
-        heads: of each attention.
-        inner: width of all heads together.
-        width: of the features.
-        vocabulary: V.
+    `reading`, `writing`, `total` and `vocabulary` are R, W, P and V; `outside` are the weights of
+    embedding and output, which no quantisation touches; `inner` is the width of all heads.
     """
 
     reading: int
@@ -81,14 +72,16 @@ class Size:
             return cls(0, total, total)
         parts: Any = model
         embedding = parts.shared.weight.numel()
-        encoder = sum(weight.numel() for weight in parts.encoder.parameters()) - embedding
-        decoder = sum(weight.numel() for weight in parts.decoder.parameters()) - embedding
-        tied = parts.lm_head.weight is parts.shared.weight
+        encoder, decoder = (
+            sum(weight.numel() for weight in stack.parameters()) - embedding
+            for stack in (parts.encoder, parts.decoder)
+        )
+        outside = embedding * (1 if parts.lm_head.weight is parts.shared.weight else 2)
         return cls(
             reading=encoder,
             writing=decoder + embedding,
-            total=encoder + decoder + (1 if tied else 2) * embedding,
-            outside=(1 if tied else 2) * embedding,
+            total=encoder + decoder + outside,
+            outside=outside,
             encoder_layers=config.num_layers,
             decoder_layers=config.num_decoder_layers,
             heads=config.num_heads,
@@ -100,18 +93,10 @@ class Size:
 
 @dataclass(frozen=True)
 class Work:
-    """How much is asked for.
+    """How much is asked for: articles, tokens of each (S) and of its text (T), updates.
 
-    Attributes:
-        articles: that the target summarises.
-        source: S, tokens of an article.
-        text: T, tokens of a text.
-        load_in: how the target's weights are held.
-        pseudo_batch: articles at once while the target writes.
-        updates: of the drafter.
-        batch: texts an update.
-        scored: whether the target scores the texts (any loss but cross-entropy).
-        own_texts: the share of updates on the drafter's own texts.
+    `pseudo_batch` articles at once while the target writes, `batch` texts an update; `scored` where
+    the target scores them; `own_texts` is the share of updates on the drafter's own.
     """
 
     articles: int
@@ -125,9 +110,8 @@ class Work:
     own_texts: float = 0.0
 
 
-@dataclass(frozen=True)
-class Estimate:
-    """Bytes and seconds."""
+class Estimate(NamedTuple):
+    """Bytes and seconds; those by how many GPUs share the work."""
 
     pseudo_memory: float
     train_memory: float
@@ -138,10 +122,16 @@ class Estimate:
 
 def estimate(target: Size, drafter: Size, work: Work, gpus: tuple[int, ...] = (1, 8)) -> Estimate:
     """Adds up the formulas of the module."""
+    batch = work.pseudo_batch
+    writing = batch * (work.source + work.text) * _cached(target, work.load_in)
+    writing += _scores(target, batch, work.source, work.source)
+    writing += 4.0 * 4 * batch * target.vocabulary
+    texts = work.articles * (2.0 * 2 * (work.source + work.text) + 7.0 * work.text)
+    run = drafter.total * (2 * 12.0 + 2 * 4.0 + 2.0)  # last and best, old and new; checkpoint
     return Estimate(
-        pseudo_memory=_weights(target, work.load_in) + _writing_memory(target, work),
+        pseudo_memory=_weights(target, work.load_in) + writing,
         train_memory=_training_memory(target, drafter, work, gpus[0]),
-        disk=_disk(target, drafter, work),
+        disk=4.0 * (target.total + drafter.total) + texts + run,
         pseudo_seconds={n: _pseudo_seconds(target, work) / n for n in gpus},
         train_seconds={n: _train_seconds(target, drafter, work, n) for n in gpus},
     )
@@ -174,13 +164,9 @@ def _weights(size: Size, load_in: str) -> float:
     return size.outside * outside + (size.total - size.outside) * BYTES[load_in]
 
 
-def _activation(load_in: str) -> float:
-    return 4.0 if load_in == "fp32" else 2.0
-
-
 def _cached(size: Size, load_in: str) -> float:
     """k: bytes of keys and values that a decoder keeps a token."""
-    return 2 * size.decoder_layers * size.inner * _activation(load_in)
+    return 2 * size.decoder_layers * size.inner * (4.0 if load_in == "fp32" else 2.0)
 
 
 def _scores(size: Size, batch: float, rows: int, columns: int) -> float:
@@ -188,24 +174,12 @@ def _scores(size: Size, batch: float, rows: int, columns: int) -> float:
     return 3 * 4.0 * batch * size.heads * rows * columns
 
 
-def _writing_memory(size: Size, work: Work) -> float:
-    cache = work.pseudo_batch * (work.source + work.text) * _cached(size, work.load_in)
-    reading = _scores(size, work.pseudo_batch, work.source, work.source)
-    logits = 4.0 * 4 * work.pseudo_batch * size.vocabulary
-    return cache + reading + logits
-
-
 def _training_memory(target: Size, drafter: Size, work: Work, gpus: int) -> float:
     batch = work.batch / gpus
     memory = 16.0 * drafter.total
     # Of each layer the backward pass needs about sixteen features a token, and the attention.
-    memory += (
-        16
-        * 4.0
-        * batch
-        * drafter.width
-        * (drafter.encoder_layers * work.source + 2 * drafter.decoder_layers * work.text)
-    )
+    places = drafter.encoder_layers * work.source + 2 * drafter.decoder_layers * work.text
+    memory += 16 * 4.0 * batch * drafter.width * places
     memory += drafter.encoder_layers * _scores(drafter, batch, work.source, work.source)
     memory += drafter.decoder_layers * _scores(drafter, batch, work.text, work.text + work.source)
     memory += 6 * 4.0 * batch * work.text * max(drafter.vocabulary, target.vocabulary)
@@ -213,13 +187,6 @@ def _training_memory(target: Size, drafter: Size, work: Work, gpus: int) -> floa
         memory += _weights(target, work.load_in) + _scores(target, batch, work.source, work.source)
         memory += 2 * 2**30  # encodings that the teacher keeps
     return memory
-
-
-def _disk(target: Size, drafter: Size, work: Work) -> float:
-    downloads = 4.0 * (target.total + drafter.total)
-    texts = work.articles * (2.0 * 2 * (work.source + work.text) + 7.0 * work.text)
-    run = drafter.total * (2 * 12.0 + 2 * 4.0 + 2.0)  # last and best, old and new; checkpoint
-    return downloads + texts + run
 
 
 def _pseudo_seconds(size: Size, work: Work) -> float:

@@ -4,81 +4,70 @@ All of it is asked before the work begins: hours later there is more to lose.
 """
 
 import json
-import os
 import tempfile
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import psutil  # type: ignore[import-untyped]
+from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 
 from fastllm.errors import CheckpointError, DataError, SettingsError, TrainingError
 
 
 def require_writable(folder: str | Path) -> None:
-    """Refuses a folder that cannot be written to, or not be made.
+    """Refuses a folder that cannot be written to, or not be made; it need not exist.
 
     A file is made and removed, in the folder or in the nearest one above it that is there: what the
     file system says of rights is no proof.
 
-    Args:
-        folder: need not exist; nothing of it stays.
-
     Raises:
         SettingsError: it cannot be written to, or a file stands in the way.
     """
-    folder = Path(folder)
     try:
-        there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-        with tempfile.TemporaryFile(dir=there):
+        with tempfile.TemporaryFile(dir=nearest(Path(folder))):
             pass
     except OSError as error:
-        raise SettingsError(
-            f"{folder} cannot be written to ({error.strerror or error}): give another folder."
-        ) from error
+        raise _unwritable(folder, error) from error
+
+
+def nearest(folder: Path) -> Path:
+    """The folder itself, or the nearest one above it that is there."""
+    return next(path for path in (folder, *folder.absolute().parents) if path.exists())
+
+
+def _unwritable(folder: str | Path, error: OSError) -> SettingsError:
+    why = error.strerror or error
+    return SettingsError(f"{folder} cannot be written to ({why}): give another folder.")
 
 
 @contextmanager
 def writing(path: Path, kept: str) -> Iterator[None]:
-    """Turns what a full disk and its like raise into a TrainingError.
-
-    Args:
-        path: what is written.
-        kept: what is left of the work, in a sentence.
-    """
+    """Makes a full disk and its like a TrainingError; `kept` says in a sentence what is left."""
     try:
         yield
     # safetensors and torch.save have errors of their own for what is an OSError elsewhere.
     except (OSError, SafetensorError, RuntimeError) as error:
+        gone = ("No such file", "os error 2)", "does not exist")
+        remedy = "Make room on the disk"
+        if isinstance(error, FileNotFoundError) or any(sign in str(error) for sign in gone):
+            remedy = "Its folder is gone: see that nothing else works in it or removes it,"
+        elif isinstance(error, PermissionError):
+            remedy = "See to its rights"
         raise TrainingError(
-            f"{path} could not be written ({error}). {kept} {_remedy(error)} and give the same "
-            "command again: it goes on from there."
+            f"{path} could not be written ({error}). {kept} {remedy} and give the same command "
+            "again: it goes on from there."
         ) from error
 
 
-def _remedy(error: Exception) -> str:
-    """What to do about a file that could not be written."""
-    gone = ("No such file", "os error 2)", "does not exist")
-    if isinstance(error, FileNotFoundError) or any(sign in str(error) for sign in gone):
-        return "Its folder is not there any more: see that nothing else works in it or removes it,"
-    if isinstance(error, PermissionError):
-        return "See to its rights"
-    return "Make room on the disk"
-
-
-LOCK = "lock.json"
-"""In a folder where a command is at work: the process, and when that was started."""
+LOCK = ".lock"
+"""In a folder where a command is at work. The system unlocks it where the process is killed."""
 
 
 @contextmanager
 def locked(folder: Path, *, passing: bool = False) -> Iterator[None]:
     """Keeps other processes out of a folder; it is made if missing.
-
-    What a process left that was killed is recognised, and does not lock: neither does a later
-    process by the same number.
 
     Args:
         folder: of the work.
@@ -86,63 +75,38 @@ def locked(folder: Path, *, passing: bool = False) -> Iterator[None]:
 
     Raises:
         CheckpointError: another process is at work there.
+        SettingsError: it cannot be written to.
     """
     made = not folder.exists()
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / LOCK
-    while True:
-        try:
-            with path.open("x", encoding="utf-8") as file:
-                own = {"process": os.getpid(), "started": psutil.Process().create_time()}
-                json.dump(own, file)
-            break
-        except FileExistsError:
-            process = _at_work(path)
-            if process:
-                raise CheckpointError(
-                    f"process {process} is at work in {folder}: two would destroy each other's "
-                    "files. Wait until it ends, or give another folder."
-                ) from None
-            path.unlink(missing_ok=True)
-        except OSError as error:
-            raise SettingsError(
-                f"{folder} cannot be written to ({error.strerror or error}): give another folder."
-            ) from error
+    lock = FileLock(folder / LOCK, timeout=0)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except Timeout:
+        raise CheckpointError(
+            f"another process is at work in {folder}: two would destroy each other's files. Wait "
+            "until it ends, or give another folder."
+        ) from None
+    except OSError as error:
+        raise _unwritable(folder, error) from error
     try:
         yield
     finally:
-        path.unlink(missing_ok=True)
+        with suppress(OSError):  # Windows: there the release removes it
+            (folder / LOCK).unlink()  # before the release: behind it, it may be another's
+        lock.release()
         if made or passing:  # and nothing was written
             with suppress(OSError):
                 folder.rmdir()
 
 
-def _at_work(path: Path) -> int:
-    """The process that holds a lock; 0 where it has ended."""
-    for wait in (0.2, 0.0):  # it may be writing its number at this moment
-        try:
-            entry = json.loads(path.read_text(encoding="utf-8"))
-            process = psutil.Process(int(entry["process"]))
-            alive = process.status() != psutil.STATUS_ZOMBIE
-            same = abs(process.create_time() - float(entry["started"])) < 1
-            return int(process.pid) if alive and same else 0
-        except psutil.Error:
-            return 0
-        except (OSError, ValueError, TypeError, KeyError):
-            time.sleep(wait)
-    return 0
-
-
 def checkpoint_folder(out: str | Path, run: Path, target: str) -> Path:
-    """The folder that a checkpoint may take the place of.
+    """The folder that a checkpoint may take the place of: `out`, or where it leads.
 
     Args:
         out: where the checkpoint is to go.
         run: the run's folder.
         target: the folder of the target that the work is for, or its name on the Hub.
-
-    Returns:
-        `out`, with a name of its own where it was a link or a dot.
 
     Raises:
         CheckpointError: there is something else than an earlier checkpoint that `train` wrote, and
@@ -186,33 +150,36 @@ def new_folder(out: Path) -> Path:
 
 def _is_checkpoint(folder: Path) -> bool:
     """Whether `train` wrote this folder: nothing in it is lost that it could not write again."""
-    try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    ours = isinstance(config, dict) and ("family" in config or "fastllm" in config)
+    config = json_object(folder / "config.json")
     card = (folder / "card.json").is_file() or (folder / "training.jsonl").is_file()
-    return ours and card and not any(path.is_dir() for path in folder.iterdir())
+    folders = any(path.is_dir() for path in folder.iterdir())
+    return ("family" in config or "fastllm" in config) and card and not folders
+
+
+def json_object(path: Path) -> dict[str, Any]:
+    """The names and values of a JSON file; none where it has none, or cannot be read."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def require_run(run: Path) -> None:
-    """Refuses a folder in which a run would overwrite what no run has written.
-
-    Args:
-        run: the folder of the run; need not exist.
+    """Refuses a folder in which a run would overwrite what no run has written; it need not exist.
 
     Raises:
         CheckpointError: a `config.json`, `last` or `best` of something else.
     """
-    strange = [name for name, own in _OF_A_RUN.items() if _filled(run / name, own)]
+    strange = []
+    for name, own in _OF_A_RUN.items():
+        place = run / name
+        found = [path.name for path in place.iterdir()] if place.is_dir() else [name]
+        if place.exists() and found and not set(found) & set(own):
+            strange.append(name)
     path = run / "config.json"
-    if path.exists():
-        try:
-            config = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            config = None
-        if not (isinstance(config, dict) and "schedule" in config) and not has_save(run):
-            strange.append(path.name)
+    if path.exists() and "schedule" not in json_object(path) and not has_save(run):
+        strange.append(path.name)
     if strange:
         raise CheckpointError(
             f"{run} holds {', '.join(strange)} of something else than a run, which would be "
@@ -227,39 +194,30 @@ _OF_A_RUN = {
 """The folders that a run replaces, and what it writes into them."""
 
 
-def _filled(folder: Path, own: tuple[str, ...]) -> bool:
-    """Whether there is something, and not a folder with one of the files `own`."""
-    if not folder.is_dir():
-        return folder.exists()
-    return any(folder.iterdir()) and not any((folder / name).exists() for name in own)
-
-
 def has_save(run: Path) -> bool:
     """Whether there is something in a run's folder to go on from, whole or damaged."""
     return any((run / name / "optimizer.pt").exists() for name in ("last", "last.previous"))
 
 
-def read_settings(path: Path) -> dict[str, Any]:
-    """What a file says of the settings that its folder was made with.
+def differences_from(path: Path, now: Mapping[str, Any]) -> str:
+    """What differs from the settings in a JSON file; empty where there is no such file.
 
     Raises:
-        DataError: it is damaged.
+        DataError: the file is damaged.
     """
+    if not path.exists():
+        return ""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise DataError(f"{path} is damaged ({error}): remove its folder.") from error
     if not isinstance(found, dict):
         raise DataError(f"{path} holds no settings: give another folder.")
-    return found
+    return differences(found, now)
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    """What differs between two sets of settings, name by name; empty where nothing does.
-
-    Args:
-        before: names and values, which may be such sets themselves.
-        now: likewise.
+    """What differs between two sets of names and values, which may be such sets themselves.
 
     Example:
         >>> differences({"a": 1, "b": {"c": 2, "d": 3}}, {"a": 1, "b": {"c": 2, "d": 4}})

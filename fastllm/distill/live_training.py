@@ -6,6 +6,7 @@ articles it does not learn from as well, all along.
 """
 
 import copy
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -35,83 +36,67 @@ WRITING = 1 / 3
 Drafter = TypeVar("Drafter", bound=NeuralDrafter[Any])
 
 
+WARMUP, COOLDOWN = 10, 0.4
+"""Updates of rising rate, and the share of the training, at its end, in which the rate falls."""
+
+TEMPERATURE, REUSE = 0.6, 6
+"""At which the drafter writes texts, and how often a batch of them is learned from, on average.
+
+Writing one takes as long as several updates.
+"""
+
+MEASURE_EVERY = 1.0
+"""Seconds between two measurements."""
+
+
 @dataclass(frozen=True)
 class ShortRecipe:
     """How a drafter is trained for some seconds.
 
-    The numbers were found on two CPU cores with the LSTM that ships undistilled: so trained, alpha
-    comes close to 1 on the articles it learns from within half a minute, and alpha on others rises
-    and stays. At three times the rate, or on own texts drawn at temperature 1, the latter falls.
+    The numbers, and those above, were found on two CPU cores with the LSTM that ships undistilled:
+    so trained, alpha comes close to 1 on the articles it learns from within half a minute, and
+    alpha on others rises and stays. At three times the rate, or on own texts drawn at temperature
+    1, the latter falls.
 
     Attributes:
         seconds: from the beginning, writing and measuring included; then it ends.
-        updates: after so many it ends too, so that every machine that is fast enough learns the
-            same; without them the clock alone ends it.
+        updates: after so many it ends too, so that all fast machines learn the same.
         learning_rate: AdamW's.
-        warmup: updates of rising rate.
-        cooldown: the share of the training, at its end, in which the rate falls.
         own_texts: the share of updates on the drafter's own texts.
-        temperature: at which it writes them.
-        reuse: how often a batch of them is learned from, on average: writing one takes as long as
-            several updates.
         length: the most tokens of a text.
-        measure_every: seconds between two measurements.
-        seed: of every draw.
     """
 
     seconds: float = 30.0
     updates: int | None = None
     learning_rate: float = 3e-4
-    warmup: int = 10
-    cooldown: float = 0.4
     own_texts: float = 0.5
-    temperature: float = 0.6
-    reuse: int = 6
     length: int = 72
-    measure_every: float = 1.0
-    seed: int = 0
 
     def __post_init__(self) -> None:
-        if not self.seconds > 0 or not self.learning_rate > 0 or self.length < 2 or self.reuse < 1:
+        if not self.seconds > 0 or (self.updates is not None and self.updates < 1):
             raise SettingsError(
-                f"seconds={self.seconds}, learning_rate={self.learning_rate}, length={self.length},"
-                f" reuse={self.reuse}: the first two must be above 0, a text at least 2 tokens "
-                "long, and each used at least once."
-            )
-        if self.updates is not None and self.updates < 1:
-            raise SettingsError(f"updates={self.updates}: give at least 1, or none.")
-        if not (0 <= self.own_texts <= 1 and 0 < self.cooldown <= 1):
-            raise SettingsError(
-                f"own_texts={self.own_texts}, cooldown={self.cooldown}: shares are numbers from 0 "
-                "to 1, and some of the time has to be left for the cool-down."
+                f"seconds={self.seconds}, updates={self.updates}: give seconds above 0, and at "
+                "least 1 update, or none."
             )
 
     def passed(self, updates: int, seconds: float) -> float:
         """The share of the training that is over: by updates or by the clock, whichever is more."""
-        counted = updates / self.updates if self.updates else 0.0
-        return max(counted, seconds / self.seconds)
+        return max(updates / (self.updates or math.inf), seconds / self.seconds)
 
     def rate(self, step: int, passed: float) -> float:
         """The learning rate of update `step`, when the share `passed` of the training is over."""
-        rising = min(1.0, (step + 1) / max(1, self.warmup))
-        return self.learning_rate * rising * max(0.05, min(1.0, (1 - passed) / self.cooldown))
+        rising = min(1.0, (step + 1) / WARMUP)
+        return self.learning_rate * rising * max(0.05, min(1.0, (1 - passed) / COOLDOWN))
 
 
 class Texts:
-    """Articles and texts about them, in memory: the first are learned from, the rest held out.
-
-    Args:
-        target: who wrote the texts, greedily.
-        sources: token ids of each article.
-        written: of each text, the end token included where it came.
-    """
+    """Articles and what the target wrote greedily of them, in memory, as token ids."""
 
     def __init__(
         self, target: HubTarget, sources: Sequence[list[int]], written: Sequence[list[int]]
     ) -> None:
         self.meta = {"vocabulary": target.vocabulary.fingerprint}
-        self._sources = list(sources)
-        self._written = list(written)
+        self._sources, self._written = sources, written
 
     def __len__(self) -> int:
         return len(self._written)
@@ -121,7 +106,7 @@ class Texts:
         return self._sources[index]
 
     def target(self, index: int) -> list[int]:
-        """The ids of what the target wrote about it."""
+        """The ids of what the target wrote about it, the end token included where it came."""
         return self._written[index]
 
 
@@ -137,29 +122,20 @@ class _Batch(NamedTuple):
 class Alignment(NamedTuple):
     """How well a drafter knows a target's own texts, as `Validation` measures it.
 
-    Alpha counts whole distributions, and rises already where a drafter becomes as sure as the
-    target is; tau counts first choices alone. The two need not rise together.
-
-    Attributes:
-        alpha: the mean of sum min(p, q) along the texts, at temperature 1.
-        tau: tokens a call of the target, greedy.
+    Alpha, at temperature 1, counts whole distributions, and rises already where a drafter becomes
+    as sure as the target is; tau, greedy, counts first choices alone. The two need not rise
+    together.
     """
 
     alpha: float
     tau: float
 
 
-@dataclass(frozen=True)
-class Moment:
-    """Where a training stands.
+class Moment(NamedTuple):
+    """Where a training stands: seconds since it began, updates, and tokens learned from so far.
 
-    Attributes:
-        seconds: since it began.
-        updates: of the weights.
-        tokens: learned from so far, each as often as it was used.
-        loss: forward KL in nats a token, the mean since the last moment; None before any update.
-        own: on the first article.
-        held_out: on the articles that are held out, over all their tokens.
+    `loss` is forward KL in nats a token, the mean since the last moment, None before any update;
+    `own` is measured on the first article, `held_out` on those that are held out.
     """
 
     seconds: float
@@ -172,16 +148,11 @@ class Moment:
 
 @dataclass
 class ShortTraining:
-    """Trains a drafter's network for some seconds. Iterate `write`, then `learn`.
+    """Trains the network of `student` in place for some seconds. Iterate `write`, then `learn`.
 
-    Attributes:
-        student: whose network is trained in place; see `student_of`.
-        target: the teacher.
-        sources: token ids of the articles it learns from; its progress is watched on the first.
-        held_out: of the articles it does not learn from.
-        recipe: how.
-        stop: when set, it ends as soon as it can.
-        clock: seconds, never set back.
+    It learns from the articles `sources` (token ids) and is watched on the first of them and on
+    those of `held_out`. When `stop` is set it ends as soon as it can; `clock` is in seconds, and
+    never set back.
     """
 
     student: NeuralDrafter[Any]
@@ -213,8 +184,7 @@ class ShortTraining:
         The first, and of the others as many as the target had time to write about.
         """
         count = len(self.sources)
-        needed = [0, *range(count, count + len(self.held_out))]
-        if not all(place in self._written for place in needed):
+        if not {0, *range(count, count + len(self.held_out))} <= self._written.keys():
             return []
         return [place for place in range(count) if place in self._written]
 
@@ -229,20 +199,16 @@ class ShortTraining:
         First those it cannot do without: of the first article, and of those held out. The others
         follow as long as the share WRITING of the time has not passed.
         """
-        count = len(self.sources)
+        count, target = len(self.sources), self.target
         articles = [*self.sources, *self.held_out]
-        config = resolve(DecodingConfig(max_new_tokens=self.recipe.length), self.target)
+        config = resolve(DecodingConfig(max_new_tokens=self.recipe.length), target)
         for place in (0, *range(count, len(articles)), *range(1, count)):
             if 0 < place < count and self.seconds > WRITING * self.recipe.seconds:
                 return
             tokens: list[int] = []
-            session = self.target.begin(self.target.encode(articles[place]))
+            session = target.begin(target.encode(articles[place]))
             for entry in autoregress(
-                session,
-                config,
-                start_id=self.target.start_id,
-                end_id=self.target.end_id,
-                statistics=False,
+                session, config, start_id=target.start_id, end_id=target.end_id, statistics=False
             ):
                 tokens += entry.tokens
                 if self.over:
@@ -263,8 +229,8 @@ class ShortTraining:
         teacher = Teacher(self.target, lesson)
         given = self._batch(teacher, sources, [lesson.target(i) for i in range(len(lesson))])
         method = Method(0.0, self.recipe.own_texts, "fkl")
-        draws = np.random.default_rng(self.recipe.seed)
-        generator = torch.Generator().manual_seed(self.recipe.seed)
+        draws = np.random.default_rng(0)
+        generator = torch.Generator().manual_seed(0)
         optimizer = optimizer_of(self.student.model, self.recipe.learning_rate)
         pool: list[_Batch] = []
         updates = tokens = 0
@@ -279,46 +245,41 @@ class ShortTraining:
         measured = self.seconds
         while not self.over and self.recipe.passed(updates, 0.0) < 1:
             batch = given
-            if method.origin(self.recipe.seed, updates) == "own":
-                # Each batch stays in the pool until `reuse` later ones have come.
-                if len(pool) < self.recipe.reuse or draws.random() < 1 / self.recipe.reuse:
+            if method.origin(0, updates) == "own":
+                # Each batch stays in the pool until REUSE later ones have come.
+                if len(pool) < REUSE or draws.random() < 1 / REUSE:
                     texts = self._own_texts(sources, generator)
                     pool.append(self._batch(teacher, sources, texts))
-                    del pool[: -self.recipe.reuse]
+                    del pool[:-REUSE]
                 batch = pool[int(draws.integers(len(pool)))]
             rate = self.recipe.rate(updates, self.recipe.passed(updates, self.seconds))
             losses.append(self._update(optimizer, batch, rate))
             updates += 1
             tokens += int(batch.real.sum())
-            if self.seconds - measured >= self.recipe.measure_every and not self.over:
+            if self.seconds - measured >= MEASURE_EVERY and not self.over:
                 yield moment()
                 measured = self.seconds
         if updates:
             yield moment()
 
     def measure(self, drafter: NeuralDrafter[Any]) -> tuple[Alignment, Alignment]:
-        """How well a drafter knows the target's texts; to be asked where something is `learned`.
+        """How well a drafter knows the target's texts: of the first article, and of those held out.
 
-        Returns:
-            On the first article, and on those held out.
+        To be asked where something is `learned`.
         """
-        found = [judge(drafter.model) for judge in self._judges]
-        own, held_out = (
-            Alignment(numbers["validation_alpha"], numbers["validation_tau"]) for numbers in found
-        )
-        return own, held_out
+        own, held_out = (judge(drafter.model) for judge in self._judges)
+        return _alignment(own), _alignment(held_out)
 
     @cached_property
-    def _judges(self) -> list[Validation]:
+    def _judges(self) -> tuple[Validation, Validation]:
         count = len(self.sources)
         apart = [self._written[count + index] for index in range(len(self.held_out))]
-        return [
-            Validation(self.target, Texts(self.target, sources, written), keep_logits=True)
-            for sources, written in (
-                (self.sources[:1], [self._written[0]]),
-                (self.held_out, apart),
-            )
-        ]
+        own = Texts(self.target, self.sources[:1], [self._written[0]])
+        held_out = Texts(self.target, self.held_out, apart)
+        return (
+            Validation(self.target, own, keep_logits=True),
+            Validation(self.target, held_out, keep_logits=True),
+        )
 
     def _own_texts(
         self, sources: Sequence[list[int]], generator: torch.Generator
@@ -331,7 +292,7 @@ class ShortTraining:
             start_id=self.target.start_id,
             end_id=self.target.end_id,
             length=self.recipe.length,
-            temperature=self.recipe.temperature,
+            temperature=TEMPERATURE,
             generator=generator,
         )
 
@@ -351,11 +312,7 @@ class ShortTraining:
             )
 
     def _update(self, optimizer: torch.optim.Optimizer, batch: _Batch, rate: float) -> float:
-        """One step of the weights; returns its loss.
-
-        Raises:
-            TrainingError: the loss is no number.
-        """
+        """One step of the weights; returns its loss."""
         model = self.student.model
         model.train()
         for group in optimizer.param_groups:
@@ -379,13 +336,12 @@ class ShortTraining:
         return found
 
 
-def student_of(drafter: Drafter, name: str) -> Drafter:
-    """A copy of a drafter to be trained: the drafter itself stays as it is.
+def _alignment(numbers: dict[str, float]) -> Alignment:
+    return Alignment(numbers["validation_alpha"], numbers["validation_tau"])
 
-    Args:
-        drafter: whose weights it begins with.
-        name: what to call the copy.
-    """
+
+def student_of(drafter: Drafter, name: str) -> Drafter:
+    """A copy of a drafter to be trained, under another name: the drafter stays as it is."""
     with torch.inference_mode(False):
         model = copy.deepcopy(drafter.model)
         model.requires_grad_(True)

@@ -34,13 +34,13 @@ from safetensors.torch import load_file, save_file
 
 from fastllm.checkpoints import replace_folder
 from fastllm.devices import prepare
-from fastllm.distill.folders import differences, has_save, require_run, writing
+from fastllm.distill.folders import differences, has_save, json_object, require_run, writing
 from fastllm.errors import CheckpointError, SettingsError, TrainingError
 from fastllm.files import write_whole
+from fastllm.words import duration, first_line
 
 Losses = dict[str, torch.Tensor]
 """Named scalars of a batch; the one called "loss" is what is minimised."""
-
 
 PATIENCE = timedelta(hours=12)
 """How long processes wait for one another: one of them may let a large target write for hours."""
@@ -71,7 +71,7 @@ class Schedule:
         updates: optimizer updates in all; the most there can be where `seconds` are given.
         learning_rate: the constant rate.
         warmup: updates over which the rate rises linearly from 0.
-        cooldown: updates (where `seconds` are given, seconds) at the end over which it falls
+        cooldown: updates (seconds, where those are given) at the end, in which the rate falls
             linearly to a twentieth.
         seconds: train for so long, on a machine that is there for a while. 0 goes by updates
             alone.
@@ -116,22 +116,16 @@ class Schedule:
 def optimizer_of(
     model: torch.nn.Module, learning_rate: float, weight_decay: float = 0.01
 ) -> torch.optim.Optimizer:
-    """AdamW as everything here is trained with: only matrices decay.
-
-    Args:
-        model: whose weights it moves.
-        learning_rate: until another is set.
-        weight_decay: of matrices.
-    """
-    on_cuda = all(p.is_cuda for p in model.parameters())
+    """AdamW as everything here is trained with: only matrices decay."""
+    weights = list(model.parameters())
     return torch.optim.AdamW(
         [
-            {"params": [p for p in model.parameters() if p.ndim > 1], "weight_decay": weight_decay},
-            {"params": [p for p in model.parameters() if p.ndim <= 1], "weight_decay": 0.0},
+            {"params": [p for p in weights if p.ndim > 1], "weight_decay": weight_decay},
+            {"params": [p for p in weights if p.ndim <= 1], "weight_decay": 0.0},
         ],
         lr=learning_rate,
         betas=(0.9, 0.98),
-        fused=True if on_cuda else None,  # one launch instead of dozens
+        fused=True if all(p.is_cuda for p in weights) else None,  # one launch instead of dozens
     )
 
 
@@ -143,14 +137,12 @@ def fit(
     *,
     config: dict[str, Any] | None = None,
     weight_decay: float = 0.01,
-    clip: float = 1.0,
     save_every: int = 200,
     save_seconds: float = math.inf,
     log_every: int = 20,
     validate: Callable[[torch.nn.Module], dict[str, float]] | None = None,
     validate_every: int = 0,
     best_by: str = "",
-    resume: bool = True,
     accelerator: Accelerator | None = None,
     say: Callable[[str], None] = print,
 ) -> dict[str, Any]:
@@ -161,10 +153,9 @@ def fit(
         loss_of: (model, step) -> named losses of the batch of that update; must depend on nothing
             else that changes, or a resumed run differs from an unbroken one.
         schedule: the number of updates and the rate of each.
-        run: the run's folder; a run found there is continued if `resume`.
+        run: the run's folder; a run found there is continued.
         config: what to write to `config.json`.
         weight_decay: AdamW's, on matrices only.
-        clip: the largest gradient norm.
         save_every: updates between two saves.
         save_seconds: the longest time between two saves; so that little is lost on a machine that
             does thousands of updates a minute, or is taken away.
@@ -175,7 +166,6 @@ def fit(
         validate_every: 0 validates at the end alone.
         best_by: a number of `validate`, the larger the better: the weights that had most of it are
             kept in `best/`, and the model ends with them. Empty: it ends with the last weights.
-        resume: continue a run found in the folder; else start anew.
         accelerator: device and processes; one of our own by default.
         say: receives a progress line at each log, and one where a run is interrupted.
 
@@ -194,8 +184,7 @@ def fit(
     require_run(run)
     run.mkdir(parents=True, exist_ok=True)
     accelerator = accelerator or processes(None if torch.cuda.is_available() else "cpu")
-    main = accelerator.is_main_process
-    device = accelerator.device
+    main, device = accelerator.is_main_process, accelerator.device
     prepare(device)
     model.to(device)
     optimizer = optimizer_of(model, schedule.learning_rate, weight_decay)
@@ -205,9 +194,13 @@ def fit(
     if not schedule.seconds:  # as a run of an earlier version wrote it, which then goes on
         del planned["seconds"]
     settings = json.dumps({**(config or {}), "schedule": planned}, indent=1, default=str)
-    if resume and has_save(run):
-        _refuse_other_settings(run, settings)
-    state = _load_last(run, model, optimizer, say) if resume else {}
+    before = json_object(run / "config.json") if has_save(run) else {}
+    if before and (changed := differences(before, json.loads(settings))):
+        raise CheckpointError(
+            f"{run} holds a run with other settings ({changed}). Give another run folder, or "
+            "remove this one."
+        )
+    state = _load_last(run, model, optimizer)
     first = step = int(state.get("step", 0))
     accelerator.wait_for_everyone()  # all have read; now the first may write
     if main:
@@ -218,15 +211,13 @@ def fit(
     best = _best_so_far(run, step) if main else {}
     if main and not best:
         shutil.rmtree(run / "best", ignore_errors=True)
-    seconds_before = float(state.get("seconds", lines[-1]["seconds"] if lines else 0.0))
-    sums: dict[str, float] = dict(state.get("sums", {}))
-    summed = int(state.get("summed", 0))
     last_line: dict[str, Any] = lines[-1] if lines else {"step": step, "seconds": 0.0}
+    seconds_before = float(state.get("seconds", last_line["seconds"]))
+    sums, summed = dict(state.get("sums", {})), int(state.get("summed", 0))
     trained, optimizer = accelerator.prepare(model, optimizer)
     model.train()
-    started = time.perf_counter()
+    started = saved = time.perf_counter()
     validating = 0.0
-    saved = started
     stopping = False
     waiting = _Waiting(run, accelerator, limit=log_every if device.type == "cuda" else 1)
 
@@ -242,11 +233,12 @@ def fit(
             for group in optimizer.param_groups:
                 group["lr"] = schedule.rate(step, trained_for())
             losses = loss_of(trained, step)
-            waiting.refuse(losses, step)
             optimizer.zero_grad(set_to_none=True)
             accelerator.backward(losses["loss"])
-            norm = accelerator.clip_grad_norm_(trained.parameters(), clip)
+            norm = accelerator.clip_grad_norm_(trained.parameters(), 1.0)
             waiting.add(losses, norm, step)
+            if waiting.full:
+                waiting.look(sums)
             optimizer.step()
             step += 1
             summed += 1
@@ -255,10 +247,8 @@ def fit(
             judged = validate and (done or (validate_every and step % validate_every == 0))
             logging = step % log_every == 0 or done or judged
             stopping = interrupted()
-            if logging or saving or stopping or waiting.full:
-                for numbers in waiting.look():
-                    for name, value in numbers.items():
-                        sums[name] = sums.get(name, 0.0) + value
+            if logging or saving or stopping:
+                waiting.look(sums)
             if logging:
                 elapsed = trained_for()
                 last_line = {
@@ -307,29 +297,20 @@ def fit(
         raise KeyboardInterrupt
     accelerator.wait_for_everyone()
     if best_by and (best := _best_so_far(run, step)):
-        _load_best(run, model)
+        with _reading_best(run):
+            weights = load_file(run / "best" / "model.safetensors")
+        model.load_state_dict(weights, strict=False)
         last_line = {**last_line, "best": best}
     model.eval()
     return last_line
 
 
-def _refuse_other_settings(run: Path, settings: str) -> None:
-    try:
-        before = json.loads((run / "config.json").read_text())
-    except (FileNotFoundError, json.JSONDecodeError):  # a kill left nothing to compare
-        return
-    if changed := differences(before, json.loads(settings)):
-        raise CheckpointError(
-            f"{run} holds a run with other settings ({changed}). Give another run folder, or "
-            "remove this one."
-        )
-
-
 class _Waiting:
     """Losses and gradient norms that have been computed, and that nobody has looked at yet.
 
-    To look at a number on a GPU is to wait for it. On a CPU nothing is gained by putting that off,
-    and a loss that is not a number is refused before it is used.
+    To look at a number on a GPU is to wait for it, so `limit` updates are looked at together. On a
+    CPU the limit is 1, and what is not a number is refused before it spoils the weights: a finite
+    loss can have a gradient that is not finite.
     """
 
     def __init__(self, run: Path, accelerator: Accelerator, limit: int) -> None:
@@ -343,42 +324,34 @@ class _Waiting:
         """Whether it is time to look."""
         return len(self._rows) >= self._limit
 
-    def refuse(self, losses: Losses, step: int) -> None:
-        """Refuses a loss that is not a number, where looking costs nothing."""
-        if self._limit == 1:
-            _refuse_no_number("loss", self._shared(losses["loss"].detach()), step, self._run)
-
     def add(self, losses: Losses, norm: torch.Tensor, step: int) -> None:
-        """Keeps the losses and the gradient norm of an update.
-
-        A finite loss can have a gradient that is not, and one such step spoils all weights: where
-        looking costs nothing, that is refused now.
-        """
+        """Keeps the losses and the gradient norm of an update."""
         values = [*losses.values(), torch.as_tensor(norm)]
         device = losses["loss"].device
         row = torch.stack([value.detach().float().to(device) for value in values])
         self._rows.append((step, list(losses), row))
-        if self._limit == 1:
-            _refuse_no_number("gradient norm", float(row[-1]), step, self._run)
 
-    def look(self) -> list[dict[str, float]]:
-        """The losses of each update since the last look, averaged over the processes."""
-        found = []
+    def look(self, sums: dict[str, float]) -> None:
+        """Adds the losses since the last look, averaged over the processes, to their sums.
+
+        Raises:
+            TrainingError: one of them, or a norm, is not a number.
+        """
         for step, names, row in self._rows:
             if self._accelerator.num_processes > 1:
                 row = self._accelerator.reduce(row, "mean")
             *values, self.norm = row.tolist()
             numbers = dict(zip(names, values, strict=True))
-            _refuse_no_number("loss", numbers["loss"], step, self._run)
-            _refuse_no_number("gradient norm", self.norm, step, self._run)
-            found.append(numbers)
+            for name, value in (("loss", numbers["loss"]), ("gradient norm", self.norm)):
+                if not math.isfinite(value):
+                    raise TrainingError(
+                        f"the {name} of update {step + 1} is {value}, so training stopped before "
+                        f"it could spoil the weights. {_whole(self._run)} Train anew with a "
+                        "smaller learning rate (or another loss) in another run folder."
+                    )
+            for name, value in numbers.items():
+                sums[name] = sums.get(name, 0.0) + value
         self._rows.clear()
-        return found
-
-    def _shared(self, loss: torch.Tensor) -> float:
-        if self._accelerator.num_processes > 1:
-            loss = self._accelerator.reduce(loss, "mean")
-        return float(loss)
 
 
 def _progress(line: dict[str, Any], updates: int, left: float) -> str:
@@ -387,15 +360,7 @@ def _progress(line: dict[str, Any], updates: int, left: float) -> str:
         for name, value in line.items()
         if name not in ("step", "seconds", "learning_rate", "tokens")
     )
-    return f"{line['step']}/{updates}  {shown}  ({in_words(left)} left)"
-
-
-def in_words(seconds: float) -> str:
-    """A duration for a person: 40 s, 12 min, 3 h 05 min."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02} min"
+    return f"{line['step']}/{updates}  {shown}  ({duration(left)} left)"
 
 
 def _log_so_far(run: Path, step: int, *, cut: bool) -> list[dict[str, Any]]:
@@ -403,12 +368,9 @@ def _log_so_far(run: Path, step: int, *, cut: bool) -> list[dict[str, Any]]:
     path = run / "training.jsonl"
     lines = []
     for line in path.read_text().splitlines() if path.exists() else []:
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError:  # the line that a kill cut in two
-            continue
-        if row["step"] <= step:
-            lines.append(row)
+        with suppress(json.JSONDecodeError):  # the line that a kill cut in two
+            lines.append(json.loads(line))
+    lines = [line for line in lines if line["step"] <= step]
     if cut:
         write_whole(path, "".join(json.dumps(row) + "\n" for row in lines))
     return lines
@@ -419,30 +381,38 @@ def _best_so_far(run: Path, step: int) -> dict[str, Any]:
 
     A kill may leave a best that is younger than the last save: the resumed run comes to it again.
     """
-    try:
-        line: dict[str, Any] = json.loads((run / "best" / "line.json").read_text())
-    except FileNotFoundError:
+    path = run / "best" / "line.json"
+    if not path.exists():
         return {}
-    except ValueError as error:
-        raise _damaged_best(run, error) from error
+    with _reading_best(run):
+        line: dict[str, Any] = json.loads(path.read_text())
     return line if line["step"] <= step else {}
 
 
-def _refuse_no_number(name: str, value: float, step: int, run: Path) -> None:
-    if not math.isfinite(value):
-        raise TrainingError(
-            f"the {name} of update {step + 1} is {value}, so training stopped before it could "
-            f"spoil the weights. {_whole(run)} Train anew with a smaller learning rate (or another "
-            "loss) in another run folder."
-        )
+@contextmanager
+def _reading_best(run: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError, SafetensorError) as error:
+        raise CheckpointError(
+            f"{run / 'best'} is damaged ({first_line(error)}). Give another run folder to train "
+            "anew, or remove that one: then the weights are the best of what is yet to come, or "
+            "the last."
+        ) from error
 
 
 def _whole(run: Path) -> str:
     """What there is to go on from, in a sentence."""
-    for folder in (run / "last", run / "last.previous"):
-        with suppress(_DamagedSave):
+    if folder := _last(run):
+        with suppress(CheckpointError):
             return f"The last save, {folder} of update {_read_save(folder)[1]['step']}, is whole."
     return "Nothing had been saved yet."
+
+
+def _last(run: Path) -> Path | None:
+    """The newest save; a kill may come while it takes the place of the one before."""
+    folders = (run / "last", run / "last.previous")
+    return next((path for path in folders if path.is_dir() and any(path.iterdir())), None)
 
 
 @contextmanager
@@ -509,19 +479,18 @@ def _replacing(folder: Path, step: int) -> Iterator[Path]:
 
 
 def _write_weights(folder: Path, model: torch.nn.Module) -> None:
-    weights = {name: tensor.contiguous() for name, tensor in _own_tensors(model).items()}
-    save_file(weights, folder / "model.safetensors")
-
-
-class _DamagedSave(Exception):
-    """A file of a save that cannot be read."""
+    """Writes the state of a module, tied tensors once: safetensors refuses shared memory."""
+    own: dict[int, tuple[str, torch.Tensor]] = {}
+    for name, tensor in model.state_dict().items():
+        own.setdefault(tensor.data_ptr(), (name, tensor.detach().contiguous()))
+    save_file(dict(own.values()), folder / "model.safetensors")
 
 
 def _read_save(folder: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     """The weights and the state that a save holds.
 
     Raises:
-        _DamagedSave: one of them is missing, or was cut or overwritten.
+        CheckpointError: one of them is missing, or was cut or overwritten.
     """
     path = folder / "model.safetensors"
     try:
@@ -529,78 +498,33 @@ def _read_save(folder: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
         path = folder / "optimizer.pt"
         # The optimizer moves it to where the weights are.
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        missing = {"step", "optimizer"} - state.keys()
+        _ = state["step"], state["optimizer"]
     # All that the readers say of files which are no longer what was written.
     except (
-        *(OSError, EOFError, SafetensorError, RuntimeError, ValueError, KeyError),
+        *(OSError, EOFError, SafetensorError, RuntimeError, ValueError, KeyError, TypeError),
         *(AttributeError, pickle.UnpicklingError),
     ) as error:
-        raise _DamagedSave(f"{path.name}: {_first_line(error)}") from error
-    if missing:
-        raise _DamagedSave(f"{path.name}: no {' and no '.join(sorted(missing))}")
+        raise CheckpointError(
+            f"the save in {folder} is damaged ({path.name}: {first_line(error)}). Remove that "
+            "folder to train anew with the same command, or put a whole copy in its place."
+        ) from error
     return weights, state
 
 
 def _load_last(
-    run: Path,
-    model: torch.nn.Module,
-    optimizer: torch.optim.Optimizer,
-    say: Callable[[str], None],
+    run: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer
 ) -> dict[str, Any]:
-    """Restores the newest whole save into model and optimizer; returns its state, {} if none."""
-    damaged = ""
-    for folder in (run / "last", run / "last.previous"):
-        if not folder.is_dir() or not any(folder.iterdir()):
-            continue
-        try:
-            weights, state = _read_save(folder)
-        except _DamagedSave as error:
-            damaged = damaged or f"the save in {folder} is damaged ({error})"
-            continue
-        try:
-            model.load_state_dict(weights, strict=False)
-            optimizer.load_state_dict(state.pop("optimizer"))
-        except (RuntimeError, ValueError, KeyError) as error:
-            raise CheckpointError(
-                f"{folder} holds a run of another model ({error}). Give another run folder, or "
-                f"remove {run} to train anew in it."
-            ) from error
-        if damaged:
-            say(f"{damaged}: going on from {folder}, update {state['step']}")
-        return state
-    if damaged:
-        raise CheckpointError(
-            f"{damaged}, and there is no other. Remove that folder to train anew with the same "
-            "command, or put a whole copy in its place."
-        )
-    return {}
-
-
-def _load_best(run: Path, model: torch.nn.Module) -> None:
+    """Restores the newest save into model and optimizer; returns its state, {} if none."""
+    folder = _last(run)
+    if folder is None:
+        return {}
+    weights, state = _read_save(folder)
     try:
-        weights = load_file(run / "best" / "model.safetensors")
-    except (OSError, SafetensorError) as error:
-        raise _damaged_best(run, error) from error
-    model.load_state_dict(weights, strict=False)
-
-
-def _damaged_best(run: Path, error: Exception) -> CheckpointError:
-    return CheckpointError(
-        f"{run / 'best'} is damaged ({_first_line(error)}). Give another run folder to train anew, "
-        "or remove that one: then the weights are the best of what is yet to come, or the last."
-    )
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
-
-
-def _own_tensors(model: torch.nn.Module) -> dict[str, torch.Tensor]:
-    """The state of a module with tied tensors named once (safetensors refuses shared memory)."""
-    seen: dict[int, str] = {}
-    own = {}
-    for name, tensor in model.state_dict().items():
-        if tensor.data_ptr() not in seen:
-            seen[tensor.data_ptr()] = name
-            own[name] = tensor.detach()
-    return own
+        model.load_state_dict(weights, strict=False)
+        optimizer.load_state_dict(state.pop("optimizer"))
+    except (RuntimeError, ValueError, KeyError) as error:
+        raise CheckpointError(
+            f"{folder} holds a run of another model ({error}). Give another run folder, or remove "
+            f"{run} to train anew in it."
+        ) from error
+    return state

@@ -104,12 +104,7 @@ def sampled_total_variation(
 
 @torch.no_grad()
 def draw_tokens(logits: torch.Tensor, uniforms: torch.Tensor) -> torch.Tensor:
-    """A token of every place, by inverting the cumulative sum: a function of the uniforms alone.
-
-    Args:
-        logits: (B, T, V).
-        uniforms: in [0, 1), (B, T).
-    """
+    """A token of each place of logits (B, T, V): the cumulative sum inverted at uniforms (B, T)."""
     cumulative = logits.float().softmax(-1).cumsum(-1)
     reached = uniforms.to(cumulative)[..., None] * cumulative[..., -1:]
     tokens = torch.searchsorted(cumulative, reached, right=True)[..., 0]
@@ -134,13 +129,8 @@ def hybrid_acceptance(
 ) -> torch.Tensor:
     """w FKL + (1 - w) TVD with w = exp(-decay alpha): KL while the two are far apart, then TVD.
 
+    `weight` is w, (B, T), where it is not to be found from alpha; no gradient passes through it.
     Source: LK losses, arXiv:2602.23881.
-
-    Args:
-        p_logits: of the target, (B, T, V).
-        q_logits: of the drafter, (B, T, V).
-        decay: how fast total variation takes over as alpha grows.
-        weight: w, (B, T), where it is not to be found from alpha; no gradient passes through it.
     """
     variation = total_variation(p_logits, q_logits)
     if weight is None:
@@ -168,10 +158,7 @@ _SPELLINGS = {"tvd++": SAMPLED, "kl": "fkl", "cross_entropy": "ce"}
 
 
 def loss_weights(text: str) -> dict[str, float]:
-    """What a loss is made of: "fkl" is one, "fkl=1,tvd=0.5" a weighted sum.
-
-    Args:
-        text: names of LOSSES, in any case, with their weights where there are several.
+    """What a loss is made of: "fkl" is one, "fkl=1,tvd=0.5" a weighted sum; in any case.
 
     Raises:
         SettingsError: a name that there is not, or a weight that is not above 0.

@@ -21,9 +21,8 @@ from fastllm.data.tokens import TokenPairs
 from fastllm.devices import usable_device
 from fastllm.distill.folders import (
     LOCK,
-    differences,
+    differences_from,
     locked,
-    read_settings,
     require_writable,
     writing,
 )
@@ -107,15 +106,10 @@ def _terminable(accelerator: Accelerator) -> Iterator[None]:
 
     Not of several processes, where their launcher is to end them all at once.
     """
-    main_thread = threading.current_thread() is threading.main_thread()
-    if accelerator.num_processes > 1 or not main_thread:
+    if accelerator.num_processes > 1 or threading.current_thread() is not threading.main_thread():
         yield
         return
-
-    def interrupt(number: int, frame: object) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield
     finally:
@@ -191,8 +185,8 @@ def choose_pairs(
         "prefix": target.prefix,
     }
     note = folder / "asked.json"
-    if note.exists() and (folder / "meta.json").exists():
-        if changed := differences(read_settings(note), asked):
+    if (folder / "meta.json").exists() and note.exists():
+        if changed := differences_from(note, asked):
             raise DataError(
                 f"{folder} holds other articles than those asked for ({changed}): give another "
                 f"folder than {folder.parent}, or remove it."
@@ -200,14 +194,11 @@ def choose_pairs(
         return TokenPairs(folder)
 
     def make() -> None:
-        path = Path(data)
-        stream = read_articles(path) if path.is_file() else read_split(data, split)
-        if context.dry:
-            articles = list(islice(stream, count))
-        else:
-            everything = list(stream)
-            random.Random(options.seed or 0).shuffle(everything)
-            articles = everything[: count or None]
+        stream = read_articles(data) if Path(data).is_file() else read_split(data, split)
+        articles = list(islice(stream, count if context.dry else None))
+        if not context.dry:
+            random.Random(options.seed or 0).shuffle(articles)
+            articles = articles[: count or None]
         summaries = any(article.summary for article in articles)
         with writing(folder, "Nothing was written about these articles before."):
             write_json(note, asked, indent=None)
@@ -220,16 +211,11 @@ def choose_pairs(
                 prefix=target.prefix,
                 summaries=summaries,
             )
+        what, left = "have a usable summary", "the others are left out"
         if not summaries:
-            context.say(
-                f"{split}: {taken} of {len(articles)} articles are long enough, and none has a "
-                "summary"
-            )
-        elif taken < len(articles):
-            context.say(
-                f"{split}: {taken} of {len(articles)} articles have a usable summary, the others "
-                "are left out"
-            )
+            what, left = "are long enough", "and none has a summary"
+        if not summaries or taken < len(articles):
+            context.say(f"{split}: {taken} of {len(articles)} articles {what}, {left}")
 
     context.accelerator.wait_for_everyone()  # all have looked; now the first may write
     context.first(make)
@@ -296,20 +282,19 @@ def _check_texts(
     dataset: TokenPairs,
     target: HubTarget,
 ) -> None:
-    meta = written.meta
+    meta, whole = written.meta, ("fp32", "bf16")
+    strange = ""
     if meta.get("vocabulary") != target.vocabulary.fingerprint:
-        raise DataError(
-            f"{folder} was written by {meta.get('target')} with another vocabulary "
-            f"than {target.name}'s: write it anew with `python -m fastllm pseudo`."
-        )
-    if options.load_in in ("fp32", "bf16") and meta.get("load_in") in ("fp32", "bf16"):
+        strange = f"another vocabulary than {target.name}'s"
+    elif options.load_in in whole and meta.get("load_in") in whole:
         weights = weights_fingerprint(target)
         if meta["weights"] != weights:
-            raise DataError(
-                f"{folder} was written by a {meta.get('target')} with other weights "
-                f"({meta['weights']}) than those of {options.target} ({weights}): write it anew "
-                "with `python -m fastllm pseudo`."
-            )
+            strange = f"other weights ({meta['weights']}) than {options.target}'s ({weights})"
+    if strange:
+        raise DataError(
+            f"{folder} was written by a {meta.get('target')} with {strange}: write it anew with "
+            "`python -m fastllm pseudo`."
+        )
     own = {"prefix": dataset.meta.get("prefix", ""), "source_length": dataset.meta["source_length"]}
     for name, value in own.items():
         asked = getattr(options, name)
@@ -325,22 +310,21 @@ def held_out_texts(
     options: argparse.Namespace, context: RunContext, target: HubTarget
 ) -> TokenPairs | None:
     """What the target wrote of articles that no drafter trains on."""
-    where = options.validation
-    count = held_out_count(options, context)
+    where, count = options.validation, held_out_count(options, context)
     if where == "none" or not count:
         return None
-    beside = Path(options.pseudo_dataset_path or "-") / "validation"
-    if where is None and (beside / "meta.json").exists():
-        return TokenPairs(beside)
     if where is None:
-        where = options.data if options.data and has_split(options.data, "validation") else None
+        beside = Path(options.pseudo_dataset_path or "-") / "validation"
+        if (beside / "meta.json").exists():
+            return TokenPairs(beside)
+        if not options.data or not has_split(options.data, "validation"):
+            context.say(
+                "no validation: there is no validation split (--validation names other articles)"
+            )
+            return None
+        where = options.data
     elif (Path(where) / "settings.json").exists():
         return TokenPairs(where)
-    if where is None:
-        context.say(
-            "no validation: there is no validation split (--validation names other articles)"
-        )
-        return None
     folder = context.folder / "validation"
     pairs = choose_pairs(where, "validation", folder / "articles", target, options, context, count)
     return write_pseudo(

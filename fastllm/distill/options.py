@@ -1,8 +1,14 @@
-"""The flags of `train`, `pseudo` and `study`, and YAML recipes that stand for them."""
+"""The options of `train`, `pseudo`, `study` and `prune`, and YAML recipes that stand for them.
+
+Each command has a class; each field of it is an option: its name, its type, what it is where
+neither the command line nor a recipe gives it, and the least that it may be.
+"""
 
 import argparse
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import Field, dataclass, field, fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,210 +22,258 @@ from fastllm.drafters import families, trainable
 from fastllm.errors import SettingsError
 from fastllm.targets.hub import LOAD_IN
 
-DEFAULTS: dict[str, Any] = {
-    "target": "target",
-    "limit": 8000,
-    "validation_articles": 64,
-    "scale": 1.0,
-    "load_in": "fp32",
-    "ngram_n": 3,
-    "smoothing": "interpolated",
-    "save_every": 200,
-    "log_every": 20,
-    "teacher_top_k": 64,
-    "seeds": "0 1 2",
-    "jobs": 1,
-    "temperature": 0.0,
-    "shard_size": 256,
-    "search": "regression",
-    "units": "heads",
-    "groups": 8,
-    "masks": 64,
-    "rounds": 4,
-    "split": "validation",
-    "random": 0.5,
-}
-"""What an option is where neither the command line nor a recipe gives it."""
-
-_PRUNED_ARTICLES = 24
-"""Articles that `prune` takes where nothing is said: every one is read at every forward pass."""
+T5_SMALL = "t5small"
+"""What the original called its T5 drafter."""
 
 
-def train_flags(parser: argparse.ArgumentParser) -> None:
-    """Every option of `train`."""
-    _common_flags(parser)
-    learning = [name for name, spec in families().items() if spec.training != "none"]
-    parser.add_argument("--drafter", choices=[*learning, T5_SMALL], help="family to train")
-    add_trailing_run(parser)
-    _flag(parser, "--exp_name", help="name of the run and of the checkpoint")
-    _flag(
-        parser,
-        "--pseudo_dataset_path",
-        help="what `pseudo` wrote; of an n-gram also a text file, a text a line; without it: the "
-        "data set",
+def _name(text: str) -> str:
+    """A name of ours, however it was spelt: seq-kd is seq_kd, FKL is fkl."""
+    return text.replace("-", "_").lower()
+
+
+def _option(
+    help: str, *others: str, default: Any = None, least: int | None = None, **argument: Any
+) -> Any:
+    """A field that is an option, with other spellings of it, and what argparse is to know."""
+    return field(
+        default=default,
+        metadata={"others": others, "least": least, "argument": {"help": help, **argument}},
     )
-    _flag(parser, "--out", help="where the checkpoint goes (default: RUN/checkpoint)")
-    _flag(parser, "--run", help="the run's folder (default: runs/EXP_NAME)")
-    _flag(
-        parser,
-        "--distill_method",
-        "--distil_method",
-        "--method",
+
+
+def _learning_families() -> list[str]:
+    return [*(name for name, spec in families().items() if spec.training != "none"), T5_SMALL]
+
+
+@dataclass
+class _Common:
+    """What all of the commands take."""
+
+    recipe: str = _option("YAML with any of the other options")
+    target: str = _option("the shipped one, a folder or a Hub model", default="target")
+    data: str = _option(
+        "folder with train.jsonl.xz (or .jsonl, .jsonl.gz, Parquet), or cnn_dailymail"
+    )
+    prefix: str = _option('before every article, such as "summarize: "')
+    source_length: int = _option("the most tokens read of an article", least=1)
+    load_in: str = _option(
+        "the target's weights: fp32, bf16, or by bitsandbytes 8bit, 4bit (NF4)",
+        choices=LOAD_IN,
+        default="fp32",
+    )
+    limit: int = _option(
+        "articles; 0 takes all. Those without a summary that what is read of them "
+        "supports are left out",
+        default=8000,
+        least=0,
+    )
+    seed: int = _option("which articles, and of every draw (default: 0)", least=0)
+    length: int = _option("the most tokens of a text (default: 96)", "gen_length", least=1)
+    batch: int = _option(
+        "articles at once (default: train 32, pseudo 64, prune 16)", "batch_size", least=1
+    )
+    validation_articles: int = _option("held-out articles; 0 does without", default=64, least=0)
+    scale: float = _option("shrinks articles and updates", default=1.0)
+    device: str = _option("cpu, cuda, mps, or a GPU's number (default: the best there is)")
+    dry_run: bool = _option(
+        "estimate memory, disk and hours, build everything, do two steps, leave nothing"
+    )
+
+
+@dataclass
+class _Run:
+    """Where a command that trains or prunes puts what it makes."""
+
+    exp_name: str = _option("name of the run and of the checkpoint (prune: pruned, by default)")
+    out: str = _option("where the checkpoint goes (default: RUN/checkpoint)")
+    run: str = _option("the run's folder (default: runs/EXP_NAME)")
+
+
+@dataclass
+class _Train(_Run, _Common):
+    """What `train` takes."""
+
+    drafter: str = _option("family to train", choices=_learning_families)
+    pseudo_dataset_path: str = _option(
+        "what `pseudo` wrote; of an n-gram also a text file, a text a line; without it: the data "
+        "set"
+    )
+    distill_method: str = _option(
+        "how a drafter is trained; ngram: supervised counts the data set's own summaries, seq_kd "
+        "what the target wrote",
+        *("distil_method", "method"),
         type=_name,
         choices=list(METHODS),
-        help="how a drafter is trained; ngram: supervised counts the data set's own summaries, "
-        "seq_kd what the target wrote",
     )
-    _flag(
-        parser,
-        "--loss",
+    loss: str = _option(
+        f"{', '.join(LOSSES)}, or a weighted sum such as fkl=1,tvd=0.5; the method's by default. A "
+        "number is the weight of cross-entropy",
         type=_name,
-        help=f"{', '.join(LOSSES)}, or a weighted sum such as fkl=1,tvd=0.5; the method's by "
-        "default. A number is the weight of cross-entropy",
     )
-    _flag(
-        parser,
-        "--kd_loss",
+    kd_loss: str = _option(
+        "a divergence, likewise. A number is the weight of the KL divergence from the target",
         type=_name,
-        help="a divergence, likewise. A number is the weight of the KL divergence from the target",
     )
-    _flag(parser, "--jsd_beta", type=float, help="the target's share in jsd (default: 0.5)")
-    _flag(parser, "--kd_temp", type=float, help="divides both logits in a divergence")
-    _flag(
-        parser,
-        "--teacher_cache",
-        metavar="FOLDER",
-        help="look up there what the target thinks of given texts; written first, once, for every "
-        "run that names it (without it: computed at each update)",
+    jsd_beta: float = _option("the target's share in jsd (default: 0.5)")
+    kd_temp: float = _option("divides both logits in a divergence")
+    teacher_cache: str = _option(
+        "look up there what the target thinks of given texts; written first, once, for every run "
+        "that names it (without it: computed at each update)"
     )
-    _flag(
-        parser,
-        "--teacher_top_k",
-        type=int,
-        help="logits kept of each place in the cache, the rest as one sum (default: 64)",
+    teacher_top_k: int = _option(
+        "logits kept of each place in the cache, the rest as one sum", default=64, least=1
     )
-    for name in ("updates", "warmup", "cooldown"):
-        _flag(
-            parser,
-            f"--{name}",
-            type=int,
-            help="see DrafterRecipe"
-            + ("; a recipe's warm-up and cool-down are shortened to fit" * (name == "updates")),
-        )
-    for name in ("learning_rate", "lambda1", "lambda2"):
-        _flag(parser, f"--{name}", type=float, help="see DrafterRecipe")
-    _flag(
-        parser,
-        "--start",
-        "--student",
-        "--resume",
-        metavar="START",
-        help="a neural drafter's initial weights: copying (default), ordinary, or those of another "
+    updates: int = _option(
+        "see DrafterRecipe; a recipe's warm-up and cool-down are shortened to fit"
+    )
+    warmup: int = _option("see DrafterRecipe")
+    cooldown: int = _option("see DrafterRecipe")
+    learning_rate: float = _option("see DrafterRecipe")
+    lambda1: float = _option("see DrafterRecipe")
+    lambda2: float = _option("see DrafterRecipe")
+    start: str = _option(
+        "a neural drafter's initial weights: copying (default), ordinary, or those of another "
         "drafter of its family: a folder, or for t5 a T5 of the Hub such as google-t5/t5-small, or "
         "target, the target's own. Of an n-gram: a folder or a text file whose counts are added to",
+        *("student", "resume"),
     )
-    _flag(
-        parser,
-        "--layers",
-        type=int,
-        help="of a t5's encoder and of its decoder, or of a shared's decoder (default: 1); of "
-        "those it starts with, the first, the last and evenly spaced ones between stay (default: "
-        "all)",
+    layers: int = _option(
+        "of a t5's encoder and of its decoder, or of a shared's decoder (default: 1); of those it "
+        "starts with, the first, the last and evenly spaced ones between stay (default: all)",
+        least=1,
     )
-    _flag(
-        parser,
-        "--as_target",
-        action="store_true",
-        help="write a t5 as a target: a smaller one, to be used with --target",
+    as_target: bool = _option("write a t5 as a target: a smaller one, to be used with --target")
+    ngram_n: int = _option("order of the n-gram", default=3)
+    smoothing: str = _option("interpolated or laplace", default="interpolated")
+    save_text: str = _option(
+        "write an n-gram as a text file too; --resume and `load_drafter` read it"
     )
-    _flag(parser, "--ngram_n", type=int, help="order of the n-gram (default: 3)")
-    _flag(parser, "--smoothing", help="interpolated or laplace")
-    _flag(
-        parser,
-        "--save_text",
-        metavar="FILE",
-        help="write an n-gram as a text file too; --resume and `load_drafter` read it",
+    validation: str = _option(
+        "held-out articles: data with a validation split, a JSON-lines file, what `pseudo` wrote, "
+        "or none (default: what lies in the pseudo data, else --data's validation split)"
     )
-    _flag(
-        parser,
-        "--validation",
-        metavar="DATA",
-        help="held-out articles: data with a validation split, a JSON-lines file, what `pseudo` "
-        "wrote, or none (default: what lies in the pseudo data, else --data's validation split)",
-    )
-    _flag(
-        parser,
-        "--keep",
+    keep: str = _option(
+        "which weights: those with the most tau in the validation (default), or the last",
         choices=["best", "last"],
-        help="which weights: those with the most tau in the validation (default), or the last",
     )
-    _flag(parser, "--validate_every", type=int, help="updates (default: a twentieth of all)")
-    _flag(parser, "--save_every", type=int, help="updates between two saves (default: 200)")
-    _flag(parser, "--log_every", type=int, help="updates between two log lines (default: 20)")
+    validate_every: int = _option("updates (default: a twentieth of all)")
+    save_every: int = _option("updates between two saves", default=200, least=1)
+    log_every: int = _option("updates between two log lines", default=20, least=1)
 
 
-def pseudo_flags(parser: argparse.ArgumentParser) -> None:
-    """Every option of `pseudo`."""
-    _common_flags(parser)
-    add_trailing_run(parser)
-    _flag(parser, "--out", "--pseudo_dataset_path", dest="out", help="folder to write to")
-    _flag(parser, "--temperature", type=float, help="0 is greedy (default)")
-    _flag(parser, "--shard_size", type=int, help="articles a file (default: 256)")
-    _flag(
-        parser,
-        "--select",
+@dataclass
+class _Pseudo(_Common):
+    """What `pseudo` takes."""
+
+    out: str = _option("folder to write to", "pseudo_dataset_path")
+    temperature: float = _option("0 is greedy", default=0.0, least=0)
+    shard_size: int = _option("articles a file", default=256, least=1)
+    select: str = _option(
+        "label --limit articles of a --pool: those that the drafter --ckpt_path is unsure of",
         choices=SELECTIONS,
-        help="label --limit articles of a --pool: those that the drafter --ckpt_path is unsure of",
     )
-    _flag(parser, "--pool", type=int, metavar="N", help="articles that --select chooses from")
-    _flag(
-        parser,
-        "--random",
-        type=float,
-        metavar="SHARE",
-        help="of the articles chosen, drawn at random beside (default: 0.5); 1 is the control",
+    pool: int = _option("articles that --select chooses from", least=1)
+    random: float = _option(
+        "of the articles chosen, drawn at random beside; 1 is the control", default=0.5
     )
-    _flag(
-        parser,
-        "--ckpt_path",
-        metavar="DRAFTER",
-        help="a neural drafter that is asked how sure it is: a folder, or one that ships",
+    ckpt_path: str = _option(
+        "a neural drafter that is asked how sure it is: a folder, or one that ships"
     )
 
 
-def prune_flags(parser: argparse.ArgumentParser) -> None:
-    """Every option of `prune`."""
-    _common_flags(parser)
-    _flag(
-        parser,
-        "--budget",
-        metavar="COST",
-        help="the most that the drafter may cost: bytes (500kB, 2MB), a share of the decoder's "
-        "bytes (20%%), or microseconds a drafted token (300us)",
+@dataclass
+class _Study(_Common):
+    """What `study` takes."""
+
+    drafter: str = _option("family to train (default: lstm)", choices=trainable)
+    pseudo_dataset_path: str = _option("what `pseudo` wrote")
+    out: str = _option("folder of the study; what is finished in it is not done again")
+    grid: str = _option(
+        "METHOD or METHOD:LOSS, with blanks between (default: every method, the on-policy and the "
+        "mixed one with several losses); the baseline, supervised, is always among them"
     )
-    _flag(parser, "--exp_name", help="name of the run and of the checkpoint (default: pruned)")
-    _flag(parser, "--out", help="where the checkpoint goes (default: RUN/checkpoint)")
-    _flag(parser, "--run", help="the run's folder (default: runs/EXP_NAME)")
-    _flag(
-        parser,
-        "--search",
+    seeds: str = _option(
+        "with blanks between: all runs with the first, the baseline and the best "
+        "with the others too",
+        default="0 1 2",
+    )
+    updates: int = _option("of each run")
+    warmup: int = _option("of each run (default: a twelfth of --updates)")
+    cooldown: int = _option("of each run (default: a third of --updates)")
+    learning_rate: float = _option("of each run")
+    validation: str = _option("held-out articles, as for train")
+
+
+@dataclass
+class _Prune(_Run, _Common):
+    """What `prune` takes."""
+
+    limit: int = _option(
+        "articles, each of which is read at every forward pass", default=24, least=0
+    )
+    budget: str = _option(
+        "the most that the drafter may cost: bytes (500kB, 2MB), a share of the decoder's bytes "
+        "(20%%), or microseconds a drafted token (300us)"
+    )
+    search: str = _option(
+        "regression on random masks, greedy elimination, or random, the control",
         choices=SEARCHES,
-        help="regression on random masks (default), greedy elimination, or random, the control",
+        default="regression",
     )
-    _flag(
-        parser,
-        "--units",
+    units: str = _option(
+        "what goes as one: heads and groups of feed-forward columns, or sublayers",
         choices=UNITS,
-        help="what goes as one: heads and groups of feed-forward columns (default), or sublayers",
+        default="heads",
     )
-    _flag(parser, "--groups", type=int, help="of the columns of a layer (default: 8)")
-    _flag(parser, "--masks", type=int, help="of a round of the regression (default: 64)")
-    _flag(parser, "--rounds", type=int, help="of the regression (default: 4)")
-    _flag(parser, "--split", help="of the data set, whose articles are taken (default: validation)")
+    groups: int = _option("of the columns of a layer", default=8)
+    masks: int = _option("of a round of the regression", default=64, least=1)
+    rounds: int = _option("of the regression", default=4, least=1)
+    split: str = _option("of the data set, whose articles are taken", default="validation")
+
+
+_COMMANDS: dict[str, type[_Common]] = {
+    "train": _Train,
+    "pseudo": _Pseudo,
+    "study": _Study,
+    "prune": _Prune,
+}
+
+
+def _spellings(entry: "Field[Any]") -> list[str]:
+    """The names of an option, with underscores and with dashes; the first names its value."""
+    names = (entry.name, *entry.metadata["others"])
+    return list(dict.fromkeys(text for name in names for text in (name, name.replace("_", "-"))))
+
+
+def _add_flags(command: str, parser: argparse.ArgumentParser) -> None:
+    """Every option of a command; none of them has a value before `settle`."""
+    for entry in fields(_COMMANDS[command]):
+        argument = dict(entry.metadata["argument"])
+        if entry.default is not None:
+            argument["help"] += f" (default: {entry.default})"
+        if callable(argument.get("choices")):  # families may be registered until now
+            argument["choices"] = argument["choices"]()
+        kind: dict[str, Any] = (
+            {"action": "store_true"} if entry.type is bool else {"type": entry.type}
+        )
+        parser.add_argument(*(f"--{name}" for name in _spellings(entry)), **{**kind, **argument})
+    if command in ("train", "pseudo"):
+        add_trailing_run(parser)
+
+
+train_flags = partial(_add_flags, "train")
+pseudo_flags = partial(_add_flags, "pseudo")
+study_flags = partial(_add_flags, "study")
+prune_flags = partial(_add_flags, "prune")
+
+
+def add_trailing_run(parser: argparse.ArgumentParser) -> None:
+    """The word `run` at the end of a command, as the original had it; it says nothing."""
+    parser.add_argument("trailing_run", nargs="?", choices=["run"], help=argparse.SUPPRESS)
 
 
 def settle(options: argparse.Namespace) -> list[str]:
-    """Fills in what the command line left out: from the recipe, then from DEFAULTS.
+    """Fills in what the command line left out: from the recipe, then what is usual.
 
     Returns:
         What is to be said of it: a schedule of the recipe that was shortened.
@@ -233,21 +287,13 @@ def settle(options: argparse.Namespace) -> list[str]:
         if given is None or given is False:  # 0 is an answer, though it equals False
             setattr(options, name, value)
     notes = _as_in_the_original(options)
-    own = {"limit": _PRUNED_ARTICLES} if options.command == "prune" else {}
-    for name, value in (DEFAULTS | own).items():
-        if getattr(options, name, ...) is None:
-            setattr(options, name, value)
-    for name in ("limit", "validation_articles", "seed", "temperature"):
-        value = getattr(options, name, None)
-        if value is not None and not 0 <= value < math.inf:
-            raise SettingsError(f"--{name} {value}: give 0 or more.")
-    for name in (
-        *("length", "batch", "shard_size", "save_every", "log_every", "source_length"),
-        *("teacher_top_k", "jobs", "threads", "layers", "masks", "rounds", "pool"),
-    ):
-        value = getattr(options, name, None)
-        if value is not None and value < 1:
-            raise SettingsError(f"--{name} {value}: give at least 1.")
+    for entry in fields(_COMMANDS[options.command]):
+        value, least = getattr(options, entry.name), entry.metadata["least"]
+        if value is None:
+            setattr(options, entry.name, entry.default)
+        elif least is not None and not least <= value < math.inf:
+            needs = "at least 1" if least else "0 or more"
+            raise SettingsError(f"--{entry.name} {value}: give {needs}.")
     if not 0 < options.scale <= 1:
         raise SettingsError(f"--scale {options.scale}: give a number above 0, at most 1.")
     if options.limit == 0 and options.scale != 1:
@@ -256,10 +302,6 @@ def settle(options: argparse.Namespace) -> list[str]:
             "as --limit the number of articles to shrink, or leave --scale out."
         )
     return [*notes, *_shorten(options, typed)]
-
-
-T5_SMALL = "t5small"
-"""What the original called its T5 drafter."""
 
 
 def _as_in_the_original(options: argparse.Namespace) -> list[str]:
@@ -283,15 +325,12 @@ def _as_in_the_original(options: argparse.Namespace) -> list[str]:
     loss, kd_loss = _weight(options.loss), _weight(options.kd_loss)
     if loss is None and kd_loss is None:
         return notes
-    parts = {
-        "ce": loss if loss is not None else 0.0,
-        "fkl": kd_loss if kd_loss is not None else 0.0,
-    }
     if loss is None and options.loss:
         raise SettingsError(
             f"--kd_loss {options.kd_loss} is a weight and --loss {options.loss} a name: give two "
             "weights, or one sum such as --loss ce=0.5,fkl=0.5."
         )
+    parts = {"ce": loss or 0.0, "fkl": kd_loss or 0.0}
     if kd_loss is None and options.kd_loss:
         parts = {"ce": parts["ce"], options.kd_loss: 1.0}
     if min(parts.values()) < 0 or not any(parts.values()):
@@ -315,11 +354,6 @@ def _weight(text: str | None) -> float | None:
     except ValueError:
         return None
     return value if math.isfinite(value) else None
-
-
-def add_trailing_run(parser: argparse.ArgumentParser) -> None:
-    """The word `run` at the end of a command, as the original had it; it says nothing."""
-    parser.add_argument("trailing_run", nargs="?", choices=["run"], help=argparse.SUPPRESS)
 
 
 def _shorten(options: argparse.Namespace, typed: set[str]) -> list[str]:
@@ -382,49 +416,6 @@ def needed(options: argparse.Namespace, name: str) -> Any:
     return value
 
 
-def study_flags(parser: argparse.ArgumentParser) -> None:
-    """Every option of `study`."""
-    _common_flags(parser)
-    parser.add_argument("--drafter", choices=trainable(), help="family to train (default: lstm)")
-    _flag(parser, "--pseudo_dataset_path", help="what `pseudo` wrote")
-    _flag(parser, "--out", help="folder of the study; what is finished in it is not done again")
-    _flag(
-        parser,
-        "--grid",
-        metavar="RUNS",
-        help="METHOD or METHOD:LOSS, with blanks between (default: every method, the on-policy and "
-        "the mixed one with several losses); the baseline, supervised, is always among them",
-    )
-    _flag(parser, "--methods", metavar="NAMES", help="with blanks between, instead of a grid:")
-    _flag(parser, "--losses", metavar="NAMES", help="each method that is scored with each of these")
-    _flag(
-        parser,
-        "--seeds",
-        metavar="NUMBERS",
-        help="with blanks between (default: 0 1 2): all runs with the first, the baseline and the "
-        "best with the others too",
-    )
-    for name in ("updates", "warmup", "cooldown"):
-        _flag(
-            parser,
-            f"--{name}",
-            type=int,
-            help="of each run (by default a twelfth of --updates warm up and a third cool down)",
-        )
-    _flag(parser, "--learning_rate", type=float, help="of each run")
-    _flag(parser, "--validation", metavar="DATA", help="held-out articles, as for train")
-    _flag(parser, "--jobs", type=int, help="runs at once (default: 1)")
-    _flag(parser, "--threads", type=int, help="of each run (default: the cores, shared out)")
-
-
-_FLAGS: dict[str, Callable[[argparse.ArgumentParser], None]] = {
-    "train": train_flags,
-    "pseudo": pseudo_flags,
-    "study": study_flags,
-    "prune": prune_flags,
-}
-
-
 def _from_recipe(options: argparse.Namespace) -> dict[str, Any]:
     """The options that a recipe gives to this command.
 
@@ -433,108 +424,32 @@ def _from_recipe(options: argparse.Namespace) -> dict[str, Any]:
     """
     if not options.recipe:
         return {}
-    path = Path(options.recipe)
+    path, command = Path(options.recipe), options.command
     tree = read_yaml(path)
-    own = tree.pop(options.command, None) or {}
-    others = [name for name in _FLAGS if name != options.command]
-    for name in others:
-        tree.pop(name, None)
+    known = {
+        name: {text for entry in fields(kind) for text in _spellings(entry)}
+        for name, kind in _COMMANDS.items()
+    }
+    own = {name: tree.pop(name, None) or {} for name in _COMMANDS}[command]
     if not isinstance(own, dict):
-        raise SettingsError(f"{path}: {options.command!r} needs names and values.")
-    found: dict[str, Any] = {}
+        raise SettingsError(f"{path}: {command!r} needs names and values.")
+    words: list[str] = []
     for name, value in {**tree, **own}.items():
-        parsed = _parse(path, options.command, name, value)
-        if parsed is not None:
-            found |= parsed
-        elif name in own or all(_parse(path, other, name, value) is None for other in others):
-            raise SettingsError(f"{path}: there is no option {name!r} of {options.command}.")
-    return found
+        if isinstance(value, dict | list):
+            raise SettingsError(f"{path}: {name!r} needs one value.")
+        if name not in (known[command] if name in own else set().union(*known.values())):
+            raise SettingsError(f"{path}: there is no option {name!r} of {command}.")
+        if name in known[command] and value is not None and value is not False:
+            words.append(f"--{name}" if value is True else f"--{name}={value}")
+    return _parsed(path, command, words)
 
 
-def _parse(path: Path, command: str, name: str, value: Any) -> dict[str, Any] | None:
-    """A name and a value of a recipe as the command line would take them; None: unknown."""
+def _parsed(path: Path, command: str, words: Sequence[str]) -> dict[str, Any]:
+    """What the words of a recipe mean on the command line."""
     parser = argparse.ArgumentParser(exit_on_error=False, allow_abbrev=False, add_help=False)
-    _FLAGS[command](parser)
-    if isinstance(value, dict | list):
-        raise SettingsError(f"{path}: {name!r} needs one value.")
-    if value is None or value is False:
-        words = []
-    else:
-        words = [f"--{name}"] if value is True else [f"--{name}={value}"]
+    _add_flags(command, parser)
     try:
-        parsed, unknown = parser.parse_known_args(words)
+        found = vars(parser.parse_args(words))
     except argparse.ArgumentError as error:
         raise SettingsError(f"{path}: {error}.") from error
-    if unknown or not (words or name in vars(parsed)):
-        return None
-    found = vars(parsed).items()
-    return {key: entry for key, entry in found if entry is not None and entry is not False}
-
-
-def _common_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--recipe", metavar="FILE", help="YAML with any of the other options")
-    parser.add_argument("--target", help="shipped target (default), folder or Hub model")
-    _flag(
-        parser,
-        "--data",
-        help="folder with train.jsonl.xz (or .jsonl, .jsonl.gz, Parquet), or cnn_dailymail",
-    )
-    parser.add_argument("--prefix", help='before every article, such as "summarize: "')
-    _flag(parser, "--source_length", type=int, help="the most tokens read of an article")
-    _flag(
-        parser,
-        "--load_in",
-        choices=LOAD_IN,
-        help="the target's weights: fp32 (default), bf16, or by bitsandbytes 8bit, 4bit (NF4)",
-    )
-    _flag(
-        parser,
-        "--limit",
-        type=int,
-        help="articles; 0 takes all (default: 8000; prune 24). Those without a summary that what "
-        "is read of them supports are left out",
-    )
-    _flag(parser, "--seed", type=int, help="which articles, and of every draw (default: 0)")
-    _flag(
-        parser,
-        "--length",
-        "--gen_length",
-        dest="length",
-        type=int,
-        help="the most tokens of a text (default: 96)",
-    )
-    _flag(
-        parser,
-        "--batch",
-        "--batch_size",
-        dest="batch",
-        type=int,
-        help="articles at once (default: train 32, pseudo 64, prune 16)",
-    )
-    _flag(
-        parser,
-        "--validation_articles",
-        type=int,
-        help="held-out articles; 0 does without (default: 64)",
-    )
-    _flag(parser, "--scale", type=float, help="shrinks articles and updates (default: 1)")
-    _flag(parser, "--device", help="cpu, cuda, mps, or a GPU's number (default: the best there is)")
-    _flag(
-        parser,
-        "--dry_run",
-        action="store_true",
-        help="estimate memory, disk and hours, build everything, do two steps, leave nothing",
-    )
-
-
-def _name(text: str) -> str:
-    """A name of ours, however it was spelt: seq-kd is seq_kd, FKL is fkl."""
-    return text.replace("-", "_").lower()
-
-
-def _flag(parser: argparse.ArgumentParser, *names: str, **settings: Any) -> None:
-    """Adds an option under its names, with underscores and with dashes."""
-    spellings: Sequence[str] = [
-        spelling for name in names for spelling in (name, "--" + name[2:].replace("_", "-"))
-    ]
-    parser.add_argument(*dict.fromkeys(spellings), **settings)
+    return {k: value for k, value in found.items() if value is not None and value is not False}

@@ -22,10 +22,11 @@ import random
 import re
 import statistics
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import nn
@@ -61,13 +62,7 @@ _RIDGE = 1.0
 
 @dataclass(frozen=True)
 class Unit:
-    """What is kept or dropped as one.
-
-    Attributes:
-        layer: of the target's decoder.
-        part: the sublayer.
-        channels: heads, or feed-forward columns.
-    """
+    """What is kept or dropped as one: heads, or feed-forward columns, of a part of a layer."""
 
     layer: int
     part: Part
@@ -75,11 +70,7 @@ class Unit:
 
 
 def require_t5(target: HubTarget) -> None:
-    """Refuses targets whose decoder is of another kind.
-
-    Raises:
-        SettingsError: it is no T5.
-    """
+    """Raises SettingsError where a target's decoder is of another kind."""
     if type(target.model) is not T5ForConditionalGeneration:
         raise SettingsError(
             f"{target.name} is a {type(target.model).__name__}: only the decoder of a T5 can be "
@@ -88,13 +79,9 @@ def require_t5(target: HubTarget) -> None:
 
 
 class MaskedTarget(nn.Module):
-    """The target as a network of a drafter, (source, prefix) -> logits, with parts switched off.
+    """The target, a T5, as a network (source, prefix) -> logits, with parts switched off.
 
-    Args:
-        target: a T5. Its weights are neither copied nor changed.
-
-    Attributes:
-        kept: what is switched on.
+    Its weights are neither copied nor changed; `kept` is what is switched on.
     """
 
     def __init__(self, target: HubTarget) -> None:
@@ -119,14 +106,13 @@ class MaskedTarget(nn.Module):
 
 
 def units_of(target: HubTarget, kind: str, groups: int, loud: Sequence[torch.Tensor]) -> list[Unit]:
-    """The parts of a target's decoder.
+    """The parts of a T5's decoder.
 
     Args:
-        target: a T5.
+        target: whose.
         kind: a name of UNITS.
         groups: of feed-forward columns in a layer.
-        loud: for each layer how much each feed-forward column adds (`loudness`), by which columns
-            are grouped: quiet ones together.
+        loud: for each layer its `loudness`, by which columns are grouped: quiet ones together.
 
     Raises:
         SettingsError: there is no such kind, or more groups than columns.
@@ -150,37 +136,25 @@ def units_of(target: HubTarget, kind: str, groups: int, loud: Sequence[torch.Ten
 
 @torch.no_grad()
 def loudness(target: HubTarget, run: Callable[[], object]) -> list[torch.Tensor]:
-    """How much each feed-forward column adds on the average, (d_ff,) for each decoder layer.
+    """How much each feed-forward column adds on the average while `run` reads: a (d_ff,) a layer.
 
     Mean absolute activation times the norm of the column that it is multiplied with: the prior of
     Bonsai, after Sun et al. 2023, "Wanda", arXiv:2306.11695.
-
-    Args:
-        target: a T5.
-        run: makes the target read texts.
     """
-    sums: list[torch.Tensor | None] = []
-    handles = []
-    for index, block in enumerate(target.model.decoder.block):
-        sums.append(None)
+    layers = [block.layer[-1].DenseReluDense.wo for block in target.model.decoder.block]
+    sums: dict[Any, torch.Tensor] = {}
 
-        def add(linear: Any, inputs: tuple[torch.Tensor], index: int = index) -> None:
-            mean = inputs[0].detach().abs().float().flatten(0, -2).mean(0)
-            before = sums[index]
-            sums[index] = mean if before is None else before + mean
+    def add(linear: Any, inputs: tuple[torch.Tensor]) -> None:
+        mean = inputs[0].detach().abs().float().flatten(0, -2).mean(0)
+        sums[linear] = sums[linear] + mean if linear in sums else mean
 
-        handles.append(block.layer[-1].DenseReluDense.wo.register_forward_pre_hook(add))
+    handles = [linear.register_forward_pre_hook(add) for linear in layers]
     try:
         run()
     finally:
         for handle in handles:
             handle.remove()
-    found = []
-    for block, total in zip(target.model.decoder.block, sums, strict=True):
-        assert total is not None, "the target read something"
-        norms = matrix_of(block.layer[-1].DenseReluDense.wo).float().norm(dim=0)
-        found.append((total * norms).cpu())
-    return found
+    return [(sums[layer] * matrix_of(layer).float().norm(dim=0)).cpu() for layer in layers]
 
 
 def kept_of(units: Sequence[Unit], on: frozenset[int]) -> tuple[KeptLayer, ...]:
@@ -199,19 +173,12 @@ def kept_of(units: Sequence[Unit], on: frozenset[int]) -> tuple[KeptLayer, ...]:
 # What a set of units costs.
 
 
-class Cost(Protocol):
-    """What a decoder of these parts costs, in bytes or in microseconds."""
-
-    def __call__(self, kept: Sequence[KeptLayer]) -> float:
-        """The cost."""
+Cost = Callable[[Sequence[KeptLayer]], float]
+"""What a decoder of these parts costs, in bytes or in microseconds."""
 
 
 class ByteCost:
-    """Bytes of the weights that a checkpoint holds.
-
-    Args:
-        config: of the target, a T5Config.
-    """
+    """Bytes of the weights that a checkpoint holds, of parts of a T5."""
 
     def __init__(self, config: Any) -> None:
         self._head = 4 * config.d_model * config.d_kv
@@ -232,12 +199,9 @@ class ByteCost:
 
 @dataclass(frozen=True)
 class StepCost:
-    """Microseconds of a drafted token, as a sum over sublayers and what they hold.
+    """Microseconds of a drafted token, by part: of each sublayer, and of each channel in it.
 
-    Attributes:
-        base: of a step of which nothing but the output is left.
-        sublayer: of each sublayer that is there, by part.
-        channel: of each head or column in it, by part.
+    `base` is that of a step of which nothing but the output is left.
     """
 
     base: float
@@ -266,13 +230,12 @@ class StepCost:
             if len(on) == 1 or float(found.min()) >= 0:
                 break
             on.pop(int((found * scale).argmin()))
-        terms = dict(zip(on, found.tolist(), strict=True))
-        values = [max(0.0, terms.get(index, 0.0)) for index in range(rows.shape[1])]
-        return cls(
-            values[0],
-            dict(zip(PARTS, values[1::2], strict=True)),
-            dict(zip(PARTS, values[2::2], strict=True)),
-        )
+        values = torch.zeros(rows.shape[1], dtype=torch.float64)
+        values[on] = found.clamp(min=0)
+        base, *terms = values.tolist()
+        sublayer: dict[str, float] = dict(zip(PARTS, terms[::2], strict=True))
+        channel: dict[str, float] = dict(zip(PARTS, terms[1::2], strict=True))
+        return cls(base, sublayer, channel)
 
 
 def _features(kept: Sequence[KeptLayer]) -> list[float]:
@@ -287,10 +250,8 @@ def _features(kept: Sequence[KeptLayer]) -> list[float]:
 class Clock:
     """What was measured where the search ran.
 
-    Attributes:
-        call: microseconds of a one-token call of the target.
-        token: s, what a token more adds to such a call, as a share of it.
-        step: of a drafter.
+    `call` is the microseconds of a one-token call of the target, `token` is s, what a token more
+    adds to it, as a share.
     """
 
     call: float
@@ -314,40 +275,31 @@ class Clock:
 def measure_clock(
     target: HubTarget,
     units: Sequence[Unit],
-    sources: Sequence[list[int]],
+    encodings: Sequence[Encoding],
     texts: Sequence[list[int]],
     *,
     seed: int = 0,
     sets: int = 12,
 ) -> Clock:
-    """Times calls of the target, and drafters made of random parts of its decoder, one at a time.
+    """Times calls of the target, and drafters of random parts of its decoder, one at a time.
 
-    Args:
-        target: a T5.
-        units: the parts.
-        sources: articles.
-        texts: what the target wrote of each.
-        seed: of the random parts.
-        sets: how many drafters.
+    `texts` are what the target wrote of each article; `sets` drafters are timed.
     """
-    encodings = [target.encode(source) for source in sources]
-    one: list[float] = []
-    six: list[float] = []
+    seconds: dict[int, list[float]] = {1: [], 6: []}
     for _ in range(3):
         for encoding, text in zip(encodings, texts, strict=True):
             words = ([target.start_id, *text] * 6)[:6]
-            one.append(_call_seconds(target, encoding, words[:1]))
-            six.append(_call_seconds(target, encoding, words))
-    call = statistics.median(one)
-    token = metrics.call_cost({1: call, 6: statistics.median(six)})
+            for count, found in seconds.items():
+                found.append(_call_seconds(target, encoding, words[:count]))
+    calls = {count: statistics.median(found) for count, found in seconds.items()}
     draws = random.Random(seed)
-    kept, found = [], []
+    kept = []
     for number in range(sets):
         share = 0.05 + 0.45 * number / max(1, sets - 1)
         chosen = draws.sample(range(len(units)), max(1, round(share * len(units))))
         kept.append(kept_of(units, frozenset(chosen)))
-        found.append(step_microseconds(target, kept[-1], encodings, texts))
-    return Clock(call * 1e6, token, StepCost.fit(kept, found))
+    steps = [step_microseconds(target, one, encodings, texts) for one in kept]
+    return Clock(calls[1] * 1e6, metrics.call_cost(calls), StepCost.fit(kept, steps))
 
 
 def _call_seconds(target: HubTarget, encoding: Encoding, words: list[int]) -> float:
@@ -379,20 +331,22 @@ def step_microseconds(
 
 _BUDGET = re.compile(r"([0-9]*\.?[0-9]+)\s*(B|kB|MB|GB|%|us|ms)")
 
-_FACTORS = {"B": 1.0, "kB": 1e3, "MB": 1e6, "GB": 1e9, "us": 1.0, "ms": 1e3}
+_UNITS = {
+    "B": (1.0, "bytes"),
+    "kB": (1e3, "bytes"),
+    "MB": (1e6, "bytes"),
+    "GB": (1e9, "bytes"),
+    "%": (0.01, "share"),
+    "us": (1.0, "microseconds"),
+    "ms": (1e3, "microseconds"),
+}
 
 
-@dataclass(frozen=True)
-class Budget:
-    """The most that a drafter may cost.
-
-    Attributes:
-        amount: bytes, microseconds a drafted token, or the share of the whole decoder's bytes.
-        unit: "bytes", "microseconds" or "share".
-    """
+class Budget(NamedTuple):
+    """The most that a drafter may cost: bytes, microseconds, or a share of the decoder's bytes."""
 
     amount: float
-    unit: Literal["bytes", "microseconds", "share"]
+    unit: str
 
     @classmethod
     def parse(cls, text: str) -> "Budget":
@@ -402,29 +356,24 @@ class Budget:
             SettingsError: it is none of these.
         """
         found = _BUDGET.fullmatch(text.strip())
-        if found is None or float(found[1]) <= 0:
+        factor, unit = _UNITS[found[2]] if found else (1.0, "")
+        amount = float(found[1]) * factor if found else 0.0
+        if amount <= 0 or (unit == "share" and amount > 1):
             raise SettingsError(
-                f"--budget {text}: give bytes (500kB, 2MB), a share of the decoder's bytes (20%), "
-                "or microseconds a drafted token (300us)."
+                f"--budget {text}: give bytes (500kB, 2MB), a share of the decoder's bytes (20%, "
+                "at most 100%), or microseconds a drafted token (300us)."
             )
-        number, unit = float(found[1]), found[2]
-        if unit == "%":
-            if number > 100:
-                raise SettingsError(f"--budget {text}: give at most 100%.")
-            return cls(number / 100, "share")
-        return cls(number * _FACTORS[unit], "microseconds" if unit in ("us", "ms") else "bytes")
+        return cls(amount, unit)
 
 
 # The search.
 
 
-@dataclass(frozen=True)
-class Score:
-    """How much a set of units is like the target.
+class Score(NamedTuple):
+    """How much a set of units is like the target, at the places of the target's texts.
 
-    Attributes:
-        alpha: mean of sum min(p, q) over the places of the target's texts, at temperature 1.
-        alpha_greedy: the share of places where its first choice is the target's word.
+    `alpha` is the mean of sum min(p, q) at temperature 1, `alpha_greedy` the share of places where
+    its first choice is the target's word.
     """
 
     alpha: float
@@ -451,29 +400,22 @@ class Scores:
         units: Sequence[Unit],
         file: Path | None = None,
     ) -> None:
-        self._measure = measure
-        self._units = units
-        self._file = file
+        self._measure, self._units, self._file = measure, units, file
         self._known: dict[str, Score] = {}
-        self.fresh = 0
         if file is not None and file.exists():
             for line in file.read_text(encoding="utf-8").splitlines():
-                try:
+                with suppress(ValueError):  # the process was killed as it wrote the last line
                     row = json.loads(line)
-                except ValueError:  # the last line, where the process was killed as it wrote
-                    continue
-                self._known[row["on"]] = Score(row["alpha"], row["alpha_greedy"])
+                    self._known[row["on"]] = Score(row["alpha"], row["alpha_greedy"])
 
     def __call__(self, on: frozenset[int]) -> Score:
         """The score of a set of units."""
         key = f"{sum(1 << index for index in on):x}"
         if key not in self._known:
-            score = self._measure(kept_of(self._units, on))
-            self._known[key] = score
-            self.fresh += 1
+            score = self._known[key] = self._measure(kept_of(self._units, on))
             if self._file is not None:
                 with self._file.open("a", encoding="utf-8") as file:
-                    file.write(json.dumps({"on": key, **asdict(score)}) + "\n")
+                    file.write(json.dumps({"on": key, **score._asdict()}) + "\n")
         return self._known[key]
 
 
@@ -502,10 +444,7 @@ class Search:
     say: Callable[[frozenset[int]], None] = lambda on: None
 
     def run(self, how: str) -> frozenset[int]:
-        """The units that are kept, within the budget.
-
-        Args:
-            how: a name of SEARCHES.
+        """The units that are kept, within the budget; `how` is a name of SEARCHES.
 
         Raises:
             SettingsError: no part at all fits the budget.
@@ -536,14 +475,17 @@ class Search:
 
     def _saved(self, on: frozenset[int], index: int) -> float:
         """What a unit costs in its set; of its sublayer's own cost it bears its share."""
-        unit = self.units[index]
-        same = frozenset(
-            other
-            for other in on
-            if (self.units[other].layer, self.units[other].part) == (unit.layer, unit.part)
-        )
-        size = sum(len(self.units[other].channels) for other in same)
+        unit, units = self.units[index], self.units
+        place = (unit.layer, unit.part)
+        same = frozenset(i for i in on if (units[i].layer, units[i].part) == place)
+        size = sum(len(units[i].channels) for i in same)
         return (self._cost(on) - self._cost(on - same)) * len(unit.channels) / size
+
+    def _order(
+        self, on: frozenset[int], among: Iterable[int], values: Mapping[int, float]
+    ) -> list[int]:
+        """Units in the order of what they are worth for what they cost, the least first."""
+        return sorted(sorted(among), key=lambda index: values[index] / self._saved(on, index))
 
     def _random(self, on: frozenset[int]) -> frozenset[int]:
         return self._without(on, random.Random(self.seed).sample(sorted(on), len(on)), self.budget)
@@ -573,9 +515,9 @@ class Search:
                     masks.append([float(index in left) for index in candidates])
                     worths.append(self.score(left).worth)
             values.update(zip(candidates, ridge(masks, worths), strict=True))
-            order = sorted(candidates, key=lambda i: values[i] / self._saved(on, i))
-            rest = sorted(on - set(candidates), key=lambda i: values[i] / self._saved(on, i))
-            on = self._without(on, [*order, *rest], goal)
+            order = self._order(on, candidates, values)
+            order += self._order(on, on - set(candidates), values)
+            on = self._without(on, order, goal)
             self.say(on)
         return on
 
@@ -583,7 +525,7 @@ class Search:
         """The units that looked worth least: about twice what has to go."""
         excess = 2 * (self._cost(on) - goal)
         chosen: list[int] = []
-        for index in sorted(on, key=lambda i: values[i] / self._saved(on, i)):
+        for index in self._order(on, on, values):
             if len(chosen) >= 4 and excess <= 0:
                 break
             chosen.append(index)
@@ -593,11 +535,8 @@ class Search:
     def _greedy(self, on: frozenset[int]) -> frozenset[int]:
         while self._cost(on) > self.budget and len(on) > 1:
             now = self.score(on).worth
-            losses = {
-                index: (now - self.score(on - {index}).worth) / self._saved(on, index)
-                for index in sorted(on)
-            }
-            on = on - {min(losses, key=lambda index: losses[index])}
+            losses = {index: now - self.score(on - {index}).worth for index in sorted(on)}
+            on = on - {self._order(on, on, losses)[0]}
             self.say(on)
         return on
 

@@ -32,16 +32,10 @@ def confidences(
     batch: int = 32,
     say: Callable[[str], None] = lambda line: None,
 ) -> list[float]:
-    """How sure a drafter is of its own greedy text of each article, in nats a token, 0 at most.
+    """How sure a drafter's network is of its own greedy texts of at most `length` tokens.
 
-    Args:
-        model: the drafter's network.
-        pairs: the articles.
-        start_id: the token before a text.
-        end_id: the token that ends one.
-        length: the most tokens of a text.
-        batch: articles at once.
-        say: receives a line now and then.
+    Returns:
+        The mean log-probability of each article's, in nats a token, 0 at most.
     """
     device = next(model.parameters()).device
     found: list[float] = []
@@ -70,14 +64,8 @@ def confidences(
 def choose(confidence: Sequence[float], count: int, share: float, seed: int) -> dict[int, str]:
     """Which articles of a pool are labelled, and as which arm, in the order of the pool.
 
-    The random ones are drawn first, and from the whole pool: what the drafter says does not touch
-    them.
-
-    Args:
-        confidence: of each article of the pool.
-        count: how many are labelled.
-        share: of them the random ones.
-        seed: of the draw.
+    The random ones, a `share` of `count`, are drawn first and from the whole pool: what the drafter
+    says does not touch them.
 
     Raises:
         SettingsError: the pool is too small, or the share is none.

@@ -13,7 +13,6 @@ best is chosen by the first seed; its other seeds had no part in the choice.
 import argparse
 import html
 import json
-import os
 import subprocess
 import sys
 import time
@@ -26,15 +25,16 @@ from typing import Any
 from fastllm import metrics
 from fastllm.checkpoints import load_drafter
 from fastllm.decoding.race import versions
-from fastllm.distill.folders import differences, read_settings
-from fastllm.distill.loop import in_words
+from fastllm.distill.folders import differences_from
 from fastllm.distill.losses import loss_weights
 from fastllm.distill.material import RunContext, held_out_texts, load_teacher
 from fastllm.distill.options import needed, read_yaml
 from fastllm.distill.train import METHODS
 from fastllm.distill.validation import Validation
 from fastllm.errors import DataError, SettingsError, TrainingError
+from fastllm.files import write_json, write_whole
 from fastllm.targets.hub import HubTarget
+from fastllm.words import duration
 
 BASELINE = "supervised"
 
@@ -45,9 +45,14 @@ GRID = (
 )
 """What is compared where nothing else is said."""
 
-
 _SECONDS_TO_SAVE = 20.0
-"""What runs are given for it when a study is interrupted."""
+"""What a run is given for it when a study is interrupted."""
+
+_SHARED = (
+    *("target", "data", "pseudo_dataset_path", "limit", "prefix", "source_length", "load_in"),
+    *("length", "batch", "updates", "warmup", "cooldown", "learning_rate", "scale"),
+)
+"""Options that every run is given."""
 
 
 @dataclass(frozen=True)
@@ -89,25 +94,10 @@ def grid(options: argparse.Namespace) -> list[StudyArm]:
     """The arms to compare, the baseline first.
 
     Raises:
-        SettingsError: a name that there is not, or a grid beside methods or losses.
+        SettingsError: a name that there is not.
     """
-    if options.grid and (options.methods or options.losses):
-        raise SettingsError("--grid names the runs, --methods and --losses multiply: give one.")
     names: Sequence[str] = options.grid.split() if options.grid else GRID
-    if options.methods or options.losses:
-        losses = (options.losses or "").split()
-        names = [
-            f"{method}:{loss}" if loss else method
-            for method in (options.methods or " ".join(METHODS)).split()
-            # Cross-entropy makes supervised and seq_kd what they are: they keep it.
-            for loss in ([""] if _plain(method) or not losses else losses)
-        ]
     return list(dict.fromkeys([StudyArm.of(BASELINE), *map(StudyArm.of, names)]))
-
-
-def _plain(method: str) -> bool:
-    known = METHODS.get(method.lower().replace("-", "_"))
-    return known is not None and not known.scored
 
 
 def study(options: argparse.Namespace) -> None:
@@ -135,9 +125,13 @@ def _study(
 ) -> None:
     folder = context.folder
     settings = _settings(options)
-    _refuse_another(folder / "settings.json", settings)
+    if changed := differences_from(folder / "settings.json", settings):
+        raise SettingsError(
+            f"{folder} holds a study with other settings ({changed}): give another --out, or "
+            "remove it."
+        )
     (folder / "runs").mkdir(parents=True, exist_ok=True)
-    (folder / "settings.json").write_text(json.dumps(settings, indent=1))
+    write_json(folder / "settings.json", settings)
     runs = [(arm, seeds[0]) for arm in arms]
     # A dry run trains nothing, it only shows that every run can be built.
     _train(options, folder, runs, context)
@@ -160,10 +154,11 @@ def _study(
         "gamma": validation.gamma,
         "target": target.name,
         "versions": versions(),
-        "jobs": options.jobs,
     }
-    _write_report(folder, summary)
-    context.say(f"\n{markdown(summary)}\nstudy.json, study.md, study.svg, study.html in {folder}")
+    write_json(folder / "study.json", summary)
+    write_whole(folder / "study.md", markdown(summary))
+    write_whole(folder / "study.svg", chart(summary))
+    context.say(f"\n{markdown(summary)}\nstudy.json, study.md, study.svg in {folder}")
 
 
 # Runs.
@@ -171,10 +166,6 @@ def _study(
 
 def _settings(options: argparse.Namespace) -> dict[str, Any]:
     """What all runs of a study share; the grid, the seeds and the machine may change."""
-    shared = (
-        *("target", "data", "pseudo_dataset_path", "limit", "prefix", "source_length", "load_in"),
-        *("length", "batch", "updates", "warmup", "cooldown", "learning_rate", "scale"),
-    )
     tree = read_yaml(Path(options.recipe)) if options.recipe else {}
     for name in ("loss", "kd_loss", "lambda1", "lambda2", "jsd_beta"):
         if name in tree:
@@ -182,15 +173,11 @@ def _settings(options: argparse.Namespace) -> dict[str, Any]:
                 f"{options.recipe} sets {name}, and a study is about what it does: give a recipe "
                 "without it."
             )
-    drafter = options.drafter or "lstm"
+    own = ("exp_name", "distill_method", "method", "seed", "keep")
     return {
-        "recipe": {
-            name: value
-            for name, value in tree.items()
-            if name not in ("exp_name", "distill_method", "method", "seed", "keep")
-        },
-        "drafter": drafter,
-        **{name: value for name in shared if (value := getattr(options, name)) is not None},
+        "recipe": {name: value for name, value in tree.items() if name not in own},
+        "drafter": options.drafter or "lstm",
+        **{name: value for name in _SHARED if (value := getattr(options, name)) is not None},
     }
 
 
@@ -204,16 +191,6 @@ def _seeds(options: argparse.Namespace) -> list[int]:
     return seeds
 
 
-def _refuse_another(path: Path, settings: dict[str, Any]) -> None:
-    if not path.exists():
-        return
-    if changed := differences(read_settings(path), settings):
-        raise SettingsError(
-            f"{path.parent} holds a study with other settings ({changed}): give another --out, or "
-            "remove it."
-        )
-
-
 def _command(options: argparse.Namespace, folder: Path, arm: StudyArm, seed: int) -> list[str]:
     """The `train` of one run."""
     name = arm.folder(seed)
@@ -222,12 +199,7 @@ def _command(options: argparse.Namespace, folder: Path, arm: StudyArm, seed: int
         *("--run", str(folder / "runs" / name), "--distill_method", arm.method),
         *("--loss", arm.loss, "--seed", str(seed), "--keep", "last", "--validation", "none"),
     ]
-    passed = (
-        *("recipe", "target", "data", "pseudo_dataset_path", "limit", "prefix", "source_length"),
-        *("load_in", "length", "batch", "updates", "warmup", "cooldown", "learning_rate"),
-        *("scale", "device"),
-    )
-    for option in passed:
+    for option in ("recipe", *_SHARED, "device"):
         value = getattr(options, option)
         if value is not None:
             words += [f"--{option}", str(value)]
@@ -240,49 +212,33 @@ def _train(
     runs: Sequence[tuple[StudyArm, int]],
     context: RunContext,
 ) -> None:
-    """Trains what is not finished, `--jobs` at once."""
+    """Trains what is not finished, one run after the other."""
     waiting = [
         (arm, seed)
         for arm, seed in runs
         if not (folder / "runs" / arm.folder(seed) / "checkpoint" / "card.json").exists()
     ]
-    count, failed = len(waiting), []
-    threads = options.threads or max(1, (os.cpu_count() or 1) // options.jobs)
-    environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
-    running: dict[str, subprocess.Popen[bytes]] = {}
-    started, done = time.perf_counter(), 0
-    try:
-        while waiting or running:
-            while waiting and len(running) < options.jobs:
-                arm, seed = waiting.pop(0)
-                name = arm.folder(seed)
-                with (folder / "runs" / f"{name}.log").open("wb") as log:
-                    running[name] = subprocess.Popen(
-                        [sys.executable, "-m", "fastllm", *_command(options, folder, arm, seed)],
-                        stdout=log,
-                        stderr=subprocess.STDOUT,
-                        env=environment,
-                    )
-                context.say(f"{name} begins")
-            time.sleep(0.1)
-            for name in [name for name, run in running.items() if run.poll() is not None]:
-                done += 1
-                if running.pop(name).returncode:
-                    failed.append(name)
-                left = (time.perf_counter() - started) / done * (count - done)
-                ended = "failed" if name in failed else "is finished"
-                context.say(f"{name} {ended}, {done}/{count}  ({in_words(left)} left)")
-    except KeyboardInterrupt:  # the terminal told the runs, too: they finish an update and save it
-        deadline = time.perf_counter() + _SECONDS_TO_SAVE
-        for run in running.values():
+    failed: list[str] = []
+    started = time.perf_counter()
+    for done, (arm, seed) in enumerate(waiting, 1):
+        name = arm.folder(seed)
+        context.say(f"{name} begins")
+        command = [sys.executable, "-m", "fastllm", *_command(options, folder, arm, seed)]
+        with (folder / "runs" / f"{name}.log").open("wb") as log:
+            run = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
+        try:
+            if run.wait():
+                failed.append(name)
+        except KeyboardInterrupt:  # the terminal told the run, too: it saves its last update
             with suppress(subprocess.TimeoutExpired):
-                run.wait(max(0.0, deadline - time.perf_counter()))
-        raise
-    finally:
-        for run in running.values():
+                run.wait(_SECONDS_TO_SAVE)
+            raise
+        finally:
             run.terminate()
-        for run in running.values():
             run.wait()
+        left = (time.perf_counter() - started) / done * (len(waiting) - done)
+        ended = "failed" if name in failed else "is finished"
+        context.say(f"{name} {ended}, {done}/{len(waiting)}  ({duration(left)} left)")
     if failed:
         path = folder / "runs" / f"{failed[0]}.log"
         lines = path.read_text(errors="replace").splitlines() or ["nothing"]
@@ -306,15 +262,12 @@ def _measured(
             drafter: Any = load_drafter(place / "checkpoint", device=target.device)
             drafter.bind(target)
             counts = [asdict(entry) for entry in validation.by_text(drafter.model)]
-            fresh = path.with_suffix(".new")
-            fresh.write_text(json.dumps(counts))
-            os.replace(fresh, path)
+            write_json(path, counts, indent=None)
         found[arm, seed] = {
             "counts": counts,
             "seconds": card["seconds"],
             "teacher_tokens": card["teacher_tokens"],
             "updates": card["recipe"]["updates"],
-            "parameters": card["parameters"],
         }
     return found
 
@@ -359,7 +312,7 @@ def summarise(
                 "tau": asdict(metrics.ratio(tokens, calls)),
                 "alpha": asdict(metrics.ratio(_per_text(own, "overlap"), tokens)),
                 "alpha_greedy": asdict(metrics.ratio(_per_text(own, "agreed"), tokens)),
-                "calls_ratio": asdict(metrics.paired_ratio(calls, _per_text(other, "calls"))),
+                "calls_ratio": asdict(metrics.ratio(calls, _per_text(other, "calls"))),
                 "updates": own[0]["updates"],
                 "seconds": sum(run["seconds"] for run in own) / len(own),
                 "written": own[0]["teacher_tokens"]["written"],
@@ -390,9 +343,8 @@ def _sentences(summary: dict[str, Any]) -> list[str]:
         f"{summary['articles']} held-out articles that no run trained on, with texts of "
         f"{summary['target']}: tau greedy with drafts of {summary['gamma']}. In brackets: 95 % "
         "over articles.",
-        "Seconds are wall-clock of training, as measured with "
-        f"{summary['jobs']} run{'s' if summary['jobs'] > 1 else ''} at once. The tokens that the "
-        "target wrote beforehand for seq_kd, f_distill and mixed_gkd come on top.",
+        "Seconds are wall-clock of training. The tokens that the target wrote beforehand for "
+        "seq_kd, f_distill and mixed_gkd come on top.",
     ]
     if best:
         found.append(
@@ -440,90 +392,51 @@ def chart(summary: dict[str, Any]) -> str:
     asked for, and the page's own may be another.
     """
     rows = summary["rows"]
-    values: list[float] = [tau for row in rows for tau in (row["tau"]["low"], row["tau"]["high"])]
+    values = [row["tau"][end] for row in rows for end in ("low", "high")]
     values += [tau for row in rows for tau in row["seeds"].values()]
-    low, high = min(values), max(values)
-    margin = 0.05 * (high - low) or 0.1
-    low, high = low - margin, high + margin
+    margin = 0.05 * (max(values) - min(values)) or 0.1
+    low: float = min(values) - margin
+    high: float = max(values) + margin
     bottom = 34 + _ROW * len(rows)
 
     def across(tau: float) -> float:
-        share = (tau - low) / (high - low)
-        return _LEFT + round(share * (_WIDE - _LEFT - 70), 1)
+        return _LEFT + round((tau - low) / (high - low) * (_WIDE - _LEFT - 70), 1)
 
-    step = next(s for s in (0.05, 0.1, 0.2, 0.5, 1, 2, 5) if (high - low) / s <= 8 or s == 5)
-    ticks = [tick * step for tick in range(int(low // step) + 1, int(high // step) + 1)]
-    title = f"tau by method and loss, {summary['settings']['drafter']}"
+    step = next((s for s in (0.05, 0.1, 0.2, 0.5, 1, 2) if (high - low) / s <= 8), 5)
+    title = html.escape(f"tau by method and loss, {summary['settings']['drafter']}", quote=True)
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDE} {bottom + 48}" role="img" '
-        f'aria-label="{html.escape(title, quote=True)}" font-family="system-ui, sans-serif" '
-        'font-size="13">',
+        f'aria-label="{title}" font-family="system-ui, sans-serif" font-size="13">',
         "<style>.b{fill:#fff}text{fill:#16202c}.g{stroke:#d3dae3}.q{fill:#526070}"
         "@media(prefers-color-scheme:dark){.b{fill:#16202c}text{fill:#e9eef4}.g{stroke:#354152}"
         ".q{fill:#a7b3c1}}</style>",
         '<rect class="b" width="100%" height="100%" rx="8"/>',
-        f'<text x="{_LEFT}" y="19" class="q">{html.escape(title)}: tokens a call of the target'
-        "</text>",
+        f'<text x="{_LEFT}" y="19" class="q">{title}: tokens a call of the target</text>',
     ]
-    for tick in ticks:
-        x = across(tick)
-        parts.append(f'<line class="g" x1="{x}" x2="{x}" y1="26" y2="{bottom}"/>')
-        parts.append(
-            f'<text class="q" x="{x}" y="{bottom + 17}" text-anchor="middle">{tick:g}</text>'
-        )
+    for tick in range(int(low // step) + 1, int(high // step) + 1):
+        x, y = across(tick * step), bottom + 17
+        parts += [
+            f'<line class="g" x1="{x}" x2="{x}" y1="26" y2="{bottom}"/>',
+            f'<text class="q" x="{x}" y="{y}" text-anchor="middle">{tick * step:g}</text>',
+        ]
     for place, row in enumerate(rows):
-        y = 34 + _ROW * place + _ROW // 2
-        tau = row["tau"]
+        y, tau = 34 + _ROW * place + _ROW // 2, row["tau"]
+        left, middle, right = (across(tau[end]) for end in ("low", "value", "high"))
         colour = "#c47f00" if row["baseline"] else "#2f87c9"
         name = html.escape(f"{row['method']} {row['loss']}")
+        # Below the line: the dot of their mean would hide them.
+        seeds = row["seeds"].values() if len(row["seeds"]) > 1 else ()
+        ring = f'cy="{y + 9}" r="2.5" fill="none" stroke="{colour}"'
         parts += [
             f'<text x="{_LEFT - 12}" y="{y + 4}" text-anchor="end">{name}</text>',
-            f'<line x1="{across(tau["low"])}" x2="{across(tau["high"])}" y1="{y}" y2="{y}" '
-            f'stroke="{colour}" stroke-width="2"/>',
-            *(
-                # Below the line: the dot of their mean would hide them.
-                f'<circle cx="{across(seed)}" cy="{y + 9}" r="2.5" fill="none" stroke="{colour}"/>'
-                for seed in row["seeds"].values()
-                if len(row["seeds"]) > 1
-            ),
-            f'<circle cx="{across(tau["value"])}" cy="{y}" r="5" fill="{colour}"/>',
-            f'<text x="{across(tau["high"]) + 8}" y="{y + 4}">{tau["value"]:.2f}</text>',
+            f'<line x1="{left}" x2="{right}" y1="{y}" y2="{y}" stroke="{colour}" '
+            'stroke-width="2"/>',
+            *(f'<circle cx="{across(seed)}" {ring}/>' for seed in seeds),
+            f'<circle cx="{middle}" cy="{y}" r="5" fill="{colour}"/>',
+            f'<text x="{right + 8}" y="{y + 4}">{tau["value"]:.2f}</text>',
         ]
     parts.append(
         f'<text class="q" x="{_LEFT}" y="{bottom + 36}">line: 95 % over articles; rings: single '
         "seeds; amber: the baseline</text></svg>"
     )
     return "\n".join(parts) + "\n"
-
-
-def page(summary: dict[str, Any]) -> str:
-    """Chart and table as one HTML file that fetches nothing."""
-    head = "".join(f"<th>{html.escape(cell)}</th>" for cell in _HEADER)
-    rows = "".join(
-        "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in cells) + "</tr>"
-        for cells in _cells(summary)
-    )
-    said = "".join(f"<p>{html.escape(sentence)}</p>" for sentence in _sentences(summary))
-    return (
-        '<!doctype html><html lang="en"><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width">'
-        '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; '
-        "style-src 'unsafe-inline'\"><title>Methods and losses</title>"
-        "<style>:root{color-scheme:light dark}body{font:16px/1.5 system-ui,sans-serif;margin:auto;"
-        "max-width:1100px;padding:1rem}div{overflow-x:auto}table{border-collapse:collapse;"
-        "font-size:.9rem;font-variant-numeric:tabular-nums}th,td{padding:.25rem .8rem .25rem 0;"
-        "text-align:left;white-space:nowrap;border-bottom:1px solid #8885}th{white-space:normal}"
-        "</style><h1>Methods and losses</h1>"
-        f"{said}{chart(summary)}<div tabindex='0'><table><tr>{head}</tr>{rows}</table></div></html>"
-    )
-
-
-def _write_report(folder: Path, summary: dict[str, Any]) -> None:
-    texts = {
-        "study.json": json.dumps(summary, indent=1) + "\n",
-        "study.md": markdown(summary),
-        "study.svg": chart(summary),
-        "study.html": page(summary),
-    }
-    for name, text in texts.items():
-        (folder / name).write_text(text, encoding="utf-8")

@@ -1,10 +1,10 @@
 """The target as a teacher: its logits for given texts, and texts of its own."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import torch
+from torch.nn.utils.rnn import pad_sequence
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 from transformers.modeling_outputs import BaseModelOutput
 
@@ -22,12 +22,9 @@ class Articles(Protocol):
 
 
 class Teacher:
-    """A target that scores batches of texts.
+    """A target that scores batches of texts about the articles of `pairs`.
 
-    Args:
-        target: the target.
-        pairs: the articles that texts will be about, by index.
-        keep: how many bytes of encodings are kept in memory at most.
+    At most `keep` bytes of encodings are kept in memory.
     """
 
     def __init__(self, target: HubTarget, pairs: Articles, keep: int = 2 << 30) -> None:
@@ -40,10 +37,8 @@ class Teacher:
     def logits(self, indices: Sequence[int], prefix: torch.Tensor) -> torch.Tensor:
         """The target's logits (B, T, V) after every token of `prefix` (B, T).
 
-        Args:
-            indices: which articles the texts are about.
-            prefix: the texts, each beginning with the start id; what fills them up at the end is
-                not looked at.
+        The prefixes are of texts about the articles `indices`; each begins with the start id, and
+        what fills it up at the end is not looked at.
 
         Raises:
             CheckpointError: the target computes NaN or infinite numbers. On a GPU, where looking
@@ -52,11 +47,7 @@ class Teacher:
         """
         articles = [self._pairs.source(index) for index in indices]
         states = self._encode(articles, self.target.device)
-        block = torch.zeros(
-            len(states), max(map(len, states)), states[0].shape[-1], device=prefix.device
-        )
-        for row, rows in enumerate(states):
-            block[row, : len(rows)] = rows
+        block = pad_sequence(states, batch_first=True)
         _, mask = stacked(articles, 0, prefix.device)
         logits: torch.Tensor = self.target.model(
             encoder_outputs=BaseModelOutput(last_hidden_state=block.to(self.target.model.dtype)),
@@ -78,20 +69,14 @@ def write_texts(
     length: int,
     temperature: float = 0.0,
 ) -> list[list[int]]:
-    """Lets the target summarise a batch of articles, as FastLLM decodes with it.
+    """Lets the target summarise articles (ids, end token included), as FastLLM decodes with it.
 
     What `fastllm.targets.resolve` says of a target is obeyed, and nothing else: beams, penalties or
     suppressed tokens of the checkpoint's generation configuration are not applied here, as they are
     not applied in decoding (`HubTarget.unsupported` lists them).
 
-    Args:
-        target: the target.
-        sources: token ids of the articles, end token included.
-        length: the most tokens to write.
-        temperature: 0 is greedy.
-
     Returns:
-        The ids written for each article, the end token included where it came.
+        At most `length` ids for each article, the end token included where it came.
 
     Raises:
         CheckpointError: the target computes NaN or infinite numbers.
@@ -117,12 +102,16 @@ def write_texts(
         forced_eos_token_id=_if_on(rules.forced_last),
         **sampling,
     )
-    with _generating_by(target.model, settings):
+    own = target.model.generation_config
+    target.model.generation_config = settings  # given to `generate`, they would be mixed with it
+    try:
         rows = target.model.generate(
             input_ids=source,
             attention_mask=mask,
             logits_processor=LogitsProcessorList(processors),
         )[:, 1:].tolist()
+    finally:
+        target.model.generation_config = own
     watch.refuse()
     return [_until_end(row, target.end_ids) for row in rows]
 
@@ -132,25 +121,10 @@ def _if_on(token: int | None) -> int | None:
     return None if token is None or token < 0 else token
 
 
-@contextmanager
-def _generating_by(model: Any, settings: GenerationConfig) -> Iterator[None]:
-    """Puts settings in the place of a model's own for a while.
-
-    Given to `generate`, they would be mixed with the model's own.
-    """
-    own = model.generation_config
-    model.generation_config = settings
-    try:
-        yield
-    finally:
-        model.generation_config = own
-
-
 class _Finite(LogitsProcessor):  # type: ignore[misc] # transformers has no types
     """Looks for scores that are no numbers, and waits for the device only once, at the end.
 
-    Args:
-        at_once: refuse them before anything is drawn from them.
+    With `at_once` they are refused before anything is drawn from them.
     """
 
     def __init__(self, *, at_once: bool) -> None:
@@ -172,13 +146,10 @@ class _Finite(LogitsProcessor):  # type: ignore[misc] # transformers has no type
 
 
 class NoRepeatedNgrams(LogitsProcessor):  # type: ignore[misc] # transformers has no types
-    """The rule `no_repeat_ngram_size` of transformers for a batch of texts at once.
+    """The rule `no_repeat_ngram_size` of transformers, for a batch of texts at once.
 
     The library's own goes through the texts one by one in Python at every step, which caps the
     texts a second whatever the batch. The scores are the same.
-
-    Args:
-        size: no run of so many tokens comes twice.
     """
 
     def __init__(self, size: int) -> None:

@@ -10,7 +10,7 @@ given; a drafter's own texts are drawn in each process with random numbers of it
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -98,19 +98,16 @@ class DrafterRecipe:
         method: a name of METHODS.
         updates: optimizer updates.
         batch: texts an update.
-        learning_rate: AdamW's.
-        warmup: updates of rising rate.
-        cooldown: updates of falling rate at the end.
+        learning_rate: AdamW's; see `Schedule` for warm-up and cool-down.
         seed: of the initial weights, the order of the articles and every draw.
-        loss: a name of LOSSES or a weighted sum of them, such as "fkl=1,tvd=0.5"; the method's by
-            default.
-        jsd_beta: the target's share in the mixture of "jsd".
+        loss: a name of LOSSES or a weighted sum of them; the method's by default.
         kd_temperature: divides both logits in a divergence.
         lambda1: overrides the method's share of data-set texts.
         lambda2: overrides the share of the drafter's own texts among the others.
         length: the most tokens of a text.
         keep: "best", the weights with the most tau in the validation, or "last". The validation
             reads texts of the target: a baseline that is to know the data set alone keeps its last.
+        jsd_beta: the target's share in the mixture of "jsd".
     """
 
     method: str = "supervised"
@@ -131,35 +128,36 @@ class DrafterRecipe:
     def __post_init__(self) -> None:
         if self.method not in METHODS:
             raise SettingsError(f"method={self.method!r}: give one of {', '.join(METHODS)}.")
-        weights = self.resolved.weights
+        method = self.resolved
+        weights = method.weights
+        _ = self.schedule  # refused now, not once the articles are there
         if self.keep not in ("best", "last"):
             raise SettingsError(f"keep={self.keep!r}: give best or last.")
-        for name in ("lambda1", "lambda2"):
-            value = getattr(self, name)
-            if value is not None and not 0 <= value <= 1:
-                raise SettingsError(f"{name}={value}: give a number between 0 and 1.")
+        if not (0 <= method.lambda1 <= 1 and 0 <= method.lambda2 <= 1):
+            raise SettingsError(
+                f"lambda1={self.lambda1}, lambda2={self.lambda2}: give numbers between 0 and 1."
+            )
         if self.batch < 1 or self.length < 2:
             raise SettingsError(
                 f"batch={self.batch}, length={self.length}: give at least 1 text an update, and at "
                 "least 2 tokens a text."
             )
-        _ = self.schedule  # refused now, not once the articles are there
         if not 0 < self.kd_temperature < math.inf:
             raise SettingsError(f"kd_temperature={self.kd_temperature}: give a number above 0.")
+        if self.kd_temperature != 1 and not method.scored:
+            raise SettingsError(
+                f"kd_temperature={self.kd_temperature} belongs to a divergence, and method "
+                f"{self.method!r} trains with cross-entropy: give a loss of "
+                f"{', '.join(DIVERGENCES)}."
+            )
         if self.jsd_beta != 0.5 and "jsd" not in weights:
             raise SettingsError(
-                f"jsd_beta={self.jsd_beta} belongs to jsd, and the loss is {self.resolved.loss!r}."
+                f"jsd_beta={self.jsd_beta} belongs to jsd, and the loss is {method.loss!r}."
             )
         if not 0 < self.jsd_beta < 1:
             raise SettingsError(
                 f"jsd_beta={self.jsd_beta}: give a number between 0 and 1, both excluded; fkl and "
                 "rkl are its limits."
-            )
-        if self.kd_temperature != 1 and not self.resolved.scored:
-            raise SettingsError(
-                f"kd_temperature={self.kd_temperature} belongs to a divergence, and method "
-                f"{self.method!r} trains with cross-entropy: give a loss of "
-                f"{', '.join(DIVERGENCES)}."
             )
 
     @property
@@ -170,23 +168,19 @@ class DrafterRecipe:
     @property
     def resolved(self) -> Method:
         """The method with this recipe's overrides."""
-        base = METHODS[self.method]
-        return Method(
-            base.lambda1 if self.lambda1 is None else self.lambda1,
-            base.lambda2 if self.lambda2 is None else self.lambda2,
-            self.loss or base.loss,
-        )
+        own = {"lambda1": self.lambda1, "lambda2": self.lambda2, "loss": self.loss or None}
+        given: dict[str, Any] = {k: value for k, value in own.items() if value is not None}
+        return replace(METHODS[self.method], **given)
 
     def written_down(self) -> dict[str, Any]:
         """What `config.json` and the card say: settings that came later, only where they are used.
 
         A run that was begun before there was such a setting can then be continued.
         """
-        return {
-            name: value
-            for name, value in asdict(self).items()
-            if name != "jsd_beta" or value != DrafterRecipe.jsd_beta
-        }
+        found = asdict(self)
+        if self.jsd_beta == DrafterRecipe.jsd_beta:
+            del found["jsd_beta"]
+        return found
 
 
 def train_drafter(
@@ -201,7 +195,6 @@ def train_drafter(
     end_id: int = 1,
     caches: Mapping[str, TeacherCache] | None = None,
     about: dict[str, Any] | None = None,
-    resume: bool = True,
     validate: Callable[[torch.nn.Module], dict[str, float]] | None = None,
     validate_every: int = 0,
     save_every: int = 200,
@@ -223,15 +216,13 @@ def train_drafter(
         caches: what the target thinks of the texts of "dataset" and of "written", where that is not
             to be computed at each update; the drafter's own texts are scored as they are written.
         about: what else to write to `config.json`; a run is not continued under another.
-        resume: continue a run found in the folder.
-        validate: a `fastllm.distill.validation.Validation`: measured every `validate_every` updates
-            and at the end, and written to the log. The network ends with the weights that had the
-            highest tau; without it, with the last ones.
-        validate_every: 0 validates at the end alone.
-        save_every: updates between two saves.
-        log_every: updates between two lines of the log.
-        accelerator: device and processes; one of our own by default.
-        say: receives progress lines.
+        validate: a `fastllm.distill.validation.Validation`; the network ends with the weights that
+            had the highest tau in it, and without it with the last ones.
+        validate_every: see `fit`.
+        save_every: see `fit`.
+        log_every: see `fit`.
+        accelerator: see `fit`.
+        say: see `fit`.
 
     Returns:
         What `fit` returns: the last line of the log, and "best".
@@ -265,10 +256,7 @@ def train_drafter(
             f"kd_temperature={temperature} needs every logit of the target, and a teacher cache "
             "keeps the sum of most: train without --teacher_cache, or at temperature 1."
         )
-    teacher = None
-    if method.scored:
-        assert target is not None
-        teacher = Teacher(target, dataset)
+    teacher = Teacher(target, dataset) if target is not None and method.scored else None
 
     def texts_of(origin: str, indices: list[int], step: int) -> list[list[int]]:
         if origin == "own":
@@ -360,7 +348,6 @@ def train_drafter(
         validate=validate,
         validate_every=validate_every,
         best_by="validation_tau" if validate and recipe.keep == "best" else "",
-        resume=resume,
         accelerator=accelerator,
         say=say,
     )

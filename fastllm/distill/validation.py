@@ -26,13 +26,10 @@ GAMMA = 5
 
 @dataclass(frozen=True)
 class Counts:
-    """What was counted on one text.
+    """What was counted on one text of so many tokens.
 
-    Attributes:
-        tokens: places of the text.
-        overlap: sum over them of sum min(p, q), at temperature 1.
-        agreed: places where the drafter's first choice is the target's word.
-        calls: of the target, greedy, with drafts of gamma.
+    `overlap` is the sum of sum min(p, q) at temperature 1 over its places, `agreed` how often the
+    drafter's first choice is the target's word, `calls` those of the target, greedy.
     """
 
     tokens: int
@@ -56,14 +53,10 @@ class Written(Articles, Protocol):
 
 
 class Validation:
-    """Measures a drafter's network; draws nothing at random.
+    """Measures a drafter's network with drafts of `gamma` tokens; draws nothing at random.
 
-    Args:
-        target: the target.
-        written: held-out articles with what the target wrote greedily.
-        gamma: tokens a draft.
-        batch: articles at once.
-        keep_logits: keep what the target thinks of the texts: for few texts, measured often.
+    `written` are held-out articles with what the target wrote greedily. With `keep_logits` what the
+    target thinks of them is kept: for few texts, measured often.
 
     Raises:
         DataError: there is no text, or the texts were drawn at random.
@@ -100,10 +93,7 @@ class Validation:
         self._batches = [order[at : at + batch] for at in range(0, len(order), batch)]
 
     def __call__(self, model: torch.nn.Module) -> dict[str, float]:
-        """The numbers that go into the log.
-
-        Args:
-            model: source (B, S), prefix (B, T) -> logits (B, T, V).
+        """The numbers that go into the log, of a network (source (B, S), prefix (B, T)) -> logits.
 
         Returns:
             validation_alpha: mean of sum min(p, q) over all places, at temperature 1.
@@ -153,11 +143,9 @@ class Validation:
 
 
 def greedy_calls(agrees: Sequence[bool], gamma: int) -> int:
-    """Calls of the target that greedy speculation needs for a text.
+    """Calls of the target that greedy speculation with drafts of `gamma` needs for a text.
 
-    Args:
-        agrees: at each place, whether the drafter's first choice is the target's word.
-        gamma: tokens a draft.
+    `agrees` says of each place whether the drafter's first choice is the target's word.
 
     Example:
         >>> greedy_calls([True, True, False, True, True], gamma=2)

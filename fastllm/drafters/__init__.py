@@ -133,11 +133,8 @@ _families: dict[str, FamilySpec] = {}
 
 def families() -> dict[str, FamilySpec]:
     """The families by name, those of this package first."""
-    own = {}
-    for module in _MODULES:
-        spec: FamilySpec = import_module(f"fastllm.drafters.{module}").SPEC
-        own[spec.name] = spec
-    return own | _families
+    own = [import_module(f"fastllm.drafters.{module}").SPEC for module in _MODULES]
+    return {spec.name: spec for spec in own} | _families
 
 
 def register(spec: FamilySpec) -> None:
@@ -149,11 +146,6 @@ def register(spec: FamilySpec) -> None:
     if spec.name in families():
         raise SettingsError(f"there is a family {spec.name!r} already: give another name.")
     _families[spec.name] = spec
-
-
-def forget(name: str) -> None:
-    """Takes back what `register` added."""
-    _families.pop(name, None)
 
 
 def spec_of(name: str) -> FamilySpec:

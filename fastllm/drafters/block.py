@@ -22,16 +22,14 @@ from typing import Any, ClassVar
 
 import torch
 from torch import nn
-from torch.nn import functional
 
-from fastllm.decoding.distributions import drawn, most_likely, ruled_distribution
 from fastllm.decoding.proposals import DenseProposal, Draft, OneHotProposal
+from fastllm.decoding.rules import agreeing
 from fastllm.devices import aligned
 from fastllm.drafters import DrafterSession, FamilySpec
 from fastllm.drafters.length import falls_back
 from fastllm.drafters.neural import NeuralSession
 from fastllm.drafters.shared import SharedDrafter, SharedModel, SharedSettings
-from fastllm.drafters.t5 import of_layer
 from fastllm.drafters.width import fitted
 from fastllm.errors import SettingsError
 from fastllm.targets import Encoding
@@ -61,12 +59,7 @@ class BlockSettings(SharedSettings):
 
 
 class MarkovHead(nn.Module):
-    """What the token before says of a token, in low rank: W1[token] W2, zero at first.
-
-    Args:
-        size: V, of the vocabulary.
-        rank: r.
-    """
+    """What the token before says of a token, in low rank: W1[token] W2, zero at first."""
 
     def __init__(self, size: int, rank: int) -> None:
         super().__init__()
@@ -102,12 +95,9 @@ class BlockModel(SharedModel):
     def in_blocks(
         self, source: torch.Tensor, prefix: torch.Tensor, cut: int | torch.Tensor
     ) -> torch.Tensor:
-        """The logits (B, T, V) after every token of a text that is drafted block by block.
+        """The logits (B, T, V) after every token of texts (B, T) that are drafted block by block.
 
-        Args:
-            source: articles, ids (B, S).
-            prefix: the texts, (B, T).
-            cut: how many tokens the first block has, less than `block`; 0: a whole one.
+        The first block has `cut` tokens, less than `block`; 0: a whole one.
         """
         memory = self.remember(source)
         count = prefix.shape[1]
@@ -126,18 +116,8 @@ class BlockModel(SharedModel):
         )
         farthest = memory.biases.shape[1] - 1
         bias = memory.biases[:, back.clamp(0, farthest)].masked_fill(~seen, float("-inf"))
-        bias = aligned(bias[None])
-
-        def attend(
-            index: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor
-        ) -> torch.Tensor:
-            own = of_layer(bias, memory.layers[index])
-            return functional.scaled_dot_product_attention(
-                query, key, value, attn_mask=own, scale=1.0
-            )
-
         ids = torch.cat([prefix, torch.full_like(prefix, MASK)], 1)
-        features = self.decoder.run(memory, ids, attend)
+        features = self.decoder.run(memory, ids, aligned(bias[None]))
         first = (slot == 0)[:, None]
         features = torch.where(first, features[:, :count], features[:, count:])
         logits: torch.Tensor = self.markov(prefix).masked_fill(first, 0.0)
@@ -145,16 +125,7 @@ class BlockModel(SharedModel):
 
 
 class BlockSession(NeuralSession):
-    """A block drafter at work on one article.
-
-    Args:
-        model: as of `NeuralSession`.
-        memory: as of `NeuralSession`.
-        end_id: as of `NeuralSession`.
-        markov: of the network.
-        block: the most tokens of a draft.
-        draft_temperature: as of `NeuralSession`.
-    """
+    """A block drafter at work on one article, with the head of its network; see `NeuralSession`."""
 
     def __init__(
         self,
@@ -167,8 +138,7 @@ class BlockSession(NeuralSession):
         draft_temperature: float | None = None,
     ) -> None:
         super().__init__(model, memory, end_id, draft_temperature=draft_temperature)
-        self._markov = markov
-        self._block = block
+        self._markov, self._block = markov, block
 
     @torch.inference_mode()
     def draft(
@@ -178,13 +148,12 @@ class BlockSession(NeuralSession):
         config = config.drafting(self._temperature)
         self._length.begin(config)
         k = min(k, self._block)
-        same = min(self._agrees(prefix), len(prefix) - 1)
-        del self._read[same:], self._states[same + 1 :], self._features[same:]
-        self._feed([*prefix[same:], *[MASK] * (k - 1)])
-        features = self._features[len(prefix) - 1 :]
-        # The masks are no part of the text.
         read = len(prefix)
-        del self._read[read:], self._states[read + 1 :], self._features[read:]
+        same = min(agreeing(prefix, self._read), read - 1)
+        self._go_back(same)
+        self._feed([*prefix[same:], *[MASK] * (k - 1)])
+        features = self._features[read - 1 :]
+        self._go_back(read)  # the masks are no part of the text
 
         text, numbers = list(prefix), uniforms.tolist()
         kept: list[torch.Tensor] = []
@@ -197,12 +166,7 @@ class BlockSession(NeuralSession):
             if falls_back(logits, config):
                 break
             kept.append(logits)
-            banned = self._rules.banned(text, config)
-            if config.temperature == 0:
-                text.append(most_likely(logits[None], [banned])[0])
-            else:
-                rows.append(ruled_distribution(logits[None], [banned], config)[0])
-                text.append(drawn(rows[-1], numbers[place]))
+            text.append(self._choose(logits, text, config, numbers[place], rows))
             if self._stops(text[-1], logits, config):
                 break
         tokens = text[read:]

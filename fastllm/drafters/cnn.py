@@ -24,39 +24,28 @@ from fastllm.drafters.reader import (
     FrozenReader,
     Question,
     ReaderMemory,
-    Row,
+    ReaderSettings,
     level,
 )
 from fastllm.errors import SettingsError
 
 
 @dataclass(frozen=True)
-class CnnSettings:
-    """The sizes of a CNN drafter.
+class CnnSettings(ReaderSettings):
+    """The sizes of a CNN drafter: those of `ReaderSettings`, and two of the convolutions.
 
     Attributes:
-        vocabulary_size: V, how many ids the target knows.
-        width: d, of embeddings and features; divisible by 6.
-        channels: of the convolutions.
-        layers: convolutions; layer i looks back 2^i tokens, so n layers see the last 2^n.
-        mixing: of the layer between attention and output.
-        places: source positions with an embedding of their own; later ones share the last.
+        channels: of each.
+        layers: how many; layer i looks back 2^i tokens, so n layers see the last 2^n.
     """
 
-    vocabulary_size: int
-    width: int = 144
     channels: int = 160
     layers: int = 3
-    mixing: int = 256
-    places: int = 256
 
     def __post_init__(self) -> None:
-        sizes = (self.vocabulary_size, self.width, self.channels, self.mixing, self.places)
-        if self.width % 6 or min(sizes) < 1 or not 1 <= self.layers <= 6:
-            raise SettingsError(
-                f"{self}: every size must be above 0, the width divisible by 6, and the layers "
-                "from 1 to 6."
-            )
+        if not 1 <= self.layers <= 6:
+            raise SettingsError(f"{self}: the layers must be from 1 to 6.")
+        super().__post_init__()
 
     @property
     def dilations(self) -> tuple[int, ...]:
@@ -67,15 +56,13 @@ class CnnSettings:
 class CnnState(NamedTuple):
     """What is carried from token to token; a step shares what it does not change.
 
-    Attributes:
-        before: the embedding of the last token, (B, width).
-        topic: what the article adds to every token, (B, channels).
-        rings: for each layer its last inputs, oldest first, each (B, channels).
+    The embedding of the last token (B, width); what the article adds to every token (B, channels);
+    for each layer its last inputs, oldest first, each (B, channels). Of one text rows.
     """
 
-    before: torch.Tensor
-    topic: torch.Tensor
-    rings: tuple[tuple[torch.Tensor, ...], ...]
+    before: Any
+    topic: Any
+    rings: tuple[tuple[Any, ...], ...]
 
 
 class CnnModel(ArticleReader):
@@ -126,21 +113,13 @@ class CnnModel(ArticleReader):
         return FrozenCnn(self)
 
 
-class FrozenState(NamedTuple):
-    """As `CnnState`, of plain rows: `before` (width,), the others (channels,)."""
-
-    before: Row
-    topic: Row
-    rings: tuple[tuple[Row, ...], ...]
-
-
 class FrozenCnn(FrozenReader):
     """The network for one text on a CPU."""
 
     def __init__(self, model: CnnModel) -> None:
         super().__init__(model)
-        self._topic = Affine(model.topic)
-        self._enter = Affine(model.enter)
+        self._topic = Affine(model.topic.weight, model.topic.bias)
+        self._enter = np.ascontiguousarray(model.enter.weight.detach().t().numpy())
         self._channels = model.settings.channels
         self._dilations = model.settings.dilations
         # The gates of the linear units are halved: sigmoid(x) = (1 + tanh(x / 2)) / 2.
@@ -148,24 +127,22 @@ class FrozenCnn(FrozenReader):
         scale[self._channels :] = 0.5
         layers: list[Any] = list(model.layers)
         self._layers = [
-            Affine.of(layer.weight * scale[:, None], layer.bias * scale) for layer in layers
+            Affine(layer.weight * scale[:, None], layer.bias * scale) for layer in layers
         ]
         self._level = model.level.weight.detach().clone().numpy()
         self._level_floor = float(model.level.eps or 0.0)
 
-    def begin(self, memory: FrozenMemory) -> FrozenState:
+    def begin(self, memory: FrozenMemory) -> CnnState:
         """The state before the first token: nothing stands there."""
         topic = self._topic(memory.mean)
         nothing = np.zeros_like(topic)
         rings = tuple((nothing,) * dilation for dilation in self._dilations)
-        return FrozenState(np.zeros_like(memory.mean), topic, rings)
+        return CnnState(np.zeros_like(memory.mean), topic, rings)
 
-    def step(
-        self, memory: FrozenMemory, state: FrozenState, token: int
-    ) -> tuple[Question, FrozenState]:
+    def step(self, memory: FrozenMemory, state: CnnState, token: int) -> tuple[Question, CnnState]:
         """Reads one token."""
         embedded = self._table[token]
-        flow = self._enter(embedded) + state.topic
+        flow = embedded @ self._enter + state.topic
         rings = []
         for layer, ring in zip(self._layers, state.rings, strict=True):
             rings.append((*ring[1:], flow))
@@ -174,7 +151,7 @@ class FrozenCnn(FrozenReader):
             flow = flow + both[: self._channels] * (0.5 * gate + 0.5)
         hidden = level(flow, self._level_floor) * self._level
         question = Question(memory, embedded, state.before, hidden)
-        return question, FrozenState(embedded, state.topic, tuple(rings))
+        return question, CnnState(embedded, state.topic, tuple(rings))
 
 
 class CnnDrafter(NeuralDrafter[CnnSettings]):

@@ -33,28 +33,21 @@ JOINT = "+"
 """Stands between the names of two drafters."""
 
 
-class CombinedDrafter(Drafter):
-    """Two drafters as one.
-
-    Args:
-        first: begins every draft, as far as it goes.
-        second: goes on where the first one stops, or drafts all where that says nothing.
-        name: what to call it; by default the two names, joined.
+class PairDrafter(Drafter):
+    """Two drafters on one article.
 
     Raises:
         VocabularyError: the two were made for different vocabularies.
     """
 
-    def __init__(self, first: Drafter, second: Drafter, *, name: str = "") -> None:
+    def __init__(self, first: Drafter, second: Drafter, name: str) -> None:
         known = [part.vocabulary for part in (first, second) if part.vocabulary]
         if len(set(known)) > 1:
             raise VocabularyError(
                 f"{first.name} was made for vocabulary {known[0]}, {second.name} for {known[1]}: "
                 "two drafters that compose need the same. Give two of one target."
             )
-        self.first = first
-        self.second = second
-        self.name = name or f"{first.name}{JOINT}{second.name}"
+        self.first, self.second, self.name = first, second, name
         self.vocabulary = known[0] if known else ""
 
     @property
@@ -67,33 +60,49 @@ class CombinedDrafter(Drafter):
         self.first.bind(target)
         self.second.bind(target)
 
+
+class PairSession:
+    """The sessions of two drafters."""
+
+    def __init__(self, first: DrafterSession, second: DrafterSession) -> None:
+        self._first, self._second = first, second
+
+    def accept(self, tokens: Sequence[int]) -> None:
+        """Passes on what was added to the text."""
+        self._first.accept(tokens)
+        self._second.accept(tokens)
+
+
+class CombinedDrafter(PairDrafter):
+    """Two drafters as one.
+
+    Args:
+        first: begins every draft, as far as it goes.
+        second: goes on where the first one stops, or drafts all where that says nothing.
+        name: what to call it; by default the two names, joined.
+    """
+
+    def __init__(self, first: Drafter, second: Drafter, *, name: str = "") -> None:
+        super().__init__(first, second, name or f"{first.name}{JOINT}{second.name}")
+
     def save(self, folder: str | Path) -> None:
         """Writes the one that has something to write; both in `first` and `second` if both have."""
-        if self.first.parameters and self.second.parameters:
-            self.first.save(Path(folder) / "first")
-            self.second.save(Path(folder) / "second")
-        else:
-            self.first.save(folder)
-            self.second.save(folder)
+        both = bool(self.first.parameters and self.second.parameters)
+        self.first.save(Path(folder) / "first" if both else folder)
+        self.second.save(Path(folder) / "second" if both else folder)
 
     def begin(self, encoding: Encoding) -> "CombinedSession":
         """Lets both prepare."""
-        return CombinedSession(self.first.begin(encoding), self.second.begin(encoding), encoding)
+        first, second = self.first.begin(encoding), self.second.begin(encoding)
+        return CombinedSession(first, second, encoding.end_id)
 
 
-class CombinedSession:
-    """Two sessions on one article.
+class CombinedSession(PairSession):
+    """Two sessions, the first of which begins; `end_id` ends a text."""
 
-    Args:
-        first: asked first.
-        second: goes on after what the first one drafted.
-        encoding: the article.
-    """
-
-    def __init__(self, first: DrafterSession, second: DrafterSession, encoding: Encoding) -> None:
-        self._first = first
-        self._second = second
-        self._end = encoding.end_id
+    def __init__(self, first: DrafterSession, second: DrafterSession, end_id: int | None) -> None:
+        super().__init__(first, second)
+        self._end = end_id
 
     def draft(
         self, prefix: Sequence[int], k: int, config: DecodingConfig, uniforms: torch.Tensor
@@ -105,8 +114,3 @@ class CombinedSession:
             return head
         text = [*prefix, *head.tokens]
         return joined(head, self._second.draft(text, k - count, config, uniforms[count:]))
-
-    def accept(self, tokens: Sequence[int]) -> None:
-        """Passes on what was added to the text."""
-        self._first.accept(tokens)
-        self._second.accept(tokens)

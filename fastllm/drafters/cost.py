@@ -4,11 +4,13 @@ import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from statistics import median
 
 import torch
 
+from fastllm.decoding.rules import agreeing
 from fastllm.drafters import Drafter
 from fastllm.errors import SettingsError
 from fastllm.targets import Encoding
@@ -27,7 +29,7 @@ class Cost:
     """The cost of a drafter, measured where it is asked for.
 
     Attributes:
-        parameters: weights of its own; of an n-gram the entries of its table.
+        parameters: see `Drafter.parameters`.
         bytes: what its weights or its table take on disk.
         begin_microseconds: to prepare for an article; the median.
         step_microseconds: of a text's drafts, divided by their tokens (by 1 where there is none);
@@ -47,11 +49,8 @@ class CostMeter:
     text's next token behind it. Where there is no text, its drafts are taken for one; and where it
     drafts nothing then, or an end token, the article's next word.
 
-    Args:
-        drafter: any.
-        config: the draft length, and the rules that drafts keep to.
-        start_id: the token before every text.
-        length: how far a text is followed.
+    The settings give the draft length, and the rules that drafts keep to; a text is followed up to
+    `length`.
 
     Raises:
         SettingsError: the length is below 1.
@@ -79,12 +78,7 @@ class CostMeter:
         self._one(encoding, None)
 
     def measure(self, encoding: Encoding, text: Sequence[int] | None = None) -> None:
-        """Measures on an article.
-
-        Args:
-            encoding: the article.
-            text: what the target wrote of it.
-        """
+        """Measures on an article, along what the target wrote of it."""
         begin, step = self._one(encoding, text)
         self._begins.append(begin)
         self._steps.append(step)
@@ -116,29 +110,15 @@ class CostMeter:
             draft = session.draft(written, gamma, self._config, uniforms)
             seconds += time.perf_counter() - started  # a draft ends when its tokens are read
             drafted += max(1, len(draft.tokens))
-            if text is None:
-                added = _own(draft.tokens, encoding, len(written))
+            if text is None:  # the text is its own, and does not end
+                added = list(takewhile(lambda token: token != encoding.end_id, draft.tokens))
+                added = added or [encoding.source_ids[len(written) % len(encoding.source_ids)]]
             else:
-                added = _agreed(draft.tokens, text[len(written) - 1 :])
+                rest = text[len(written) - 1 :]
+                added = list(rest[: agreeing(draft.tokens, rest) + 1])
             written += added
             session.accept(added)
         return begin, seconds / max(1, drafted)
-
-
-def _own(drafted: Sequence[int], encoding: Encoding, place: int) -> list[int]:
-    """What a drafter adds to a text of its own, which does not end."""
-    added = list(drafted)
-    if encoding.end_id in added:
-        added = added[: added.index(encoding.end_id)]
-    return added or [encoding.source_ids[place % len(encoding.source_ids)]]
-
-
-def _agreed(drafted: Sequence[int], rest: Sequence[int]) -> list[int]:
-    """What a round adds to a text of which this is the rest."""
-    same = 0
-    while same < min(len(drafted), len(rest)) and drafted[same] == rest[same]:
-        same += 1
-    return list(rest[: same + 1])
 
 
 def bytes_of(drafter: Drafter) -> int:

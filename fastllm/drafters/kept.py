@@ -26,11 +26,8 @@ from fastllm.targets.t5_decoder import Crossing, StaticDecoder
 class KeptLayer:
     """What is kept of one layer of a target's decoder, by the target's own numbers.
 
-    Attributes:
-        layer: which.
-        own: heads of the attention to the text.
-        cross: heads of the attention to the article.
-        columns: of the feed-forward layer.
+    Heads of the attention to the text (`own`) and to the article (`cross`), and feed-forward
+    columns.
     """
 
     layer: int
@@ -76,9 +73,7 @@ def require_within(kept: Sequence[KeptLayer], heads: int, columns: int) -> None:
 def kept_blocks(config: T5Config, kept: Sequence[KeptLayer]) -> nn.ModuleList:
     """The decoder layers of a network that has these parts; their matrices are not filled.
 
-    Args:
-        config: of the whole decoder. Position biases are kept for all its heads.
-        kept: the layers.
+    `config` is of the whole decoder. Position biases are kept for all its heads.
     """
     blocks = []
     for place, layer in enumerate(kept):
@@ -93,20 +88,12 @@ def kept_blocks(config: T5Config, kept: Sequence[KeptLayer]) -> nn.ModuleList:
 
 @torch.no_grad()
 def copy_kept(theirs: Any, own: Any, kept: Sequence[KeptLayer], head_width: int) -> None:
-    """Fills a decoder that `kept_blocks` made with the parts of a target's decoder.
-
-    Args:
-        theirs: the decoder of a T5 of transformers; its matrices may be quantised.
-        own: that of the drafter.
-        kept: what was kept.
-        head_width: d_kv.
-    """
+    """Fills a decoder that `kept_blocks` made with the parts of a target's, maybe quantised."""
     for block, layer in zip(own.block, kept, strict=True):
         source = theirs.block[layer.layer]
-        pairs = zip(
-            _matrices(block, layer, head_width), _matrices(source, layer, head_width), strict=True
-        )
-        for (linear, inside, inputs), (whole, _, _) in pairs:
+        wholes = _matrices(source, layer, head_width)
+        parts = _matrices(block, layer, head_width)
+        for (linear, inside, inputs), (whole, _, _) in zip(parts, wholes, strict=True):
             matrix = matrix_of(whole)
             chosen = torch.tensor(inside, dtype=torch.long, device=matrix.device)
             linear.weight.copy_(matrix.index_select(1 if inputs else 0, chosen))
@@ -134,17 +121,10 @@ def _matrices(
     """A layer's matrices: which numbers inside the sublayer are kept, and whether it takes them."""
     own, cross, feed = block.layer
     found = []
-    for attention, heads in (
-        (own.SelfAttention, layer.own),
-        (cross.EncDecAttention, layer.cross),
-    ):
+    for part, heads in ((own.SelfAttention, layer.own), (cross.EncDecAttention, layer.cross)):
         inside = [head * head_width + at for head in heads for at in range(head_width)]
-        found += [
-            (attention.q, inside, False),
-            (attention.k, inside, False),
-            (attention.v, inside, False),
-            (attention.o, inside, True),
-        ]
+        found += [(linear, inside, False) for linear in (part.q, part.k, part.v)]
+        found.append((part.o, inside, True))
     inner, columns = feed.DenseReluDense, list(layer.columns)
     enter = [inner.wi_0, inner.wi_1] if hasattr(inner, "wi_0") else [inner.wi]
     return [*found, *((linear, columns, False) for linear in enter), (inner.wo, columns, True)]
@@ -154,11 +134,7 @@ class KeptDecoder(StaticDecoder):
     """The static engine of a decoder of which layers have lost heads, columns or sublayers.
 
     Keys and values lie in buffers for the most heads that a layer has; a layer uses the first of
-    them.
-
-    Args:
-        model: a T5 with these layers.
-        kept: what its layers have; nothing for whole layers, which go the way of `StaticDecoder`.
+    them. Where nothing is named, layers are whole and go the way of `StaticDecoder`.
     """
 
     def __init__(self, model: T5ForConditionalGeneration, kept: Sequence[KeptLayer] = ()) -> None:
@@ -179,14 +155,11 @@ class KeptDecoder(StaticDecoder):
         if not self._kept:
             return super().remember(states)
         rows = self._crossing(states[0].to(self.dtype))
-        shape = (2, len(self._kept), 1, self._heads, len(rows), self._width)
-        both = rows.new_zeros(shape)
+        both = rows.new_zeros(2, len(self._kept), 1, self._heads, len(rows), self._width)
         sizes = [len(layer.cross) * self._width for layer in self._kept for _ in "kv"]
-        parts = torch.split(rows, sizes, 1)
-        for number, part in enumerate(parts):
+        for number, part in enumerate(torch.split(rows, sizes, 1)):
             index, side = divmod(number, 2)
-            heads = len(self._kept[index].cross)
-            if heads:
+            if heads := len(self._kept[index].cross):
                 split = part.view(len(rows), heads, self._width).transpose(0, 1)
                 both[side, index, 0, :heads] = split
         return Crossing(both[0], both[1])
@@ -233,12 +206,7 @@ def masked(decoder: Any, kept: Sequence[KeptLayer], head_width: int) -> Iterator
     """Lets a target's decoder compute for a while as if it had these parts alone.
 
     What the others add is multiplied with 0, in the matrix's own arithmetic: quantised weights will
-    do, and nothing is copied.
-
-    Args:
-        decoder: of a T5 of transformers.
-        kept: the parts; a layer that is not named keeps nothing.
-        head_width: d_kv.
+    do, and nothing is copied. A layer that is not named keeps nothing.
     """
     named = {layer.layer: layer for layer in kept}
     handles = []
@@ -256,5 +224,5 @@ def masked(decoder: Any, kept: Sequence[KeptLayer], head_width: int) -> Iterator
             handle.remove()
 
 
-def _multiply(mask: torch.Tensor, linear: Any, inputs: tuple[torch.Tensor]) -> tuple[torch.Tensor]:
-    return (inputs[0] * mask.to(inputs[0].dtype),)
+def _multiply(mask: torch.Tensor, linear: Any, inputs: tuple[torch.Tensor]) -> torch.Tensor:
+    return inputs[0] * mask.to(inputs[0].dtype)

@@ -21,43 +21,23 @@ from fastllm.drafters.reader import (
     FrozenReader,
     Question,
     ReaderMemory,
-    Row,
+    ReaderSettings,
 )
-from fastllm.errors import SettingsError
 
 
 @dataclass(frozen=True)
-class LstmSettings:
-    """The sizes of an LSTM drafter.
+class LstmSettings(ReaderSettings):
+    """The sizes of an LSTM drafter: those of `ReaderSettings`, and the LSTM's."""
 
-    Attributes:
-        vocabulary_size: V, how many ids the target knows.
-        width: d, of embeddings and features; divisible by 6.
-        hidden: of the LSTM.
-        mixing: of the layer between attention and output.
-        places: source positions with an embedding of their own; later ones share the last.
-    """
-
-    vocabulary_size: int
-    width: int = 144
     hidden: int = 192
-    mixing: int = 256
-    places: int = 256
-
-    def __post_init__(self) -> None:
-        sizes = (self.vocabulary_size, self.width, self.hidden, self.mixing, self.places)
-        if self.width % 6 or min(sizes) < 1:
-            raise SettingsError(
-                f"{self}: every size must be above 0, and the width divisible by 6."
-            )
 
 
 class LstmState(NamedTuple):
-    """Hidden and cell (B, hidden), and the embedding of the token before (B, width)."""
+    """Hidden and cell (B, hidden), and the embedding of the token before (B, width); or rows."""
 
-    hidden: torch.Tensor
-    cell: torch.Tensor
-    before: torch.Tensor
+    hidden: Any
+    cell: Any
+    before: Any
 
 
 class LstmModel(ArticleReader):
@@ -101,20 +81,12 @@ class LstmModel(ArticleReader):
         return FrozenLstm(self)
 
 
-class FrozenState(NamedTuple):
-    """Hidden and cell (hidden,), and the embedding of the token before (width,)."""
-
-    hidden: Row
-    cell: Row
-    before: Row
-
-
 class FrozenLstm(FrozenReader):
     """The network for one text on a CPU."""
 
     def __init__(self, model: LstmModel) -> None:
         super().__init__(model)
-        self._first = Affine(model.first)
+        self._first = Affine(model.first.weight, model.first.bias)
         self._hidden = model.settings.hidden
         from_token, from_hidden, token_bias, hidden_bias = model.recurrent.all_weights[0]
         # One tanh serves all gates: sigmoid(x) = (1 + tanh(x / 2)) / 2.
@@ -122,16 +94,16 @@ class FrozenLstm(FrozenReader):
         scale[2] = 1.0
         scale = scale.view(-1, 1)
         weight = torch.cat([from_token, from_hidden], 1) * scale
-        self._gates = Affine.of(weight, (token_bias + hidden_bias) * scale[:, 0])
+        self._gates = Affine(weight, (token_bias + hidden_bias) * scale[:, 0])
 
-    def begin(self, memory: FrozenMemory) -> FrozenState:
+    def begin(self, memory: FrozenMemory) -> LstmState:
         """The state before the first token."""
         first = np.tanh(self._first(memory.mean))
-        return FrozenState(first[: self._hidden], first[self._hidden :], np.zeros_like(memory.mean))
+        return LstmState(first[: self._hidden], first[self._hidden :], np.zeros_like(memory.mean))
 
     def step(
-        self, memory: FrozenMemory, state: FrozenState, token: int
-    ) -> tuple[Question, FrozenState]:
+        self, memory: FrozenMemory, state: LstmState, token: int
+    ) -> tuple[Question, LstmState]:
         """Reads one token."""
         embedded = self._table[token]
         gates = self._gates(embedded, state.hidden)
@@ -139,7 +111,7 @@ class FrozenLstm(FrozenReader):
         cell = 0.5 * ((forget + 1) * state.cell + (enter + 1) * fresh)
         hidden = (0.5 * leave + 0.5) * np.tanh(cell)
         question = Question(memory, embedded, state.before, hidden)
-        return question, FrozenState(hidden, cell, embedded)
+        return question, LstmState(hidden, cell, embedded)
 
 
 class LstmDrafter(NeuralDrafter[LstmSettings]):

@@ -9,7 +9,7 @@ family has one: the same arithmetic again, over weights laid out for one row.
 import copy
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar
@@ -19,12 +19,13 @@ from safetensors.torch import load_file, save_file
 
 from fastllm.decoding.distributions import drawn, most_likely, ruled_distribution
 from fastllm.decoding.proposals import DenseProposal, Draft, OneHotProposal
-from fastllm.decoding.rules import Rules
+from fastllm.decoding.rules import Rules, agreeing
 from fastllm.drafters import DrafterSession
 from fastllm.drafters.length import LengthRule, confidence, falls_back
 from fastllm.drafters.lookup import ArticleLookup
 from fastllm.drafters.width import fitted
 from fastllm.errors import CheckpointError, SettingsError
+from fastllm.files import write_json
 from fastllm.targets import Encoding, Target
 from fastllm.targets.slate import Choice, Written
 from fastllm.trace import DecodingConfig
@@ -68,17 +69,16 @@ class OneText(ABC):
 
     It serves the weights that it was made from: changed ones need another. A state stays what it is
     when read from.
-
-    Attributes:
-        device: where its logits are.
-        drafts: whether whole drafts may be written on the device; states are then numbers of
-            tokens.
-        reads_at_once: whether several tokens are read in one call, rather than one after the other.
     """
 
     device = torch.device("cpu")
+    """Where its logits are."""
+
     drafts = False
+    """Whether drafts may be written on the device, by a session there; states are then lengths."""
+
     reads_at_once = False
+    """Whether several tokens are read in one call, rather than one after the other."""
 
     @abstractmethod
     def begin(self, memory: Memory) -> State:
@@ -103,20 +103,14 @@ class OneText(ABC):
         choice: Choice,
         uniforms: torch.Tensor,
     ) -> Written | None:
-        """Writes a draft on the device, where `drafts` says that it may.
+        """Writes `count` tokens behind a text on the device, where `drafts` says that it may.
 
-        Args:
-            memory: the article.
-            state: behind the first tokens of the text.
-            text: the start token and everything behind it; at least its last token is read.
-            count: how many tokens to draft.
-            choice: how.
-            uniforms: of the draws, on the host.
-
-        Returns:
-            The draft, all its tokens but the last read; None where it cannot be written there.
+        The text is the start token and everything behind it; at least its last token is read, and
+        all of the draft but its last. None where it cannot be written there.
         """
-        return None
+        memory.rollback(state)
+        found: Written | None = memory.draft(text, count, choice, uniforms)
+        return found
 
 
 class ArticleText(OneText):
@@ -153,28 +147,28 @@ class _Row(OneText):
         return logits[0]
 
 
-class Weights:
-    """A state of a network's weights, equal to a later one as long as nothing was changed.
+class Memo:
+    """What was made of a network's weights, by name, until these change.
 
-    Args:
-        model: the network.
+    Training changes weights in place, and what is moved or replaced lies elsewhere: both show.
     """
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self) -> None:
+        self._marks: list[tuple[int, int]] = []
+        self._held: list[Any] = []
+        self._made: dict[str, Any] = {}
+
+    def get(self, name: str, model: Any, make: Callable[[], Any]) -> Any:
+        """What `make` gave for these weights of the network."""
         weights = list(model.parameters())
-        self._marks = [(weight.data_ptr(), weight._version) for weight in weights]
-        # Held, so that nothing else can come to lie at the same address.
-        self._held = [weight.untyped_storage() for weight in weights]
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Weights) and self._marks == other._marks
-
-    __hash__ = None  # type: ignore[assignment]
-
-
-def weights_of(model: Any) -> Weights:
-    """The state of a network's weights, to be compared with a later one."""
-    return Weights(model)
+        marks = [(weight.data_ptr(), weight._version) for weight in weights]
+        if marks != self._marks:
+            # Held, so that nothing else can come to lie at the same address.
+            self._marks, self._held = marks, [weight.untyped_storage() for weight in weights]
+            self._made = {}
+        if name not in self._made:
+            self._made[name] = make()
+        return self._made[name]
 
 
 Settings = TypeVar("Settings")
@@ -185,15 +179,7 @@ STARTS = ("copying", "ordinary")
 
 @dataclass
 class NeuralDrafter(Generic[Settings]):
-    """A neural network as a drafter.
-
-    Attributes:
-        model: the network, in evaluation mode.
-        settings: its sizes.
-        name: what to call it.
-        vocabulary: the fingerprint of the vocabulary it was trained for.
-        draft_temperature: see `fastllm.drafters.Drafter`.
-    """
+    """A neural network, in evaluation mode, as a drafter; see `fastllm.drafters.Drafter`."""
 
     model: Any
     settings: Settings
@@ -205,15 +191,7 @@ class NeuralDrafter(Generic[Settings]):
     SETTINGS: ClassVar[type]
     MODEL: ClassVar[Any]
 
-    _frozen: tuple[Weights, ArticleText | None] | None = field(
-        default=None, init=False, repr=False, compare=False
-    )
-    """The network made ready for one text, and which state of the weights it was made from."""
-
-    _rounded: tuple[Weights, Any] | None = field(
-        default=None, init=False, repr=False, compare=False
-    )
-    """The same drafter in half precision, and which state of the weights it was made from."""
+    _memo: Memo = field(default_factory=Memo, init=False, repr=False, compare=False)
 
     @classmethod
     def fresh(
@@ -234,8 +212,7 @@ class NeuralDrafter(Generic[Settings]):
             vocabulary_size: how many logits the target has.
             seed: of the initial weights.
             start_id: the token before every text.
-            full_stop: the token that ends a sentence. With the copying start a text begins as
-                what follows it.
+            full_stop: ends a sentence; with the copying start a text begins as what follows it.
             start: a name of STARTS.
             name: what to call it; the family by default.
             vocabulary: the fingerprint of the target's vocabulary.
@@ -246,24 +223,21 @@ class NeuralDrafter(Generic[Settings]):
         """
         if start not in STARTS:
             raise SettingsError(f"start={start!r}: give one of {', '.join(STARTS)}.")
-        sizes = cls._sizes(vocabulary_size, start_id, settings)
+        known = [entry.name for entry in fields(cls.SETTINGS)]
+        if "start_id" in known:
+            settings = {"start_id": start_id, **settings}
+        try:
+            sizes: Settings = cls.SETTINGS(vocabulary_size=vocabulary_size, **settings)
+        except TypeError as error:
+            raise SettingsError(
+                f"a {cls.FAMILY} drafter has the sizes {', '.join(known)} ({error})."
+            ) from error
         with torch.random.fork_rng(devices=[]):  # the caller's random numbers stay its own
             torch.manual_seed(seed)
             model = cls.MODEL(sizes)
         if start == "copying":
             model.start_copying(torch.Generator().manual_seed(seed), start_id, full_stop)
         return cls(model.eval(), sizes, name or cls.FAMILY, vocabulary)
-
-    @classmethod
-    def _sizes(cls, vocabulary_size: int, start_id: int, settings: dict[str, Any]) -> Settings:
-        try:
-            sizes: Settings = cls.SETTINGS(vocabulary_size=vocabulary_size, **settings)
-        except TypeError as error:
-            known = [entry.name for entry in fields(cls.SETTINGS)]
-            raise SettingsError(
-                f"a {cls.FAMILY} drafter has the sizes {', '.join(known)} ({error})."
-            ) from error
-        return sizes
 
     @classmethod
     def load(cls, folder: str | Path, *, device: str | torch.device | None = None) -> Self:
@@ -275,39 +249,46 @@ class NeuralDrafter(Generic[Settings]):
         folder = Path(folder)
         try:
             config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-            settings = cls.SETTINGS(**config["settings"])
-            model = cls.MODEL(settings)
+            settings = cls._read_settings(config["settings"])
+            known = settings, config["name"], config["vocabulary"], config.get("draft_temperature")
+            drafter = cls(cls.MODEL(settings).eval(), *known)
             weights = load_file(folder / "model.safetensors")
-            model.load_state_dict({name: tensor.float() for name, tensor in weights.items()})
+            if weights.keys() != drafter._own_weights().keys():
+                raise CheckpointError("its weights have other names")
+            given = {name: tensor.float() for name, tensor in weights.items()}
+            drafter.model.load_state_dict(given, strict=False)  # the rest is its target's
         except Exception as error:  # safetensors, json and torch raise unrelated kinds
             raise CheckpointError(
                 f"{folder} is not a whole {cls.FAMILY} drafter ({type(error).__name__}: {error}). "
                 "It needs config.json and model.safetensors as `fastllm train` writes them."
             ) from error
-        model = model.to(device or "cpu").eval()
-        name, vocabulary = config["name"], config["vocabulary"]
-        drafter = cls(model, settings, name, vocabulary, config.get("draft_temperature"))
+        drafter.model.to(device or "cpu")
         drafter._one_text()  # made now, and on nobody's clock
         return drafter
+
+    @classmethod
+    def _read_settings(cls, written: dict[str, Any]) -> Settings:
+        """The settings as a checkpoint has them."""
+        settings: Settings = cls.SETTINGS(**written)
+        return settings
 
     def save(self, folder: str | Path, *, dtype: torch.dtype = torch.bfloat16) -> None:
         """Writes `config.json` and the weights, rounded to `dtype`."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        weights = {
-            name: tensor.detach().to("cpu", dtype).contiguous()
-            for name, tensor in self._own_weights().items()
-        }
+        own = self._own_weights()
+        weights = {n: weight.detach().to("cpu", dtype).contiguous() for n, weight in own.items()}
         save_file(weights, folder / "model.safetensors")
-        config = {
-            "family": self.FAMILY,
-            "name": self.name,
-            "vocabulary": self.vocabulary,
-            "settings": asdict(self.settings),  # type: ignore[call-overload]
-        }
+        sizes = asdict(self.settings)  # type: ignore[call-overload]
+        write_json(folder / "config.json", self._header() | {"settings": sizes})
+
+    def _header(self) -> dict[str, Any]:
+        """What a checkpoint says of a drafter of any family."""
+        found: dict[str, Any] = {"family": self.FAMILY, "name": self.name}
+        found["vocabulary"] = self.vocabulary
         if self.draft_temperature is not None:
-            config["draft_temperature"] = self.draft_temperature
-        (folder / "config.json").write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
+            found["draft_temperature"] = self.draft_temperature
+        return found
 
     def bind(self, target: Target) -> None:
         """Takes what it needs from its target before training; most networks need nothing."""
@@ -332,13 +313,13 @@ class NeuralDrafter(Generic[Settings]):
         wanted = torch.bfloat16
         if weight.device.type != "cuda" or weight.dtype == wanted or states.dtype != wanted:
             return self
+
+        def rounded() -> Any:
+            return replace(self, model=copy.deepcopy(self.model).to(wanted).eval())
+
         with torch.inference_mode(False):  # what is made there nobody can tell from changed weights
-            state = weights_of(self.model)
-            if self._rounded is None or self._rounded[0] != state:
-                model = copy.deepcopy(self.model).to(wanted).eval()
-                self._rounded = state, replace(self, model=model)
-            rounded: Self = self._rounded[1]
-            return rounded
+            found: Self = self._memo.get("rounded", self.model, rounded)
+            return found
 
     @torch.inference_mode()
     def begin(self, encoding: Encoding) -> DrafterSession:
@@ -354,13 +335,7 @@ class NeuralDrafter(Generic[Settings]):
         return self._session(self.model, self.model.remember(source), encoding)
 
     def _session(self, model: Any, memory: Memory, encoding: Encoding) -> DrafterSession:
-        """A session over an article that was read.
-
-        Args:
-            model: the network: a `OneText`, or a `NeuralModel`.
-            memory: what it keeps of the article.
-            encoding: the article.
-        """
+        """A session over an article that was read by a `OneText`, or a `NeuralModel`."""
         # One call over several tokens is dearer than over one, but not by much.
         ahead = isinstance(model, OneText) and model.reads_at_once
         lookup = ArticleLookup().begin(encoding) if ahead else None
@@ -371,17 +346,11 @@ class NeuralDrafter(Generic[Settings]):
         return fitted(session, size, encoding)
 
     def _one_text(self) -> ArticleText | None:
-        """The network for one text with the weights as they are now; None where it has no such.
-
-        Training changes weights in place, and everything that is moved or replaced lies elsewhere:
-        either makes it anew.
-        """
+        """The network for one text with the weights as they are now; None where it has no such."""
         if any(weight.is_inference() for weight in self.model.parameters()):
             return None  # of weights made in inference mode nobody knows how often they changed
-        state = weights_of(self.model)
-        if self._frozen is None or self._frozen[0] != state:
-            self._frozen = state, self.model.frozen()
-        return self._frozen[1]
+        found: ArticleText | None = self._memo.get("frozen", self.model, self.model.frozen)
+        return found
 
 
 class NeuralSession:
@@ -394,7 +363,7 @@ class NeuralSession:
     sampling; with the network's own uniforms at hand, drawing again and comparing is enough).
 
     Args:
-        model: the network: a `OneText`, or a `NeuralModel`.
+        model: a `OneText`, or a `NeuralModel`.
         memory: what it keeps of the article.
         end_id: the token that ends a text; None where it is not known, and never barred.
         lookup: guesses drafts; worth it for networks that read several tokens in one call.
@@ -411,12 +380,8 @@ class NeuralSession:
         draft_temperature: float | None = None,
     ) -> None:
         self._model: OneText = model if isinstance(model, OneText) else _Row(model)
-        self._memory = memory
-        self._lookup = lookup
-        self._temperature = draft_temperature
-        self._rules = Rules(end_id)
-        self._end = end_id
-        self._length = LengthRule(end_id)
+        self._memory, self._lookup, self._temperature = memory, lookup, draft_temperature
+        self._end, self._rules, self._length = end_id, Rules(end_id), LengthRule(end_id)
         self._read: list[int] = []
         self._states: list[State] = [self._model.begin(memory)]
         self._features: list[Any] = []
@@ -441,7 +406,7 @@ class NeuralSession:
         kept: list[torch.Tensor] = []
         rows: list[torch.Tensor] = []
         numbers = uniforms.tolist()
-        same = self._agrees(text)
+        same = agreeing(text, self._read)
         guessing = config.of_length("fixed")  # a wrong guess costs little
         for position in range(k):
             if same < len(text):
@@ -449,18 +414,13 @@ class NeuralSession:
                 if self._lookup is not None and position < k - 1:
                     left = k - 1 - position
                     guess = self._lookup.draft(text, left, guessing, uniforms).tokens
-                del self._read[same:], self._states[same + 1 :], self._features[same:]
+                self._go_back(same)
                 self._feed([*text[same:], *guess])
             logits = self._model.logits(self._features[len(text) - 1])
             if falls_back(logits, config):
                 break
             kept.append(logits)
-            banned = self._rules.banned(text, config)
-            if config.temperature == 0:
-                token = most_likely(logits[None], [banned])[0]
-            else:
-                rows.append(ruled_distribution(logits[None], [banned], config)[0])
-                token = drawn(rows[-1], numbers[position])
+            token = self._choose(logits, text, config, numbers[position], rows)
             tokens.append(token)
             if position == k - 1 or self._stops(token, kept[-1], config):
                 break
@@ -473,25 +433,40 @@ class NeuralSession:
         q = DenseProposal(torch.stack(rows)) if rows else OneHotProposal(tokens)
         return Draft(tokens, q, lambda position: kept[position].float().softmax(-1))
 
+    def _choose(
+        self,
+        logits: torch.Tensor,
+        text: Sequence[int],
+        config: DecodingConfig,
+        uniform: float,
+        rows: list[torch.Tensor],
+    ) -> int:
+        """The token behind a text by the logits (V,); what it is drawn from goes to `rows`."""
+        banned = self._rules.banned(text, config)
+        if config.temperature == 0:
+            return most_likely(logits[None], [banned])[0]
+        rows.append(ruled_distribution(logits[None], [banned], config)[0])
+        return drawn(rows[-1], uniform)
+
     def _written(
         self, prefix: Sequence[int], k: int, config: DecodingConfig, uniforms: torch.Tensor
     ) -> Draft | None:
-        """A draft that was written on the device: the one that `draft` would write, in one wait.
+        """The draft that `draft` would write, written on the device; None where that cannot be.
 
         Where the length is adaptive all of it is drafted, and what stands behind the end dropped.
-        None where that cannot be.
         """
         if config.draft_length == "lead":
             k = 1
-        same = min(self._agrees(prefix), len(prefix) - 1)
+        same = min(agreeing(prefix, self._read), len(prefix) - 1)
         choice = Choice.of(config, self._end)
         state = self._states[same]
         written = self._model.draft(self._memory, state, prefix, k, choice, uniforms)
-        if written is None:
-            self._forget()
+        if written is None:  # what was read on the device, no features of it are known here
+            known = (at for at, kept in enumerate(self._features) if kept is None)
+            self._go_back(next(known, len(self._read)))
             return None
         read = [*prefix[same:], *written.tokens[:-1]]
-        del self._read[same:], self._states[same + 1 :], self._features[same:]
+        self._go_back(same)
         self._read.extend(read)
         self._states.extend(range(same + 1, same + len(read) + 1))
         self._features.extend([None] * len(read))
@@ -506,18 +481,9 @@ class NeuralSession:
         q = OneHotProposal(tokens) if written.q is None else DenseProposal(written.q[: len(tokens)])
         return Draft(tokens, q, lambda position: logits[position].float().softmax(-1))
 
-    def _agrees(self, prefix: Sequence[int]) -> int:
-        """How many tokens of a text were read."""
-        same = 0
-        while same < min(len(prefix), len(self._read)) and prefix[same] == self._read[same]:
-            same += 1
-        return same
-
-    def _forget(self) -> None:
-        """Takes back what was read on the device, where no features of it are known here."""
-        known = next((at for at, kept in enumerate(self._features) if kept is None), None)
-        if known is not None:
-            del self._read[known:], self._states[known + 1 :], self._features[known:]
+    def _go_back(self, count: int) -> None:
+        """Forgets all but the first `count` tokens."""
+        del self._read[count:], self._states[count + 1 :], self._features[count:]
 
     def accept(self, tokens: Sequence[int]) -> None:
         """Only counts: the next draft goes back to where the texts agree."""
@@ -551,17 +517,10 @@ def roll_out(
     temperature: float,
     generator: torch.Generator,
 ) -> list[list[int]]:
-    """Lets a drafter write whole texts of its own, a batch at once.
+    """Lets a drafter's network write whole texts of its own about articles (B, S), padded with 0.
 
-    Args:
-        model: the drafter's network.
-        source: articles, ids (B, S), padded with 0.
-        start_id: the token before the text.
-        end_id: the token that ends a text.
-        length: the most tokens.
-        temperature: of the draws; 0 is greedy.
-        generator: of the draws, on the CPU, so that a resumed run draws the same. On CUDA its
-            numbers are sent once, and tokens are drawn there.
+    The draws' generator is on the CPU, so that a resumed run draws the same; on CUDA its numbers
+    are sent once, and tokens are drawn there. At temperature 0 the texts are greedy.
 
     Returns:
         The ids written for each article, the end token included where it came.

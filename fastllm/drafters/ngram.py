@@ -13,9 +13,8 @@ tokens there are, V the vocabulary's size:
 - "interpolated": max(c - discount, 0) / C + discount T / C times the distribution behind the
   context without its oldest token, and so on down to no context at all and below it 1 / V.
   A context that was not seen passes everything on. Source: Ney, Essen and Kneser 1994, "On
-  structuring probabilistic dependences in stochastic language modelling". On news summaries the
-  lower orders of Kneser and Ney, which count contexts instead of tokens, have the better
-  perplexity and give the right token less (0.19 against 0.20, N = 4): so plain counts.
+  structuring probabilistic dependences in stochastic language modelling", with plain counts in
+  the lower orders, too: a draft needs the right token first, not the best perplexity.
 
 The lowest order tells only the most frequent tokens apart; all others have the same probability.
 
@@ -26,11 +25,10 @@ successive ones.
 """
 
 import json
-import os
-import zipfile
-import zlib
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields, replace
+from io import BytesIO
 from itertools import islice
 from pathlib import Path
 from typing import Any, TextIO
@@ -45,11 +43,13 @@ from fastllm.drafters import Drafter, DrafterSession, FamilySpec
 from fastllm.drafters.length import LengthRule
 from fastllm.drafters.width import fitted
 from fastllm.errors import CheckpointError, DataError, SettingsError
+from fastllm.files import write_json, write_whole
 from fastllm.targets import Encoding
 from fastllm.trace import DecodingConfig
 
-FORMAT = "fastllm n-gram counts"
-VERSION = 1
+FORMAT = {"format": "fastllm n-gram counts", "version": 1}
+"""What a text file says of itself."""
+
 MAX_ORDER = 4
 MAX_VOCABULARY = 1 << 21
 """Three tokens of context fit in 64 bits."""
@@ -68,8 +68,7 @@ class Level:
     Attributes:
         contexts: each context once, its n - 1 tokens packed into one number, ascending, uint64.
         starts: where each context's tokens begin, and the end of the last; int64.
-        tokens: the tokens seen, int32.
-        counts: how often, int32.
+        tokens: the tokens seen, int32; `counts`: how often, int32.
         totals: the sum of the counts of each context, int64.
     """
 
@@ -122,13 +121,9 @@ class Level:
 
 @dataclass(frozen=True, eq=False)
 class Counts:
-    """How often each n-gram was seen, for every n from 1 to `order`.
+    """How often each n-gram was seen, for every n from 1 to `order`; a level for each.
 
-    Attributes:
-        order: N.
-        vocabulary_size: V.
-        start_id: the token that stands before a text.
-        levels: one for each order, the first for order 1.
+    `start_id` is the token that stands before a text.
     """
 
     order: int
@@ -149,10 +144,7 @@ class Counts:
         return cls(order, vocabulary_size, start_id, (level,) * order)
 
     def added(self, sequences: Iterable[Sequence[int]]) -> "Counts":
-        """With further texts counted.
-
-        Args:
-            sequences: token ids, the end token included where a text ended, no start token.
+        """With further texts counted: the end token included where a text ended, no start token.
 
         Raises:
             DataError: an id is outside the vocabulary.
@@ -182,14 +174,10 @@ class Counts:
             if n:  # one token of context more, older than the others
                 shift = np.uint64(self.bits * (n - 1))
                 packed = packed | (flat[places - n].astype(np.uint64) << shift)
-            levels.append(
-                Level.of(
-                    np.concatenate([level.repeated_contexts(), packed]),
-                    np.concatenate([level.tokens, tokens]),
-                    np.concatenate([level.counts, counts]),
-                )
-            )
-        return Counts(self.order, self.vocabulary_size, self.start_id, tuple(levels))
+            known = (level.repeated_contexts(), level.tokens, level.counts)
+            pairs = zip(known, (packed, tokens, counts), strict=True)
+            levels.append(Level.of(*map(np.concatenate, pairs)))
+        return replace(self, levels=tuple(levels))
 
     @property
     def bits(self) -> int:
@@ -234,67 +222,51 @@ class Counts:
             for column in range(n - 1):
                 packed = (packed << np.uint64(counts.bits)) | table[:, column].astype(np.uint64)
             levels.append(Level.of(packed, table[:, -2], table[:, -1]))
-        return cls(order, vocabulary_size, start_id, tuple(levels))
+        return replace(counts, levels=tuple(levels))
 
 
+@dataclass(eq=False, repr=False)
 class NgramDrafter(Drafter):
     """A table of n-grams as a drafter.
 
-    Args:
-        counts: what was seen.
-        name: what to call it.
-        vocabulary: the fingerprint of the vocabulary of the counted ids.
+    Attributes:
         smoothing: "interpolated" or "laplace", see the module.
         add: what Laplace smoothing adds to every count, above 0.
         discount: what interpolation takes from every count, above 0, at most 1. With 0.5 the right
             token of a news summary has the highest probability; perplexity is best at 0.75.
         named: how many of the most frequent tokens the lowest order tells apart.
         end_id: the token that ends a text: nothing is drafted behind it.
-        draft_temperature: see `fastllm.drafters.Drafter`.
 
     Raises:
         SettingsError: a setting is out of range.
     """
 
-    def __init__(
-        self,
-        counts: Counts,
-        *,
-        name: str = "n-gram",
-        vocabulary: str = "",
-        smoothing: str = "interpolated",
-        add: float = 1.0,
-        discount: float = 0.5,
-        named: int = 64,
-        end_id: int = 1,
-        draft_temperature: float | None = None,
-    ) -> None:
-        if smoothing not in SMOOTHINGS:
+    counts: Counts
+    name: str = "n-gram"
+    vocabulary: str = ""
+    smoothing: str = "interpolated"
+    add: float = 1.0
+    discount: float = 0.5
+    named: int = 64
+    end_id: int = 1
+    draft_temperature: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.smoothing not in SMOOTHINGS:
             raise SettingsError(
-                f"smoothing={smoothing!r} is not one we have: give {' or '.join(SMOOTHINGS)}."
+                f"smoothing={self.smoothing!r} is not one we have: give {' or '.join(SMOOTHINGS)}."
             )
-        if isinstance(add, bool) or not isinstance(add, int | float) or not 0 < add <= 1e6:
-            raise SettingsError(f"add={add!r} is out of range: give a number above 0, at most 1e6.")
-        if (
-            isinstance(discount, bool)
-            or not isinstance(discount, int | float)
-            or (not 0 < discount <= 1)
-        ):
-            raise SettingsError(
-                f"discount={discount!r} is out of range: give a number above 0, at most 1."
-            )
-        _require("named", named, 0, MAX_VOCABULARY)
-        _require("end_id", end_id, 0, counts.vocabulary_size - 1)
-        self.counts = counts
-        self.name = name
-        self.vocabulary = vocabulary
-        self.smoothing = smoothing
-        self.add = add
-        self.discount = discount
-        self.named = named
-        self.end_id = end_id
-        self.draft_temperature = draft_temperature
-        self._lowest = self._lowest_order(counts.levels[0].behind(0))
+        for name, most in (("add", 1e6), ("discount", 1)):
+            given = getattr(self, name)
+            if isinstance(given, bool) or not isinstance(given, int | float):
+                raise SettingsError(f"{name}={given!r}: give a number.")
+            if not 0 < given <= most:
+                raise SettingsError(
+                    f"{name}={given!r} is out of range: give a number above 0, at most {most:g}."
+                )
+        _require("named", self.named, 0, MAX_VOCABULARY)
+        _require("end_id", self.end_id, 0, self.counts.vocabulary_size - 1)
+        self._lowest = self._lowest_order(self.counts.levels[0].behind(0))
 
     @classmethod
     def fit(
@@ -306,48 +278,22 @@ class NgramDrafter(Drafter):
         start_id: int = 0,
         **settings: Any,
     ) -> "NgramDrafter":
-        """Counts texts.
-
-        Args:
-            sequences: token ids, the end token included where a text ended, no start token.
-            order: N, 1 to 4.
-            vocabulary_size: V, how many logits the target has.
-            start_id: the token that decoders of the target begin with.
-            settings: of the drafter.
-
-        Raises:
-            DataError: an id is outside the vocabulary.
-            SettingsError: a setting is out of range.
-        """
+        """Counts texts (`Counts.added`) for a target of V logits, N being the order, 1 to 4."""
         return cls(Counts.none(order, vocabulary_size, start_id).added(sequences), **settings)
 
     def resume(self, sequences: Iterable[Sequence[int]]) -> "NgramDrafter":
         """The drafter with further texts counted: the same as one fit over all of them."""
-        return NgramDrafter(self.counts.added(sequences), **self.settings())
+        return replace(self, counts=self.counts.added(sequences))
 
     @property
     def parameters(self) -> int:
         """How many n-grams its table holds."""
         return sum(self.counts.entries)
 
-    def settings(self) -> dict[str, Any]:
-        """The settings as `__init__` takes them."""
-        return {
-            "name": self.name,
-            "vocabulary": self.vocabulary,
-            "smoothing": self.smoothing,
-            "add": self.add,
-            "discount": self.discount,
-            "named": self.named,
-            "end_id": self.end_id,
-            "draft_temperature": self.draft_temperature,
-        }
-
     def row(self, context: Sequence[int]) -> np.ndarray:
         """The distribution after a context, at temperature 1 without filters, (V,), float64.
 
-        Args:
-            context: at least the last N - 1 tokens, the start token where the text is shorter.
+        The context has at least N - 1 tokens, the start token where the text is shorter.
         """
         keys = self.counts.packed(context)
         if self.smoothing == "laplace":
@@ -356,7 +302,9 @@ class NgramDrafter(Drafter):
         for level, key in zip(self.counts.levels[1:], keys[1:], strict=True):
             seen = level.behind(key)
             if seen is not None:
-                row = self._interpolated(row, seen)
+                tokens, counts, total = seen
+                row = row * (self.discount * len(tokens) / total)
+                row[tokens] += (counts - self.discount) / total
         return row
 
     def _laplace(self, keys: list[int]) -> np.ndarray:
@@ -370,12 +318,6 @@ class NgramDrafter(Drafter):
                 row[tokens] = (counts + self.add) / whole
                 return row
         return np.full(size, 1 / size)
-
-    def _interpolated(self, lower: np.ndarray, seen: Entries) -> np.ndarray:
-        tokens, counts, total = seen
-        row: np.ndarray = lower * (self.discount * len(tokens) / total)
-        row[tokens] += (counts - self.discount) / total
-        return row
 
     def _lowest_order(self, seen: Entries | None) -> np.ndarray:
         """Order 1 with the most frequent tokens told apart, the rest of the mass spread evenly."""
@@ -398,7 +340,7 @@ class NgramDrafter(Drafter):
         """What `config.json` says."""
         return {
             "family": "ngram",
-            **self.settings(),
+            **{field.name: getattr(self, field.name) for field in fields(self)[1:]},
             "order": self.counts.order,
             "vocabulary_size": self.counts.vocabulary_size,
             "start_id": self.counts.start_id,
@@ -406,8 +348,6 @@ class NgramDrafter(Drafter):
 
     def save(self, folder: str | Path) -> None:
         """Writes `config.json` and `counts.npz`; what else lies in the folder stays."""
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
         arrays: dict[str, Any] = {}
         ids = np.uint16 if self.counts.vocabulary_size <= 1 << 16 else np.uint32
         for n, level in enumerate(self.counts.levels, 1):
@@ -415,24 +355,16 @@ class NgramDrafter(Drafter):
             arrays[f"sizes_{n}"] = np.diff(level.starts).astype(np.uint32)
             arrays[f"tokens_{n}"] = level.tokens.astype(ids)
             arrays[f"counts_{n}"] = level.counts.astype(np.uint32)
-
-        def write_counts(path: Path) -> None:
-            with path.open("wb") as file:
-                np.savez_compressed(file, **arrays)
-
-        _write_whole(folder / COUNTS_FILE, write_counts)
-        text = json.dumps(self.config(), indent=1) + "\n"
-        _write_whole(folder / "config.json", lambda path: path.write_text(text, encoding="utf-8"))
+        table = BytesIO()
+        np.savez_compressed(table, **arrays)
+        write_whole(Path(folder) / COUNTS_FILE, table.getvalue())
+        write_json(Path(folder) / "config.json", self.config())
 
     @classmethod
     def load(
         cls, folder: str | Path, *, device: str | torch.device | None = None
     ) -> "NgramDrafter":
-        """Loads a folder that `save` wrote.
-
-        Args:
-            folder: with `config.json` and `counts.npz`.
-            device: of no meaning here: tables are read on the CPU.
+        """Loads a folder that `save` wrote; tables are read on the CPU, whatever the device.
 
         Raises:
             CheckpointError: a file is missing, damaged, or does not fit the other.
@@ -448,7 +380,7 @@ class NgramDrafter(Drafter):
                 for n in range(1, config["order"] + 1)
             ]
             return cls._from_config(config, levels)
-        except _DAMAGED as error:
+        except Exception as error:  # numpy, zipfile and json raise unrelated kinds
             raise CheckpointError(
                 f"{folder} is not a whole n-gram drafter ({type(error).__name__}: {error}). It "
                 "needs config.json and counts.npz as `fastllm train` writes them."
@@ -456,17 +388,11 @@ class NgramDrafter(Drafter):
 
     def save_text(self, path: str | Path) -> None:
         """Writes settings and counts as one text file: token ids and counts, no words."""
-
-        def write(fresh: Path) -> None:
-            with fresh.open("w", encoding="utf-8", newline="\n") as file:
-                header = {"format": FORMAT, "version": VERSION, **self.config()}
-                file.write(json.dumps(header) + "\n")
-                for n in range(1, self.counts.order + 1):
-                    rows = self.counts.rows(n).tolist()
-                    file.write(f"[{n}] {len(rows)}\n")
-                    file.writelines(" ".join(map(str, row)) + "\n" for row in rows)
-
-        _write_whole(Path(path), write)
+        lines = [json.dumps({**FORMAT, **self.config()})]
+        for n in range(1, self.counts.order + 1):
+            rows = self.counts.rows(n).tolist()
+            lines += [f"[{n}] {len(rows)}", *(" ".join(map(str, row)) for row in rows)]
+        write_whole(path, "\n".join(lines) + "\n")
 
     @classmethod
     def load_text(cls, path: str | Path) -> "NgramDrafter":
@@ -478,16 +404,16 @@ class NgramDrafter(Drafter):
         try:
             with Path(path).open(encoding="utf-8") as file:
                 config = json.loads(file.readline())
-                found = (config.pop("format", None), config.pop("version", None))
-                if found != (FORMAT, VERSION):
-                    raise CheckpointError(f"it says {found}, not {(FORMAT, VERSION)}")
+                found = {key: config.pop(key, None) for key in FORMAT}
+                if found != FORMAT:
+                    raise CheckpointError(f"it says {found}, not {FORMAT}")
                 size = config["vocabulary_size"]
                 tables = [_table_from(file, n, size) for n in range(1, config["order"] + 1)]
                 if file.readline():
                     raise CheckpointError("it goes on after the last order")
             counts = Counts.from_rows(config["order"], size, config["start_id"], tables)
             return cls._from_config(config, counts.levels)
-        except (*_DAMAGED, CheckpointError) as error:
+        except Exception as error:  # numpy and json raise unrelated kinds
             raise CheckpointError(
                 f"{path} is not a whole n-gram text file ({error}). Write it again with "
                 "`save_text`."
@@ -498,12 +424,9 @@ class NgramDrafter(Drafter):
         settings = dict(config)
         if settings.pop("family") != "ngram":
             raise CheckpointError(f"its family is {config['family']!r}, not 'ngram'")
-        counts = Counts(
-            settings.pop("order"),
-            settings.pop("vocabulary_size"),
-            settings.pop("start_id"),
-            tuple(levels),
-        )
+        names = ("order", "vocabulary_size", "start_id")
+        sizes: Any = {name: settings.pop(name) for name in names}
+        counts = Counts(**sizes, levels=tuple(levels))
         for name in ("online", "article"):  # of earlier versions, which could count these as well
             if settings.pop(name, 0):
                 raise CheckpointError(f"it counts with {name!r}, which is not supported any more")
@@ -511,11 +434,7 @@ class NgramDrafter(Drafter):
 
 
 class NgramSession:
-    """An n-gram drafter at work on one text. The prefix given to `draft` is all it goes by.
-
-    Args:
-        drafter: the table.
-    """
+    """An n-gram drafter at work on one text. The prefix given to `draft` is all it goes by."""
 
     def __init__(self, drafter: NgramDrafter) -> None:
         self._drafter = drafter
@@ -525,11 +444,7 @@ class NgramSession:
     def draft(
         self, prefix: Sequence[int], k: int, config: DecodingConfig, uniforms: torch.Tensor
     ) -> Draft:
-        """Proposes up to `k` tokens.
-
-        Fewer where the end token comes earlier, where the rules bar all it would say, or, with
-        adaptive length, where the next one would not pay.
-        """
+        """Proposes up to `k` tokens, no more behind the end, or where the rules bar all of them."""
         drafter = self._drafter
         config = config.drafting(drafter.draft_temperature)
         self._length.begin(config)
@@ -555,9 +470,7 @@ class NgramSession:
                 token = drawn(rows[-1], uniform)
             tokens.append(token)
             text.append(token)
-            if token == drafter.end_id or len(tokens) == k:
-                break
-            if config.draft_length == "lead":
+            if token == drafter.end_id or len(tokens) == k or config.draft_length == "lead":
                 break
             sure = float(plain[-1][token])
             if config.draft_length == "adaptive" and not self._length.goes_on(token, sure):
@@ -568,19 +481,6 @@ class NgramSession:
     def accept(self, tokens: Sequence[int]) -> None:
         """Only counts: the next prefix holds these tokens."""
         self._length.accept(len(tokens))
-
-
-_DAMAGED = (
-    OSError,
-    EOFError,
-    ValueError,
-    KeyError,
-    TypeError,
-    IndexError,
-    zipfile.BadZipFile,
-    zlib.error,
-)
-"""What reading a damaged file raises: numpy, zipfile and json have no common exception."""
 
 
 def _level_from(arrays: dict[str, np.ndarray], n: int, size: int) -> Level:
@@ -613,13 +513,11 @@ def _table_from(file: TextIO, n: int, size: int) -> np.ndarray:
     Raises:
         ValueError: it is cut off, or not what its heading says.
     """
-    heading = file.readline().split()
-    if len(heading) != 2 or heading[0] != f"[{n}]":
-        raise ValueError(f"the heading of order {n} is missing")
-    count = int(heading[1])
+    heading = re.fullmatch(rf"\[{n}\] (\d+)\n", file.readline())
+    count = int(heading[1]) if heading else 0
     lines = list(islice(file, count))
-    if len(lines) < count:
-        raise ValueError(f"order {n} has {len(lines)} of its {count} lines: it was cut off")
+    if heading is None or len(lines) < count:
+        raise ValueError(f"the heading or a line of order {n} is missing")
     if not count:
         return np.zeros((0, n + 1), dtype=np.int64)
     table = np.loadtxt(lines, dtype=np.int64, ndmin=2, comments=None)
@@ -629,15 +527,6 @@ def _table_from(file: TextIO, n: int, size: int) -> np.ndarray:
     if ids.min() < 0 or ids.max() >= size or table[:, -1].min() < 1:
         raise ValueError(f"order {n} has ids outside the vocabulary of {size}, or counts below 1")
     return table
-
-
-def _write_whole(path: Path, write: Callable[[Path], object]) -> None:
-    """Writes a file beside its place and moves it there: it is never there in part."""
-    fresh = path.with_name(path.name + ".part")
-    write(fresh)
-    with fresh.open("rb") as file:
-        os.fsync(file.fileno())
-    fresh.replace(path)
 
 
 def _require(name: str, value: object, low: int, high: int) -> None:

@@ -15,6 +15,7 @@ is training, and everything remains free to move.
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import astuple, dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,17 +25,38 @@ from torch.nn import functional
 
 from fastllm.drafters.neural import ArticleText
 from fastllm.drafters.stepwise import StepwiseText
+from fastllm.errors import SettingsError
 from fastllm.targets.matrices import matrix
+
+
+@dataclass(frozen=True)
+class ReaderSettings:
+    """The sizes that these drafters share.
+
+    Attributes:
+        vocabulary_size: V, how many ids the target knows.
+        width: d, of embeddings and features; divisible by 6.
+        mixing: of the layer between attention and output.
+        places: source positions with an embedding of their own; later ones share the last.
+    """
+
+    vocabulary_size: int
+    width: int = 144
+    mixing: int = 256
+    places: int = 256
+
+    def __post_init__(self) -> None:
+        if self.width % 6 or min(astuple(self)) < 1:
+            raise SettingsError(
+                f"{self}: every size must be above 0, and the width divisible by 6."
+            )
 
 
 class ReaderMemory(NamedTuple):
     """The article.
 
-    Attributes:
-        keys: of its places, (B, 2, S, width / 2).
-        values: likewise.
-        mask: which places are no padding, (B, 1, S).
-        mean: its mean embedding, (B, width).
+    Keys and values of its places (B, 2, S, width / 2), which of them are no padding (B, 1, S), its
+    mean embedding (B, width).
     """
 
     keys: torch.Tensor
@@ -53,11 +75,8 @@ _CLOSED = -3.0
 class ArticleReader(nn.Module, ABC):
     """The part of a drafter's network that looks things up in the article.
 
-    A subclass adds `begin`, `step` and `forward`: see `fastllm.drafters.neural.NeuralModel`.
-
-    Args:
-        settings: with `vocabulary_size`, `width` (divisible by 6), `mixing` and `places`.
-        hidden: the width of the subclass's summary of what was written.
+    A subclass adds `begin`, `step` and `forward`: see `fastllm.drafters.neural.NeuralModel`. Its
+    summary of what was written has the width `hidden`.
     """
 
     def __init__(self, settings: Any, hidden: int) -> None:
@@ -81,12 +100,9 @@ class ArticleReader(nn.Module, ABC):
     def start_copying(
         self, generator: torch.Generator, start_id: int = 0, full_stop: int = 0
     ) -> None:
-        """Lays an induction head down in the first attention head.
+        """Lays an induction head of random maps down in the first attention head.
 
-        Args:
-            generator: the source of the random maps.
-            start_id: the token before every text.
-            full_stop: a summary begins like a sentence, so the start token begins like this one.
+        A summary begins like a sentence, so the start token begins like `full_stop`.
         """
         width = self.settings.width
         half, part = width // 2, width // 6
@@ -163,17 +179,7 @@ class ArticleReader(nn.Module, ABC):
         before: torch.Tensor,
         hidden: torch.Tensor,
     ) -> torch.Tensor:
-        """Asks the article and mixes; works on (B, d) as on (B, T, d).
-
-        Args:
-            memory: the article.
-            embedded: the last token written, embedded.
-            before: the one before it, or zeros.
-            hidden: the summary of what was written.
-
-        Returns:
-            Features of `embedded`'s shape.
-        """
+        """Asks the article and mixes, as `Question` has it; (B, d) as (B, T, d), to features."""
         shape = embedded.shape
         rows = (shape[0], -1, shape[-1])
         query = _heads(self.query(torch.cat([embedded, before, hidden], -1)).view(rows))
@@ -192,13 +198,7 @@ Row = np.ndarray
 
 
 class FrozenMemory(NamedTuple):
-    """The article, for one text.
-
-    Attributes:
-        keys: of its places, (2, S, width / 2).
-        values: likewise.
-        mean: its mean embedding, (width,).
-    """
+    """The article, for one text: keys and values (2, S, width / 2), its mean embedding (width,)."""
 
     keys: np.ndarray
     values: np.ndarray
@@ -208,11 +208,8 @@ class FrozenMemory(NamedTuple):
 class Question(NamedTuple):
     """What the article is asked behind a token, once somebody wants to know the logits there.
 
-    Attributes:
-        memory: the article.
-        embedded: the token, (width,).
-        before: the one before it, or zeros.
-        hidden: the summary of what was written.
+    `embedded` is the token, (width,), `before` the one before it, or zeros, `hidden` the summary of
+    what was written.
     """
 
     memory: FrozenMemory
@@ -230,19 +227,16 @@ class FrozenReader(ArticleText):
     article is asked only where logits are wanted, not behind tokens that are merely caught up with.
 
     A subclass adds `begin` and `step`.
-
-    Args:
-        model: the network.
     """
 
     def __init__(self, model: ArticleReader) -> None:
         self._model = model
         self._half = model.settings.width // 2
         self._table = model.embedding.weight.detach().numpy()
-        self._query = Affine(model.query)
-        self._mix = Affine(model.mix)
+        self._query = Affine(model.query.weight, model.query.bias)
+        self._mix = Affine(model.mix.weight, model.mix.bias)
         both = torch.cat([model.out.weight, model.copied.weight], 1)
-        self._out = Affine.of(both, model.out.bias)
+        self._out = Affine(both, model.out.bias)
         self._floor = float(model.norm.eps or 0.0)
         # What the norm and `logits` multiply with.
         self._scale: Row = (model.norm.weight * model.settings.width**-0.5).detach().numpy()
@@ -251,10 +245,8 @@ class FrozenReader(ArticleText):
     def remember(self, source_ids: Sequence[int]) -> FrozenMemory:
         """Reads an article without padding."""
         with torch.no_grad():
-            memory = self._model.remember(torch.tensor([source_ids]))
-        return FrozenMemory(
-            memory.keys[0].numpy(), memory.values[0].numpy(), memory.mean[0].numpy()
-        )
+            keys, values, _, mean = self._model.remember(torch.tensor([source_ids]))
+        return FrozenMemory(*(part[0].numpy() for part in (keys, values, mean)))
 
     @abstractmethod
     def step(self, memory: FrozenMemory, state: Any, token: int) -> tuple[Question, Any]:
@@ -287,23 +279,11 @@ class FrozenReader(ArticleText):
 
 
 class Affine:
-    """An affine map of rows, laid out for one row at a time.
+    """An affine map of rows by a weight (out, in) and a bias (out,), laid out for one at a time."""
 
-    Args:
-        layer: a linear layer.
-    """
-
-    def __init__(self, layer: nn.Linear) -> None:
-        self._across: np.ndarray = layer.weight.detach().t().contiguous().numpy()
-        bias = torch.zeros(layer.out_features) if layer.bias is None else layer.bias
+    def __init__(self, weight: torch.Tensor, bias: torch.Tensor) -> None:
+        self._across: np.ndarray = weight.detach().t().contiguous().numpy()
         self._bias: Row = bias.detach().clone().numpy()
-
-    @classmethod
-    def of(cls, weight: torch.Tensor, bias: torch.Tensor) -> "Affine":
-        """From a weight (out, in) and a bias (out,)."""
-        layer = nn.Linear(weight.shape[1], weight.shape[0], device="meta")
-        layer.weight, layer.bias = nn.Parameter(weight.detach()), nn.Parameter(bias.detach())
-        return cls(layer)
 
     def __call__(self, *parts: Row) -> Row:
         """Maps the parts, one behind the other, to a new row."""

@@ -15,14 +15,11 @@ of the `Encoding` that all lanes share.
 """
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, ClassVar, Self
 
 import torch
-from safetensors.torch import load_file
 from torch import nn
 from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
@@ -38,13 +35,8 @@ from fastllm.drafters.kept import (
     kept_from_json,
     require_within,
 )
-from fastllm.drafters.neural import (
-    STARTS,
-    NeuralDrafter,
-    Weights,
-    weights_of,
-)
-from fastllm.drafters.t5 import StaticText, T5Memory, T5Model, T5State
+from fastllm.drafters.neural import STARTS, NeuralDrafter
+from fastllm.drafters.t5 import StaticText, T5Memory, T5Model, T5State, spread
 from fastllm.errors import CheckpointError, SettingsError
 from fastllm.targets import Encoding, Target
 from fastllm.targets.encodings import EncodingCache
@@ -55,22 +47,26 @@ from fastllm.targets.t5_decoder import StaticSession, unfit
 FREQUENT = 512
 """The first so many ids are drafted besides the article's words."""
 
+_OF_T5 = {
+    "vocabulary_size": "vocab_size",
+    "width": "d_model",
+    "heads": "num_heads",
+    "head_width": "d_kv",
+    "feed_forward": "d_ff",
+    "activation": "feed_forward_proj",
+    "buckets": "relative_attention_num_buckets",
+    "distance": "relative_attention_max_distance",
+    "epsilon": "layer_norm_epsilon",
+    "start_id": "decoder_start_token_id",
+}
+"""The sizes that are the target's, by the name that its configuration gives them."""
+
 
 @dataclass(frozen=True)
 class SharedSettings:
-    """The sizes of a shared-encoder drafter; all but `layers` are its target's.
+    """The sizes of a shared-encoder drafter; all but `layers` are its target's, see `like`.
 
     Attributes:
-        vocabulary_size: V, how many ids the target knows.
-        width: d_model, of the encoder's output and of the embedding.
-        heads: attention heads.
-        head_width: of each.
-        feed_forward: width of the feed-forward layers.
-        layers: decoder layers.
-        activation: of the feed-forward layers, as a T5's `feed_forward_proj` names it.
-        buckets: of relative positions.
-        distance: beyond which all positions are alike.
-        epsilon: of the norms.
         scaled: whether features are scaled by width^-0.5 before the output.
         start_id: the token before every text.
         target: fingerprint of the embedding of the target that it is bound to.
@@ -94,15 +90,8 @@ class SharedSettings:
     kept: tuple[KeptLayer, ...] = ()
 
     def __post_init__(self) -> None:
-        sizes = (
-            self.vocabulary_size,
-            self.width,
-            self.heads,
-            self.head_width,
-            self.feed_forward,
-            self.layers,
-        )
-        if min(sizes) < 1:
+        inner = (self.width, self.heads, self.head_width, self.feed_forward)
+        if min(self.vocabulary_size, self.layers, *inner) < 1:
             raise SettingsError(f"{self}: every size must be above 0.")
         require_within(self.kept, self.heads, self.feed_forward)
         if self.kept and len(self.kept) != self.layers:
@@ -111,41 +100,20 @@ class SharedSettings:
     @classmethod
     def like(cls, config: T5Config, layers: int, target: str) -> Self:
         """The sizes of a drafter for a target of this configuration."""
-        return cls(
-            config.vocab_size,
-            config.d_model,
-            config.num_heads,
-            config.d_kv,
-            config.d_ff,
-            layers,
-            config.feed_forward_proj,
-            config.relative_attention_num_buckets,
-            config.relative_attention_max_distance,
-            config.layer_norm_epsilon,
-            bool(config.scale_decoder_outputs),
-            config.decoder_start_token_id,
-            target,
-        )
+        found = {own: getattr(config, theirs) for own, theirs in _OF_T5.items()}
+        scaled = bool(config.scale_decoder_outputs)
+        return cls(layers=layers, target=target, scaled=scaled, **found)
 
     def config(self) -> T5Config:
         """The configuration of the network: a T5 without encoder layers."""
         config = T5Config(
-            vocab_size=self.vocabulary_size,
-            d_model=self.width,
-            d_kv=self.head_width,
-            d_ff=self.feed_forward,
-            num_heads=self.heads,
             num_layers=0,
             num_decoder_layers=0 if self.kept else self.layers,  # those kept are put in later
-            feed_forward_proj=self.activation,
-            relative_attention_num_buckets=self.buckets,
-            relative_attention_max_distance=self.distance,
-            layer_norm_epsilon=self.epsilon,
             dropout_rate=0.0,
             tie_word_embeddings=False,  # both matrices are the target's, equal or not
-            decoder_start_token_id=self.start_id,
             pad_token_id=0,
             eos_token_id=1,
+            **{theirs: getattr(self, own) for own, theirs in _OF_T5.items()},
         )
         config.scale_decoder_outputs = self.scaled  # T5Config derives it from the tying
         return config
@@ -154,11 +122,8 @@ class SharedSettings:
 class TargetEncoder:
     """A target's encoder at work for a drafter: frozen, and no part of the drafter's weights.
 
-    Training comes back to the same articles, so what was encoded is kept (`EncodingCache`).
-
-    Args:
-        encoder: of the target; None where the states will be given.
-        keep: how many bytes are kept at most.
+    Training comes back to the same articles, so what was encoded is kept, up to `keep` bytes.
+    Without an encoder the states are given (`hold`).
     """
 
     def __init__(self, encoder: nn.Module | None = None, keep: int = 1 << 30) -> None:
@@ -188,10 +153,7 @@ class TargetEncoder:
         return BaseModelOutput(functional.pad(block, (0, 0, 0, missing)))
 
     def hold(self, source_ids: Sequence[int], states: torch.Tensor) -> None:
-        """Takes the states (S, d) of one article over from elsewhere.
-
-        What it gives is in their type from then on; before, it is float32.
-        """
+        """Takes the states (S, d) of one article over; what it gives is in their type from now."""
         self._dtype = states.dtype
         self._held = list(source_ids), states
 
@@ -200,14 +162,7 @@ class SharedModel(nn.Module):
     """The network: see `NeuralModel` for the contract of its methods.
 
     Embedding and output matrix are here, so that everything finds them, but they are the target's:
-    frozen, and not saved.
-
-    Args:
-        settings: the sizes.
-
-    Attributes:
-        decoder: the layers.
-        shares: where the target's embedding lies in memory; 0 before it is known.
+    frozen, and not saved. `shares` is where the embedding lies in memory; 0 before it is known.
     """
 
     def __init__(self, settings: SharedSettings) -> None:
@@ -233,11 +188,10 @@ class SharedModel(nn.Module):
         """Takes the embedding and the output matrix of a target, (V, d) both, without copying."""
         self.shares = embedding.data_ptr()
         frozen = nn.Parameter(embedding.detach(), requires_grad=False)
-        self.t5.shared.weight = frozen
-        self.t5.decoder.embed_tokens.weight = frozen
-        same = output.data_ptr() == embedding.data_ptr()
+        tied = output.data_ptr() == self.shares
+        self.t5.shared.weight = self.t5.decoder.embed_tokens.weight = frozen
         self.t5.lm_head.weight = (
-            frozen if same else nn.Parameter(output.detach(), requires_grad=False)
+            frozen if tied else nn.Parameter(output.detach(), requires_grad=False)
         )
 
     def cast(self, embedding: torch.Tensor) -> None:
@@ -257,24 +211,16 @@ class SharedModel(nn.Module):
     def start_as(self, target: HubTarget) -> None:
         """Begins as layers of the target's decoder, evenly spaced from the first on."""
         theirs, own = target.model.decoder, self.t5.decoder
-        for place, block in enumerate(own.block):
-            layer = round(place * (len(theirs.block) - 1) / max(1, len(own.block) - 1))
-            weights = dict(theirs.block[layer].state_dict())
-            if place == 0:  # the first layer holds the position biases of all
-                name = "layer.0.SelfAttention.relative_attention_bias.weight"
-                weights[name] = theirs.block[0].state_dict()[name]
-            block.load_state_dict(weights)
+        for block, layer in zip(own.block, spread(len(theirs.block), len(own.block)), strict=True):
+            block.load_state_dict(theirs.block[layer].state_dict())
         own.final_layer_norm.load_state_dict(theirs.final_layer_norm.state_dict())
 
     def own_weights(self) -> dict[str, torch.Tensor]:
         """What is the drafter's and not the target's, by name."""
         at = "decoder.network."
         theirs = (f"{at}shared.", f"{at}decoder.embed_tokens.", f"{at}lm_head.")
-        return {
-            name: tensor
-            for name, tensor in self.state_dict().items()
-            if not name.startswith(theirs)
-        }
+        every = self.state_dict()
+        return {name: tensor for name, tensor in every.items() if not name.startswith(theirs)}
 
     def forward(self, source: torch.Tensor, prefix: torch.Tensor) -> torch.Tensor:
         """Logits (B, T, V) after every token of `prefix`."""
@@ -327,15 +273,11 @@ class _Layers(KeptDecoder):
 class _Words:
     """The output matrix of an article's words, in memory that stays, for a step that is captured.
 
-    Args:
-        room: for so many words; what is left over is of a word behind the vocabulary.
-        output: the whole matrix, (V, d).
-        epsilon: of the norm before it.
+    There is `room` for so many words; what is left over is of a word behind the vocabulary.
     """
 
     def __init__(self, room: int, output: torch.Tensor, epsilon: float) -> None:
-        self._size = len(output)
-        self._epsilon = epsilon
+        self._size, self._epsilon = len(output), epsilon
         self._words = torch.zeros(room, dtype=torch.long, device=output.device)
         self._output = output.new_zeros(room, output.shape[1])
 
@@ -348,11 +290,19 @@ class _Words:
 
     def __call__(self, row: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """What stands before the output (d,) to logits (V,), and those of the words alone."""
-        row = row.float()
-        length = (row.dot(row) / len(row) + self._epsilon).rsqrt()
-        some = torch.mv(self._output, (row * length).to(self._output.dtype))
-        whole = some.new_full((self._size + 1,), float("-inf"))
-        return whole.index_copy_(0, self._words, some)[: self._size], some
+        whole, some = _few_logits(row, self._output, self._words, self._size + 1, self._epsilon)
+        return whole[: self._size], some
+
+
+def _few_logits(
+    row: torch.Tensor, output: torch.Tensor, words: torch.Tensor, size: int, epsilon: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Logits (size,) of a row (d,), minus infinity but for some words; and those of the words."""
+    row = row.float()
+    length = (row.dot(row) / len(row) + epsilon).rsqrt()
+    some = torch.mv(output, (row * length).to(output.dtype))
+    whole = some.new_full((size,), float("-inf"))
+    return whole.index_copy_(0, words, some), some
 
 
 class _SharedText(StaticText):
@@ -363,14 +313,8 @@ class _SharedText(StaticText):
     the first `FREQUENT` ids, and q is 0 elsewhere. On the shipped target's held-out texts 99.7 % of
     the words are among these, and the output costs a fifteenth.
 
-    Features are what stands before the output.
-
-    Args:
-        layers: the engine.
-        network: with the output matrix and the norm before it.
-        source_ids: the article.
-
-    Source: Zhao et al. 2025, "FR-Spec", arXiv:2502.14856 (there the frequent words alone).
+    Features are what stands before the output. Source: Zhao et al. 2025, "FR-Spec",
+    arXiv:2502.14856 (there the frequent words alone).
     """
 
     def __init__(
@@ -378,8 +322,7 @@ class _SharedText(StaticText):
     ) -> None:
         super().__init__(layers)
         self._whole = output = network.lm_head.weight
-        self._held = False
-        self._size = len(output)
+        self._held, self._size = False, len(output)
         words = sorted({*range(min(FREQUENT, self._size)), *source_ids})
         self._words = torch.tensor(words, device=self.device)
         norm = network.decoder.final_layer_norm
@@ -410,11 +353,7 @@ class _SharedText(StaticText):
 
     def logits(self, features: torch.Tensor) -> torch.Tensor:
         """What stands before the output to logits (V,), minus infinity for the words left out."""
-        features = features.float()
-        length = (features.dot(features) / len(features) + self._epsilon).rsqrt()
-        some = torch.mv(self._output, (features * length).to(self._output.dtype))
-        whole = some.new_full((self._size,), float("-inf"))
-        return whole.index_copy_(0, self._words, some)
+        return _few_logits(features, self._output, self._words, self._size, self._epsilon)[0]
 
 
 class SharedDrafter(NeuralDrafter[SharedSettings]):
@@ -426,36 +365,20 @@ class SharedDrafter(NeuralDrafter[SharedSettings]):
     CHOSEN: ClassVar[Mapping[str, int]] = {"layers": 1}
     """The sizes that are not its target's, with their usual values."""
 
-    _static: tuple[Weights, _Layers | None] | None = None
-    """The static engine, and which state of the weights it was made from."""
-
     @classmethod
     def fresh(
         cls,
         vocabulary_size: int,
         *,
         target: HubTarget | None = None,
-        seed: int = 0,
-        start_id: int = 0,
-        full_stop: int = 0,
         start: str = "copying",
-        name: str = "",
-        vocabulary: str = "",
-        **settings: Any,
+        **given: Any,
     ) -> Self:
         """A drafter to be trained, bound to its target: see `NeuralDrafter.fresh`.
 
-        Args:
-            vocabulary_size: how many logits the target has.
-            target: whose encoder, embedding and sizes it shares. Without it only the sizes can be
-                looked at, with the ordinary start.
-            seed: of the initial weights, with the ordinary start.
-            start_id: the token before every text.
-            full_stop: not needed: the target's own layers know how a text begins.
-            start: "copying" begins as layers of the target's decoder, "ordinary" at random.
-            name: what to call it; the family by default.
-            vocabulary: the fingerprint of the target's vocabulary.
-            settings: those of CHOSEN, and sizes where there is no target.
+        Without a target only the sizes can be looked at, with the ordinary start, which is random;
+        "copying" begins as layers of the target's decoder. Of the sizes those of CHOSEN can be
+        given, or all of them where there is no target.
 
         Raises:
             SettingsError: the copying start without a target, a target that is no T5, or a size
@@ -467,67 +390,41 @@ class SharedDrafter(NeuralDrafter[SharedSettings]):
                     "a shared-encoder drafter starts as layers of its target: give target=, or "
                     "start='ordinary'."
                 )
-            return super().fresh(
-                vocabulary_size,
-                seed=seed,
-                start_id=start_id,
-                start=start,
-                name=name,
-                vocabulary=vocabulary,
-                **settings,
-            )
-        model = target.model
-        if type(model) is not T5ForConditionalGeneration:
-            raise SettingsError(
-                f"{target.name} is a {type(model).__name__}: a shared-encoder drafter is made of "
-                "T5 layers. Take lstm, cnn or t5."
-            )
-        chosen = {**cls.CHOSEN, **settings}
-        if extra := set(chosen) - set(cls.CHOSEN):
+            return super().fresh(vocabulary_size, start=start, **given)
+        if start not in STARTS:
+            raise SettingsError(f"start={start!r}: give one of {', '.join(STARTS)}.")
+        why = "a shared-encoder drafter is made of T5 layers. Take lstm, cnn or t5."
+        model = _t5_of(target, why)
+        sizes = {field.name for field in fields(cls.SETTINGS)} - {"vocabulary_size", "start_id"}
+        if extra := (given.keys() & sizes) - cls.CHOSEN.keys():
             raise SettingsError(
                 f"{', '.join(sorted(extra))}: the sizes of a {cls.FAMILY} drafter are its "
                 f"target's; give {', '.join(f'`{name}`' for name in cls.CHOSEN)} alone."
             )
+        chosen = {**cls.CHOSEN, **given}
         own = fingerprint(model.get_input_embeddings().weight)
-        sizes = asdict(cls.SETTINGS.like(model.config, chosen["layers"], own)) | chosen
-        del sizes["vocabulary_size"], sizes["start_id"]
-        made = super().fresh(
-            vocabulary_size,
-            seed=seed,
-            start_id=start_id,
-            start="ordinary",
-            name=name,
-            vocabulary=vocabulary,
-            **sizes,
-        )
+        like = asdict(cls.SETTINGS.like(model.config, chosen["layers"], own))
+        theirs = {name: like[name] for name in sizes}
+        made = super().fresh(vocabulary_size, start="ordinary", **theirs | chosen)
         made.model.bind(target)
         if start == "copying":
             made.model.start_as(target)
-        elif start not in STARTS:
-            raise SettingsError(f"start={start!r}: give one of {', '.join(STARTS)}.")
         return made
 
     @classmethod
     def pruned(cls, target: HubTarget, kept: Sequence[KeptLayer], *, name: str = "pruned") -> Self:
-        """A drafter that is a part of its target's decoder, untrained.
+        """A drafter that is a part of its target's decoder, untrained, and not quantised.
 
-        Args:
-            target: a T5; its weights may be quantised, the drafter's are not.
-            kept: the heads and columns of each layer; layers of which nothing is kept are left out.
-            name: what to call it.
+        Layers of which nothing is kept are left out.
 
         Raises:
             SettingsError: the target is no T5, or has no such parts.
         """
-        model = target.model
-        if type(model) is not T5ForConditionalGeneration:
-            raise SettingsError(
-                f"{target.name} is a {type(model).__name__}: pruned drafters are made of T5 layers."
-            )
-        own = fingerprint(model.get_input_embeddings().weight)
-        sizes = SharedSettings.like(model.config, max(1, len(kept)), own)
+        model = _t5_of(target, "pruned drafters are made of T5 layers.")
         if not kept:
             raise SettingsError("nothing of the decoder is kept: keep a head or a column.")
+        own = fingerprint(model.get_input_embeddings().weight)
+        sizes = SharedSettings.like(model.config, len(kept), own)
         settings = replace(sizes, start_id=target.start_id, kept=tuple(kept))
         network = SharedModel(settings)
         copy_kept(model.decoder, network.t5.decoder, settings.kept, settings.head_width)
@@ -536,38 +433,11 @@ class SharedDrafter(NeuralDrafter[SharedSettings]):
         return cls(network.eval(), settings, name, target.vocabulary.fingerprint)
 
     @classmethod
-    def _sizes(
-        cls, vocabulary_size: int, start_id: int, settings: dict[str, Any]
-    ) -> SharedSettings:
-        return super()._sizes(vocabulary_size, start_id, {"start_id": start_id, **settings})
-
-    @classmethod
-    def load(cls, folder: str | Path, *, device: str | torch.device | None = None) -> Self:
-        """Loads what `save` wrote; it drafts as soon as its target's encoding is there.
-
-        Raises:
-            CheckpointError: it is incomplete, damaged, or of another shape.
-        """
-        folder = Path(folder)
-        try:
-            config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-            sizes = dict(config["settings"])
-            if sizes.pop("copies", False):  # earlier versions write it, nearly always as False
-                raise CheckpointError("it has a copy mixture, which is not supported any more")
-            settings = cls.SETTINGS(**sizes | {"kept": kept_from_json(sizes.get("kept", []))})
-            model = cls.MODEL(settings)
-            weights = load_file(folder / "model.safetensors")
-            if weights.keys() != model.own_weights().keys():
-                raise CheckpointError("its weights have other names")
-            model.load_state_dict({n: w.float() for n, w in weights.items()}, strict=False)
-        except Exception as error:  # safetensors, json and torch raise unrelated kinds
-            raise CheckpointError(
-                f"{folder} is not a whole {cls.FAMILY} drafter ({type(error).__name__}: {error}). "
-                "It needs config.json and model.safetensors as `fastllm train` writes them."
-            ) from error
-        model = model.to(device or "cpu").eval()
-        name, vocabulary = config["name"], config["vocabulary"]
-        return cls(model, settings, name, vocabulary, config.get("draft_temperature"))
+    def _read_settings(cls, written: dict[str, Any]) -> SharedSettings:
+        sizes = dict(written)
+        if sizes.pop("copies", False):  # earlier versions write it, nearly always as False
+            raise CheckpointError("it has a copy mixture, which is not supported any more")
+        return super()._read_settings(sizes | {"kept": kept_from_json(sizes.get("kept", []))})
 
     def _own_weights(self) -> dict[str, torch.Tensor]:
         """None of the target's."""
@@ -580,12 +450,7 @@ class SharedDrafter(NeuralDrafter[SharedSettings]):
         return sum(weight.numel() for weight in self._own_weights().values())
 
     def bind(self, target: Target) -> None:
-        """Makes it ready for its target: for training, or before the first article.
-
-        Raises:
-            CheckpointError: it was trained for another target.
-            SettingsError: the target is no model of transformers.
-        """
+        """As `Drafter.bind`; SettingsError: the target is no model of transformers."""
         if not isinstance(target, HubTarget):
             raise SettingsError(
                 f"{target.name} is a {type(target).__name__}: {self.name} shares the weights of a "
@@ -602,8 +467,7 @@ class SharedDrafter(NeuralDrafter[SharedSettings]):
             CheckpointError: the encoding has no states of this width, or no embedding, or is
                 another target's.
         """
-        states = encoding.states
-        width = self.settings.width
+        states, width = encoding.states, self.settings.width
         if states is None or states.ndim != 3 or states.shape[-1] != width:
             found = "none" if states is None else f"the shape {tuple(states.shape)}"
             raise CheckpointError(
@@ -648,12 +512,22 @@ class SharedDrafter(NeuralDrafter[SharedSettings]):
 
     def _layers(self) -> "_Layers | None":
         """The static engine with the weights as they are now; None where it does not fit."""
-        state = weights_of(self.model)
-        if self._static is None or self._static[0] != state:
-            network = self.model.t5
-            layers = None if unfit(network) else _Layers(network, self.settings.kept)
-            self._static = state, layers
-        return self._static[1]
+        network, kept = self.model.t5, self.settings.kept
+        made: _Layers | None = self._memo.get(
+            "static", self.model, lambda: None if unfit(network) else _Layers(network, kept)
+        )
+        return made
+
+
+def _t5_of(target: HubTarget, why: str) -> T5ForConditionalGeneration:
+    """The model of a target.
+
+    Raises:
+        SettingsError: it is no T5; `why` ends the message.
+    """
+    if type(target.model) is not T5ForConditionalGeneration:
+        raise SettingsError(f"{target.name} is a {type(target.model).__name__}: {why}")
+    return target.model
 
 
 def fingerprint(embedding: torch.Tensor) -> str:

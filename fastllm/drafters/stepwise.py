@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from torch.nn import functional
+from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from fastllm.drafters.neural import ArticleText
 from fastllm.targets import t5_decoder
@@ -29,11 +31,8 @@ _AT_ONCE = 2
 class StepwiseText(ArticleText):
     """A network under the contract of `fastllm.drafters.neural.NeuralModel`, for one text on CUDA.
 
-    The memory is a session, a state is how many tokens it has read. It serves the weights where
-    they lie: replaced ones need another.
-
-    Args:
-        model: an `ArticleReader`.
+    The memory is a session, a state is how many tokens it has read. It serves the weights of an
+    `ArticleReader` where they lie: replaced ones need another.
     """
 
     drafts = True
@@ -76,32 +75,12 @@ class StepwiseText(ArticleText):
         logits: torch.Tensor = self.model.logits(features)
         return logits
 
-    def draft(
-        self,
-        session: "StepwiseSession",
-        state: int,
-        text: Sequence[int],
-        count: int,
-        choice: Choice,
-        uniforms: torch.Tensor,
-    ) -> Written | None:
-        """Writes a draft on the device; without graphs, too, the host waits but once."""
-        session.rollback(state)
-        return session.draft(text, count, choice, uniforms)
-
 
 class StepwiseSession:
-    """One text in progress.
-
-    Args:
-        text: the network.
-        buffers: lent.
-    """
+    """One text in progress, in buffers that were lent."""
 
     def __init__(self, text: StepwiseText, buffers: "_Buffers") -> None:
-        self._text = text
-        self._buffers = buffers
-        self._length = 0
+        self._text, self._buffers, self._length = text, buffers, 0
 
     def rollback(self, length: int) -> None:
         """Forgets all but the first `length` tokens."""
@@ -111,24 +90,19 @@ class StepwiseSession:
     def forward(self, token: int) -> torch.Tensor:
         """Reads a token; features (d,)."""
         buffers = self._buffers
-        if self._length + 1 > buffers.room:
-            buffers.grow(self._length + 1)
+        buffers.make_room(self._length + 1)
         buffers.entry[:2].copy_(torch.tensor([self._length, token]), non_blocking=True)
         self._length += 1
-        return buffers.replay("read", lambda: buffers.read(1), self._other_numbers)
+        return buffers.graphs.replay("read", lambda: buffers.read(1), self._other_numbers)
 
     @torch.inference_mode()
     def draft(
         self, text: Sequence[int], count: int, choice: Choice, uniforms: torch.Tensor
     ) -> Written | None:
-        """Reads what is missing of a text, at least a token, and drafts behind it.
-
-        All tokens of the draft but the last are read afterwards.
-        """
+        """As `StaticSession.draft`; without graphs, too, the host waits but once."""
         buffers, total = self._buffers, len(text) + count - 1
-        if total > buffers.room:
-            buffers.grow(total)
-        slate = buffers.slate()
+        buffers.make_room(total)
+        slate, graphs = buffers.slate, buffers.graphs
         if not slate.fits(choice, total):
             return None
         for token in text[self._length : -_AT_ONCE]:
@@ -137,31 +111,27 @@ class StepwiseSession:
         entry = torch.tensor([self._length, *unread])
         buffers.entry[: len(entry)].copy_(entry, non_blocking=True)
         slate.begin(choice, text, uniforms)
-        moved = (buffers.entry, slate.at)
+
+        def call(tokens: int) -> tuple[Any, ...]:
+            step, moved = self._step(tokens, choice), (buffers.entry, slate.at)
+            return ("draft", tokens, choice), step, self._other_numbers, moved
+
         if choice not in buffers.choices:  # not while a clock runs, once this was warmed up
             buffers.choices.add(choice)
             for tokens in range(1, _AT_ONCE + 1):
-                buffers.prepare(
-                    ("draft", tokens, choice), self._step(tokens, choice), self._other_numbers,
-                    moved,
-                )  # fmt: skip
+                graphs.prepare(*call(tokens))
         for tokens in (len(unread), *[1] * (count - 1)):
-            buffers.run(
-                ("draft", tokens, choice), self._step(tokens, choice), self._other_numbers, moved
-            )
+            graphs.run(*call(tokens))
         self._length = total
         return slate.take(count, choice)
 
     def _step(self, count: int, choice: Choice) -> Callable[[], torch.Tensor]:
         """Reads `count` tokens, chooses the next, and puts it where the next step reads it."""
-        buffers, logits_of, slate = self._buffers, self._text.logits, self._buffers.slate()
+        buffers, logits_of, slate = self._buffers, self._text.logits, self._buffers.slate
 
         def step() -> torch.Tensor:
             logits = logits_of(buffers.read(count))
-            places = buffers.entry[:1] + count
-            token = slate.choose(logits, places, choice)
-            buffers.entry[:1].copy_(places)
-            buffers.entry[1:2].copy_(token)
+            slate.go_on(buffers.entry, count, logits, choice)
             return logits
 
         return step
@@ -181,18 +151,10 @@ class StepwiseSession:
 
 
 class _Buffers:
-    """An article, the states of a text, and the graphs over them.
+    """An article of up to `sources` tokens, the states of a text, and the graphs over them.
 
-    Args:
-        text: the network.
-        memory: of an article, for its shapes.
-        sources: room for so many tokens of an article.
-        capturing: None where nothing is captured.
-
-    Attributes:
-        entry: how many tokens were read, and the tokens to read next.
-        room: how many tokens a text may have.
-        choices: those for which drafts were captured.
+    The memory is of any article, for its shapes. `entry` is how many tokens were read, and those to
+    read next; `choices` are those for which drafts were captured.
     """
 
     def __init__(
@@ -200,40 +162,35 @@ class _Buffers:
     ) -> None:
         self._text = text
         self._capturing = capturing
-        short = memory.keys.shape[2]
+        more = sources - memory.keys.shape[2]
         self._memory = memory._replace(
-            keys=_longer(memory.keys, 2, sources - short),
-            values=_longer(memory.values, 2, sources - short),
-            mask=_longer(memory.mask, 2, sources - short),
+            keys=functional.pad(memory.keys, (0, 0, 0, more)),
+            values=functional.pad(memory.values, (0, 0, 0, more)),
+            mask=functional.pad(memory.mask, (0, more)),
             mean=memory.mean.clone(),
         )
-        self._like = text.model.begin(memory)
-        self._widths = [leaf.numel() for leaf in _leaves(self._like)]
+        leaves, self._form = tree_flatten(text.model.begin(memory))
+        self._widths = [leaf.numel() for leaf in leaves]
         self.entry = torch.zeros(_AT_ONCE + 1, dtype=torch.long, device=text.device)
-        self.room = _ROOM
-        self._arrange(memory.keys.new_zeros(self.room + 1, sum(self._widths)))
+        self._arrange(memory.keys.new_zeros(_ROOM + 1, sum(self._widths)))
 
     def _arrange(self, states: torch.Tensor) -> None:
         # graphs there were are bound to the old place
         self._states = states
-        self._graphs = None if self._capturing is None else Graphs(self._capturing)
-        self._slate: Slate | None = None
+        self.graphs = Graphs(self._capturing)
+        text = self._text
+        self.slate = Slate(text.size, text.dtype, len(states) - 1, text.device)
         self.choices: set[Choice] = set()
 
-    def grow(self, total: int) -> None:
+    def make_room(self, total: int) -> None:
         """Makes room for `total` tokens, and keeps the states."""
-        while self.room < total:
-            self.room *= 2
-        states = self._states.new_zeros(self.room + 1, self._states.shape[1])
-        states[: len(self._states)] = self._states
-        self._arrange(states)
-
-    def slate(self) -> Slate:
-        """Where drafts are written."""
-        if self._slate is None:
-            text = self._text
-            self._slate = Slate(text.size, text.dtype, self.room, text.device)
-        return self._slate
+        room = len(self._states) - 1
+        if total <= room:
+            return
+        while room < total:
+            room *= 2
+        missing = room + 1 - len(self._states)
+        self._arrange(functional.pad(self._states, (0, 0, 0, missing)))
 
     def hold(self, memory: Any) -> None:
         """Takes an article over, and the state before the first token."""
@@ -249,8 +206,8 @@ class _Buffers:
         """Reads the tokens of the entry, behind the state that it names; features (d,)."""
         place = self.entry[:1]
         row = self._states.index_select(0, place)
-        parts = iter(row.split(self._widths, 1))  # type: ignore[no-untyped-call]
-        state = _rebuilt(self._like, parts)
+        parts = row.split(self._widths, 1)  # type: ignore[no-untyped-call]
+        state = tree_unflatten(parts, self._form)
         features = row
         for token in self.entry[1 : count + 1].unbind():
             features, state = self._text.model.step(self._memory, state, token[None])
@@ -258,49 +215,7 @@ class _Buffers:
             self._states.index_copy_(0, place, _row(state))
         return features[0]
 
-    def replay(self, key: Any, call: Callable[[], torch.Tensor], otherwise: Any) -> torch.Tensor:
-        """What a call gives, from its graph where calls are captured."""
-        if self._graphs is None:
-            return call()
-        return self._graphs.replay(key, call, otherwise)
-
-    def prepare(
-        self, key: Any, call: Callable[[], torch.Tensor], otherwise: Any, moved: Any
-    ) -> None:
-        """Captures a call, where calls are captured."""
-        if self._graphs is not None:
-            self._graphs.prepare(key, call, otherwise, moved)
-
-    def run(self, key: Any, call: Callable[[], torch.Tensor], otherwise: Any, moved: Any) -> None:
-        """Makes a call for what it leaves, from its graph where calls are captured."""
-        if self._graphs is None:
-            call()
-        else:
-            self._graphs.run(key, call, otherwise, moved)
-
-
-def _longer(tensor: torch.Tensor, dimension: int, count: int) -> torch.Tensor:
-    """A copy with zeros, or False, behind."""
-    shape = list(tensor.shape)
-    shape[dimension] = count
-    return torch.cat([tensor, tensor.new_zeros(shape)], dimension)
-
-
-def _leaves(state: Any) -> list[torch.Tensor]:
-    """The tensors of a state, each (1, n), in order."""
-    if isinstance(state, torch.Tensor):
-        return [state]
-    return [leaf for part in state for leaf in _leaves(part)]
-
 
 def _row(state: Any) -> torch.Tensor:
-    """A state as one row, (1, n)."""
-    return torch.cat(_leaves(state), 1)
-
-
-def _rebuilt(like: Any, parts: Iterator[torch.Tensor]) -> Any:
-    """A state from the parts of its row."""
-    if isinstance(like, torch.Tensor):
-        return next(parts)
-    members = [_rebuilt(part, parts) for part in like]
-    return type(like)(*members) if hasattr(like, "_fields") else tuple(members)
+    """A state, whose tensors are (1, n), as one row."""
+    return torch.cat(tree_flatten(state)[0], 1)

@@ -8,7 +8,7 @@ serves batches and weights that change; a single text is drafted in the target's
 """
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Self
@@ -16,18 +16,17 @@ from typing import Any, ClassVar, NamedTuple, Self
 import torch
 from torch import nn
 from torch.nn import functional
-from transformers import GenerationConfig, T5Config, T5ForConditionalGeneration
+from transformers import GenerationConfig, T5ForConditionalGeneration
 
 from fastllm.devices import aligned
 from fastllm.drafters import DrafterSession, FamilySpec
 from fastllm.drafters.kept import KeptLayer
-from fastllm.drafters.neural import NeuralDrafter, OneText, Weights, weights_of
+from fastllm.drafters.neural import NeuralDrafter, OneText
 from fastllm.errors import CheckpointError, SettingsError
 from fastllm.pretrain.copying_start import begin_like, start_copying, t5_config
 from fastllm.targets import Encoding
 from fastllm.targets.folder import WEIGHTS
 from fastllm.targets.hub import HubTarget
-from fastllm.targets.slate import Choice, Written
 from fastllm.targets.t5_decoder import StaticDecoder, StaticSession, unfit
 from fastllm.vocabulary import Vocabulary
 
@@ -37,11 +36,7 @@ class T5Settings:
     """The sizes of a T5 drafter.
 
     Attributes:
-        vocabulary_size: V, how many ids the target knows.
-        width: d_model.
-        heads: attention heads.
         layers: of the encoder and of the decoder: `generate` of transformers wants equal numbers.
-        feed_forward: width of the feed-forward layers.
         start_id: the token before every text.
         head_width: of each head, as in FLAN-T5-small, whose six heads are wider together than the
             model; 0 is width / heads.
@@ -81,15 +76,14 @@ class _Layer(NamedTuple):
     enter: torch.Tensor
     gate: torch.Tensor | None
     leave: torch.Tensor
-    heads: list[int] | None = None
+    heads: list[int] | None
 
 
 class T5Memory(NamedTuple):
     """The article, and the decoder made ready to read token by token.
 
     Attributes:
-        keys: of the article for each layer, (B, heads, S, d_kv).
-        values: likewise.
+        keys: of the article for each layer, (B, heads, S, d_kv); values likewise.
         mask: 0 where an article stands and -inf where padding does, (B, 1, 1, S); None: no padding.
         biases: of the attention to the token 0, 1, 2, ... places back, (heads, distances); what is
             farther away has the last one.
@@ -104,13 +98,9 @@ class T5Memory(NamedTuple):
 
 
 class _Cache:
-    """Keys and values of a text, with room to grow.
+    """Keys and values of a text, both (layers, B, heads, room, d_kv), of which some are filled.
 
-    Attributes:
-        keys: for each layer, (layers, B, heads, room, d_kv).
-        values: likewise.
-        near: biases towards the token the last of `room` looks back on, (heads, 1, room).
-        filled: how many tokens are there.
+    `near` are the biases towards the token the last of `room` looks back on, (heads, 1, room).
     """
 
     def __init__(
@@ -123,6 +113,16 @@ class _Cache:
         back = torch.arange(room - 1, -1, -1, device=keys.device)
         self.near = biases[:, back.clamp(max=biases.shape[1] - 1)][:, None]
 
+    def put(
+        self, index: int, start: int, key: torch.Tensor, value: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Adds rows (B, heads, T, d_kv) of a layer behind `start` tokens; gives all up to them."""
+        heads, end = key.shape[1], start + key.shape[2]
+        keys, values = self.keys[index][:, :heads, :end], self.values[index][:, :heads, :end]
+        keys[:, :, start:] = key
+        values[:, :, start:] = value
+        return keys, values
+
 
 class T5State(NamedTuple):
     """The first `length` tokens of a cache; reading from the newest state appends to the cache."""
@@ -131,19 +131,14 @@ class T5State(NamedTuple):
     length: int
 
 
-Attend = Callable[[int, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
-"""The attention of a layer's rows to one another: see `T5Model.run`."""
-
 _ROOM = 96
 """Tokens that a cache has room for at first."""
 
 
 class T5Model(nn.Module):
-    """A T5 under the contract of `NeuralModel`.
+    """A T5 under the contract of `NeuralModel`: of these sizes, or a network as it is.
 
-    Args:
-        sizes: of a fresh network, or a network as it is.
-        kept: what the layers of such a network have, where they were cut out of others.
+    `kept` is what the layers of such a network have, where they were cut out of others.
     """
 
     def __init__(
@@ -152,15 +147,8 @@ class T5Model(nn.Module):
         super().__init__()
         self._kept = tuple(kept)
         if isinstance(sizes, T5Settings):
-            config = t5_config(
-                sizes.vocabulary_size,
-                sizes.width,
-                sizes.heads,
-                sizes.layers,
-                sizes.layers,
-                sizes.feed_forward,
-                start_id=sizes.start_id,
-            )
+            known = sizes.vocabulary_size, sizes.width, sizes.heads, sizes.layers, sizes.layers
+            config = t5_config(*known, sizes.feed_forward, start_id=sizes.start_id)
             config.d_kv = sizes.head_width or config.d_kv
             sizes = T5ForConditionalGeneration(config)
         self.network = sizes
@@ -168,13 +156,7 @@ class T5Model(nn.Module):
     def start_copying(
         self, generator: torch.Generator, start_id: int = 0, full_stop: int = 0
     ) -> None:
-        """Lays an induction head down: see `fastllm.pretrain.copying_start`.
-
-        Args:
-            generator: the source of the random maps.
-            start_id: the token before every text.
-            full_stop: the token that it begins like.
-        """
+        """Lays an induction head down: see `fastllm.pretrain.copying_start`."""
         self.network.config.decoder_start_token_id = start_id
         start_copying(self.network, generator)
         begin_like(self.network, full_stop)
@@ -195,11 +177,11 @@ class T5Model(nn.Module):
     def remember(self, source: torch.Tensor) -> T5Memory:
         """Reads articles (B, S), padded with 0."""
         real = source != 0
-        states = self.network.encoder(
-            input_ids=source, attention_mask=real.long()
-        ).last_hidden_state
-        heads = [list(layer.own) for layer in self._kept]
+        out = self.network.encoder(input_ids=source, attention_mask=real.long())
+        states = out.last_hidden_state
         blocks = self.network.decoder.block
+        whole: list[list[int] | None] = [None] * len(blocks)
+        heads = [list(layer.own) for layer in self._kept] or whole
         width = self.network.config.d_kv
         crossing = [block.layer[1].EncDecAttention for block in blocks]
         mask = None
@@ -214,10 +196,7 @@ class T5Model(nn.Module):
             [_heads(functional.linear(states, cross.v.weight), width) for cross in crossing],
             mask,
             last_row.flip(-1),
-            [
-                _weights(block)._replace(heads=heads[index] if heads else None)
-                for index, block in enumerate(blocks)
-            ],
+            [_weights(block, own) for block, own in zip(blocks, heads, strict=True)],
         )
 
     def begin(self, memory: T5Memory) -> T5State:
@@ -240,53 +219,36 @@ class T5Model(nn.Module):
         """Reads T tokens of each text, ids (B, T), in one call of the decoder."""
         count, total = ids.shape[1], state.length + ids.shape[1]
         cache = _with_room(memory, state, total)
-        every_bias = _bias(memory, cache, state.length, total)
-
-        def attend(
-            index: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor
-        ) -> torch.Tensor:
-            heads = key.shape[1]
-            keys, values = cache.keys[index][:, :heads], cache.values[index][:, :heads]
-            keys[:, :, state.length : total] = key
-            values[:, :, state.length : total] = value
-            return functional.scaled_dot_product_attention(
-                query,
-                keys[:, :, :total],
-                values[:, :, :total],
-                attn_mask=of_layer(every_bias, memory.layers[index]),
-                scale=1.0,
-            )
-
-        features = self.run(memory, ids, attend)
+        if count == 1:
+            bias = aligned(cache.near[None, :, :, cache.near.shape[-1] - total :])
+        else:
+            bias = _bias(memory, state.length, total)
+        features = self.run(memory, ids, bias, T5State(cache, state.length))
         cache.filled = total
         return features, [T5State(cache, state.length + place + 1) for place in range(count)]
 
     def whole(self, memory: T5Memory, prefix: torch.Tensor) -> torch.Tensor:
         """Features (B, T, d) of whole texts, ids (B, T); gradients can be taken."""
-        every_bias = _bias(memory, None, 0, prefix.shape[1])
+        return self.run(memory, prefix, _bias(memory, 0, prefix.shape[1]))
 
-        def attend(
-            index: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor
-        ) -> torch.Tensor:
-            bias = of_layer(every_bias, memory.layers[index])
-            return functional.scaled_dot_product_attention(
-                query, key, value, attn_mask=bias, scale=1.0
-            )
-
-        return self.run(memory, prefix, attend)
-
-    def run(self, memory: T5Memory, ids: torch.Tensor, attend: "Attend") -> torch.Tensor:
+    def run(
+        self,
+        memory: T5Memory,
+        ids: torch.Tensor,
+        bias: torch.Tensor,
+        state: T5State | None = None,
+    ) -> torch.Tensor:
         """The layers over the embeddings of ids (B, T); features (B, T, d).
 
         Args:
             memory: of the articles.
             ids: the tokens.
-            attend: the attention of the rows to one another in a layer: its number, and queries,
-                keys and values of the rows, each (B, heads, T, d_kv), to what they found, likewise.
+            bias: of their attention to the text, (1, heads, T, S).
+            state: what stands before them, its cache with room for them; None: nothing does.
         """
         network = self.network
         epsilon = network.config.layer_norm_epsilon
-        act = _ACTS.get(network.config.dense_act_fn) or _act(network)
+        act: Any = network.decoder.block[0].layer[-1].DenseReluDense.act
         flow = functional.embedding(ids, network.decoder.embed_tokens.weight)
         size = (flow.shape[-1],)
         width = network.config.d_kv
@@ -294,7 +256,12 @@ class T5Model(nn.Module):
             normed = functional.rms_norm(flow, size, layer.own_norm, epsilon)
             parts = functional.linear(normed, layer.own).chunk(3, -1)
             query, key, value = (_heads(part, width) for part in parts)
-            found = attend(index, query, key, value)
+            if state is not None:
+                key, value = state.cache.put(index, state.length, key, value)
+            own = bias if layer.heads is None else bias[:, layer.heads]
+            found = functional.scaled_dot_product_attention(
+                query, key, value, attn_mask=own, scale=1.0
+            )
             flow = flow + functional.linear(_joined(found), layer.own_out)
             normed = functional.rms_norm(flow, size, layer.cross_norm, epsilon)
             found = functional.scaled_dot_product_attention(
@@ -328,9 +295,6 @@ class T5Drafter(NeuralDrafter[T5Settings]):
     SETTINGS: ClassVar[type] = T5Settings
     MODEL: ClassVar[Any] = T5Model
 
-    _static: tuple[Weights, StaticDecoder | None] | None = None
-    """The static engine, and which state of the weights it was made from."""
-
     @torch.inference_mode()
     def begin(self, encoding: Encoding) -> DrafterSession:
         """Reads the article."""
@@ -346,14 +310,10 @@ class T5Drafter(NeuralDrafter[T5Settings]):
     def _decoder(self) -> StaticDecoder | None:
         """The static engine with the weights as they are now; None where it does not fit."""
         network = self.model.network
-        state = weights_of(network)
-        if self._static is None or self._static[0] != state:
-            self._static = state, None if unfit(network) else StaticDecoder(network)
-        return self._static[1]
-
-    @classmethod
-    def _sizes(cls, vocabulary_size: int, start_id: int, settings: dict[str, Any]) -> T5Settings:
-        return super()._sizes(vocabulary_size, start_id, {"start_id": start_id, **settings})
+        made: StaticDecoder | None = self._memo.get(
+            "static", network, lambda: None if unfit(network) else StaticDecoder(network)
+        )
+        return made
 
     @classmethod
     def load(cls, folder: str | Path, *, device: str | torch.device | None = None) -> Self:
@@ -390,7 +350,7 @@ class T5Drafter(NeuralDrafter[T5Settings]):
             config.num_decoder_layers,
             config.d_ff,
             config.decoder_start_token_id,
-            _head_width(config),
+            0 if config.d_kv * config.num_heads == config.d_model else config.d_kv,
         )
         name = own.get("name") or str(folder).rstrip("/").rsplit("/", 1)[-1]
         model = T5Model(network.to(device or "cpu")).eval()
@@ -404,48 +364,25 @@ class T5Drafter(NeuralDrafter[T5Settings]):
 
         What we know of it beside the sizes stands in `config.json` under "fastllm".
         """
+        ids = ("decoder_start_token_id", "eos_token_id", "pad_token_id")
         config = self.model.network.config
-        generation = GenerationConfig(
-            decoder_start_token_id=config.decoder_start_token_id,
-            eos_token_id=config.eos_token_id,
-            pad_token_id=config.pad_token_id,
-        )
-        own: dict[str, Any] = {
-            "family": self.FAMILY,
-            "name": self.name,
-            "vocabulary": self.vocabulary,
-        }
-        if self.draft_temperature is not None:
-            own["draft_temperature"] = self.draft_temperature
-        self._write(folder, dtype, generation, own)
+        generation = GenerationConfig(**{name: getattr(config, name) for name in ids})
+        self._write(folder, dtype, generation, self._header())
 
     def save_as_target(
         self, folder: str | Path, teacher: HubTarget, *, dtype: torch.dtype = torch.bfloat16
     ) -> None:
         """Writes a target's folder: a T5 distilled from a target can stand in its place.
 
-        It also loads as a drafter, being a T5 with its tokenizer.
-
-        Args:
-            folder: where to.
-            teacher: whose vocabulary, prefix, source length and generation settings it keeps.
-            dtype: what the weights are rounded to.
+        It keeps the teacher's vocabulary, prefix, source length and generation settings, and also
+        loads as a drafter, being a T5 with its tokenizer.
         """
-        own = {
-            "name": self.name,
-            "prefix": teacher.prefix,
-            "source_length": teacher.source_length,
-        }
+        names = {"name": self.name, "prefix": teacher.prefix}
+        own = names | {"source_length": teacher.source_length}
         self._write(folder, dtype, copy.deepcopy(teacher.model.generation_config), own)
         teacher.vocabulary.tokenizer.save_pretrained(folder)
 
-    def _write(
-        self,
-        folder: str | Path,
-        dtype: torch.dtype,
-        generation: GenerationConfig,
-        own: dict[str, Any],
-    ) -> None:
+    def _write(self, folder: str | Path, dtype: torch.dtype, generation: Any, own: Any) -> None:
         network = copy.deepcopy(self.model.network).to("cpu", dtype)
         network.config.fastllm = own
         network.generation_config = generation
@@ -455,9 +392,6 @@ class T5Drafter(NeuralDrafter[T5Settings]):
         """The same T5 with fewer layers, copied: the first, the last, and evenly spaced between.
 
         Source: Shleifer and Rush 2020, "shrink and fine-tune", arXiv:2010.13002.
-
-        Args:
-            layers: of the encoder and of the decoder; a single one is the first.
 
         Raises:
             SettingsError: it has fewer layers than that.
@@ -472,7 +406,7 @@ class T5Drafter(NeuralDrafter[T5Settings]):
             )
         config.num_layers = config.num_decoder_layers = layers
         for stack in (network.encoder, network.decoder):
-            kept = [stack.block[index] for index in _spread(len(stack.block), layers)]
+            kept = [stack.block[index] for index in spread(len(stack.block), layers)]
             stack.block = nn.ModuleList(kept)
             stack.config.num_layers = stack.config.num_decoder_layers = layers
             for place, block in enumerate(kept):
@@ -483,18 +417,10 @@ class T5Drafter(NeuralDrafter[T5Settings]):
         return T5Drafter(T5Model(network).eval(), settings, self.name, self.vocabulary)
 
 
-def _head_width(config: T5Config) -> int:
-    """What `T5Settings.head_width` is for a network of this configuration."""
-    usual = config.d_kv * config.num_heads == config.d_model
-    return 0 if usual else int(config.d_kv)
-
-
-def _spread(count: int, kept: int) -> list[int]:
+def spread(count: int, kept: int) -> list[int]:
     """Which of `count` layers stay: the first, the last, the others evenly between.
 
-    Example:
-        >>> _spread(12, 3)
-        [0, 6, 11]
+    Example: of 12 layers 3 are 0, 6 and 11.
     """
     return [round(place * (count - 1) / max(1, kept - 1)) for place in range(kept)]
 
@@ -521,19 +447,6 @@ class StaticText(OneText):
         self.device = decoder.device
         self.drafts = decoder.device.type == "cuda"
 
-    def draft(
-        self,
-        session: StaticSession,
-        state: int,
-        text: Sequence[int],
-        count: int,
-        choice: Choice,
-        uniforms: torch.Tensor,
-    ) -> Written | None:
-        """Writes a draft on the device, where calls are graphs."""
-        session.rollback(state)
-        return session.draft(text, count, choice, uniforms)
-
     def begin(self, session: StaticSession) -> int:
         """The state before the first token."""
         return 0
@@ -551,15 +464,7 @@ class StaticText(OneText):
         return features
 
 
-_ACTS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {"relu": torch.relu}
-"""Activations that are cheaper as functions than as modules."""
-
-
-def _act(network: T5ForConditionalGeneration) -> Any:
-    return network.decoder.block[0].layer[-1].DenseReluDense.act
-
-
-def _weights(block: Any) -> _Layer:
+def _weights(block: Any, heads: list[int] | None) -> _Layer:
     own, cross, feed = block.layer
     attention, inner = own.SelfAttention, feed.DenseReluDense
     gated = hasattr(inner, "wi_0")
@@ -574,6 +479,7 @@ def _weights(block: Any) -> _Layer:
         inner.wi_0.weight if gated else inner.wi.weight,
         inner.wi_1.weight if gated else None,
         inner.wo.weight,
+        heads,
     )
 
 
@@ -584,28 +490,20 @@ def _with_room(memory: T5Memory, state: T5State, total: int) -> _Cache:
         return cache
     while room < total:
         room *= 2
-    fresh = []
-    for old in (cache.keys, cache.values):
-        new = old.new_zeros(*old.shape[:-2], room, old.shape[-1])
-        new[..., : state.length, :] = old[..., : state.length, :]
-        fresh.append(new)
-    return _Cache(fresh[0], fresh[1], memory.biases, state.length)
+    missing = (0, 0, 0, room - state.length)
+    keys, values = (
+        functional.pad(old[..., : state.length, :], missing) for old in (cache.keys, cache.values)
+    )
+    return _Cache(keys, values, memory.biases, state.length)
 
 
-def _bias(memory: T5Memory, cache: _Cache | None, length: int, total: int) -> torch.Tensor:
+def _bias(memory: T5Memory, length: int, total: int) -> torch.Tensor:
     """Biases of tokens `length` to `total` towards all up to themselves, (1, heads, T, total)."""
-    if cache is not None and total == length + 1:
-        return aligned(cache.near[None, :, :, cache.near.shape[-1] - total :])
     places = torch.arange(total, device=memory.biases.device)
     back = places[length:, None] - places
     farthest = memory.biases.shape[1] - 1
     biases = memory.biases[:, back.clamp(0, farthest)]
     return aligned(biases.masked_fill(back < 0, float("-inf"))[None])
-
-
-def of_layer(biases: torch.Tensor, layer: _Layer) -> torch.Tensor:
-    """Of biases (1, heads, T, S) those of the heads that a layer has."""
-    return biases if layer.heads is None else biases[:, layer.heads]
 
 
 def _heads(rows: torch.Tensor, width: int) -> torch.Tensor:

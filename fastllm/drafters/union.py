@@ -17,16 +17,18 @@ from pathlib import Path
 import torch
 
 from fastllm.decoding.proposals import Draft, OneHotProposal, joined
-from fastllm.drafters import Drafter, DrafterSession
+from fastllm.decoding.rules import agreeing
+from fastllm.drafters import Drafter
+from fastllm.drafters.combined import PairDrafter, PairSession
 from fastllm.errors import SettingsError
-from fastllm.targets import Encoding, Target
+from fastllm.targets import Encoding
 from fastllm.trace import DecodingConfig
 
 SIGN = "|"
 """What stands between the names of the two in the name of their union."""
 
 
-class UnionDrafter(Drafter):
+class UnionDrafter(PairDrafter):
     """Two drafters side by side.
 
     Args:
@@ -35,20 +37,7 @@ class UnionDrafter(Drafter):
     """
 
     def __init__(self, first: Drafter, second: Drafter) -> None:
-        self.first = first
-        self.second = second
-        self.name = first.name + SIGN + second.name
-        self.vocabulary = first.vocabulary or second.vocabulary
-
-    @property
-    def parameters(self) -> int:
-        """Those of both."""
-        return self.first.parameters + self.second.parameters
-
-    def bind(self, target: Target) -> None:
-        """Binds both."""
-        self.first.bind(target)
-        self.second.bind(target)
+        super().__init__(first, second, first.name + SIGN + second.name)
 
     def save(self, folder: str | Path) -> None:
         """Writes the first drafter: "|lookup" behind the folder's name loads both."""
@@ -59,17 +48,8 @@ class UnionDrafter(Drafter):
         return UnionSession(self.first.begin(encoding), self.second.begin(encoding))
 
 
-class UnionSession:
-    """Two sessions on one article.
-
-    Args:
-        first: its chain is the first path of each tree.
-        second: its chain is the branch.
-    """
-
-    def __init__(self, first: DrafterSession, second: DrafterSession) -> None:
-        self._first = first
-        self._second = second
+class UnionSession(PairSession):
+    """Two sessions: the first one's chain is the first path of each tree, the other's a branch."""
 
     def draft(
         self, prefix: Sequence[int], k: int, config: DecodingConfig, uniforms: torch.Tensor
@@ -82,18 +62,9 @@ class UnionSession:
         first = self._first.draft(prefix, k, config, uniforms)
         return united(first, self._second.draft(prefix, k, config, uniforms))
 
-    def accept(self, tokens: Sequence[int]) -> None:
-        """Passes on what was added to the text."""
-        self._first.accept(tokens)
-        self._second.accept(tokens)
-
 
 def united(first: Draft, second: Draft) -> Draft:
     """Two chains as a tree in which they share what they begin with.
-
-    Args:
-        first: any chain.
-        second: a chain whose q is one-hot.
 
     Raises:
         SettingsError: `first` is a tree, or the q of `second` is no one-hot one.
@@ -103,9 +74,7 @@ def united(first: Draft, second: Draft) -> Draft:
             "a union takes a chain, and beside it one that was settled without a draw: give the "
             "article lookup as the second drafter, as in lstm-after|lookup."
         )
-    shared, count = 0, len(first.tokens)
-    while shared < min(count, len(second.tokens)) and first.tokens[shared] == second.tokens[shared]:
-        shared += 1
+    shared, count = agreeing(first.tokens, second.tokens), len(first.tokens)
     branch = second.tokens[shared:]
     if not branch:
         return first

@@ -17,13 +17,7 @@ from fastllm.trace import DecodingConfig
 
 
 def fitted(session: DrafterSession, size: int, encoding: Encoding) -> DrafterSession:
-    """A drafter's session whose drafts have as many logits as the target; itself where they do.
-
-    Args:
-        session: over the article.
-        size: how many logits the drafter has.
-        encoding: of it, `size`.
-    """
+    """A session of a drafter of `size` logits, whose drafts have as many as the target."""
     if encoding.size is None or encoding.size == size:
         return session
     return FittedSession(session, size, encoding.size)
@@ -35,17 +29,10 @@ class FittedSession:
     A draft ends before a token that the target does not have. With q the drafter's distribution
     without these tokens, scaled to sum to 1, the text stays the target's own: a token is drawn from
     q, or, by a chance that the tokens before it decide, none is.
-
-    Args:
-        session: the other one.
-        own: how many logits it has.
-        size: how many the target has.
     """
 
     def __init__(self, session: DrafterSession, own: int, size: int) -> None:
-        self._session = session
-        self._own = own
-        self._size = size
+        self._session, self._own, self._size = session, own, size
 
     def draft(
         self, prefix: Sequence[int], k: int, config: DecodingConfig, uniforms: torch.Tensor

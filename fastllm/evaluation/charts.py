@@ -6,9 +6,8 @@ page to reach for anything else.
 """
 
 import html
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
@@ -26,25 +25,26 @@ INK = "var(--ink)"
 
 _SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "star", "hexagon", "x")
 
+Legend = tuple[tuple[str, str], ...]
+"""Colours, and what they mean."""
 
-@dataclass(frozen=True)
-class Panel:
+
+class Panel(NamedTuple):
     """One figure of a chart."""
 
     caption: str
     figure: go.Figure
 
 
-@dataclass(frozen=True)
-class Chart:
-    """What one question looks like, and a sentence on how to read it.
+class Chart(NamedTuple):
+    """What one question looks like.
 
     Attributes:
         key: unique in the page.
         title: the question.
-        reading: how to read it.
+        reading: how to read it, in a sentence.
         panels: figures, side by side where there is room.
-        legend: (colour, meaning) of what all panels share.
+        legend: of all panels.
         wide: whether a figure takes the whole width.
     """
 
@@ -52,17 +52,14 @@ class Chart:
     title: str
     reading: str
     panels: tuple[Panel, ...]
-    legend: tuple[tuple[str, str], ...] = ()
+    legend: Legend = ()
     wide: bool = False
 
 
 def charts(summary: dict[str, Any]) -> list[Chart]:
-    """Every chart of the report; those without anything to show are left out.
-
-    Args:
-        summary: from `report.summarise`.
-    """
+    """Every chart of the report (`report.summarise`) that has anything to show."""
     headline, longest = summary["headline_gamma"], summary["gammas"][-1]
+    settings = summary["settings"]
     found = [
         Chart(
             "calls",
@@ -70,10 +67,7 @@ def charts(summary: dict[str, Any]) -> list[Chart]:
             f"Shorter is better: a bar is the mean number of target calls per article (gamma "
             f"{headline}; where texts are sampled, for as many tokens as the target alone wrote), "
             "the thin line on it the 95 % interval over articles.",
-            tuple(
-                Panel(_capital(setting), _calls_figure(setting, headline))
-                for setting in summary["settings"]
-            ),
+            _panels(settings, lambda setting: _calls_figure(setting, headline)),
         ),
         Chart(
             "pairs",
@@ -81,11 +75,7 @@ def charts(summary: dict[str, Any]) -> list[Chart]:
             "A point is the target calls after distillation over those before, on the same "
             "articles: left of the dotted line it saves calls, and the difference is more than "
             "chance where the whole thin line (95 %) lies on one side.",
-            tuple(
-                Panel(_capital(setting), _pairs_figure(setting))
-                for setting in summary["settings"]
-                if setting["pairs"]
-            ),
+            _panels([setting for setting in settings if setting["pairs"]], _pairs_figure),
         ),
         Chart(
             "depth",
@@ -95,10 +85,13 @@ def charts(summary: dict[str, Any]) -> list[Chart]:
             "chance. Above the dashed line, hits come in runs.",
             tuple(
                 Panel(
-                    f"{_place(label, setting)}: {_alphas(setting, names)}",
+                    f"{_place(label, setting)}: alpha "
+                    + " \N{RIGHTWARDS ARROW} ".join(
+                        f"{setting['drafters'][name]['alpha']['value']:.2f}" for name in names
+                    ),
                     _depth_figure(setting, names, longest),
                 )
-                for setting in summary["settings"]
+                for setting in settings
                 for label, names in _groups(setting)
             ),
             _legend(summary),
@@ -111,7 +104,7 @@ def charts(summary: dict[str, Any]) -> list[Chart]:
             "flat, longer drafts only cost time.",
             tuple(
                 Panel(_place(label, setting), _tau_figure(setting, names))
-                for setting in summary["settings"]
+                for setting in settings
                 for label, names in _groups(setting)
             ),
             _legend(summary),
@@ -122,9 +115,7 @@ def charts(summary: dict[str, Any]) -> list[Chart]:
             "A filled point is one drafter at one gamma: across, the speed-up of decoding that its "
             "tau and the cost of a round predict, up, what the clock said; it should lie on the "
             "dotted diagonal, and saves time only above 1. Hollow: predicted from alpha alone.",
-            tuple(
-                Panel(_capital(setting), _speed_figure(setting)) for setting in summary["settings"]
-            ),
+            _panels(settings, _speed_figure),
             wide=True,
         ),
     ]
@@ -132,30 +123,16 @@ def charts(summary: dict[str, Any]) -> list[Chart]:
 
 
 def page(summary: dict[str, Any]) -> str:
-    """The whole report as one HTML document.
-
-    Args:
-        summary: from `report.summarise`.
-    """
+    """The whole report (`report.summarise`) as one HTML document."""
     return document(
         report.heading(summary), report.preamble(summary), charts(summary), report.sections(summary)
     )
 
 
 def document(
-    title: str,
-    preamble: Sequence[str],
-    shown: Sequence[Chart],
-    sections: Sequence[Section],
+    title: str, preamble: Sequence[str], shown: Sequence[Chart], sections: Sequence[Section]
 ) -> str:
-    """A report as one HTML document: sentences, charts, tables.
-
-    Args:
-        title: of the report.
-        preamble: sentences before the charts.
-        shown: charts, none of them empty.
-        sections: tables, with sentences.
-    """
+    """A report as one HTML document: its title, then sentences, charts and tables."""
     title = html.escape(title)
     parts = [f"<h1>{title}</h1>", *(f"<p>{html.escape(line)}</p>" for line in preamble)]
     for chart in shown:
@@ -168,37 +145,25 @@ def document(
                 for colour, meaning in chart.legend
             ),
             f'<div class="panels{" wide" if chart.wide else ""}">',
+            *(_figure(chart, panel) for panel in chart.panels),
+            "</div></section>",
         ]
-        for panel in chart.panels:
-            height = int(panel.figure.layout.height)
-            parts.append(
-                f"<figure><figcaption>{html.escape(panel.caption)}</figcaption>"
-                f'<div class="chart" style="height:{height}px" role="img" '
-                f'aria-label="{html.escape(f"{chart.title} {panel.caption}")}">'
-                f'<script type="application/json">{_json(panel.figure)}</script></div></figure>'
-            )
-        parts.append("</div></section>")
     for section in sections:
-        parts.append(f"<section><h2>Numbers, {html.escape(section.title.lower())}</h2>")
-        parts += [f"<p>{html.escape(sentence)}</p>" for sentence in section.sentences]
-        parts += [_table(table) for table in section.tables]
-        parts.append("</section>")
+        parts += [
+            f"<section><h2>Numbers, {html.escape(section.title.lower())}</h2>",
+            *(f"<p>{html.escape(sentence)}</p>" for sentence in section.sentences),
+            *map(_table, section.tables),
+            "</section>",
+        ]
     body = "\n".join(parts)
     return _PAGE.format(title=title, body=body, plotly=get_plotlyjs(), style=_STYLE, script=_SCRIPT)
 
 
 def bench_charts(summary: Mapping[str, Any]) -> list[Chart]:
-    """The charts of a benchmark; those without anything to show are left out.
-
-    Args:
-        summary: from `fastllm.bench.report.summarise`.
-    """
-    simulated = summary["acceptance"] != "measured"
-    note = " Acceptance is simulated." if simulated else ""
+    """Every chart of a benchmark (`fastllm.bench.report.summarise`) that has anything to show."""
+    note = " Acceptance is simulated." if summary["acceptance"] != "measured" else ""
     settings = summary["settings"]
-    drafted = [
-        setting for setting in settings if any(lane.get("predicted") for lane in setting["lanes"])
-    ]
+    drafted = [setting for setting in settings if _by_drafter(setting)]
     found = [
         Chart(
             "pace",
@@ -206,14 +171,14 @@ def bench_charts(summary: Mapping[str, Any]) -> list[Chart]:
             "Longer is better: a bar is the median of tokens a second, decoding alone, at the "
             "lane's fastest draft length, the thin line on it the middle half of the articles."
             + note,
-            tuple(Panel(_capital(setting), _pace_figure(setting)) for setting in settings),
+            _panels(settings, _pace_figure),
         ),
         Chart(
             "gamma",
             "Which draft length pays?",
             "Up is better: the median speed-up of decoding over plain decoding, with the middle "
             "half of the articles; below the line at 1 a drafter costs more than it saves." + note,
-            tuple(Panel(_capital(setting), _gamma_figure(setting)) for setting in drafted),
+            _panels(drafted, _gamma_figure),
             wide=True,
         ),
         Chart(
@@ -221,11 +186,18 @@ def bench_charts(summary: Mapping[str, Any]) -> list[Chart]:
             "Is the measured speed-up the predicted one?",
             "A point is one drafter at one gamma: across, what its tau, c and v predict, up, what "
             "the clock said. On the dotted diagonal they agree." + note,
-            tuple(Panel(_capital(setting), _prediction_figure(setting)) for setting in drafted),
+            _panels(drafted, _prediction_figure),
             wide=True,
         ),
     ]
     return [chart for chart in found if chart.panels]
+
+
+def _panels(
+    settings: Sequence[dict[str, Any]], figure: Callable[[dict[str, Any]], go.Figure]
+) -> tuple[Panel, ...]:
+    """A figure for each setting, which its caption names."""
+    return tuple(Panel(capital(report.setting_label(one)), figure(one)) for one in settings)
 
 
 # Figures.
@@ -236,12 +208,26 @@ def _calls_figure(setting: dict[str, Any], gamma: int) -> go.Figure:
         name: drafter["gammas"][str(gamma)]["target_calls"]
         for name, drafter in setting["drafters"].items()
     }
+    labels, colours = map(report.lane_label, rows), map(_colour, rows)
     return _bar_figure(
-        [report.lane_label(name) for name in rows],
-        list(rows.values()),
-        [_colour(name) for name in rows],
-        title="target calls per article",
-        digits=1,
+        list(labels), list(rows.values()), list(colours), "target calls per article", digits=1
+    )
+
+
+def _pace_figure(setting: Mapping[str, Any]) -> go.Figure:
+    best = setting["best_gamma"]
+    lanes = [
+        lane
+        for lane in setting["lanes"]
+        if lane["error"] is None and best.get(lane["name"], "") == lane["gamma"]
+    ]
+    gammas = ["" if lane["gamma"] is None else f", gamma {lane['gamma']}" for lane in lanes]
+    return _bar_figure(
+        [lane["label"] + gamma for lane, gamma in zip(lanes, gammas, strict=True)],
+        _estimates([lane["tokens_per_second"]["decoding"] for lane in lanes]),
+        [_colour(lane["name"]) for lane in lanes],
+        "tokens per second",
+        digits=0,
     )
 
 
@@ -249,20 +235,18 @@ def _bar_figure(
     labels: Sequence[str],
     found: Sequence[Mapping[str, float]],
     colours: Sequence[str],
-    *,
     title: str,
     digits: int,
 ) -> go.Figure:
     """A horizontal bar for each lane, with its range and its number at the end of it."""
-    figure = go.Figure(
-        go.Bar(
-            y=labels,
-            x=[entry["value"] for entry in found],
-            orientation="h",
-            marker={"color": colours},
-            error_x=_bars(found),
-            hovertemplate=f"%{{y}}: %{{x:.{digits}f}} {title}<extra></extra>",
-        )
+    figure = go.Figure()
+    figure.add_bar(
+        y=labels,
+        x=[entry["value"] for entry in found],
+        orientation="h",
+        marker={"color": colours},
+        error_x=_bars(found),
+        hovertemplate=f"%{{y}}: %{{x:.{digits}f}} {title}<extra></extra>",
     )
     figure.add_scatter(
         y=labels,
@@ -283,15 +267,14 @@ def _pairs_figure(setting: dict[str, Any]) -> go.Figure:
         for family, pair in setting["pairs"].items()
         for gamma, entry in pair["gammas"].items()
     ]
-    figure = go.Figure(
-        go.Scatter(
-            y=[label for label, _ in rows],
-            x=[estimate["value"] for _, estimate in rows],
-            mode="markers",
-            marker={"color": AFTER, "size": 9},
-            error_x=_bars([estimate for _, estimate in rows]),
-            hovertemplate="%{y}: %{x:.3f}<extra></extra>",
-        )
+    figure = go.Figure()
+    figure.add_scatter(
+        y=[label for label, _ in rows],
+        x=[estimate["value"] for _, estimate in rows],
+        mode="markers",
+        marker={"color": AFTER, "size": 9},
+        error_x=_bars([estimate for _, estimate in rows]),
+        hovertemplate="%{y}: %{x:.3f}<extra></extra>",
     )
     figure.add_vline(x=1, line={"dash": "dot", "color": NEUTRAL})
     figure.update_yaxes(autorange="reversed", automargin=True)
@@ -303,15 +286,10 @@ def _depth_figure(setting: dict[str, Any], names: Sequence[str], gamma: int) -> 
     figure = go.Figure()
     for name in names:
         drafter = setting["drafters"][name]
-        label, colour = report.lane_label(name), _colour(name)
-        positions = drafter["gammas"][str(gamma)]["acceptance_by_position"]
+        reached = [p["reached"] for p in drafter["gammas"][str(gamma)]["acceptance_by_position"]]
+        style = {"color": _colour(name)}
         _add_reached(
-            figure,
-            label,
-            [entry["reached"] for entry in positions],
-            drafter["alpha"]["value"],
-            gamma,
-            colour,
+            figure, report.lane_label(name), reached, drafter["alpha"]["value"], gamma, style
         )
     figure.update_xaxes(title="draft position", dtick=1, range=[0.8, gamma + 0.2])
     figure.update_yaxes(title="accepted up to here", range=[0, 1.03])
@@ -324,58 +302,58 @@ def _add_reached(
     reached: Sequence[float],
     alpha: float,
     gamma: int,
-    colour: str,
-    symbol: str = "circle",
+    style: Mapping[str, str],
     dash: str = "dash",
 ) -> None:
     """How far drafts stand, measured, and beside it, dashed, what alpha alone would say."""
+    hover = f"{label}, position %{{x}}: %{{y:.2f}}"
+    _add_points(figure, label, range(1, len(reached) + 1), reached, style, hover)
+    places = list(range(1, gamma + 1))
     figure.add_scatter(
-        x=list(range(1, len(reached) + 1)),
-        y=reached,
-        name=label,
-        mode="lines+markers",
-        line={"color": colour},
-        marker={"symbol": symbol, "size": 8},
-        hovertemplate=f"{label}, position %{{x}}: %{{y:.2f}}<extra></extra>",
-    )
-    figure.add_scatter(
-        x=list(range(1, gamma + 1)),
-        y=[alpha**place for place in range(1, gamma + 1)],
+        x=places,
+        y=[alpha**place for place in places],
         name=f"alpha {alpha:.2f} ^ position",
         mode="lines",
-        line={"color": colour, "dash": dash, "width": 1.5},
+        line={"color": style["color"], "dash": dash, "width": 1.5},
         hovertemplate="alpha^%{x}: %{y:.2f}<extra></extra>",
     )
 
 
 def _tau_figure(setting: dict[str, Any], names: Sequence[str]) -> go.Figure:
     figure = go.Figure()
-    gammas: list[int] = []
+    gammas = [int(gamma) for gamma in setting["drafters"][names[0]]["gammas"]]
     for name in names:
-        lanes = setting["drafters"][name]["gammas"]
-        gammas = [int(gamma) for gamma in lanes]
-        label = report.lane_label(name)
-        figure.add_scatter(
-            x=gammas,
-            y=[lane["tau"]["value"] for lane in lanes.values()],
-            error_y=_bars([lane["tau"] for lane in lanes.values()]),
-            name=label,
-            mode="lines+markers",
-            line={"color": _colour(name)},
-            hovertemplate=f"{label}, gamma %{{x}}: %{{y:.2f}}<extra></extra>",
-        )
-    figure.add_scatter(
-        x=gammas,
-        y=[gamma + 1 for gamma in gammas],
-        name="gamma + 1",
-        mode="lines" if len(gammas) > 1 else "markers",
-        line={"color": NEUTRAL, "dash": "dot"},
-        marker={"color": NEUTRAL, "symbol": "line-ew-open"},
-        hoverinfo="skip",
-    )
+        found = [lane["tau"] for lane in setting["drafters"][name]["gammas"].values()]
+        _add_over_gamma(figure, report.lane_label(name), gammas, found, {"color": _colour(name)})
+    _add_dotted(figure, "gamma + 1", gammas, [gamma + 1 for gamma in gammas])
     figure.update_xaxes(title="gamma, the draft length", tickvals=gammas)
     figure.update_yaxes(title="tau", rangemode="tozero")
     return _finished(figure, 270)
+
+
+def _gamma_figure(setting: Mapping[str, Any]) -> go.Figure:
+    figure = go.Figure()
+    gammas: list[int] = []
+    for place, (name, lanes) in enumerate(_by_drafter(setting).items()):
+        gammas = [lane["gamma"] for lane in lanes]
+        ratios = _estimates([lane["over"]["alone"]["decoding"] for lane in lanes])
+        _add_over_gamma(figure, lanes[0]["label"], gammas, ratios, _style(name, place))
+    figure.add_hline(y=1, line={"color": NEUTRAL, "dash": "dot"})
+    figure.update_xaxes(title="gamma, the draft length", tickvals=gammas)
+    figure.update_yaxes(title="speed-up over plain", rangemode="tozero")
+    return _with_legend(_finished(figure, 460))
+
+
+def _add_over_gamma(
+    figure: go.Figure,
+    label: str,
+    gammas: Sequence[int],
+    found: Sequence[Mapping[str, float]],
+    style: Mapping[str, str],
+) -> None:
+    values = [entry["value"] for entry in found]
+    hover = f"{label}, gamma %{{x}}: %{{y:.2f}}"
+    _add_points(figure, label, gammas, values, style, hover, error_y=_bars(found))
 
 
 def _speed_figure(setting: dict[str, Any]) -> go.Figure:
@@ -384,121 +362,108 @@ def _speed_figure(setting: dict[str, Any]) -> go.Figure:
     for place, (_, names) in enumerate(_groups(setting)):
         for name in names:
             lanes = setting["drafters"][name]["gammas"]
-            label, colour = report.lane_label(name), _colour(name)
             measured = [lane["speed_up_decoding"]["value"] for lane in lanes.values()]
-            for source, hollow in (("speed_up_from_tau", ""), ("speed_up_from_alpha", "-open")):
-                predicted = [lane["expected"][source] for lane in lanes.values()]
+            for source in ("tau", "alpha"):
+                predicted = [lane["expected"][f"speed_up_from_{source}"] for lane in lanes.values()]
                 most = max(most, *predicted, *measured)
-                figure.add_scatter(
-                    x=predicted,
-                    y=measured,
-                    name=label,
+                _add_predicted(
+                    figure,
+                    report.lane_label(name),
+                    predicted,
+                    measured,
+                    list(lanes),
+                    _style(name, place, hollow=source == "alpha"),
                     legendgroup=name,
-                    showlegend=not hollow,
-                    mode="markers",
-                    marker={
-                        "color": colour,
-                        "size": 10,
-                        "symbol": _SYMBOLS[place % len(_SYMBOLS)] + hollow,
-                        "line": {"width": 1.5, "color": colour},
-                    },
-                    customdata=list(lanes),
-                    hovertemplate=f"{label}, gamma %{{customdata}}: predicted %{{x:.2f}}"
-                    f"{' from alpha' if hollow else ''}, measured %{{y:.2f}}<extra></extra>",
                 )
     figure.add_hline(y=1, line={"color": NEUTRAL, "width": 1})
     return _with_diagonal(figure, 1.05 * most)
 
 
+def _prediction_figure(setting: Mapping[str, Any]) -> go.Figure:
+    figure = go.Figure()
+    most = 1.0
+    for place, (name, lanes) in enumerate(_by_drafter(setting).items()):
+        predicted = [lane["predicted"]["decoding"]["median"] for lane in lanes]
+        measured = [lane["over"]["alone"]["decoding"]["median"] for lane in lanes]
+        most = max(most, *predicted, *measured)
+        gammas = [lane["gamma"] for lane in lanes]
+        style = _style(name, place)
+        _add_predicted(figure, lanes[0]["label"], predicted, measured, gammas, style)
+    return _with_diagonal(figure, 1.05 * most)
+
+
+def _add_predicted(
+    figure: go.Figure,
+    label: str,
+    predicted: Sequence[float],
+    measured: Sequence[float],
+    gammas: Sequence[Any],
+    style: Mapping[str, str],
+    **more: Any,
+) -> None:
+    """A point for each gamma; a hollow one is predicted from alpha, and not in the legend."""
+    hollow = style["symbol"].endswith("-open")
+    hover = f"{label}, gamma %{{customdata}}: predicted %{{x:.2f}}"
+    hover += f"{' from alpha' if hollow else ''}, measured %{{y:.2f}}"
+    more |= {"customdata": gammas, "mode": "markers", "showlegend": not hollow}
+    _add_points(figure, label, predicted, measured, style, hover, **more)
+
+
+def _add_points(
+    figure: go.Figure,
+    label: str,
+    x: Sequence[float],
+    y: Sequence[float],
+    style: Mapping[str, str],
+    hover: str,
+    **more: Any,
+) -> None:
+    """Points and, unless `mode` says otherwise, a line through them."""
+    colour = style["color"]
+    figure.add_scatter(
+        x=list(x),
+        y=list(y),
+        name=label,
+        line={"color": colour},
+        marker={
+            "color": colour,
+            "symbol": style.get("symbol", "circle"),
+            "size": 9,
+            "line": {"width": 1.5, "color": colour},
+        },
+        hovertemplate=hover + "<extra></extra>",
+        **{"mode": "lines+markers", **more},
+    )
+
+
 def _with_diagonal(figure: go.Figure, most: float) -> go.Figure:
     """Measured against predicted speed-ups, with the line on which they agree."""
-    figure.add_scatter(
-        x=[0, most],
-        y=[0, most],
-        mode="lines",
-        name="as predicted",
-        line={"color": NEUTRAL, "dash": "dot"},
-        hoverinfo="skip",
-    )
+    _add_dotted(figure, "as predicted", [0, most], [0, most])
     figure.update_xaxes(title="predicted speed-up", range=[0, most])
     figure.update_yaxes(title="measured speed-up", range=[0, most])
     return _with_legend(_finished(figure, 520))
 
 
-def _pace_figure(setting: Mapping[str, Any]) -> go.Figure:
-    best = setting["best_gamma"]
-    lanes = [
-        lane
-        for lane in setting["lanes"]
-        if lane["error"] is None and best.get(lane["name"], "") == lane["gamma"]
-    ]
-    return _bar_figure(
-        [
-            lane["label"] + ("" if lane["gamma"] is None else f", gamma {lane['gamma']}")
-            for lane in lanes
-        ],
-        _estimates([lane["tokens_per_second"]["decoding"] for lane in lanes]),
-        [_colour(lane["name"]) for lane in lanes],
-        title="tokens per second",
-        digits=0,
+def _add_dotted(figure: go.Figure, name: str, x: Sequence[float], y: Sequence[float]) -> None:
+    """A line that others are compared with; of one point a dash."""
+    figure.add_scatter(
+        x=x,
+        y=y,
+        name=name,
+        mode="lines" if len(x) > 1 else "markers",
+        line={"color": NEUTRAL, "dash": "dot"},
+        marker={"color": NEUTRAL, "symbol": "line-ew-open"},
+        hoverinfo="skip",
     )
 
 
-def _gamma_figure(setting: Mapping[str, Any]) -> go.Figure:
-    figure = go.Figure()
-    gammas: list[int] = []
-    for place, (name, lanes) in enumerate(_by_drafter(setting)):
-        ratios = [lane["over"]["alone"]["decoding"] for lane in lanes]
-        gammas = [lane["gamma"] for lane in lanes]
-        shown = lanes[0]["label"]
-        figure.add_scatter(
-            x=gammas,
-            y=[ratio["median"] for ratio in ratios],
-            error_y=_bars(_estimates(ratios)),
-            name=shown,
-            mode="lines+markers",
-            line={"color": _colour(name)},
-            marker={"symbol": _SYMBOLS[place % len(_SYMBOLS)], "size": 9},
-            hovertemplate=f"{shown}, gamma %{{x}}: %{{y:.2f}}<extra></extra>",
-        )
-    figure.add_hline(y=1, line={"color": NEUTRAL, "dash": "dot"})
-    figure.update_xaxes(title="gamma, the draft length", tickvals=gammas)
-    figure.update_yaxes(title="speed-up over plain", rangemode="tozero")
-    return _with_legend(_finished(figure, 460))
-
-
-def _prediction_figure(setting: Mapping[str, Any]) -> go.Figure:
-    figure = go.Figure()
-    most = 1.0
-    for place, (name, lanes) in enumerate(_by_drafter(setting)):
-        expected = [lane["predicted"]["decoding"]["median"] for lane in lanes]
-        measured = [lane["over"]["alone"]["decoding"]["median"] for lane in lanes]
-        most = max(most, *expected, *measured)
-        shown = lanes[0]["label"]
-        figure.add_scatter(
-            x=expected,
-            y=measured,
-            name=shown,
-            mode="markers",
-            marker={
-                "color": _colour(name),
-                "size": 10,
-                "symbol": _SYMBOLS[place % len(_SYMBOLS)],
-            },
-            customdata=[lane["gamma"] for lane in lanes],
-            hovertemplate=f"{shown}, gamma %{{customdata}}: predicted %{{x:.2f}}, "
-            "measured %{y:.2f}<extra></extra>",
-        )
-    return _with_diagonal(figure, 1.05 * most)
-
-
-def _by_drafter(setting: Mapping[str, Any]) -> list[tuple[str, list[dict[str, Any]]]]:
-    """(name, its lanes by draft length) of the drafters of a benchmark."""
-    lanes = [lane for lane in setting["lanes"] if lane.get("predicted")]
-    return [
-        (name, [lane for lane in lanes if lane["name"] == name])
-        for name in dict.fromkeys(lane["name"] for lane in lanes)
-    ]
+def _by_drafter(setting: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
+    """Of a benchmark: the name of each drafter -> its lanes by draft length."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for lane in setting["lanes"]:
+        if lane.get("predicted"):
+            found.setdefault(lane["name"], []).append(lane)
+    return found
 
 
 def _estimates(spreads: Sequence[Mapping[str, float]]) -> list[dict[str, float]]:
@@ -506,18 +471,11 @@ def _estimates(spreads: Sequence[Mapping[str, float]]) -> list[dict[str, float]]
     return [{**spread, "value": spread["median"]} for spread in spreads]
 
 
-def _with_legend(figure: go.Figure, margin: int = 130) -> go.Figure:
-    """A legend in a row below the figure, for which `margin` pixels are left."""
+def _with_legend(figure: go.Figure) -> go.Figure:
+    """A legend in a row below the figure, for which a margin is left."""
+    row = {"orientation": "h", "yref": "container", "y": 0, "yanchor": "bottom"}
     return figure.update_layout(
-        showlegend=True,
-        legend={
-            "orientation": "h",
-            "yref": "container",
-            "y": 0,
-            "yanchor": "bottom",
-            "traceorder": "normal",
-        },
-        margin_b=margin,
+        showlegend=True, legend={**row, "traceorder": "normal"}, margin_b=130
     )
 
 
@@ -550,10 +508,8 @@ def _groups(setting: dict[str, Any]) -> list[tuple[str, tuple[str, ...]]]:
         for family, pair in setting["pairs"].items()
     ]
     paired = {name for _, names in pairs for name in names}
-    single: list[tuple[str, tuple[str, ...]]] = [
-        (report.lane_label(name), (name,)) for name in setting["drafters"] if name not in paired
-    ]
-    return single + pairs
+    single = [name for name in setting["drafters"] if name not in paired]
+    return [(report.lane_label(name), (name,)) for name in single] + pairs
 
 
 def _colour(name: str) -> str:
@@ -564,7 +520,13 @@ def _colour(name: str) -> str:
     return {ALONE: NEUTRAL, "lookup": UNTRAINED}.get(name, OTHER)
 
 
-def _legend(summary: dict[str, Any]) -> tuple[tuple[str, str], ...]:
+def _style(name: str, place: int, *, hollow: bool = False) -> dict[str, str]:
+    """A colour by what the lane is, a symbol by its place among the lanes."""
+    symbol = _SYMBOLS[place % len(_SYMBOLS)]
+    return {"color": _colour(name), "symbol": symbol + "-open" * hollow}
+
+
+def _legend(summary: dict[str, Any]) -> Legend:
     """What the colours of the lanes that are there mean."""
     meanings = {
         BEFORE: "before distillation",
@@ -576,11 +538,6 @@ def _legend(summary: dict[str, Any]) -> tuple[tuple[str, str], ...]:
     return tuple((colour, meaning) for colour, meaning in meanings.items() if colour in used)
 
 
-def _alphas(setting: dict[str, Any], names: Sequence[str]) -> str:
-    found = (f"{setting['drafters'][name]['alpha']['value']:.2f}" for name in names)
-    return "alpha " + " \N{RIGHTWARDS ARROW} ".join(found)
-
-
 def _place(label: str, setting: dict[str, Any]) -> str:
     """Whose panel it is, in few words."""
     temperature = setting["temperature"]
@@ -588,16 +545,18 @@ def _place(label: str, setting: dict[str, Any]) -> str:
     return f"{label.split(',')[0]}, {f'T = {temperature:g}' if temperature else 'greedy'}{lossy}"
 
 
-def _capital(setting: dict[str, Any]) -> str:
-    return capital(report.setting_label(setting))
-
-
 # The page.
 
 
-def _json(figure: go.Figure) -> str:
-    """The figure for a script element: no character that could end it."""
-    return str(figure.to_json()).replace("<", "\\u003c")
+def _figure(chart: Chart, panel: Panel) -> str:
+    """A panel; nothing in its script element can end it."""
+    named = html.escape(f"{chart.title} {panel.caption}")
+    drawn = str(panel.figure.to_json()).replace("<", "\\u003c")
+    return (
+        f"<figure><figcaption>{html.escape(panel.caption)}</figcaption>"
+        f'<div class="chart" style="height:{int(panel.figure.layout.height)}px" role="img" '
+        f'aria-label="{named}"><script type="application/json">{drawn}</script></div></figure>'
+    )
 
 
 def _table(table: Table) -> str:
@@ -691,6 +650,19 @@ script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:">
 # A single race, for the page that shows it. Plain numbers come in, one mapping a lane.
 
 
+_Styled = Sequence[tuple[Mapping[str, Any], dict[str, str]]]
+"""Lanes, and how they are drawn."""
+
+_DASHES = {"solid": "", "dash": "/", "dot": ".", "dashdot": "x"}
+"""Of lines that share a colour, and the pattern of bars that goes with each."""
+
+_PARTS = {"encoding": "", "draft": "/", "verify": ".", "rest": "x"}
+"""A lane's time by what it went into, and the pattern of each: its colour is the lane's."""
+
+_TO_ONE = {"range": [0, 1.03]}
+_FROM_ZERO = {"rangemode": "tozero"}
+
+
 def race_figures(lanes: Sequence[Mapping[str, Any]]) -> dict[str, go.Figure]:
     """The figures of one race, by name; those that need a lane that was not raced say so.
 
@@ -703,22 +675,38 @@ def race_figures(lanes: Sequence[Mapping[str, Any]]) -> dict[str, go.Figure]:
     """
     styled = list(zip(lanes, _styles(lanes), strict=True))
     drafting = [(lane, style) for lane, style in styled if lane["reached"]]
+    reached = go.Figure()
+    for lane, style in drafting:
+        depth = lane["reached"]
+        _add_reached(reached, lane["title"], depth, lane["alpha"], len(depth), style, "dot")
     return {
-        "clock": _clock_figure(styled),
-        "reached": _reached_figure(drafting),
-        "gains": _gains_figure(styled),
-        "overlap": _overlap_figure(drafting),
-        "parts": _parts_figure(styled),
-        "speed_up": _prediction_bars([(lane, style) for lane, style in styled if lane["speed_up"]]),
+        "clock": _of_a_race(
+            _lines(styled, "clock", "written", ": %{y} tokens at %{x:.3f} s", "hv"),
+            {"title": "seconds on the lane's own clock", **_FROM_ZERO},
+            {"title": "tokens written", **_FROM_ZERO},
+        ),
+        "reached": _of_a_race(
+            reached,
+            {"title": "draft position", "dtick": 1},
+            {"title": "accepted up to here", **_TO_ONE},
+        ),
+        "gains": _of_a_race(
+            _gains(styled),
+            {"title": "tokens a call", "dtick": 1},
+            {"title": "share of the calls", "tickformat": ".0%", **_FROM_ZERO},
+        ),
+        "overlap": _of_a_race(
+            _lines(drafting, "places", "overlap", ", token %{x}: %{y:.2f}"),
+            {"title": "token of the text", **_FROM_ZERO},
+            {"title": "overlap, mean over five", **_TO_ONE},
+        ),
+        "parts": _of_a_race(
+            _parts(styled),
+            {"title": "milliseconds"},
+            {"autorange": "reversed", "automargin": True},
+        ),
+        "speed_up": _speed_up([(lane, style) for lane, style in styled if lane["speed_up"]]),
     }
-
-
-_Styled = Sequence[tuple[Mapping[str, Any], dict[str, str]]]
-"""Lanes, and how their lines are drawn."""
-
-_DASHES = ("solid", "dash", "dot", "dashdot")
-_PARTS = {"encoding": "", "draft": "/", "verify": ".", "rest": "x"}
-"""A lane's time by what it went into, and the pattern of each: its colour is the lane's."""
 
 
 def _styles(lanes: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
@@ -727,132 +715,81 @@ def _styles(lanes: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
     styles = []
     for lane in lanes:
         colour = _colour(lane["key"])
-        place = seen.get(colour, 0)
-        seen[colour] = place + 1
-        dash, symbol = _DASHES[place % len(_DASHES)], _SYMBOLS[place % len(_SYMBOLS)]
-        styles.append({"color": colour, "dash": dash, "symbol": symbol})
+        place = seen[colour] = seen.get(colour, -1) + 1
+        dash = list(_DASHES)[place % len(_DASHES)]
+        styles.append({**_style(lane["key"], place), "dash": dash})
     return styles
 
 
-def _clock_figure(lanes: _Styled) -> go.Figure:
+def _lines(lanes: _Styled, x: str, y: str, hover: str, shape: str = "linear") -> go.Figure:
     figure = go.Figure()
     for lane, style in lanes:
         figure.add_scatter(
-            x=lane["clock"],
-            y=lane["written"],
+            x=lane[x],
+            y=lane[y],
             name=lane["title"],
             mode="lines",
-            line={"color": style["color"], "dash": style["dash"], "shape": "hv", "width": 2.5},
-            hovertemplate=f"{lane['title']}: %{{y}} tokens at %{{x:.3f}} s<extra></extra>",
+            line={"color": style["color"], "dash": style["dash"], "shape": shape},
+            hovertemplate=f"{lane['title']}{hover}<extra></extra>",
         )
-    figure.update_xaxes(title="seconds on the lane's own clock", rangemode="tozero")
-    figure.update_yaxes(title="tokens written", rangemode="tozero")
-    return _of_a_race(figure)
+    return figure
 
 
-def _reached_figure(lanes: _Styled) -> go.Figure:
+def _gains(lanes: _Styled) -> go.Figure:
     figure = go.Figure()
     for lane, style in lanes:
-        _add_reached(
-            figure,
-            lane["title"],
-            lane["reached"],
-            lane["alpha"],
-            len(lane["reached"]),
-            style["color"],
-            style["symbol"],
-            "dot",
-        )
-    figure.update_xaxes(title="draft position", dtick=1)
-    figure.update_yaxes(title="accepted up to here", range=[0, 1.03])
-    return _of_a_race(figure)
+        title, pattern = lane["title"], {"shape": _DASHES[style["dash"]]}
+        places = list(range(1, len(lane["gains"]) + 1))
+        hover = f"{title}: %{{y:.0%}} of calls gave %{{x}}"
+        _add_bars(figure, title, places, lane["gains"], style["color"], pattern, hover)
+    return figure
 
 
-def _gains_figure(lanes: _Styled) -> go.Figure:
-    figure = go.Figure()
-    for lane, style in lanes:
-        figure.add_bar(
-            x=list(range(1, len(lane["gains"]) + 1)),
-            y=lane["gains"],
-            name=lane["title"],
-            marker={"color": style["color"], "pattern": _pattern(style)},
-            hovertemplate=f"{lane['title']}: %{{y:.0%}} of calls gave %{{x}}<extra></extra>",
-        )
-    figure.update_xaxes(title="tokens a call", dtick=1)
-    figure.update_yaxes(title="share of the calls", tickformat=".0%", rangemode="tozero")
-    return _of_a_race(figure)
-
-
-def _overlap_figure(lanes: _Styled) -> go.Figure:
-    figure = go.Figure()
-    for lane, style in lanes:
-        figure.add_scatter(
-            x=lane["places"],
-            y=lane["overlap"],
-            name=lane["title"],
-            mode="lines",
-            line={"color": style["color"], "dash": style["dash"]},
-            hovertemplate=f"{lane['title']}, token %{{x}}: %{{y:.2f}}<extra></extra>",
-        )
-    figure.update_xaxes(title="token of the text", rangemode="tozero")
-    figure.update_yaxes(title="overlap, mean over five", range=[0, 1.03])
-    return _of_a_race(figure)
-
-
-def _parts_figure(lanes: _Styled) -> go.Figure:
-    figure = go.Figure()
+def _parts(lanes: _Styled) -> go.Figure:
+    figure = go.Figure(layout={"barmode": "stack"})
+    titles, colours = [lane["title"] for lane, _ in lanes], [style["color"] for _, style in lanes]
     for name, shape in _PARTS.items():
-        figure.add_bar(
-            y=[lane["title"] for lane, _ in lanes],
-            x=[lane["parts"].get(name, 0.0) for lane, _ in lanes],
-            name=name,
-            orientation="h",
-            marker={
-                "color": [style["color"] for _, style in lanes],
-                "pattern": {"shape": shape, "fillmode": "overlay"},
-                "line": {"width": 1, "color": NEUTRAL},
-            },
-            hovertemplate=f"%{{y}}, {name}: %{{x:.1f}} ms<extra></extra>",
-        )
-    figure.update_layout(barmode="stack")
-    figure.update_xaxes(title="milliseconds")
-    figure.update_yaxes(autorange="reversed", automargin=True)
-    return _of_a_race(figure)
+        took = [lane["parts"].get(name, 0.0) for lane, _ in lanes]
+        pattern, hover = {"shape": shape, "fillmode": "overlay"}, f"%{{y}}, {name}: %{{x:.1f}} ms"
+        _add_bars(figure, name, took, titles, colours, pattern, hover, orientation="h")
+    return figure.update_traces(marker_line={"width": 1, "color": NEUTRAL})
 
 
-def _prediction_bars(lanes: _Styled) -> go.Figure:
+def _speed_up(lanes: _Styled) -> go.Figure:
     figure = go.Figure()
     if not lanes:
-        figure.add_annotation(
-            text="Race a drafter to its end.",
-            showarrow=False, x=0.5, y=0.5, xref="paper", yref="paper",
-        )  # fmt: skip
-        figure.update_xaxes(visible=False)
-        figure.update_yaxes(visible=False)
-        return _of_a_race(figure)
+        middle = {"x": 0.5, "y": 0.5, "xref": "paper", "yref": "paper", "showarrow": False}
+        figure.add_annotation(text="Race a drafter to its end.", **middle)
+        return _of_a_race(figure, {"visible": False}, {"visible": False})
+    titles, colours = [lane["title"] for lane, _ in lanes], [style["color"] for _, style in lanes]
     for name, shape in (("predicted", "/"), ("measured", "")):
-        figure.add_bar(
-            x=[lane["title"] for lane, _ in lanes],
-            y=[lane["speed_up"][name] for lane, _ in lanes],
-            name=name,
-            marker={
-                "color": [style["color"] for _, style in lanes],
-                "pattern": {"shape": shape, "fillmode": "replace"},
-            },
-            hovertemplate=f"%{{x}}, {name}: %{{y:.2f}}<extra></extra>",
-        )
+        ratios = [lane["speed_up"][name] for lane, _ in lanes]
+        pattern, hover = {"shape": shape, "fillmode": "replace"}, f"%{{x}}, {name}: %{{y:.2f}}"
+        _add_bars(figure, name, titles, ratios, colours, pattern, hover)
     figure.add_hline(y=1, line={"dash": "dot", "color": NEUTRAL})
-    figure.update_yaxes(title="speed-up, reading counted in", rangemode="tozero")
-    return _of_a_race(figure)
+    return _of_a_race(figure, {}, {"title": "speed-up, reading counted in", **_FROM_ZERO})
 
 
-def _pattern(style: Mapping[str, str]) -> dict[str, str]:
-    return {"shape": {"solid": "", "dash": "/", "dot": ".", "dashdot": "x"}[style["dash"]]}
+def _add_bars(
+    figure: go.Figure,
+    name: str,
+    x: Sequence[Any],
+    y: Sequence[Any],
+    colour: str | Sequence[str],
+    pattern: Mapping[str, str],
+    hover: str,
+    **more: Any,
+) -> None:
+    marker = {"color": colour, "pattern": pattern}
+    figure.add_bar(
+        x=x, y=y, name=name, marker=marker, hovertemplate=hover + "<extra></extra>", **more
+    )
 
 
-def _of_a_race(figure: go.Figure) -> go.Figure:
-    """The legend stands above the axes: below them it would cover their titles on a phone."""
-    figure.update_xaxes(title_standoff=8, automargin=True)
+def _of_a_race(figure: go.Figure, x: dict[str, Any], y: dict[str, Any]) -> go.Figure:
+    """Axes, and a legend above them: below it would cover their titles on a phone."""
+    figure.update_xaxes(title_standoff=8, automargin=True, **x)
+    figure.update_yaxes(**y)
     return _finished(figure, 360).update_layout(
         showlegend=True,
         legend={"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"},

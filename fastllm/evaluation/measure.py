@@ -14,18 +14,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import torch
 
 from fastllm import metrics
-from fastllm.data.articles import (
-    ON_THE_HUB,
-    Article,
-    read_articles,
-    read_split,
-    split_sentences,
-)
+from fastllm.data.articles import ON_THE_HUB, Article, read_articles, read_split, split_sentences
 from fastllm.decoding.distributions import distribution, forbid
 from fastllm.decoding.race import Race, hardware, versions
 from fastllm.decoding.rules import Rules
@@ -42,6 +36,12 @@ ALONE = "alone"
 ROUGE = ("rouge1", "rouge2", "rougeL")
 
 Say = Callable[[str], None]
+
+Asked = TypeVar("Asked")
+"""What is measured: an article, or an encoded one."""
+
+Row = TypeVar("Row")
+"""What is measured of it at one temperature."""
 
 MOST_BITS = 20.0
 """What a token costs at most: a drafter that leaves words out gives some none of its mass."""
@@ -92,13 +92,11 @@ class TextNumbers:
     Attributes:
         tokens: how many, the end token included.
         fingerprint: of the token ids; equal where two runs wrote the same.
-        ended: why it ended.
         loops: whether a 4-gram of words stands in it twice.
         repeated_share: of its 4-grams, those that stood in it before.
         copied_share: of its 4-grams, those that stand in the article.
         rouge: F1 of it and of trivial summaries; empty where the data set has no summary.
-        bits: mean over its tokens of -log2 p(token), p the target's at temperature 1 without
-            filters; None where nobody asked.
+        bits: mean over its tokens of -log2 p(token), p at temperature 1 without filters.
     """
 
     tokens: int
@@ -116,10 +114,8 @@ class ArticleNumbers:
     """One article at one temperature.
 
     Attributes:
-        id: of the article.
         cut: whether the target read only the beginning of it.
-        text: what the target wrote alone.
-        alone: the lane in which it did.
+        text: what the target wrote alone, in the lane `alone`.
         agreements: each drafter asked along that text.
         lanes: draft length -> drafter -> its lane.
     """
@@ -145,13 +141,10 @@ class Evaluation:
     """All numbers of one target, its drafters and one set of articles.
 
     Attributes:
-        target: its name.
         config: the settings; its gamma and temperature stand for nothing.
         temperatures: those that were measured, ascending.
         gammas: the draft lengths that were measured, ascending.
         drafters: the names of the lanes with a drafter.
-        hardware: what it ran on.
-        versions: of Python and the libraries.
         asked: how many articles were to be measured; fewer are there if it was interrupted.
         rows: temperature -> one entry an article, the same articles in the same order.
         notice: what of the target's own generation configuration is not applied, in a sentence.
@@ -205,18 +198,13 @@ class Evaluation:
     @property
     def same_text(self) -> bool:
         """Every greedy lane wrote the target's own text, token for token, or the rule is lossy."""
-        exact = 0.0 in self.temperatures and not self.config.lossy
-        return not exact or not self.differing(0.0)
+        return 0.0 not in self.temperatures or self.config.lossy or not self.differing(0.0)
 
 
 def choose_articles(path: str | Path, limit: int, seed: int = 0) -> list[Article]:
     """The first `limit` articles after a shuffle with `seed`: the same at every run.
 
-    Args:
-        path: a file of articles; or a folder or a name that `read_split` takes, whose test split is
-            read.
-        limit: how many.
-        seed: of the shuffle.
+    - `path`: a file of articles; or a folder or a name that `read_split` takes: its test split.
 
     Raises:
         DataError: the data cannot be used, or hold no article with text.
@@ -242,18 +230,13 @@ def evaluate(
 ) -> Evaluation:
     """Decodes every article with the target alone and with each drafter.
 
-    One lane runs after the other, as it would in use, and every article begins with another lane,
-    so that none is always first. Interrupted (Ctrl-C), it gives what it has: the articles that are
-    complete.
+    One lane runs after the other, as it would in use, and every article begins with another lane.
+    Interrupted (Ctrl-C), it gives what it has: the articles that are complete.
 
-    Args:
-        target: writes the texts.
-        drafters: one lane each, by name.
-        articles: what to summarise; at least one.
-        config: the settings. When sampling, article i is run with the seed `config.seed` + i.
-        gammas: draft lengths; that of `config` by default.
-        temperatures: likewise.
-        say: receives a progress line now and then.
+    - `drafters`: one lane each, by name.
+    - `config`: the settings. When sampling, article i is run with the seed `config.seed` + i.
+    - `gammas`: draft lengths; that of `config` by default, as with `temperatures`.
+    - `say`: receives a progress line now and then.
 
     Raises:
         DataError: there are no articles.
@@ -263,77 +246,90 @@ def evaluate(
     """
     if not articles:
         raise DataError("no articles to evaluate on: give at least one.")
-    every_gamma = tuple(sorted(set(gammas or [config.gamma])))
-    every_temperature = tuple(sorted({float(t) for t in temperatures or [config.temperature]}))
     config = resolve(config, target)
-    settings = [replace(config, temperature=t) for t in every_temperature]
-    for gamma in every_gamma:
-        replace(config, gamma=gamma)  # refused now, not after an hour
+    every_gamma, settings = settings_of(config, gammas, temperatures)
     scorer = rouge_scorer()
-    rows: dict[float, list[ArticleNumbers]] = {t: [] for t in every_temperature}
-    try:
-        # The warm-up is on nobody's clock.
-        _race(target, {ALONE: None, **drafters}, articles[0].text, settings[-1])
-        progress = Progress(len(articles), say)
-        for index, article in enumerate(articles):
-            ids = target.vocabulary.encode(article.text, target.source_length, target.prefix).ids
-            encoding = target.encode(ids)
-            found = [
-                _measure(
-                    target,
-                    drafters,
-                    article,
-                    encoding,
-                    replace(setting, seed=(config.seed + index) % 2**31),
-                    every_gamma,
-                    index,
-                    scorer,
-                )
-                for setting in settings
-            ]
-            for setting, numbers in zip(settings, found, strict=True):
-                rows[setting.temperature].append(numbers)
-            progress.tell(index + 1)
-    except KeyboardInterrupt:
-        done = len(rows[every_temperature[-1]])
-        if done == 0:
-            raise
-        say(f"interrupted: {done} of {len(articles)} articles are complete")
-        rows = {temperature: entries[:done] for temperature, entries in rows.items()}
+    # The warm-up is on nobody's clock.
+    raced(target, {ALONE: None, **drafters}, articles[0].text, settings[-1])
+
+    def measured(index: int, article: Article) -> list[ArticleNumbers]:
+        ids = target.vocabulary.encode(article.text, target.source_length, target.prefix).ids
+        encoding = target.encode(ids)
+        return [
+            _measure(target, drafters, article, encoding, setting, every_gamma, index, scorer)
+            for setting in seeded(settings, index)
+        ]
+
     return Evaluation(
         target=target.name,
         config=config,
-        temperatures=every_temperature,
+        temperatures=tuple(setting.temperature for setting in settings),
         gammas=every_gamma,
         drafters=tuple(drafters),
         hardware=hardware(target.device),
         versions=dict(versions()),
         asked=len(articles),
-        rows={temperature: tuple(entries) for temperature, entries in rows.items()},
+        rows=measured_rows(articles, settings, measured, say),
         notice=notice(target) if target.unsupported else "",
     )
 
 
-class Progress:
-    """Tells now and then how many articles are done, and how long the others will take.
+def settings_of(
+    config: DecodingConfig, gammas: Sequence[int], temperatures: Sequence[float]
+) -> tuple[tuple[int, ...], list[DecodingConfig]]:
+    """The draft lengths, and the settings at each temperature; both ascend, without repeats.
+
+    Raises:
+        SettingsError: a draft length or a temperature out of range: now, not after an hour.
+    """
+    lengths = tuple(sorted(set(gammas or [config.gamma])))
+    for gamma in lengths:
+        replace(config, gamma=gamma)
+    warmths = sorted({float(value) for value in temperatures or [config.temperature]})
+    return lengths, [replace(config, temperature=value) for value in warmths]
+
+
+def seeded(settings: Sequence[DecodingConfig], index: int) -> list[DecodingConfig]:
+    """The settings with the seeds of article number `index`."""
+    return [replace(setting, seed=(setting.seed + index) % 2**31) for setting in settings]
+
+
+def measured_rows(
+    articles: Sequence[Asked],
+    settings: Sequence[DecodingConfig],
+    measured: Callable[[int, Asked], list[Row]],
+    say: Say,
+) -> dict[float, tuple[Row, ...]]:
+    """Temperature -> what was measured of each article; interrupted, of those that are complete.
+
+    Says now and then how many articles are done, and how long the others will take.
 
     Args:
-        total: how many there are.
+        articles: at least one.
+        settings: one for each temperature.
+        measured: index and article -> a result for each of `settings`.
         say: receives a line.
+
+    Raises:
+        KeyboardInterrupt: before the first article was complete.
     """
-
-    def __init__(self, total: int, say: Say) -> None:
-        self._total = total
-        self._say = say
-        self._began = self._told = time.monotonic()
-
-    def tell(self, done: int) -> None:
-        """To be called after each article, with how many are done."""
-        now = time.monotonic()
-        if now - self._told > QUIET_SECONDS or done == self._total:
-            self._told = now
-            left = (now - self._began) / done * (self._total - done)
-            self._say(f"{done}/{self._total} articles, {duration(left)} left")
+    rows: list[list[Row]] = []
+    total = len(articles)
+    began = told = time.monotonic()
+    try:
+        for index, article in enumerate(articles):
+            rows.append(measured(index, article))
+            now, done = time.monotonic(), len(rows)
+            if now - told > QUIET_SECONDS or done == total:
+                told = now
+                left = duration((now - began) / done * (total - done))
+                say(f"{done}/{total} articles, {left} left")
+    except KeyboardInterrupt:
+        if not rows:
+            raise
+        say(f"interrupted: {len(rows)} of {total} articles are complete")
+    by_setting = zip(settings, zip(*rows, strict=True), strict=True)
+    return {setting.temperature: found for setting, found in by_setting}
 
 
 def fingerprint(ids: Sequence[int]) -> str:
@@ -359,35 +355,29 @@ def agreement(
     Independent of gamma; at temperature 0 it settles the calls of the target for every gamma.
     Source: Leviathan et al. 2023, definition 3.1 and corollary 3.6, arXiv:2211.17192.
 
-    Args:
-        drafter: who is asked.
-        encoding: the article.
-        text: the start token, then what the target wrote.
-        p: the target's distributions of `text[1:]`, shape (len(text) - 1, V)
-            (`distributions_along`).
-        config: the settings that p was taken with; q is taken with them too.
+    - `text`: the start token, then what the target wrote.
+    - `p`: the target's distributions of `text[1:]`, shape (len(text) - 1, V)
+      (`distributions_along`).
+    - `config`: the settings that p was taken with; q is taken with them too.
     """
     session = drafter.begin(encoding)
     uniforms = torch.rand(
         len(text), generator=torch.Generator().manual_seed(config.seed), dtype=torch.float64
     )
-    overlaps, agrees, asked, bits = [], [], 0, []
-    for place in range(1, len(text)):
+    overlaps, agrees, bits = [], [], []
+    for place, token in enumerate(text[1:], 1):
         draft = session.draft(text[:place], 1, config, uniforms[place : place + 1])
-        overlap = 0.0
         if draft.tokens:
-            asked += 1
             row = draft.q.row(0, p.shape[-1]).to(p.device)
-            overlap = float(torch.minimum(p[place - 1], row).sum())
+            overlaps.append(float(torch.minimum(p[place - 1], row).sum()))
             raw = None if draft.unwarped is None else draft.unwarped(0)
             if raw is not None:
-                bits.append(_bits(raw[text[place]]))
-        overlaps.append(overlap)
-        agrees.append(draft.tokens[:1] == [text[place]])
-        session.accept([text[place]])
-    places = len(overlaps)
+                bits.append(_bits(raw[token]))
+        agrees.append(draft.tokens[:1] == [token])
+        session.accept([token])
+    places = len(agrees)
     mean_bits = sum(bits) / places if len(bits) == places else None
-    return Agreement(sum(overlaps) / places, asked / places, tuple(agrees), mean_bits)
+    return Agreement(sum(overlaps) / places, len(overlaps) / places, tuple(agrees), mean_bits)
 
 
 def _bits(chance: torch.Tensor) -> float:
@@ -402,16 +392,12 @@ def distributions_along(
 
     The same tokens are barred at a place as while it was written (`fastllm.decoding.rules`).
 
-    Args:
-        target: who wrote it.
-        encoding: the article.
-        written: the tokens of the text, n of them, at least 1, the end token included where it
-            wrote one.
-        config: the settings, resolved (`fastllm.targets.resolve`).
+    - `written`: the n tokens of the text, at least 1, with the end token if it has one.
+    - `config`: the settings, resolved (`fastllm.targets.resolve`).
 
     Returns:
-        The text as `agreement` takes it, the start token and then `written`, n + 1 ids; and p, the
-        distributions of `written`, shape (n, V), float32, on the target's device.
+        The start token and then `written`, n + 1 ids; and p, the distributions of `written`, shape
+        (n, V), float32, on the target's device.
     """
     text, logits = _logits_along(target, encoding, written, config)
     return text, distribution(logits, config)
@@ -428,18 +414,17 @@ def _logits_along(
 
 
 class _Encoded:
-    """A target that has read its article, so that no lane has to encode it again."""
+    """A target that has read its article, so that no lane has to encode it again.
+
+    The seconds of that one encoding are charged to every lane.
+    """
 
     def __init__(self, target: Target, encoding: Encoding) -> None:
         self._target = target
-        self._encoding = encoding
+        self.encode = lambda source_ids: encoding
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._target, name)
-
-    def encode(self, source_ids: list[int]) -> Encoding:
-        """What was encoded before; its seconds are charged to every lane."""
-        return self._encoding
 
 
 def _measure(
@@ -453,12 +438,12 @@ def _measure(
     scorer: Any,
 ) -> ArticleNumbers:
     reader = cast(Target, _Encoded(target, encoding))
-    alone = _race(reader, {ALONE: None}, article.text, config)[ALONE]
+    alone = raced(reader, {ALONE: None}, article.text, config)[ALONE]
     order = [(gamma, name) for gamma in gammas for name in drafters]
     first = turn % max(1, len(order))
     measured = {
         (gamma, name): lane_numbers(
-            _race(reader, {name: drafters[name]}, article.text, replace(config, gamma=gamma))[name],
+            raced(reader, {name: drafters[name]}, article.text, replace(config, gamma=gamma))[name],
             alone,
         )
         for gamma, name in order[first:] + order[:first]
@@ -467,10 +452,20 @@ def _measure(
     p = distribution(logits, config)
     own = logits.float().softmax(-1)
     bits = [_bits(row[token]) for row, token in zip(own, alone.tokens, strict=True)]
+    words = metrics.words(alone.text)
     return ArticleNumbers(
         id=article.id,
         cut=alone.cut_at is not None,
-        text=_text_numbers(article, alone, config.seed, scorer, sum(bits) / len(bits)),
+        text=TextNumbers(
+            tokens=len(alone.tokens),
+            fingerprint=fingerprint(alone.tokens),
+            ended=alone.ended,
+            loops=metrics.loops(words),
+            repeated_share=metrics.repeated_share(words),
+            copied_share=metrics.copied_share(words, metrics.words(article.text)),
+            rouge=_rouge(scorer, article, alone.text, config.seed),
+            bits=sum(bits) / len(bits),
+        ),
         alone=lane_numbers(alone, alone),
         agreements={
             name: agreement(drafter, encoding, text, p, config)
@@ -480,38 +475,18 @@ def _measure(
     )
 
 
-def _race(
+def raced(
     target: Target, lanes: Mapping[str, Drafter | None], text: str, config: DecodingConfig
 ) -> dict[str, Trace]:
+    """The traces of a race over one article, by lane, without statistics."""
     race = Race(target, list(lanes.values()), text, config, statistics=False)
     for _ in race:
         pass
     return dict(zip(lanes, race.traces(), strict=True))
 
 
-def _text_numbers(
-    article: Article, alone: Trace, seed: int, scorer: Any, bits: float
-) -> TextNumbers:
-    written = metrics.words(alone.text)
-    return TextNumbers(
-        tokens=len(alone.tokens),
-        fingerprint=fingerprint(alone.tokens),
-        ended=alone.ended,
-        loops=metrics.loops(written),
-        repeated_share=metrics.repeated_share(written),
-        copied_share=metrics.copied_share(written, metrics.words(article.text)),
-        rouge=_rouge(scorer, article, alone.text, seed),
-        bits=bits,
-    )
-
-
 def lane_numbers(trace: Trace, alone: Trace) -> LaneNumbers:
-    """A lane in numbers.
-
-    Args:
-        trace: of the lane.
-        alone: of the target alone, whose text it is compared with.
-    """
+    """A lane in numbers, its text compared with that of the target alone."""
     return LaneNumbers(
         calls=metrics.target_calls(trace),
         tokens=metrics.token_count(trace),
@@ -581,9 +556,7 @@ class GenerateCheck:
     """How many greedy texts equal those of transformers, token for token.
 
     Attributes:
-        gammas: the draft lengths.
-        articles: how many were compared.
-        asked: how many were to be compared; fewer were if it was interrupted.
+        articles: how many were compared, of those `asked`: fewer if it was interrupted.
         equal: lane -> draft length -> on how many articles the texts were equal.
         mismatches: one entry for each other text.
     """
@@ -622,13 +595,9 @@ def check_generate(
 
     Interrupted (Ctrl-C), it gives what it has: the articles that are complete.
 
-    Args:
-        target: a model of transformers.
-        drafters: by name; the target alone is always compared too.
-        articles: what to summarise.
-        config: the settings; temperature is taken as 0, gamma from `gammas`.
-        gammas: draft lengths.
-        say: receives a progress line now and then.
+    - `drafters`: by name; the target alone is always compared too.
+    - `config`: the settings; temperature is taken as 0, gamma from `gammas`.
+    - `say`: receives a progress line now and then.
 
     Raises:
         KeyboardInterrupt: interrupted before the first article was complete.
@@ -662,17 +631,21 @@ def _compare(
     """Which lanes, at which draft lengths, write generate's text, and how the others do not."""
     ids = target.vocabulary.encode(article.text, target.source_length, target.prefix).ids
     wanted = generate(target, ids, greedy)
-    alone = _race(target, {ALONE: None}, article.text, greedy)  # it knows no gamma
+    alone = raced(target, {ALONE: None}, article.text, greedy)  # it knows no gamma
     same, others = [], []
     for gamma in gammas:
-        traces = {}
-        if drafters:
-            traces = _race(target, drafters, article.text, replace(greedy, gamma=gamma))
+        config = replace(greedy, gamma=gamma)
+        traces = raced(target, drafters, article.text, config) if drafters else {}
         for name, trace in (alone | traces).items():
             if trace.tokens == wanted:
                 same.append((name, gamma))
-            else:
-                others.append(_mismatch(target, ids, article.id, name, gamma, wanted, trace))
+                continue
+            shared = first_difference(wanted, trace.tokens)
+            text = [target.start_id, *wanted[:shared]]
+            logits = target.begin(target.encode(ids)).forward(text)[-1:].float()
+            banned = Rules(target.end_ids).banned(text, trace.config)
+            first, second = forbid(logits, [banned])[0].topk(2).values.tolist()
+            others.append(Mismatch(article.id, name, gamma, shared, first - second))
     return same, others
 
 
@@ -680,10 +653,7 @@ def _compare(
 def generate(target: HubTarget, source_ids: list[int], config: DecodingConfig) -> tuple[int, ...]:
     """The greedy text of transformers' own loop, without the start token.
 
-    Args:
-        target: the model; its generation configuration holds as it is.
-        source_ids: the encoded article.
-        config: the length; of the rules only those that are not the target's own are passed on.
+    Its generation configuration holds; of the rules those are passed on that are not its own.
     """
     names = {
         "no_repeat_ngram": "no_repeat_ngram_size",
@@ -707,21 +677,3 @@ def generate(target: HubTarget, source_ids: list[int], config: DecodingConfig) -
         **rules,
     )
     return tuple(int(token) for token in out[0, 1:])
-
-
-def _mismatch(
-    target: HubTarget,
-    source_ids: list[int],
-    article: str,
-    lane: str,
-    gamma: int,
-    wanted: Sequence[int],
-    trace: Trace,
-) -> Mismatch:
-    found = trace.tokens
-    shared = first_difference(wanted, found)
-    text = [target.start_id, *wanted[:shared]]
-    logits = target.begin(target.encode(source_ids)).forward(text)[-1:].float()
-    banned = Rules(target.end_ids).banned(text, trace.config)
-    first, second = forbid(logits, [banned])[0].topk(2).values.tolist()
-    return Mismatch(article, lane, gamma, shared, first - second)

@@ -7,6 +7,7 @@ against after is paired by article. `fastllm.evaluation.charts` draws the same a
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
+from itertools import zip_longest
 from typing import Any
 
 from fastllm import metrics
@@ -18,6 +19,7 @@ from fastllm.evaluation.measure import (
     Evaluation,
     GenerateCheck,
     LaneNumbers,
+    TextNumbers,
 )
 from fastllm.evaluation.tables import Section, Table, bracketed
 from fastllm.trace import DecodingConfig
@@ -77,14 +79,10 @@ def lane_label(name: str) -> str:
     return known.get(name, name)
 
 
-def temperature_label(temperature: float) -> str:
-    """A temperature in words."""
-    return "greedy" if temperature == 0 else f"temperature {temperature:g}"
-
-
 def setting_label(setting: Mapping[str, Any]) -> str:
     """A measured temperature in words; never without the mark of a lossy rule."""
-    label = temperature_label(setting["temperature"])
+    temperature = setting["temperature"]
+    label = "greedy" if temperature == 0 else f"temperature {temperature:g}"
     return f"{label}, {setting['rule']}" if setting["lossy"] else label
 
 
@@ -164,10 +162,11 @@ def rows_json(rows: Mapping[float, Iterable[Any]]) -> dict[str, Any]:
 
 
 def _setting(evaluation: Evaluation, temperature: float) -> dict[str, Any]:
+    rows = evaluation.rows[temperature]
     return {
         "temperature": temperature,
         **rules(evaluation.config, temperature),
-        "text": _text(evaluation, temperature),
+        "text": _text([row.text for row in rows]),
         "differing": evaluation.differing(temperature),
         "alone": _lane(evaluation, temperature, evaluation.gammas[0], ALONE),
         "drafters": {
@@ -180,41 +179,55 @@ def _setting(evaluation: Evaluation, temperature: float) -> dict[str, Any]:
     }
 
 
-def _text(evaluation: Evaluation, temperature: float) -> dict[str, Any]:
-    texts = [row.text for row in evaluation.rows[temperature]]
+def _mean(values: Iterable[float]) -> Estimated:
+    return asdict(metrics.mean([float(value) for value in values]))
+
+
+def _ratio(over: Iterable[float], under: Iterable[float]) -> Estimated:
+    return asdict(metrics.ratio(list(over), list(under)))
+
+
+def _text(texts: Sequence[TextNumbers]) -> dict[str, Any]:
     with_summary = [text.rouge for text in texts if text.rouge]
     return {
-        "tokens": asdict(metrics.mean([text.tokens for text in texts])),
+        "tokens": _mean(text.tokens for text in texts),
         "bits": _bits([text.bits for text in texts]),
         "ended_share": statistics.fmean(text.ended == "end_of_text" for text in texts),
-        "loop_rate": asdict(metrics.mean([float(text.loops) for text in texts])),
-        "repeated_4grams": asdict(metrics.mean([text.repeated_share for text in texts])),
-        "copied_4grams": asdict(metrics.mean([text.copied_share for text in texts])),
+        "loop_rate": _mean(text.loops for text in texts),
+        "repeated_4grams": _mean(text.repeated_share for text in texts),
+        "copied_4grams": _mean(text.copied_share for text in texts),
         "rouge": {
-            name: {
-                kind: asdict(metrics.mean([scores[name][kind] for scores in with_summary]))
-                for kind in ROUGE
-            }
+            name: {kind: _mean(scores[name][kind] for scores in with_summary) for kind in ROUGE}
             for name in (with_summary[0] if with_summary else {})
         },
     }
 
 
 def _drafter(evaluation: Evaluation, temperature: float, name: str) -> dict[str, Any]:
-    asked = [row.agreements[name] for row in evaluation.rows[temperature]]
-    alpha = metrics.mean([entry.alpha for entry in asked])
+    rows = evaluation.rows[temperature]
+    asked = [row.agreements[name] for row in rows]
+    alpha = _mean(entry.alpha for entry in asked)
     return {
-        "alpha": asdict(alpha),
-        "bits": _bits(
-            [entry.bits for entry in asked],
-            [row.text.bits for row in evaluation.rows[temperature]],
-        ),
+        "alpha": alpha,
+        "bits": _bits([entry.bits for entry in asked], [row.text.bits for row in rows]),
         "drafted_share": statistics.fmean(entry.drafted_share for entry in asked),
         "gammas": {
-            str(gamma): _lane(evaluation, temperature, gamma, name, alpha.value)
+            str(gamma): _lane(evaluation, temperature, gamma, name, alpha["value"])
             for gamma in evaluation.gammas
         },
     }
+
+
+def _bits(bits: Sequence[float | None], own: Sequence[float | None] = ()) -> dict[str, Any] | None:
+    """Bits a token over articles, and how many more than the target's own; None: not known."""
+    known = [value for value in bits if value is not None]
+    if len(known) < len(bits):
+        return None
+    found: dict[str, Any] = {"token": _mean(known)}
+    others = [value for value in own if value is not None]
+    if len(others) == len(known):
+        found["excess"] = asdict(metrics.paired_difference(known, others))
+    return found
 
 
 def _lane(
@@ -233,53 +246,40 @@ def _lane(
     ]
     as_many = sum(other.tokens for other in alone) / sum(lane.tokens for lane in lanes)
     summary: dict[str, Any] = {
-        "tokens": asdict(metrics.mean([lane.tokens for lane in lanes])),
-        "target_calls": asdict(_calls(lanes, alone)),
-        "tau": asdict(
-            metrics.ratio([lane.tokens for lane in lanes], [lane.calls for lane in lanes])
+        "tokens": _mean(lane.tokens for lane in lanes),
+        "target_calls": _calls(lanes, alone),
+        "tau": _ratio((lane.tokens for lane in lanes), (lane.calls for lane in lanes)),
+        "decode_seconds": _mean(lane.decode_seconds * as_many for lane in lanes),
+        "seconds": _mean(
+            lane.seconds - lane.decode_seconds + lane.decode_seconds * as_many for lane in lanes
         ),
-        "decode_seconds": asdict(metrics.mean([lane.decode_seconds * as_many for lane in lanes])),
-        "seconds": asdict(
-            metrics.mean(
-                [
-                    lane.seconds - lane.decode_seconds + lane.decode_seconds * as_many
-                    for lane in lanes
-                ]
-            )
-        ),
-        "speed_up_decoding": asdict(metrics.ratio(plain, [lane.decode_seconds for lane in lanes])),
-        "speed_up_with_encoding": asdict(metrics.ratio(whole, [lane.seconds for lane in lanes])),
+        "speed_up_decoding": _ratio(plain, (lane.decode_seconds for lane in lanes)),
+        "speed_up_with_encoding": _ratio(whole, (lane.seconds for lane in lanes)),
         "same_text": sum(lane.same_text for lane in lanes),
     }
     if alpha is None:
         return summary
     return summary | {
-        "accepted_of_drafted": asdict(
-            metrics.ratio([lane.accepted for lane in lanes], [lane.drafted for lane in lanes])
+        "accepted_of_drafted": _ratio(
+            (lane.accepted for lane in lanes), (lane.drafted for lane in lanes)
         ),
         "acceptance_by_position": _by_position(lanes),
         "expected": _expected(lanes, alone, plain, alpha, gamma),
     }
 
 
-def _calls(lanes: Sequence[LaneNumbers], alone: Sequence[LaneNumbers]) -> metrics.Estimate:
+def _calls(lanes: Sequence[LaneNumbers], alone: Sequence[LaneNumbers]) -> Estimated:
     """Target calls an article, for as many tokens as the target alone wrote."""
     if all(lane.tokens == other.tokens for lane, other in zip(lanes, alone, strict=True)):
-        return metrics.mean([lane.calls for lane in lanes])
+        return _mean(lane.calls for lane in lanes)
     length = statistics.fmean(other.tokens for other in alone)
-    return metrics.ratio([lane.calls * length for lane in lanes], [lane.tokens for lane in lanes])
+    return _ratio((lane.calls * length for lane in lanes), (lane.tokens for lane in lanes))
 
 
 def _by_position(lanes: Sequence[LaneNumbers]) -> list[dict[str, float]]:
     """At each draft position: the share accepted of those judged, and of all drafts (`reached`)."""
-    deepest = max((len(lane.positions) for lane in lanes), default=0)
-    counts = [
-        (
-            sum(lane.positions[place][0] for lane in lanes if place < len(lane.positions)),
-            sum(lane.positions[place][1] for lane in lanes if place < len(lane.positions)),
-        )
-        for place in range(deepest)
-    ]
+    places = zip_longest(*(lane.positions for lane in lanes), fillvalue=(0, 0))
+    counts = [(sum(judged), sum(stood)) for judged, stood in (zip(*p, strict=True) for p in places)]
     return [
         {"judged": judged, "accepted": stood, "share": stood / judged, "reached": chance}
         for (judged, stood), chance in zip(counts, metrics.reached(counts), strict=True)
@@ -299,10 +299,8 @@ def _expected(
     drafted = sum(lane.drafted for lane in lanes)
     c = sum(lane.draft_seconds for lane in lanes) / max(1, drafted) / step
     v = sum(lane.verify_seconds for lane in lanes) / calls / step
-    from_tau = metrics.expected_speed_up(
-        sum(lane.tokens for lane in lanes) / calls, drafted / calls, c, v
-    )
-    iid_tau = metrics.expected_tau(alpha, gamma)
+    tau = sum(lane.tokens for lane in lanes) / calls
+    from_tau = metrics.expected_speed_up(tau, drafted / calls, c, v)
     encoding, encoding_alone = (
         sum(lane.seconds - lane.decode_seconds for lane in some) for some in (lanes, alone)
     )
@@ -312,7 +310,9 @@ def _expected(
         "speed_up_from_tau": from_tau,
         "speed_up_from_tau_with_encoding": (encoding_alone + sum(plain))
         / (encoding + sum(plain) / from_tau),
-        "speed_up_from_alpha": metrics.expected_speed_up(iid_tau, gamma, c, v),
+        "speed_up_from_alpha": metrics.expected_speed_up(
+            metrics.expected_tau(alpha, gamma), gamma, c, v
+        ),
     }
 
 
@@ -325,35 +325,30 @@ def _pair(evaluation: Evaluation, temperature: float, before: str, after: str) -
         "alpha_difference": asdict(metrics.paired_difference(*alphas)),
         "gammas": {
             str(gamma): _pair_at(
-                evaluation.lanes(temperature, gamma, before),
                 evaluation.lanes(temperature, gamma, after),
+                evaluation.lanes(temperature, gamma, before),
             )
             for gamma in evaluation.gammas
         },
     }
 
 
-def _pair_at(before: Sequence[LaneNumbers], after: Sequence[LaneNumbers]) -> dict[str, Any]:
+def _pair_at(after: Sequence[LaneNumbers], before: Sequence[LaneNumbers]) -> dict[str, Any]:
     """After against before at one draft length.
 
     Calls and seconds are compared a token: the same as a text where both wrote the same, and fair
     where they sampled texts of different length.
     """
+    each = {
+        name: [[float(vars(lane)[name]) for lane in lanes] for lanes in (after, before)]
+        for name in ("calls", "tokens", "accepted", "drafted", "seconds")
+    }
 
-    def both(over: str, under: str) -> tuple[metrics.Fraction, metrics.Fraction]:
-        first, second = (
-            (
-                [float(getattr(lane, over)) for lane in lanes],
-                [float(getattr(lane, under)) for lane in lanes],
-            )
-            for lanes in (after, before)
-        )
-        return first, second
+    def both(over: str, under: str) -> list[metrics.Fraction]:
+        return list(zip(each[over], each[under], strict=True))
 
-    same = all(a.tokens == b.tokens for a, b in zip(after, before, strict=True))
-    difference = metrics.paired_difference(
-        [lane.calls for lane in after], [lane.calls for lane in before]
-    )
+    difference = metrics.paired_difference(*each["calls"])
+    same = each["tokens"][0] == each["tokens"][1]
     return {
         "target_calls_ratio": asdict(metrics.ratio_of_ratios(*both("calls", "tokens"))),
         "target_calls_difference": asdict(difference) if same else None,
@@ -398,9 +393,9 @@ def sections(summary: dict[str, Any]) -> list[Section]:
             capital(setting_label(setting)),
             _sentences(summary, setting),
             _lane_table(summary, setting),
-            _pair_table(summary, setting),
+            _pair_table(setting),
             _position_table(summary, setting),
-            _cost_table(summary, setting),
+            _cost_table(setting),
             _rouge_table(setting),
         )
         for setting in summary["settings"]
@@ -418,9 +413,9 @@ def _sentences(summary: dict[str, Any], setting: dict[str, Any]) -> list[str]:
         f"The target's text: {bracketed(text['tokens'], 1)} tokens; {text['ended_share']:.0%} end "
         f"by themselves; with a repeated 4-gram {_percent(text['loop_rate'])}; 4-grams repeated "
         f"{_percent(text['repeated_4grams'])}, copied from the article "
-        f"{_percent(text['copied_4grams'])}."
+        f"{_percent(text['copied_4grams'])}.",
+        *rule_sentences(setting),
     ]
-    lines += rule_sentences(setting)
     if setting["temperature"] > 0:
         same = "" if setting["lossy"] else " of the same distribution"
         lines.append(
@@ -442,19 +437,16 @@ def _sentences(summary: dict[str, Any], setting: dict[str, Any]) -> list[str]:
 
 
 def _lane_table(summary: dict[str, Any], setting: dict[str, Any]) -> Table:
-    gamma, alone = str(summary["headline_gamma"]), setting["alone"]
-    count = len(summary["gammas"])
+    gamma, alone, lengths = str(summary["headline_gamma"]), setting["alone"], summary["gammas"]
     rows = [
         (
             lane_label(ALONE),
             bracketed(alone["target_calls"], 1),
-            *["1.00"] * count,
-            "-",
-            "-",
+            *["1.00"] * len(lengths),
+            *("-", "-"),
             _bits_label(setting["text"]["bits"]),
             f"{alone['seconds']['value']:.3f}",
-            "1.00",
-            "1.00",
+            *("1.00", "1.00"),
         )
     ]
     for name, drafter in setting["drafters"].items():
@@ -472,6 +464,8 @@ def _lane_table(summary: dict[str, Any], setting: dict[str, Any]) -> Table:
                 bracketed(lane["speed_up_with_encoding"]),
             )
         )
+    taus = (f"tau, gamma {length}" for length in lengths)
+    tail = ("accepted / drafted", "bits a token", "seconds", *_SPEED_UPS)
     return Table(
         f"Lanes, {setting_label(setting)}",
         f"Where no other is named: gamma {gamma}. tau: tokens a call of the target. alpha: on the "
@@ -480,33 +474,12 @@ def _lane_table(summary: dict[str, Any], setting: dict[str, Any]) -> Table:
         "temperature 1 (at most 20 at a place), and how many more than by the target's own: the "
         "forward KL, where the target's text is sampled. Seconds "
         "an article count the encoding. Speed-up: against the target alone in this run.",
-        (
-            "lane",
-            "target calls",
-            *(f"tau, gamma {length}" for length in summary["gammas"]),
-            "alpha",
-            "accepted / drafted",
-            "bits a token",
-            "seconds",
-            "speed-up, decoding",
-            "speed-up, with encoding",
-        ),
+        ("lane", "target calls", *taus, "alpha", *tail),
         tuple(rows),
     )
 
 
-def _bits(
-    bits: Sequence[float | None], own: Sequence[float | None] | None = None
-) -> dict[str, Any] | None:
-    """Bits a token over articles, and how many more than the target's own; None: not known."""
-    known = [value for value in bits if value is not None]
-    if len(known) < len(bits):
-        return None
-    found: dict[str, Any] = {"token": asdict(metrics.mean(known))}
-    others = [value for value in own or () if value is not None]
-    if len(others) == len(known):
-        found["excess"] = asdict(metrics.paired_difference(known, others))
-    return found
+_SPEED_UPS = ("speed-up, decoding", "speed-up, with encoding")
 
 
 def _bits_label(bits: Mapping[str, Any] | None) -> str:
@@ -516,112 +489,86 @@ def _bits_label(bits: Mapping[str, Any] | None) -> str:
     return f"{bits['token']['value']:.2f}{more}"
 
 
-def _pair_table(summary: dict[str, Any], setting: dict[str, Any]) -> Table:
-    rows = []
-    for family, pair in setting["pairs"].items():
-        for gamma, entry in pair["gammas"].items():
-            found = metrics.Estimate(**entry["target_calls_ratio"]).away_from(1)
-            rows.append(
-                (
-                    family_label(family),
-                    gamma,
-                    bracketed(entry["target_calls_ratio"]),
-                    bracketed(entry["target_calls_difference"], 1),
-                    bracketed(entry["tau_difference"]),
-                    bracketed(pair["alpha_difference"], 3),
-                    bracketed(entry["accepted_of_drafted_difference"], 3),
-                    bracketed(entry["seconds_ratio"]),
-                    {-1: "fewer calls", 0: "not told apart", 1: "more calls"}[found],
-                )
-            )
-    return Table(
+def _pair_table(setting: dict[str, Any]) -> Table:
+    told = {-1: "fewer calls", 0: "not told apart", 1: "more calls"}
+    return Table.of(
         f"After distillation against before, {setting_label(setting)}",
         "Paired by article. A ratio below 1 is a gain; the last column says whether the whole "
         "interval of the ratio of calls lies on one side of 1.",
-        (
-            "family",
-            "gamma",
-            "target calls, ratio",
-            "target calls, difference",
-            "tau, difference",
-            "alpha, difference",
-            "accepted / drafted, difference",
-            "seconds, ratio",
-            "after has",
-        ),
-        tuple(rows),
+        {
+            "family": lambda row: family_label(row["family"]),
+            "gamma": lambda row: row["gamma"],
+            "target calls, ratio": lambda row: bracketed(row["target_calls_ratio"]),
+            "target calls, difference": lambda row: bracketed(row["target_calls_difference"], 1),
+            "tau, difference": lambda row: bracketed(row["tau_difference"]),
+            "alpha, difference": lambda row: bracketed(row["alpha_difference"], 3),
+            "accepted / drafted, difference": lambda row: bracketed(
+                row["accepted_of_drafted_difference"], 3
+            ),
+            "seconds, ratio": lambda row: bracketed(row["seconds_ratio"]),
+            "after has": lambda row: told[
+                metrics.Estimate(**row["target_calls_ratio"]).away_from(1)
+            ],
+        },
+        [
+            {**pair, **entry, "family": family, "gamma": gamma}
+            for family, pair in setting["pairs"].items()
+            for gamma, entry in pair["gammas"].items()
+        ],
     )
 
 
 def _position_table(summary: dict[str, Any], setting: dict[str, Any]) -> Table:
     gamma = str(summary["gammas"][-1])
+    found = {
+        name: drafter["gammas"][gamma]["acceptance_by_position"]
+        for name, drafter in setting["drafters"].items()
+    }
+    deepest = max(map(len, found.values()), default=0)
     rows = []
-    deepest = max(
-        (
-            len(drafter["gammas"][gamma]["acceptance_by_position"])
-            for drafter in setting["drafters"].values()
-        ),
-        default=0,
-    )
-    for name, drafter in setting["drafters"].items():
-        lane = drafter["gammas"][gamma]
-        shares = [f"{entry['share']:.2f}" for entry in lane["acceptance_by_position"]]
+    for name, positions in found.items():
+        shares = [f"{entry['share']:.2f}" for entry in positions]
         shares += ["-"] * (deepest - len(shares))
-        rows.append((lane_label(name), *shares, f"{drafter['drafted_share']:.0%}"))
+        share = setting["drafters"][name]["drafted_share"]
+        rows.append((lane_label(name), *shares, f"{share:.0%}"))
+    judged = (
+        "Of the drafts whose predecessors stand: the block rule tests all of them, and all before "
+        "the last that passes stand."
+        if setting["rule"].startswith("block")
+        else "Of the drafts that were judged there: what follows a refusal is not judged."
+    )
     return Table(
         f"Acceptance at each draft position, gamma {gamma}, {setting_label(setting)}",
-        f"{_judged_there(setting)} Last: at how many places of the target's text the drafter has "
-        "something to say.",
+        f"{judged} Last: at how many places of the target's text the drafter has something to say.",
         ("lane", *(str(place + 1) for place in range(deepest)), "drafts at"),
         tuple(rows),
     )
 
 
-def _judged_there(setting: Mapping[str, Any]) -> str:
-    """Of which drafts a share accepted is taken."""
-    if setting["rule"].startswith("block"):
-        return (
-            "Of the drafts whose predecessors stand: the block rule tests all of them, and all "
-            "before the last that passes stand."
-        )
-    return "Of the drafts that were judged there: what follows a refusal is not judged."
-
-
-def _cost_table(summary: dict[str, Any], setting: dict[str, Any]) -> Table:
-    rows = []
-    for name, drafter in setting["drafters"].items():
-        for gamma, lane in drafter["gammas"].items():
-            expected = lane["expected"]
-            rows.append(
-                (
-                    lane_label(name),
-                    gamma,
-                    f"{expected['c']:.3f}",
-                    f"{expected['v']:.2f}",
-                    bracketed(lane["speed_up_decoding"]),
-                    f"{expected['speed_up_from_tau']:.2f}",
-                    f"{expected['speed_up_from_alpha']:.2f}",
-                    bracketed(lane["speed_up_with_encoding"]),
-                    f"{expected['speed_up_from_tau_with_encoding']:.2f}",
-                )
-            )
-    return Table(
+def _cost_table(setting: dict[str, Any]) -> Table:
+    return Table.of(
         f"What a round costs and what that predicts, {setting_label(setting)}",
         "c: a drafted token, and v: a call that verifies, both in one-token calls of the target. "
         "tau / (k c + v), with k the tokens drafted a call, must agree with what was measured; "
         "with the tau of i.i.d. alpha it is a model.",
-        (
-            "lane",
-            "gamma",
-            "c",
-            "v",
-            "speed-up, decoding",
-            "from tau, c, v",
-            "from alpha",
-            "with encoding",
-            "from tau, c, v, encoding",
-        ),
-        tuple(rows),
+        {
+            "lane": lambda lane: lane_label(lane["name"]),
+            "gamma": lambda lane: lane["gamma"],
+            "c": lambda lane: f"{lane['c']:.3f}",
+            "v": lambda lane: f"{lane['v']:.2f}",
+            "speed-up, decoding": lambda lane: bracketed(lane["speed_up_decoding"]),
+            "from tau, c, v": lambda lane: f"{lane['speed_up_from_tau']:.2f}",
+            "from alpha": lambda lane: f"{lane['speed_up_from_alpha']:.2f}",
+            "with encoding": lambda lane: bracketed(lane["speed_up_with_encoding"]),
+            "from tau, c, v, encoding": lambda lane: (
+                f"{lane['speed_up_from_tau_with_encoding']:.2f}"
+            ),
+        },
+        [
+            {**lane, **lane["expected"], "name": name, "gamma": gamma}
+            for name, drafter in setting["drafters"].items()
+            for gamma, lane in drafter["gammas"].items()
+        ],
     )
 
 
@@ -640,16 +587,16 @@ def _rouge_table(setting: dict[str, Any]) -> Table:
 
 def generate_table(check: GenerateCheck) -> str:
     """The comparison with transformers as Markdown."""
-    gammas = " | ".join(f"gamma {gamma}" for gamma in check.gammas)
+    rows = [
+        (name, *(str(counts[gamma]) for gamma in check.gammas))
+        for name, counts in check.equal.items()
+    ]
     lines = [
         "## Greedy texts equal to transformers' generate(do_sample=False), of "
         f"{check.articles} articles: {'PASS' if check.passed else 'FAIL'}",
         "",
-        f"| lane | {gammas} |",
-        "|---" * (len(check.gammas) + 1) + "|",
+        tables.grid(["lane", *(f"gamma {gamma}" for gamma in check.gammas)], rows),
     ]
-    for name, counts in check.equal.items():
-        lines.append(f"| {name} | {' | '.join(str(counts[gamma]) for gamma in check.gammas)} |")
     for miss in check.mismatches[:20]:
         lines.append(
             f"\nArticle {miss.article}, {miss.lane}, gamma {miss.gamma}: they part at token "

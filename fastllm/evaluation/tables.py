@@ -3,8 +3,12 @@
 `report` and `fastllm.bench.report` fill them; `charts` writes them as HTML.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
+
+Columns = Mapping[str, Callable[[Mapping[str, Any]], str]]
+"""The head of each column, and its cell of an entry."""
 
 
 @dataclass(frozen=True)
@@ -16,13 +20,22 @@ class Table:
     header: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
 
+    @classmethod
+    def of(
+        cls,
+        title: str,
+        note: str,
+        columns: Columns,
+        entries: Iterable[Mapping[str, Any]],
+    ) -> "Table":
+        """A row for each entry."""
+        rows = tuple(tuple(cell(entry) for cell in columns.values()) for entry in entries)
+        return cls(title, note, tuple(columns), rows)
+
     def markdown(self) -> str:
         """Title, note and table."""
-        lines = [f"### {self.title}", ""]
-        if self.note:
-            lines += [self.note, ""]
-        lines += [_line(self.header), "|---" * len(self.header) + "|"]
-        return "\n".join([*lines, *map(_line, self.rows)])
+        note = [self.note, ""] if self.note else []
+        return "\n".join([f"### {self.title}", "", *note, grid(self.header, self.rows)])
 
 
 @dataclass(frozen=True)
@@ -40,13 +53,7 @@ class Section:
 
 
 def markdown(title: str, preamble: Sequence[str], sections: Sequence[Section]) -> str:
-    """A report as Markdown.
-
-    Args:
-        title: of the report.
-        preamble: sentences before the sections.
-        sections: sentences and tables.
-    """
+    """A report as Markdown: its title, then sentences, then sections."""
     parts = [f"# {title}", *preamble]
     for section in sections:
         parts += [f"## {section.title}", *section.sentences]
@@ -62,14 +69,7 @@ def bracketed(
     scale: float = 1,
     unit: str = "",
 ) -> str:
-    """A number with its range in brackets; a dash where there is none.
-
-    Args:
-        found: the number under the name `middle`, its range under "low" and "high".
-        digits: behind the point.
-        middle: the number's name: "value", or "median".
-        scale: multiplies all three.
-        unit: stands behind the brackets.
+    """A number, under the name `middle`, with its range in brackets; a dash where there is none.
 
     Example:
         >>> bracketed({"value": 0.5, "low": 0.25, "high": 1}, 0, scale=100, unit=" %")
@@ -81,5 +81,8 @@ def bracketed(
     return f"{number} [{low}, {high}]{unit}"
 
 
-def _line(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+def grid(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table of Markdown."""
+    lines = [" | ".join(cell.replace("|", "\\|") for cell in row) for row in (header, *rows)]
+    head, *body = (f"| {line} |" for line in lines)
+    return "\n".join([head, "|---" * len(header) + "|", *body])

@@ -35,15 +35,7 @@ ZERO_GPU = "zero-a10g"
 
 @dataclass(frozen=True)
 class Plan:
-    """What a deployment does.
-
-    Attributes:
-        space: OWNER/NAME.
-        sdk: what serves the page.
-        hardware: the Hub's name of it.
-        variables: environment variables.
-        files: the Space's folder.
-    """
+    """What a deployment does: `hardware` by the Hub's name of it, and the files of the Space."""
 
     space: str
     sdk: str
@@ -52,18 +44,9 @@ class Plan:
     files: dict[str, Path | bytes] = field(repr=False)
 
     def __str__(self) -> str:
+        head = f"Space      {self.space}\nSDK        {self.sdk}\nhardware   {self.hardware}"
         variables = [f"  {name}={value}" for name, value in self.variables.items()]
-        return "\n".join(
-            [
-                f"Space      {self.space}",
-                f"SDK        {self.sdk}",
-                f"hardware   {self.hardware}",
-                "variables",
-                *variables,
-                "files",
-                upload.listing(self.files),
-            ]
-        )
+        return "\n".join([head, "variables", *variables, "files", upload.listing(self.files)])
 
 
 def plan(
@@ -92,18 +75,16 @@ def plan(
     card = {key: value for key, value in told.items() if key not in SETTINGS}
     card["suggested_hardware"] = hardware
     files: dict[str, Path | bytes] = {name: root / name for name in SINGLE}
-    files |= _tree(root, "fastllm", lambda path: path.suffix in (".py", ".js", ".css"))
+    files |= _tree(root, "fastllm", lambda path: path.suffix in (".py", ".js", ".css", ".yaml"))
     readme = _text(root / "README.md")
     body = re.sub(r"\A---\n.*?\n---\n", "", readme, flags=re.DOTALL)
     shown = [THUMBNAIL, *re.findall(r"assets/[\w./-]+", body)]
-    files |= _tree(
-        root,
-        "assets",
-        lambda path: (
-            path.name != "training.jsonl"
-            and (path.suffix in PAGE_SUFFIXES or path.relative_to(root).as_posix() in shown)
-        ),
-    )
+    assets = _tree(root, "assets", lambda path: path.name != "training.jsonl")
+    files |= {
+        name: path
+        for name, path in assets.items()
+        if Path(name).suffix in PAGE_SUFFIXES or name in shown
+    }
     if THUMBNAIL in files:
         card["thumbnail"] = f"https://huggingface.co/spaces/{space}/resolve/main/{THUMBNAIL}"
     if hardware == ZERO_GPU:
@@ -119,13 +100,8 @@ def plan(
         raise SettingsError(
             f"{root}: {', '.join(missing)} is missing: run this from a clone of the repository."
         )
-    return Plan(
-        space,
-        told["sdk"],
-        hardware,
-        {**told["variables"], **(variables or {})},
-        dict(sorted(files.items())),
-    )
+    every = {**told["variables"], **(variables or {})}
+    return Plan(space, told["sdk"], hardware, every, dict(sorted(files.items())))
 
 
 def deploy(
@@ -135,11 +111,8 @@ def deploy(
 
     Variables come first and the files in one commit, so that the Space is built once.
 
-    Args:
-        plan: from `plan`.
-        private: if the Space is created, nobody else sees it.
-        endpoint: the Hub's address.
-        token: the Hub's token.
+    - `private`: if the Space is created, nobody else sees it.
+    - `endpoint`, `token`: as for `upload.client`.
 
     Raises:
         HubError: the Hub refused, or could not be reached.
@@ -162,8 +135,7 @@ def deploy(
     with upload.explained(f"setting the variables of {space}"):
         for name, value in plan.variables.items():
             api.add_space_variable(space, name, value)
-    with upload.explained(f"sending the files of {space}"):
-        upload.commit(api, space, "space", plan.files, "Deploy FastLLM")
+    upload.commit(api, space, "space", plan.files, "Deploy FastLLM")
     with upload.explained(f"asking for {plan.hardware} for {space}", pay):
         runtime = api.get_space_runtime(space)
         if plan.hardware not in (runtime.requested_hardware, runtime.hardware):

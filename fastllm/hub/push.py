@@ -39,13 +39,7 @@ NUMBERS = {
 
 @dataclass(frozen=True)
 class Package:
-    """A checkpoint ready for the Hub.
-
-    Attributes:
-        repository: OWNER/NAME.
-        card: the text of README.md.
-        files: the folder, the card included.
-    """
+    """A checkpoint ready for the Hub: OWNER/NAME, the text of README.md, and the folder with it."""
 
     repository: str
     card: str
@@ -53,11 +47,7 @@ class Package:
 
 
 def package(
-    checkpoint: str,
-    repository: str,
-    *,
-    base_model: str = "",
-    license_name: str = LICENSE,
+    checkpoint: str, repository: str, *, base_model: str = "", license_name: str = LICENSE
 ) -> Package:
     """Lists what goes to the Hub; nothing is sent.
 
@@ -116,11 +106,8 @@ def push(
 ) -> str:
     """Creates or updates the repository; returns its address.
 
-    Args:
-        package: from `package`.
-        private: if the repository is created, nobody else sees it.
-        endpoint: the Hub's address.
-        token: the Hub's token.
+    - `private`: if the repository is created, nobody else sees it.
+    - `endpoint`, `token`: as for `upload.client`.
 
     Raises:
         HubError: the Hub refused, or could not be reached.
@@ -129,8 +116,7 @@ def push(
     name = package.repository
     with upload.explained(f"creating the model repository {name}"):
         address = api.create_repo(name, repo_type="model", private=private or None, exist_ok=True)
-    with upload.explained(f"sending the files of {name}"):
-        upload.commit(api, name, "model", package.files, "Push with FastLLM")
+    upload.commit(api, name, "model", package.files, "Push with FastLLM")
     return str(address)
 
 
@@ -170,17 +156,18 @@ def _sections(
     """The parts of the card, in order."""
     yield f"# {name}"
     if family:
+        known = families()
+        what = known[family].description if family in known else f"of the family {family}"
         fits = "this very target" if bound else "targets with the same vocabulary"
         yield (
-            f"A *drafter* for speculative decoding with FastLLM: {_in_words(family)} "
+            f"A *drafter* for speculative decoding with FastLLM: {what} "
             f"that guesses the next tokens of `{told.get('target', 'its target')}`. It never "
             "changes the target's text, only how fast the text comes. "
             f"It fits {fits} and no others."
         )
     else:
         yield "A *target* for speculative decoding with FastLLM: it summarises English news."
-    facts = list(_facts(told))
-    if facts:
+    if facts := list(_facts(told)):
         yield "## How it was made\n\n" + "\n".join(facts)
     if isinstance(told.get("validation"), dict):
         yield "## Numbers\n\n" + _numbers(told["validation"])
@@ -192,7 +179,26 @@ def _sections(
             "## Limits\n\nIt was made for one target and the texts named above; on other texts "
             "fewer of its guesses are accepted."
         )
-    yield "## How to load it\n\n" + _loading(family, repository, tokenizer)
+    load = f"load_{'drafter' if family else 'target'}"
+    yield (
+        "## How to load it\n\n```python\nfrom huggingface_hub import snapshot_download\n\n"
+        f"from fastllm.checkpoints import {load}\n\n"
+        f'{load.removeprefix("load_")} = {load}(snapshot_download("{repository}"))\n```'
+    )
+    if not family and tokenizer:
+        yield (
+            "It is a plain encoder-decoder of transformers:\n\n```python\n"
+            "from transformers import AutoModelForSeq2SeqLM, AutoTokenizer\n\n"
+            f'model = AutoModelForSeq2SeqLM.from_pretrained("{repository}")\n'
+            f'tokenizer = AutoTokenizer.from_pretrained("{repository}")\n```'
+        )
+    if family == "t5":
+        yield (
+            "In transformers it assists the target it was made for:\n\n```python\n"
+            "from transformers import T5ForConditionalGeneration\n\n"
+            f'assistant = T5ForConditionalGeneration.from_pretrained("{repository}")\n'
+            "target.generate(**inputs, assistant_model=assistant)\n```"
+        )
 
 
 def _facts(told: dict[str, Any]) -> Iterator[str]:
@@ -220,11 +226,6 @@ def _facts(told: dict[str, Any]) -> Iterator[str]:
         yield f"- trained for {told['seconds']:,.0f} seconds on {told.get('device', 'a machine')}"
 
 
-def _in_words(family: str) -> str:
-    known = families()
-    return known[family].description if family in known else f"of the family {family}"
-
-
 def _numbers(validation: dict[str, Any]) -> str:
     rows = [f"| {NUMBERS[key]} | {validation[key]:.3f} |" for key in NUMBERS if validation.get(key)]
     articles = validation.get("articles", "some")
@@ -232,34 +233,6 @@ def _numbers(validation: dict[str, Any]) -> str:
     return "\n".join(
         [f"On {articles} articles held out from training{gamma}:", "", "| | |", "|---|---|", *rows]
     )
-
-
-def _loading(family: str, repository: str, tokenizer: bool) -> str:
-    kind = "drafter" if family else "target"
-    ours = (
-        "```python\nfrom huggingface_hub import snapshot_download\n\n"
-        f"from fastllm.checkpoints import load_{kind}\n\n"
-        f'{kind} = load_{kind}(snapshot_download("{repository}"))\n```'
-    )
-    if not family:
-        more = (
-            "\n\nIt is a plain encoder-decoder of transformers:\n\n```python\n"
-            "from transformers import AutoModelForSeq2SeqLM, AutoTokenizer\n\n"
-            f'model = AutoModelForSeq2SeqLM.from_pretrained("{repository}")\n'
-            f'tokenizer = AutoTokenizer.from_pretrained("{repository}")\n```'
-            if tokenizer
-            else ""
-        )
-    else:
-        more = (
-            "\n\nIn transformers it assists the target it was made for:\n\n```python\n"
-            "from transformers import T5ForConditionalGeneration\n\n"
-            f'assistant = T5ForConditionalGeneration.from_pretrained("{repository}")\n'
-            "target.generate(**inputs, assistant_model=assistant)\n```"
-            if family == "t5"
-            else ""
-        )
-    return ours + more
 
 
 def _json(path: Path) -> dict[str, Any]:

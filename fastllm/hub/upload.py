@@ -79,14 +79,7 @@ def add_sending_arguments(parser: argparse.ArgumentParser) -> None:
 def carry_out(
     options: argparse.Namespace, what: str, files: Files, send: Callable[[], str]
 ) -> None:
-    """Writes the folder where that is asked for, then sends it unless this is a dry run.
-
-    Args:
-        options: those of `add_sending_arguments`.
-        what: is sent, in words: "the model".
-        files: the folder.
-        send: sends it, and returns the address.
-    """
+    """Writes the folder where that is asked for, then sends it unless this is a dry run."""
     if options.to:
         write(files, options.to)
         print(f"the folder is in {options.to}")
@@ -113,34 +106,22 @@ def client(endpoint: str | None = None, token: str | None = None) -> Any:
     return hub.HfApi(endpoint=endpoint, token=token, library_name="fastllm")
 
 
-def commit(api: Any, repository: str, kind: str, files: Files, message: str) -> str:
+def commit(api: Any, repository: str, kind: str, files: Files, message: str) -> None:
     """Makes a repository equal to a folder, in one commit; what else is there is deleted.
 
-    Args:
-        api: from `client`.
-        repository: OWNER/NAME; it has to exist.
-        kind: "space" or "model".
-        files: the folder.
-        message: of the commit.
-
-    Returns:
-        The commit's address.
+    - `api`: from `client`.
+    - `repository`: OWNER/NAME; it has to exist.
+    - `kind`: "space" or "model".
     """
     hub = import_module("huggingface_hub")
-    operations = [
-        hub.CommitOperationAdd(path, str(entry) if isinstance(entry, Path) else entry)
-        for path, entry in sorted(files.items())
-    ]
-    found = api.list_repo_files(repository, repo_type=kind)
-    operations += [
-        hub.CommitOperationDelete(path)
-        for path in sorted(found)
-        if path not in files and path != KEPT
-    ]
-    done = api.create_commit(
-        repository, operations=operations, commit_message=message, repo_type=kind
-    )
-    return str(done.commit_url)
+    with explained(f"sending the files of {repository}"):
+        found = set(api.list_repo_files(repository, repo_type=kind))
+        operations = [
+            hub.CommitOperationAdd(path, str(entry) if isinstance(entry, Path) else entry)
+            for path, entry in sorted(files.items())
+        ]
+        operations += map(hub.CommitOperationDelete, sorted(found - set(files) - {KEPT}))
+        api.create_commit(repository, operations=operations, commit_message=message, repo_type=kind)
 
 
 @contextmanager

@@ -29,6 +29,18 @@ from transformers.models.t5.modeling_t5 import T5Attention
 from fastllm.drafters.reader import orthonormal
 from fastllm.errors import SettingsError
 
+LAST_GAIN, EARLIER_GAIN = 0.6, 0.4
+"""How sharply the decoder looks for its last token, and for those before it."""
+
+MEMORY_GAIN, CARRY_GAIN = 4.0, 1.5
+"""How loudly an encoder position remembers the tokens before it, and the decoder brings its own."""
+
+WRITE_GAIN, OTHERS = 40.0, 0.05
+"""How loudly the token found is written; the factor on what everything else writes at first."""
+
+BIAS = 8.0
+"""A relative bias that leaves next to nothing for other offsets."""
+
 
 def t5_config(
     vocabulary: int,
@@ -59,29 +71,11 @@ def t5_config(
 
 @torch.no_grad()
 def start_copying(
-    model: T5ForConditionalGeneration,
-    generator: torch.Generator,
-    *,
-    context: int = 3,
-    last_gain: float = 0.6,
-    earlier_gain: float = 0.4,
-    memory_gain: float = 4.0,
-    carry_gain: float = 1.5,
-    write_gain: float = 40.0,
-    others: float = 0.05,
+    model: T5ForConditionalGeneration, generator: torch.Generator, *, context: int = 3
 ) -> None:
-    """Lays the circuit down in attention heads of three layers.
+    """Lays the circuit down in attention heads of three layers of a fresh T5 with tied embeddings.
 
-    Args:
-        model: a freshly initialised T5 with tied embeddings.
-        generator: the source of the random orthonormal maps.
-        context: how many of the last tokens it goes by.
-        last_gain: how sharply the decoder looks for its last token.
-        earlier_gain: how sharply for those before it.
-        memory_gain: how loudly an encoder position remembers the tokens before it.
-        carry_gain: how loudly the decoder brings its earlier tokens along.
-        write_gain: how loudly the token found is written.
-        others: factor on what every other head and layer writes at first.
+    It goes by the last `context` tokens; `generator` draws the orthonormal maps.
 
     Raises:
         SettingsError: more context than heads, or a width that they do not fit into.
@@ -102,9 +96,9 @@ def start_copying(
             for layer in block.layer:
                 for name in ("SelfAttention", "EncDecAttention"):
                     if hasattr(layer, name):
-                        getattr(layer, name).o.weight.mul_(others)
+                        getattr(layer, name).o.weight.mul_(OTHERS)
                 if hasattr(layer, "DenseReluDense"):
-                    layer.DenseReluDense.wo.weight.mul_(others)
+                    layer.DenseReluDense.wo.weight.mul_(OTHERS)
 
     # Directions of the encoder's output: what stands one, two, ... places before; and here.
     basis = orthonormal(width, width, generator)
@@ -115,10 +109,10 @@ def start_copying(
 
     own = model.encoder.block[0].layer[0].SelfAttention
     for offset in range(context):
-        _look_back(own, offset, offset + 1, tokens[offset], memory_gain * before[offset])
+        _look_back(own, offset, offset + 1, tokens[offset], MEMORY_GAIN * before[offset])
     past = model.decoder.block[0].layer[0].SelfAttention
     for offset in range(1, context):
-        _look_back(past, offset - 1, offset, tokens[offset], carry_gain * carried[offset - 1])
+        _look_back(past, offset - 1, offset, tokens[offset], CARRY_GAIN * carried[offset - 1])
 
     cross = model.decoder.block[0].layer[1].EncDecAttention
     for index in range(heads):
@@ -129,27 +123,27 @@ def start_copying(
         for offset in range(context):
             first = index * head + offset * share
             rows = slice(first, first + share)
-            known = last_gain * tokens[0] if offset == 0 else earlier_gain * carried[offset - 1]
+            known = LAST_GAIN * tokens[0] if offset == 0 else EARLIER_GAIN * carried[offset - 1]
             cross.q.weight[rows] = known[part_of]
             cross.k.weight[rows] = before[offset][part_of]
     cross.v.weight[:part] = here
-    cross.o.weight[:, :part] = write_gain * here.T
+    cross.o.weight[:, :part] = WRITE_GAIN * here.T
 
 
 def _look_back(
     attention: T5Attention, head: int, offset: int, read: torch.Tensor, write: torch.Tensor
 ) -> None:
     """Makes a head read the token `offset` places back and write it in given directions."""
-    rows = slice(head * attention.key_value_proj_dim, (head + 1) * attention.key_value_proj_dim)
+    width = attention.key_value_proj_dim
+    rows = slice(head * width, (head + 1) * width)
     used = slice(rows.start, rows.start + len(read))
-    attention.q.weight[rows] = 0.0
-    attention.k.weight[rows] = 0.0
-    attention.o.weight[:, rows] = 0.0
+    for matrix in (attention.q.weight[rows], attention.k.weight[rows], attention.o.weight[:, rows]):
+        matrix.zero_()
     attention.v.weight[used] = read
     attention.o.weight[:, used] = write.T
     # The first buckets of T5's relative positions are single offsets back.
     attention.relative_attention_bias.weight[:, head] = 0.0
-    attention.relative_attention_bias.weight[offset, head] = _BIAS
+    attention.relative_attention_bias.weight[offset, head] = BIAS
 
 
 @torch.no_grad()
@@ -157,7 +151,3 @@ def begin_like(model: T5ForConditionalGeneration, token: int) -> None:
     """Gives the token that decoders start with the embedding of another, such as a full stop."""
     start = model.config.decoder_start_token_id
     model.get_input_embeddings().weight[start] = model.get_input_embeddings().weight[token]
-
-
-_BIAS = 8.0
-"""A relative bias that leaves next to nothing for other offsets."""

@@ -6,7 +6,7 @@ interrupted run goes on where it stopped.
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,6 @@ from safetensors.torch import load_file
 from transformers import GenerationConfig, T5ForConditionalGeneration
 
 from fastllm.checkpoints import SHARD, replace_folder
-from fastllm.data.articles import Article
 from fastllm.distill.folders import new_folder
 from fastllm.distill.loop import Losses, Schedule, fit
 from fastllm.distill.options import read_yaml
@@ -30,19 +29,13 @@ from fastllm.vocabulary import Vocabulary
 
 @dataclass(frozen=True)
 class CurriculumStage:
-    """A part of the curriculum.
+    """A part of the curriculum; updates, rates and seconds are those of `Schedule`.
 
     Attributes:
         name: of its folder.
         source_length: the most source tokens.
         mixture: kind of window -> how many of every few updates are of that kind.
-        updates: optimizer updates; the most there can be where `seconds` are given.
-        learning_rate: the constant rate.
-        warmup: updates of rising rate.
-        cooldown: updates (where `seconds` are given, seconds) of falling rate at the end.
         batch: windows an update.
-        seconds: how long the stage takes, for a machine that is there for a while; 0 goes by
-            updates alone.
     """
 
     name: str
@@ -68,25 +61,21 @@ class CurriculumStage:
 
 @dataclass(frozen=True)
 class TargetRecipe:
-    """What a target is made of.
+    """What a target is made of, in the words of a T5's configuration.
 
     Attributes:
         name: of the checkpoint.
+        stages: the curriculum.
         vocabulary_size: ids, bytes and special tokens included.
-        width: d_model.
-        heads: attention heads.
-        encoder_layers: layers of the encoder.
-        decoder_layers: the same number: `generate` of transformers needs it.
-        feed_forward: width of the feed-forward layers.
         text_length: the most tokens of a summary.
         source_length: the most source tokens that it reads; the last stage's by default.
         prefix: put before every article; the decoder starts with its first token.
         articles: articles of each split to write texts about, at most.
-        seed: of everything.
+        shorten: whether the sentences of the texts lose what they can do without (needs spaCy), or
+            else are put in house style.
         precision: "fp32", or "bf16" for products in bfloat16 on a GPU (weights and sums stay fp32).
         no_repeat_ngram: runs of so many tokens that its texts never repeat; 0 allows repeats.
         min_new_tokens: the fewest tokens of a text.
-        stages: the curriculum.
     """
 
     name: str
@@ -101,6 +90,7 @@ class TargetRecipe:
     source_length: int = 0
     prefix: str = ". "
     articles: int = 50_000
+    shorten: bool = True
     seed: int = 0
     precision: str = "fp32"
     no_repeat_ngram: int = 0
@@ -114,11 +104,7 @@ class TargetRecipe:
 
     @classmethod
     def from_tree(cls, tree: dict[str, Any]) -> "TargetRecipe":
-        """Reads a recipe from parsed YAML.
-
-        Raises:
-            SettingsError: a key that a recipe does not have, or one missing.
-        """
+        """Reads a recipe from parsed YAML; SettingsError names a key too many, or one missing."""
         try:
             stages = tuple(CurriculumStage(**stage) for stage in tree["stages"])
             return cls(**{**tree, "stages": stages})
@@ -127,11 +113,7 @@ class TargetRecipe:
 
 
 def read_target_recipe(path: str | Path) -> TargetRecipe:
-    """Reads a YAML file.
-
-    Raises:
-        SettingsError: it is missing, or no recipe of a target.
-    """
+    """Reads a YAML file; SettingsError where it is missing, or no recipe of a target."""
     return TargetRecipe.from_tree(read_yaml(Path(path)))
 
 
@@ -150,8 +132,7 @@ def train_target(
     Args:
         recipe: sizes and curriculum.
         data: a folder with `train.jsonl.xz` (or .jsonl, .jsonl.gz) and, where there are some,
-            `articles.jsonl.xz` and `validation.jsonl.xz`; or one that `write_windows` made, with
-            the vocabulary.
+            `articles.jsonl.xz` and `validation.jsonl.xz`; or one that `write_windows` made.
         run: the run's folder.
         out: where the checkpoint goes, in the place of what is there; `run/checkpoint` by default.
         start: the folder of a target of the same sizes and vocabulary to go on from; without it
@@ -171,7 +152,7 @@ def train_target(
     run = Path(run)
     run.mkdir(parents=True, exist_ok=True)
     device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    windows = prepare_windows(recipe, Path(data), run / "windows", say)
+    windows = prepare_windows(recipe, Path(data), run / "windows", say, start)
     held_out = windows.folder / "validation"
     validate = None
     if (held_out / "meta.json").exists():
@@ -203,17 +184,7 @@ def train_target(
             say=say,
         )
         (run / stage.name / "done").touch()
-    return save_target(
-        model,
-        windows.vocabulary,
-        run,
-        Path(out or run / "checkpoint"),
-        name=recipe.name,
-        source_length=recipe.source_length or recipe.stages[-1].source_length,
-        prefix=recipe.prefix,
-        no_repeat_ngram=recipe.no_repeat_ngram,
-        min_new_tokens=recipe.min_new_tokens,
-    )
+    return _save_target(model, windows.vocabulary, recipe, run, Path(out or run / "checkpoint"))
 
 
 def _go_on_from(model: T5ForConditionalGeneration, folder: Path, vocabulary: Vocabulary) -> None:
@@ -227,15 +198,15 @@ def _go_on_from(model: T5ForConditionalGeneration, folder: Path, vocabulary: Voc
 
 
 def prepare_windows(
-    recipe: TargetRecipe, data: Path, folder: Path, say: Callable[[str], None]
+    recipe: TargetRecipe,
+    data: Path,
+    folder: Path,
+    say: Callable[[str], None],
+    start: str | Path = "",
 ) -> Windows:
-    """The texts to learn from: those that are given, or written now, once.
+    """The texts to learn from: those that `data` holds, or written now into `folder`, once.
 
-    Args:
-        recipe: of the target.
-        data: a folder with splits, or with windows.
-        folder: where windows are written, with the vocabulary in `vocabulary/`.
-        say: receives progress lines.
+    They have the vocabulary of the target `start`, or one that is learnt from them.
 
     Raises:
         DataError: there is no train split, or nothing can be written about it.
@@ -247,25 +218,35 @@ def prepare_windows(
     elif (folder / "meta.json").exists():
         windows = Windows(folder)
     else:
-        windows = _written_windows(recipe, data, folder, say)
+        windows = _written_windows(recipe, data, folder, say, start)
     for kind in {kind for stage in recipe.stages for kind in stage.mixture}:
         windows.of_kind(kind)  # refused now, not in the last stage
     return windows
 
 
 def _written_windows(
-    recipe: TargetRecipe, data: Path, folder: Path, say: Callable[[str], None]
+    recipe: TargetRecipe,
+    data: Path,
+    folder: Path,
+    say: Callable[[str], None],
+    start: str | Path,
 ) -> Windows:
     from fastllm.pretrain.summaries import Job, require_parser, write_summaries  # noqa: PLC0415
 
-    require_parser()
-    place = folder / "vocabulary"
-    if not (place / "tokenizer.json").exists():
+    if recipe.shorten:
+        require_parser()
+    place = Path(start or folder / "vocabulary")
+    if not start and not (place / "tokenizer.json").exists():
         say("learning the vocabulary")
         articles = Job(str(data), ("train", "articles"), "", recipe.articles, seed=recipe.seed)
-        fresh = folder / "vocabulary.new"
-        train_tokenizer(_texts(articles.chosen()), fresh, recipe.vocabulary_size)
-        replace_folder(fresh, place)
+        texts = [
+            text
+            for index, article in enumerate(articles.chosen())
+            for text in (article.summary, article.text if index % 3 == 0 else "")
+            if text
+        ]
+        train_tokenizer(texts, folder / "vocabulary.new", recipe.vocabulary_size)
+        replace_folder(folder / "vocabulary.new", place)
     say("writing the texts to learn from")
     return write_summaries(
         data,
@@ -275,6 +256,7 @@ def _written_windows(
         prefix=recipe.prefix,
         text_length=recipe.text_length,
         seed=recipe.seed,
+        shorten=recipe.shorten,
         say=say,
     )
 
@@ -298,31 +280,26 @@ def new_target(recipe: TargetRecipe, vocabulary: Vocabulary) -> T5ForConditional
     return model
 
 
-def save_target(
+def _save_target(
     model: T5ForConditionalGeneration,
     vocabulary: Vocabulary,
+    recipe: TargetRecipe,
     run: Path,
     out: Path,
-    *,
-    name: str,
-    source_length: int,
-    prefix: str = "",
-    no_repeat_ngram: int = 0,
-    min_new_tokens: int = 0,
 ) -> Path:
     """Writes the checkpoint `out`: weights in bfloat16 shards, vocabulary, configuration."""
     fresh = new_folder(out)
     shutil.rmtree(fresh, ignore_errors=True)
-    model.config.fastllm = {"name": name, "prefix": prefix, "source_length": source_length}
+    length = recipe.source_length or recipe.stages[-1].source_length
+    model.config.fastllm = {"name": recipe.name, "prefix": recipe.prefix, "source_length": length}
     model.generation_config = GenerationConfig(
         decoder_start_token_id=model.config.decoder_start_token_id,
         eos_token_id=1,
         pad_token_id=0,
-        no_repeat_ngram_size=no_repeat_ngram,
-        min_new_tokens=min_new_tokens or None,
+        no_repeat_ngram_size=recipe.no_repeat_ngram,
+        min_new_tokens=recipe.min_new_tokens or None,
     )
     model.to(torch.bfloat16).save_pretrained(fresh, max_shard_size=SHARD)
-    model.float()
     vocabulary.tokenizer.save_pretrained(fresh)
     logs = sorted(run.glob("*/training.jsonl"), key=lambda path: path.stat().st_mtime)
     lines = [
@@ -335,29 +312,25 @@ def save_target(
     return out
 
 
-def _texts(articles: list[Article]) -> Iterator[str]:
-    """What the vocabulary is learned from: all summaries, and every third article."""
-    for index, article in enumerate(articles):
-        if article.summary:
-            yield article.summary
-        if index % 3 == 0:
-            yield article.text
+def _batches(
+    windows: Windows,
+    kinds: Iterable[str],
+    stage: CurriculumStage,
+    device: torch.device,
+    batch: int,
+    seed: int,
+) -> dict[str, Batches]:
+    length = stage.source_length
+    return {
+        kind: Batches(windows, kind, source_length=length, batch=batch, seed=seed, device=device)
+        for kind in kinds
+    }
 
 
 def _loss_of(
     windows: Windows, stage: CurriculumStage, recipe: TargetRecipe, device: torch.device
 ) -> Callable[[torch.nn.Module, int], Losses]:
-    batches = {
-        kind: Batches(
-            windows,
-            kind,
-            source_length=stage.source_length,
-            batch=stage.batch,
-            seed=recipe.seed,
-            device=device,
-        )
-        for kind in stage.mixture
-    }
+    batches = _batches(windows, stage.mixture, stage, device, stage.batch, recipe.seed)
     slots = [(kind, place) for kind, share in stage.mixture.items() for place in range(share)]
 
     def loss_of(model: torch.nn.Module, step: int) -> Losses:
@@ -383,19 +356,10 @@ def _validation(
     """The loss on some windows of each kind that the last stage reads, as far as there are any."""
     stage = recipe.stages[-1]
     kinds = [kind for kind in stage.mixture if windows.counts().get(kind)]
-    if not kinds:
+    held_out = _batches(windows, kinds, stage, device, _VALIDATED, 0).values()
+    batches = [batch(0) for batch in held_out]
+    if not batches:
         return None
-    batches = [
-        Batches(
-            windows,
-            kind,
-            source_length=stage.source_length,
-            batch=_VALIDATED,
-            seed=0,
-            device=device,
-        )(0)
-        for kind in kinds
-    ]
 
     @torch.no_grad()
     def validate(model: torch.nn.Module) -> dict[str, float]:

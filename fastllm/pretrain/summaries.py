@@ -8,13 +8,11 @@ lies inside its window, which is what the model will read:
 - `start`: half as much. `later`: as much, from the middle of a long article.
 - `short`: the first few sentences of every eighth article.
 
-`train --target` writes them where they are missing. To write them beforehand, on a machine without
-a GPU, and then give OUT as `--data`:
+Or extracts: the first sentence of each window and one more, in house style, without a parse.
 
-    python -m fastllm.pretrain.summaries --data DATA --out OUT --recipe recipes/target.yaml
+`train --target` writes them where they are missing, and needs no GPU for that.
 """
 
-import argparse
 import importlib
 import importlib.util
 import json
@@ -28,21 +26,24 @@ import zlib
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice, pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from fastllm.data.articles import Article, find_split, read_split, split_sentences
 from fastllm.data.pairs import content_words
-from fastllm.distill.folders import differences, read_settings
+from fastllm.distill.folders import differences_from
 from fastllm.errors import DataError, SettingsError, TrainingError
+from fastllm.files import write_json
 from fastllm.pretrain.compression import (
     Compressed,
     compress,
     may_be_shortened,
     without_brackets,
 )
+from fastllm.pretrain.house_style import in_house_style
 from fastllm.pretrain.windows import Window as Text
 from fastllm.pretrain.windows import Windows, write_windows
 from fastllm.vocabulary import Vocabulary
@@ -64,8 +65,7 @@ SHORT_WINDOW = (60, 110)
 EVERY_SHORT = 8
 
 
-@dataclass(frozen=True)
-class Sentence:
+class Sentence(NamedTuple):
     """A sentence of an article and where it stands there; a dateline before it is left out."""
 
     text: str
@@ -73,32 +73,16 @@ class Sentence:
     end: int
 
 
-@dataclass(frozen=True)
-class Window:
-    """The part of an article that a model sees.
+class Window(NamedTuple):
+    """The part of an article that a model sees: characters from `start` up to `end`.
 
-    Attributes:
-        kind: "whole", "start", "later" or "short".
-        start: its first character.
-        end: the character after its last one.
-        sentences: the indices of the sentences that lie inside it whole.
-        candidates: those of them that a summary may use, the best first.
+    `candidates` are the indices of the sentences that its summary may use, the best first.
     """
 
     kind: str
     start: int
     end: int
-    sentences: range
-    candidates: tuple[int, ...] = ()
-
-
-@dataclass(frozen=True)
-class Summary:
-    """A window's summary; `kept` is the share of the chosen sentences' words that were kept."""
-
-    text: str
-    kept: float
-    chosen: tuple[int, ...]
+    candidates: Sequence[int]
 
 
 # Sentences.
@@ -161,6 +145,11 @@ _PERSON = re.compile(r"\b[A-Z][a-z]+(?:[- ][A-Z][\w'-]*)+")
 _LONGER = re.compile(r", |\(| [-–—] |\bon [A-Z]\w+day\b|^(?:But|And|However|Yet)\b")
 """Marks of a sentence that has something to delete: these are what is to be learnt."""
 
+_ABBREVIATION = re.compile(
+    r"\b(?:Dr|Mr|Mrs|Ms|St|No|Gen|Sen|Rep|Gov|Lt|Col|Sgt|Rev|Jr|Sr|vs|[A-Z])\.$"
+)
+"""An end that is none: a sentence was cut at the point of an abbreviation."""
+
 _QUOTED = re.compile(r'"[^"]*"|“[^”]*”')
 
 
@@ -183,27 +172,31 @@ def sentences_of(text: str) -> list[Sentence]:
     return found
 
 
+_UNUSABLE = (_REFUSED, _CAPTION, _PERSONAL, _RUN_ON, _ABBREVIATION)
+
+
 def is_usable(sentence: str) -> bool:
     """Whether a sentence can stand in a summary at all.
 
     Not: questions, fragments, captions, what speaks to the reader or in the first person, and what
     is mostly a quotation.
     """
-    count = len(sentence.split())
-    if not FEWEST_SENTENCE_WORDS <= count <= MOST_SENTENCE_WORDS:
+    words = sentence.split()
+    unpaired = (
+        sentence.count('"') % 2
+        or sentence.count("“") != sentence.count("”")
+        or sentence.count("(") != sentence.count(")")
+        or re.search(r"(?<!\w)['‘](?!\d0s)", sentence)
+    )
+    if not FEWEST_SENTENCE_WORDS <= len(words) <= MOST_SENTENCE_WORDS or unpaired:
         return False
-    if not _WHOLE.search(sentence) or _REFUSED.search(sentence) or _CAPTION.search(sentence):
+    if not _WHOLE.search(sentence) or sentence[0] in "\"“'‘" or sentence.isupper():
         return False
-    if sentence.count('"') % 2 or sentence.count("“") != sentence.count("”"):
+    if any(bad.search(sentence) for bad in _UNUSABLE):
         return False
-    if sentence.count("(") != sentence.count(")") or _PERSONAL.search(sentence):
+    if sum(word.isupper() and len(word) > 3 for word in words) > 2:
         return False
-    if re.search(r"(?<!\w)['‘](?!\d0s)", sentence) or _RUN_ON.search(sentence):
-        return False
-    if sentence.isupper() or sum(word.isupper() and len(word) > 3 for word in sentence.split()) > 2:
-        return False
-    quoted = sum(len(part.split()) for part in _QUOTED.findall(sentence))
-    return sentence[0] not in "\"“'‘" and quoted * 3 <= count
+    return sum(len(part.split()) for part in _QUOTED.findall(sentence)) * 3 <= len(words)
 
 
 def is_lead(sentence: str) -> bool:
@@ -222,12 +215,9 @@ def stands(index: int, chosen: Iterable[int], sentences: Sequence[Sentence]) -> 
     text = sentences[index].text
     if not _UNRESOLVED.search(text):
         return True
-    earlier = [other for other in chosen if other < index]
-    if not earlier:
-        return False
-    last = max(earlier)
-    if last == index - 1:
-        return True
+    last = max((other for other in chosen if other < index), default=None)
+    if last is None or last == index - 1:
+        return last is not None
     return bool(_PERSON_PRONOUN.search(text) and _PERSON.search(sentences[last].text))
 
 
@@ -235,12 +225,15 @@ def stands(index: int, chosen: Iterable[int], sentences: Sequence[Sentence]) -> 
 
 
 def central_order(
-    sentences: Sequence[Sentence], inside: Iterable[int], count: int = MOST_SENTENCES
+    sentences: Sequence[Sentence],
+    inside: Iterable[int],
+    count: int = MOST_SENTENCES,
+    long_weight: float = 1.6,
 ) -> list[int]:
     """The lead of a window, and then its most central sentences, the best first.
 
     Central is a sentence whose words the window's other sentences share; words that are chosen
-    already do not count again.
+    already do not count again. `long_weight` is for sentences that have something to delete.
     """
     inside = list(inside)
     words = {index: content_words(sentences[index].text) for index in inside}
@@ -251,14 +244,17 @@ def central_order(
 
     def gain(index: int) -> float:
         new = set(words[index]) - covered
-        weight = 1.6 if _LONGER.search(sentences[index].text) else 1.0
+        weight = long_weight if _LONGER.search(sentences[index].text) else 1.0
         return weight * sum(counts[word] - 1 for word in new) / math.sqrt(len(words[index]))
+
+    def choose(index: int) -> None:
+        chosen.append(index)
+        covered.update(words[index])
 
     leads = [i for i in usable if i - inside[0] < 6 and is_lead(sentences[i].text)]
     if leads:
-        best = max(gain(index) for index in leads)
-        chosen.append(next(index for index in leads if gain(index) >= 0.5 * best))
-        covered |= set(words[chosen[0]])
+        best = max(map(gain, leads))
+        choose(next(index for index in leads if gain(index) >= 0.5 * best))
     while len(chosen) < count:
         rest = [
             index
@@ -267,9 +263,7 @@ def central_order(
         ]
         if not rest:
             break
-        best_index = max(rest, key=gain)
-        chosen.append(best_index)
-        covered |= set(words[best_index])
+        choose(max(rest, key=gain))
     return chosen
 
 
@@ -312,23 +306,19 @@ def choose_by_reference(
     chosen: list[int] = []
     score = 0.0
     while len(chosen) < MOST_SENTENCES:
-        best: tuple[float, int] | None = None
-        for index in shortened:
-            if index in chosen:
-                continue
+        values: dict[int, float] = {}
+        for index in (index for index in shortened if index not in chosen):
             trial = sorted([*chosen, index])
-            if not all(stands(other, trial, sentences) for other in trial):
+            text = " ".join(shortened[other] for other in trial)
+            if len(text.split()) > MOST_WORDS:
                 continue
-            texts = [shortened[other] for other in trial]
-            if sum(len(text.split()) for text in texts) > MOST_WORDS:
-                continue
-            value = overlap(" ".join(texts), grams)
-            if best is None or value > best[0]:
-                best = value, index
-        if best is None or (best[0] <= score and len(chosen) >= 2):
+            if all(stands(other, trial, sentences) for other in trial):
+                values[index] = overlap(text, grams)
+        best = max(values, key=lambda index: values[index], default=None)
+        if best is None or (values[best] <= score and len(chosen) >= 2):
             break
-        score = best[0]
-        chosen.append(best[1])
+        score = values[best]
+        chosen.append(best)
     return tuple(sorted(chosen))
 
 
@@ -354,57 +344,51 @@ def choose_central(
 # Windows.
 
 
+def within(sentences: Sequence[Sentence], start: int, end: int) -> list[int]:
+    """The indices of the sentences that lie whole between two characters."""
+    return [i for i, one in enumerate(sentences) if one.start >= start and one.end <= end]
+
+
 def windows_of(
-    article: Article, sentences: Sequence[Sentence], vocabulary: Vocabulary, prefix: str = ". "
+    article: Article,
+    sentences: Sequence[Sentence],
+    vocabulary: Vocabulary,
+    prefix: str = ". ",
+    long_weight: float = 1.6,
 ) -> list[Window]:
     """The windows of an article, each with the sentences that its summary may use.
 
-    Args:
-        article: an article.
-        sentences: those of the article.
-        vocabulary: the target's.
-        prefix: what the target reads before every window; its tokens count.
+    The tokens of `prefix`, which the target reads before every window, count. For `long_weight`
+    see `central_order`.
     """
     text = article.text
-
-    def inside(start: int, end: int) -> range:
-        whole = [i for i, one in enumerate(sentences) if one.start >= start and one.end <= end]
-        return range(whole[0], whole[-1] + 1) if whole else range(0)
-
     encoded = vocabulary.tokenizer(text, return_offsets_mapping=True, verbose=False)
     ends = [end for _, end in encoded["offset_mapping"][:-1]]
     own = len(vocabulary.tokenizer(prefix)["input_ids"])  # those of the prefix and the end token
 
     def reach(start: int, tokens: int) -> int:
-        first = bisect_right(ends, start)
-        last = first + tokens - own - 1
+        last = bisect_right(ends, start) + tokens - own - 1
         return ends[last] if last < len(ends) else len(text)
 
-    found: list[Window] = []
+    def central(kind: str, start: int, end: int, count: int = MOST_SENTENCES) -> Window:
+        inside = within(sentences, start, end)
+        return Window(kind, start, end, central_order(sentences, inside, count, long_weight))
 
-    def add(kind: str, start: int, end: int, order: Sequence[int]) -> None:
-        if order:
-            found.append(Window(kind, start, end, inside(start, end), tuple(order)))
-
-    end = reach(0, WHOLE_TOKENS)
+    end, half = reach(0, WHOLE_TOKENS), reach(0, PART_TOKENS)
+    found = [central("whole", 0, end)]
     if article.summary:
-        add("whole", 0, end, reference_order(sentences, inside(0, end), article.summary))
-    else:
-        add("whole", 0, end, central_order(sentences, inside(0, end)))
-    half = reach(0, PART_TOKENS)
+        order = reference_order(sentences, within(sentences, 0, end), article.summary)
+        found = [Window("whole", 0, end, order)]
     if half < end:
-        add("start", 0, half, central_order(sentences, inside(0, half)))
-        middle = [one.start for one in sentences if one.start >= len(text) // 2]
-        for start in middle[:1]:
-            end = reach(start, PART_TOKENS)
-            if end < len(text):
-                add("later", start, end, central_order(sentences, inside(start, end)))
+        found.append(central("start", 0, half))
+        later = next((one.start for one in sentences if one.start >= len(text) // 2), len(text))
+        if (end := reach(later, PART_TOKENS)) < len(text):
+            found.append(central("later", later, end))
     if zlib.crc32(article.id.encode()) % EVERY_SHORT == 0:
         least, most = SHORT_WINDOW
         whole = [one.end for one in sentences if least <= len(text[: one.end].split()) <= most]
-        for end in whole[-1:]:
-            add("short", 0, end, central_order(sentences, inside(0, end), 2))
-    return found
+        found += [central("short", 0, end, 2) for end in whole[-1:]]
+    return [window for window in found if window.candidates]
 
 
 def summarise(
@@ -413,15 +397,11 @@ def summarise(
     shortened: Mapping[int, str],
     vocabulary: Vocabulary,
     reference: str = "",
-) -> Summary | None:
-    """The summary of a window; None where there is no good one.
+) -> tuple[str, float] | None:
+    """The summary of a window, and the share of the chosen sentences' words that were kept.
 
-    Args:
-        window: with the candidates for its summary.
-        sentences: those of the article.
-        shortened: the candidates after their deletions, by index.
-        vocabulary: the target's.
-        reference: the reference summary, for a window that is chosen by it.
+    `shortened` holds the window's candidates after their deletions, by index; a `reference` summary
+    chooses among those of a whole window. None where there is no good summary.
     """
     if reference and window.kind == "whole":
         own = {index: shortened[index] for index in window.candidates if shortened[index]}
@@ -430,18 +410,41 @@ def summarise(
         chosen = choose_central(window.candidates, shortened, sentences)
     text = " ".join(shortened[index] for index in chosen)
     count = len(text.split())
-    short = window.kind == "short"
-    if len(chosen) < (1 if short else 2) or count < (10 if short else FEWEST_WORDS):
+    fewest_sentences, fewest_words = (1, 10) if window.kind == "short" else (2, FEWEST_WORDS)
+    if len(chosen) < fewest_sentences or count < fewest_words:
         return None
-    if len(text) > 2 * MOST_TOKENS and _tokens(vocabulary, text) > MOST_TOKENS:
-        return None
-    before = sum(len(sentences[index].text.split()) for index in chosen)
-    return Summary(text, count / before, chosen)
+    if len(text) > 2 * MOST_TOKENS:
+        if len(vocabulary.encode(text, MOST_TOKENS + 1).ids) > MOST_TOKENS:
+            return None
+    return text, count / sum(len(sentences[index].text.split()) for index in chosen)
 
 
-def _tokens(vocabulary: Vocabulary, text: str) -> int:
-    return len(vocabulary.encode(text, MOST_TOKENS + 1).ids)
+def extract(article: Article, sentences: Sequence[Sentence], window: Window) -> str:
+    """The first sentence of a window and one more, in house style.
 
+    The other one is the nearest to the reference, or else the most central. Empty where the first
+    cannot open a summary, or all is too short.
+    """
+    inside = within(sentences, window.start, window.end)
+    usable = {index for index in inside if is_usable(sentences[index].text)}
+    if not usable or inside[0] not in usable or _UNRESOLVED.search(sentences[inside[0]].text):
+        return ""
+    order = reference_order(sentences, inside, article.summary) if article.summary else []
+    chosen, words = [inside[0]], len(sentences[inside[0]].text.split())
+    for index in [*order, *window.candidates]:
+        count = len(sentences[index].text.split())
+        if len(chosen) < _EXTRACTED and words + count <= _EXTRACTED_WORDS:
+            if index in usable and index not in chosen and stands(index, chosen, sentences):
+                chosen.append(index)
+                words += count
+    bare = [without_brackets(sentences[index].text) for index in sorted(chosen)]
+    text = " ".join(map(in_house_style, bare))
+    return text if words >= _FEWEST_EXTRACTED_WORDS else ""
+
+
+_EXTRACTED = 2
+_FEWEST_EXTRACTED_WORDS, _EXTRACTED_WORDS = 12, 60
+"""Sentences of an extract, at most, and its words."""
 
 Shorten = Callable[[Sequence[str]], list[str]]
 """Shortens many sentences; one that is no statement becomes empty, and no summary takes it."""
@@ -450,38 +453,44 @@ Shorten = Callable[[Sequence[str]], list[str]]
 def write_lines(
     articles: Iterable[Article],
     vocabulary: Vocabulary,
-    shorten: Shorten,
+    shorten: Shorten | None,
     path: Path,
     prefix: str = ". ",
 ) -> Counter[str]:
-    """Writes the summaries of the articles' windows as JSON lines, a block of articles at a time.
+    """Appends the summaries of the articles' windows to `path` as JSON lines, a block at a time.
 
-    Args:
-        articles: what to write about.
-        vocabulary: the target's.
-        shorten: shortens many sentences at once.
-        path: appended to.
-        prefix: what the target reads before every window.
+    Without `shorten` they are extracts.
 
     Returns:
         How many windows of each kind were written.
     """
     written: Counter[str] = Counter()
-    for block in _blocks(articles, 64):
+    stream = iter(articles)
+    while block := list(islice(stream, 64)):
         work = []
-        texts: dict[str, str] = {}
         for article in block:
             sentences = sentences_of(article.text)
-            windows = windows_of(article, sentences, vocabulary, prefix)
+            weight = 1.6 if shorten else 1.0
+            windows = windows_of(article, sentences, vocabulary, prefix, weight)
             work.append((article, sentences, windows))
-            for window in windows:
-                texts.update((sentences[i].text, "") for i in window.candidates)
-        texts = dict(zip(texts, shorten(list(texts)), strict=True))
+        short: dict[str, str] = {}
+        if shorten:
+            texts = dict.fromkeys(
+                sentences[index].text
+                for _, sentences, windows in work
+                for window in windows
+                for index in window.candidates
+            )
+            short = dict(zip(texts, shorten(list(texts)), strict=True))
         with path.open("a", encoding="utf-8") as file:
             for article, sentences, windows in work:
                 for window in windows:
-                    own = {i: texts[sentences[i].text] for i in window.candidates}
-                    made = summarise(window, sentences, own, vocabulary, article.summary)
+                    if shorten:
+                        own = {i: short[sentences[i].text] for i in window.candidates}
+                        made = summarise(window, sentences, own, vocabulary, article.summary)
+                    else:
+                        text = extract(article, sentences, window)
+                        made = (text, 1.0) if text else None
                     if made is None:
                         continue
                     row = {
@@ -489,50 +498,41 @@ def write_lines(
                         "window": window.kind,
                         "start": window.start,
                         "end": window.end,
-                        "text": made.text,
-                        "kept": round(made.kept, 3),
+                        "text": made[0],
+                        "kept": round(made[1], 3),
                     }
                     file.write(json.dumps(row, ensure_ascii=False) + "\n")
                     written[window.kind] += 1
     return written
 
 
-def _blocks(articles: Iterable[Article], size: int) -> Iterator[list[Article]]:
-    stream = iter(articles)
-    while block := list(islice(stream, size)):
-        yield block
-
-
-def require_parser(model: str = PARSER) -> None:
+def require_parser() -> None:
     """Refuses to begin without spaCy and its model.
 
     Raises:
         SettingsError: one of them is not installed.
     """
-    missing = [name for name in ("spacy", model) if importlib.util.find_spec(name) is None]
+    missing = [name for name in ("spacy", PARSER) if importlib.util.find_spec(name) is None]
     if missing:
         raise SettingsError(
-            f"writing texts for a target to learn from needs {' and '.join(missing)}, which "
-            f"{'is' if len(missing) == 1 else 'are'} not installed: python -m pip install "
-            f'"fastllm[texts]" {model}. Or give as data a folder of windows that was written '
+            f"writing texts for a target to learn from needs {' and '.join(missing)}, not "
+            f'installed here: python -m pip install "fastllm[texts]" {PARSER}. Or write '
+            "shorten: false in the recipe, or give as data a folder of windows that was written "
             "elsewhere."
         )
 
 
-def shortener(model: str = PARSER) -> Shorten:
-    """Shortens sentences by the parse of a spaCy model, a package by name."""
-    require_parser(model)
-    parse = importlib.import_module(model).load(exclude=["lemmatizer", "ner", "senter"])
+def shortener() -> Shorten:
+    """Shortens sentences by the parse of spaCy."""
+    require_parser()
+    parse = importlib.import_module(PARSER).load(exclude=["lemmatizer", "ner", "senter"])
 
     def shorten(texts: Sequence[str]) -> list[str]:
         bare = list(map(without_brackets, texts))
         parsed = parse.pipe(filter(may_be_shortened, bare), batch_size=256)
         shorter = (compress(doc) for doc in parsed)
-        found = []
-        for text in bare:
-            one = next(shorter) if may_be_shortened(text) else Compressed(text, ())
-            found.append(one.text if one.statement else "")
-        return found
+        found = (next(shorter) if may_be_shortened(text) else Compressed(text, ()) for text in bare)
+        return [one.text if one.statement else "" for one in found]
 
     return shorten
 
@@ -542,15 +542,9 @@ def shortener(model: str = PARSER) -> Shorten:
 
 @dataclass(frozen=True)
 class Job:
-    """Which articles to write texts about, and how.
+    """Which articles to write texts about, and how; see `write_summaries`.
 
-    Attributes:
-        data: a folder with splits.
-        splits: names of splits; one that is not there is passed over.
-        vocabulary: the folder of the target's tokenizer.
-        articles: of each split, at most.
-        prefix: what the target reads before every window.
-        seed: of the choice of articles.
+    A split that is not there is passed over, but for train.
     """
 
     data: str
@@ -559,6 +553,7 @@ class Job:
     articles: int
     prefix: str = ". "
     seed: int = 0
+    shorten: bool = True
 
     def chosen(self) -> list[Article]:
         """The articles, in an order of its own that is always the same."""
@@ -584,26 +579,26 @@ def write_summaries(
     prefix: str = ". ",
     text_length: int = 112,
     seed: int = 0,
-    processes: int | None = None,
+    shorten: bool = True,
     say: Callable[[str], None] = print,
 ) -> Windows:
     """Writes texts about a data set's articles, and joins them with the articles into windows.
 
-    What an interrupted call has written is kept in `texts/` of the folder, and the next goes on.
+    As many processes write as there are cores. What an interrupted call has written is kept in
+    `texts/` of the folder, and the next goes on. The windows of the validation split go into
+    `validation/` in it.
 
     Args:
         data: a folder with train and, where there are some, articles and validation.
-        folder: of the windows; those of the validation split go into `validation/` in it.
+        folder: of the windows.
         vocabulary: the folder of the target's tokenizer.
         articles: of each split, at most.
         prefix: what the target reads before every window.
         text_length: windows with a longer text, end token included, are left out.
         seed: of the choice of articles.
-        processes: that write at the same time; as many as there are cores by default.
+        shorten: whether sentences lose what they can do without, by a parse; else
+            they are put in house style.
         say: receives progress lines.
-
-    Returns:
-        The windows to train on.
 
     Raises:
         DataError: there is no train split, or no article that a text can be written about.
@@ -618,13 +613,21 @@ def write_summaries(
     ):
         if (place / "meta.json").exists():
             continue
-        job = Job(str(data), splits, str(vocabulary), most, prefix, seed)
+        job = Job(str(data), splits, str(vocabulary), most, prefix, seed, shorten)
         chosen = job.chosen()
         if not chosen and place != folder:
             continue
-        texts = place / "texts"
-        _write_parts(job, chosen, texts, processes or os.cpu_count() or 1, say)
-        pieces = Vocabulary.load(vocabulary)
+        texts, pieces = place / "texts", Vocabulary.load(vocabulary)
+        asked: dict[str, Any] = {"vocabulary": pieces.fingerprint, "prefix": prefix}
+        if not shorten:  # texts of an earlier version, which shortened all, can be gone on with
+            asked["shorten"] = False
+        if changed := differences_from(texts / "settings.json", asked):
+            raise SettingsError(
+                f"{texts} holds texts for another target ({changed}): give another folder, or "
+                "remove it."
+            )
+        write_json(texts / "settings.json", asked)
+        _write_parts(job, len(chosen), texts, say)
         count = write_windows(
             place, joined(chosen, texts), pieces, prefix=prefix, text_length=text_length
         )
@@ -636,47 +639,30 @@ _VALIDATED = 640
 """Articles of the validation split that texts are written about, at most."""
 
 
-def joined(articles: Iterable[Article], texts: str | Path) -> Iterator[tuple[str, list[Text]]]:
-    """Articles with the windows that were written about them; those without any are left out.
-
-    Args:
-        articles: in the order of the result.
-        texts: a folder of JSON lines.
-    """
+def joined(articles: Iterable[Article], texts: Path) -> Iterator[tuple[str, list[Text]]]:
+    """Articles with the windows that were written about them; those without any are left out."""
     found: dict[str, list[Text]] = {}
-    for path in sorted(Path(texts).glob("part-*.jsonl")):
-        for row in _rows(path):
-            window = Text(row["window"], row["start"], row["end"], row["text"])
-            found.setdefault(row["id"], []).append(window)
+    for row in _rows(texts):
+        window = Text(row["window"], row["start"], row["end"], row["text"])
+        found.setdefault(row["id"], []).append(window)
     for article in articles:
         if article.id in found:
             yield article.text, found.pop(article.id)
 
 
-def _rows(path: Path) -> Iterator[dict[str, Any]]:
-    with path.open(encoding="utf-8") as file:
-        for line in file:
-            try:
-                yield json.loads(line)
-            except ValueError:
-                continue  # cut off where a run was
+def _rows(folder: Path) -> Iterator[dict[str, Any]]:
+    for path in sorted(folder.glob("part-*.jsonl")):
+        with path.open(encoding="utf-8", errors="replace") as lines:  # cut inside a character
+            for line in lines:
+                with suppress(ValueError):  # cut off where a run was
+                    yield json.loads(line)
 
 
-def _write_parts(
-    job: Job, chosen: Sequence[Article], folder: Path, most: int, say: Callable[[str], None]
-) -> None:
+def _write_parts(job: Job, articles: int, folder: Path, say: Callable[[str], None]) -> None:
     """Writes the texts of a job as `part-N.jsonl`, several processes at the same time."""
-    require_parser()
-    folder.mkdir(parents=True, exist_ok=True)
-    asked = {"vocabulary": Vocabulary.load(job.vocabulary).fingerprint, "prefix": job.prefix}
-    settings = folder / "settings.json"
-    if settings.exists() and (changed := differences(read_settings(settings), asked)):
-        raise SettingsError(
-            f"{folder} holds texts for another target ({changed}): give another folder, or remove "
-            "it."
-        )
-    settings.write_text(json.dumps(asked))
-    processes = max(1, min(most, len(chosen) // 64))
+    if job.shorten:
+        require_parser()
+    processes = max(1, min(os.cpu_count() or 1, articles // 64))
     if processes == 1:
         _write_part(job, folder, 0, 1)
         return
@@ -692,8 +678,8 @@ def _write_parts(
         while any(worker.is_alive() for worker in workers):
             for worker in workers:
                 worker.join(_SECONDS_A_LINE / processes)
-            done = {row["id"] for path in folder.glob("part-*.jsonl") for row in _rows(path)}
-            say(f"texts about {len(done)} of {len(chosen)} articles")
+            done = {row["id"] for row in _rows(folder)}
+            say(f"texts about {len(done)} of {articles} articles")
     finally:
         for worker in workers:
             worker.terminate()
@@ -714,36 +700,10 @@ def _write_part(job: Job, folder: Path, number: int, processes: int) -> None:
     if processes > 1:  # Ctrl-C goes to all; the first process ends the others
         signal.signal(signal.SIGINT, signal.SIG_IGN)
     path = folder / f"part-{number}.jsonl"
-    _end_line(path)
-    done = {row["id"] for part in folder.glob("part-*.jsonl") for row in _rows(part)}
+    if path.is_file() and path.stat().st_size and not path.read_bytes().endswith(b"\n"):
+        with path.open("a") as file:  # a kill cut its last line off
+            file.write("\n")
+    done = {row["id"] for row in _rows(folder)}
     share = (one for one in job.chosen()[number::processes] if one.id not in done)
-    write_lines(share, Vocabulary.load(job.vocabulary), shortener(), path, job.prefix)
-
-
-def _end_line(path: Path) -> None:
-    """Ends the line that a kill cut off, so that the next one begins afresh."""
-    if path.is_file() and path.stat().st_size:
-        with path.open("rb+") as file:
-            file.seek(-1, os.SEEK_END)
-            if file.read(1) != b"\n":
-                file.write(b"\n")
-
-
-def main(options: Sequence[str] | None = None) -> None:
-    """Reads the options and writes windows."""
-    from fastllm.pretrain.curriculum import prepare_windows, read_target_recipe  # noqa: PLC0415
-
-    parser = argparse.ArgumentParser(
-        prog="python -m fastllm.pretrain.summaries",
-        description="Writes compressive summaries of articles, for a target to learn to write.",
-    )
-    parser.add_argument("--data", required=True, help="folder with train, articles, validation")
-    parser.add_argument("--out", required=True, help="folder; then the --data of train --target")
-    parser.add_argument("--recipe", default="recipes/target.yaml", help="of the target")
-    arguments = parser.parse_args(options)
-    recipe = read_target_recipe(arguments.recipe)
-    prepare_windows(recipe, Path(arguments.data), Path(arguments.out), print)
-
-
-if __name__ == "__main__":
-    main()
+    shorten = shortener() if job.shorten else None
+    write_lines(share, Vocabulary.load(job.vocabulary), shorten, path, job.prefix)

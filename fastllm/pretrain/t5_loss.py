@@ -21,25 +21,20 @@ def t5_loss(
     text: torch.Tensor,
     *,
     masked: bool = True,
-    pad_id: int = 0,
 ) -> torch.Tensor:
-    """The mean cross-entropy, in nats a token, of texts given their articles.
+    """The mean cross-entropy, in nats a token, of texts given their articles; a scalar in fp32.
 
     Args:
         model: a T5 v1.0 with tied embeddings and without dropout.
-        source: articles, (B, S), filled up with `pad_id`.
-        text: what is to be written, (B, T), filled up with `IGNORED`; the start token is not part
-            of it.
+        source: articles, (B, S), filled up with 0.
+        text: what is to be written, (B, T), without the start token, filled up with `IGNORED`.
         masked: whether `source` may hold padding. Without any, False is faster.
-        pad_id: of the model.
-
-    Returns:
-        A scalar in fp32.
     """
-    encoded = _encode(model, source, (source != pad_id) if masked else None)
+    seen = (source != 0) if masked else None
+    encoded = _encode(model, source, seen)
     start = text.new_full((len(text), 1), model.config.decoder_start_token_id)
     before = torch.cat([start, text[:, :-1].clamp(min=0)], dim=1)
-    logits = _decode(model, before, encoded, (source != pad_id) if masked else None)
+    logits = _decode(model, before, encoded, seen)
     return F.cross_entropy(logits.flatten(0, 1).float(), text.flatten(), ignore_index=IGNORED)
 
 
@@ -64,10 +59,7 @@ def _encode(model: Any, source: torch.Tensor, seen: torch.Tensor | None) -> torc
 
 
 def _decode(
-    model: Any,
-    before: torch.Tensor,
-    encoded: torch.Tensor,
-    seen: torch.Tensor | None,
+    model: Any, before: torch.Tensor, encoded: torch.Tensor, seen: torch.Tensor | None
 ) -> torch.Tensor:
     hidden = _embedded(model, before)
     length = before.shape[1]

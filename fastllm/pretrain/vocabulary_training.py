@@ -28,12 +28,9 @@ _BYTES = [f"<0x{byte:02X}>" for byte in range(256)]
 def train_tokenizer(
     texts: Iterable[str], folder: str | Path, size: int = 8192
 ) -> PreTrainedTokenizerFast:
-    """Learns `size` pieces from `texts` and saves them to `folder` for `AutoTokenizer`.
+    """Learns `size` ids, the special ones and the bytes among them, from texts that are read once.
 
-    Args:
-        texts: the texts to learn from, read once.
-        folder: where `tokenizer.json` and its configuration are written.
-        size: how many ids, the three special ones and the 256 bytes included.
+    The folder then holds what `AutoTokenizer` reads.
     """
     tokenizer = Tokenizer(models.BPE(unk_token=UNK))
     tokenizer.normalizer = normalizers.Sequence(

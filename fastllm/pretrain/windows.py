@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from fastllm.data.tokens import IGNORED, save_array, save_sequences, start_set
+from fastllm.data.tokens import IGNORED, Sequences, save_array, save_sequences, start_set
 from fastllm.errors import DataError, SettingsError
 from fastllm.files import write_json
 from fastllm.vocabulary import Vocabulary
@@ -34,13 +34,9 @@ _STEP = 16
 
 @dataclass(frozen=True)
 class Window:
-    """A part of an article and what is to be written about it.
+    """A part of an article, characters from `start` up to `end`, and the text to write about it.
 
-    Attributes:
-        kind: a word, such as "whole"; a curriculum asks for kinds.
-        start: the character of the article at which it begins.
-        end: the character after its last one.
-        text: what is to be written.
+    A curriculum asks for windows by their kind, a word such as "whole".
     """
 
     kind: str
@@ -57,17 +53,10 @@ def write_windows(
     prefix: str = "",
     text_length: int = 112,
 ) -> int:
-    """Tokenizes articles and their windows.
+    """Writes windows of articles in the place of an earlier set; returns how many there are.
 
-    Args:
-        folder: created if missing; an earlier set in it is replaced.
-        articles: texts with their windows, read once, in order.
-        vocabulary: of at most 32,768 pieces.
-        prefix: what every window is to begin with.
-        text_length: windows with a longer text, end token included, are left out.
-
-    Returns:
-        How many windows were written.
+    A vocabulary may have 32,768 pieces. Every window is to begin with `prefix`; those with a text
+    longer than `text_length`, end token included, are left out.
 
     Raises:
         DataError: there was none.
@@ -87,8 +76,7 @@ def write_windows(
         encoded = vocabulary.tokenizer(
             article, add_special_tokens=False, return_offsets_mapping=True
         )
-        starts = np.array([start for start, _ in encoded["offset_mapping"]] or [0])
-        ends = np.array([end for _, end in encoded["offset_mapping"]] or [0])
+        starts, ends = np.array(encoded["offset_mapping"] or [(0, 0)]).T
         found = []
         for window in windows:
             text = vocabulary.encode(window.text, text_length + 1).ids
@@ -123,10 +111,7 @@ def write_windows(
 
 
 class Windows:
-    """Windows on disk.
-
-    Args:
-        folder: a folder that `write_windows` made.
+    """Windows on disk, as `write_windows` writes them.
 
     Raises:
         DataError: the folder is missing or incomplete.
@@ -136,10 +121,8 @@ class Windows:
         self.folder = Path(folder)
         try:
             self.meta: dict[str, Any] = json.loads((self.folder / "meta.json").read_text())
-            self._source = np.load(self.folder / "source.npy", mmap_mode="r")
-            self._source_ends = np.load(self.folder / "source_ends.npy")
-            self._text = np.load(self.folder / "text.npy", mmap_mode="r")
-            self._text_ends = np.load(self.folder / "text_ends.npy")
+            self._source = Sequences(self.folder, "source")
+            self._text = Sequences(self.folder, "text")
             self._rows = np.load(self.folder / "windows.npy")
         except (OSError, ValueError) as error:
             raise DataError(f"{folder}: not a folder of windows ({error}).") from error
@@ -153,11 +136,7 @@ class Windows:
         return Vocabulary.load(self.folder / "tokenizer")
 
     def of_kind(self, kind: str) -> np.ndarray:
-        """The indices of the windows of a kind, (n,).
-
-        Raises:
-            SettingsError: there is no such kind here.
-        """
+        """The indices (n,) of the windows of a kind; SettingsError where there is no such kind."""
         if kind not in self.meta["kinds"]:
             raise SettingsError(f"{self.folder} has no windows of kind {kind!r}: {self.counts()}.")
         return np.flatnonzero(self._rows[:, 3] == self.meta["kinds"].index(kind))
@@ -169,32 +148,22 @@ class Windows:
 
     def source(self, index: int, length: int) -> np.ndarray:
         """What is read of window `index`: prefix, at most so many tokens, end token."""
-        article, first, count, _ = self._rows[index]
-        begin = int(self._source_ends[article - 1]) if article else 0
+        article, first, count, _ = map(int, self._rows[index])
         before = self.meta["prefix_ids"]
-        room = min(int(count), length - len(before) - 1)
-        own = self._source[begin + first : begin + first + room]
+        room = min(count, length - len(before) - 1)
+        own = self._source[article][first : first + room]
         return np.concatenate([before, own, [self.meta["end_id"]]]).astype(np.uint16)
 
     def text(self, index: int) -> np.ndarray:
         """What is to be written about window `index`, end token included."""
-        begin = int(self._text_ends[index - 1]) if index else 0
-        return np.asarray(self._text[begin : self._text_ends[index]])
+        return self._text[index]
 
 
 class Batches:
     """Batches of one kind of window, gathered on the device by index.
 
     Which windows make up the batch of a step is a function of (seed, step), so a resumed run needs
-    no state. Nothing here waits for the device.
-
-    Args:
-        windows: where they come from.
-        kind: of the windows.
-        source_length: the most source tokens, prefix and end token included.
-        batch: windows a batch.
-        seed: of the order.
-        device: where the matrices lie, and the batches.
+    no state. Nothing here waits for the device. `source_length` counts prefix and end token.
     """
 
     def __init__(
@@ -227,23 +196,20 @@ class Batches:
         Returns:
             Sources (B, S), texts (B, T) filled up with IGNORED, and whether a source is padded.
         """
-        per_epoch = sum(max(1, n // self._batch) for n in self._group_sizes())
-        epoch, place = divmod(step, per_epoch)
+        full = int(self._full.sum())
+        sizes = (full, len(self._full) - full)
+        epoch, place = divmod(step, sum(max(1, n // self._batch) for n in sizes if n))
         if epoch != self._epoch:
             self._epoch, self._order = epoch, self._shuffled(epoch)
             self._on_device = torch.from_numpy(self._order).to(self._source.device)
         members, indices = self._order[place], self._on_device[place]
-        longest = min(-(-int(self._lengths[members].max()) // _STEP) * _STEP, self._text.shape[1])
         masked = not self._full[members].all()
         width = self._source.shape[1]
         if masked:
-            width = min(-(-int(self._source_lengths[members].max()) // _STEP) * _STEP, width)
+            width = min(_rounded(self._source_lengths[members].max(), _STEP), width)
+        longest = min(_rounded(self._lengths[members].max(), _STEP), self._text.shape[1])
         source = self._source[:, :width].index_select(0, indices).long()
         return source, self._text[:, :longest].index_select(0, indices).long(), bool(masked)
-
-    def _group_sizes(self) -> list[int]:
-        full = int(self._full.sum())
-        return [size for size in (full, len(self._full) - full) if size]
 
     def _shuffled(self, epoch: int) -> np.ndarray:
         """The batches of an epoch, (batches, B): full sources and padded ones never mix."""
@@ -263,9 +229,13 @@ class Batches:
         return np.stack([batches[place] for place in rng.permutation(len(batches))])
 
 
+def _rounded(number: int, multiple: int) -> int:
+    return -(-int(number) // multiple) * multiple
+
+
 def _matrix(sequences: Sequence[np.ndarray], fill: int, multiple: int) -> torch.Tensor:
     """Sequences as rows, (n, longest rounded up to a multiple), int16, filled up."""
-    longest = -(-max(map(len, sequences)) // multiple) * multiple
+    longest = _rounded(max(map(len, sequences)), multiple)
     block = np.full((len(sequences), longest), fill, dtype=np.int16)
     for row, sequence in enumerate(sequences):
         block[row, : len(sequence)] = sequence

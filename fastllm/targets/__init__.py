@@ -64,11 +64,9 @@ class TargetSession(Protocol):
         """
 
     def keep(self, length: int, path: Sequence[int] = ()) -> None:
-        """Forgets all but some tokens; those that stay move together.
+        """Forgets all but the first `length` tokens, and those at `path`, which move together.
 
-        Args:
-            length: the first so many stay.
-            path: places behind these, counted from `length` and ascending, that stay as well.
+        The path is places behind the first, counted from `length` and ascending.
         """
 
 

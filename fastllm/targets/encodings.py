@@ -16,30 +16,21 @@ from fastllm.errors import CheckpointError
 
 
 class EncodingCache:
-    """An encoder that remembers.
+    """The encoder of a model of transformers that remembers, up to `keep` bytes.
 
-    Args:
-        encoder: of a model of transformers.
-        pad_id: of the model; articles that are encoded together are filled up with it.
-        keep: how many bytes are kept at most.
+    Articles that are encoded together are filled up with `pad_id`.
     """
 
     def __init__(self, encoder: Any, *, pad_id: int = 0, keep: int = 2 << 30) -> None:
-        self._encoder = encoder
-        self._pad_id = pad_id
-        self._keep = keep
-        self._kept = 0
+        self._encoder, self._pad_id = encoder, pad_id
+        self._keep, self._kept = keep, 0
         self._states: dict[bytes, torch.Tensor] = {}
 
     @torch.no_grad()
     def __call__(
         self, articles: Sequence[Sequence[int]], device: torch.device
     ) -> list[torch.Tensor]:
-        """The encoder's output for each article, (length, d), in bfloat16.
-
-        Args:
-            articles: their ids. Which of them is padding does not matter: lengths decide.
-            device: where the encoder is.
+        """The encoder's output for each article, (length, d), in bfloat16; all of them are read.
 
         Raises:
             CheckpointError: the output holds NaN or infinite numbers.
@@ -89,12 +80,8 @@ def stacked(
 def require_finite(numbers: torch.Tensor, what: str) -> None:
     """Refuses what a model computed where it overflowed, or where its weights are damaged.
 
-    Args:
-        numbers: what it computed; reading the result waits for the device.
-        what: what that is, in words.
-
     Raises:
-        CheckpointError: NaN or infinite numbers are among them.
+        CheckpointError: NaN or infinite numbers are among what it computed, in words `what`.
     """
     if not bool(numbers.sum(dtype=torch.float32).isfinite()):  # one pass, without a copy
         raise CheckpointError(

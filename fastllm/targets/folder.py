@@ -21,11 +21,7 @@ _AGAIN = "Copy or download the folder again"
 
 
 def read_json(path: Path, what: str) -> dict[str, Any]:
-    """The object in a JSON file.
-
-    Args:
-        path: the file.
-        what: to be given instead, in words that end the message.
+    """The object in a JSON file; `what` is to be given instead, in words that end the message.
 
     Raises:
         CheckpointError: there is no such file, or it holds no JSON object.
@@ -33,7 +29,10 @@ def read_json(path: Path, what: str) -> dict[str, Any]:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise CheckpointError(f"{path.parent} {_lacks(path)}. {what}") from error
+        fault = "is a file, not a folder" if path.parent.exists() else "does not exist"
+        if path.parent.is_dir():
+            fault = f"has no {path.name}: it holds {_listed(path.parent)}"
+        raise CheckpointError(f"{path.parent} {fault}. {what}") from error
     except ValueError as error:
         raise CheckpointError(
             f"{path} is not JSON ({error}): cut short or damaged. {_AGAIN}."
@@ -48,9 +47,7 @@ def read_json(path: Path, what: str) -> dict[str, Any]:
 def require_weights(folder: Path, names: tuple[str, ...] = WEIGHTS) -> None:
     """Refuses a folder whose weights are missing, incomplete, cut short or of another format.
 
-    Args:
-        folder: it exists.
-        names: files of which one is enough.
+    Of the files `names` one is enough.
 
     Raises:
         CheckpointError: names the file and what is wrong with it.
@@ -95,14 +92,6 @@ def _require_safetensors(path: Path) -> None:
             f"{path} ({path.stat().st_size:,} bytes) is cut short, damaged or no safetensors file "
             f"({error}). {_AGAIN}."
         ) from error
-
-
-def _lacks(path: Path) -> str:
-    if path.parent.is_dir():
-        return f"has no {path.name}: it holds {_listed(path.parent)}"
-    if path.parent.exists():
-        return "is a file, not a folder"
-    return "does not exist"
 
 
 def _listed(folder: Path) -> str:

@@ -28,13 +28,9 @@ _ONE_AT_A_TIME = threading.Lock()
 
 
 class Capturing:
-    """What the graphs of one decoder have in common.
+    """What the graphs of one decoder on a CUDA device have in common.
 
-    Args:
-        device: a CUDA device.
-
-    Attributes:
-        failure: why no graph is used any more; empty while they are.
+    `failure` is why no graph is used any more; empty while they are.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -44,11 +40,11 @@ class Capturing:
         # keep a workspace for each.
         self._stream: Any = None
 
-    def stream(self) -> Any:
-        """Where calls are captured."""
+    def streams(self) -> tuple[Any, Any]:
+        """Where calls are captured, and where they are made otherwise."""
         if self._stream is None:
             self._stream = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
-        return self._stream
+        return self._stream, torch.cuda.current_stream(self._device)
 
     def fail(self, failure: str) -> None:
         """Ends the use of graphs, and says why."""
@@ -61,13 +57,12 @@ class Capturing:
 
 
 class Graphs:
-    """The graphs over one set of buffers. They share memory of their own.
+    """The graphs over one set of buffers, which share memory of their own.
 
-    Args:
-        capturing: what they have in common with those of other buffers.
+    Without a `Capturing` nothing is captured, and calls are made as they are.
     """
 
-    def __init__(self, capturing: Capturing) -> None:
+    def __init__(self, capturing: Capturing | None) -> None:
         self._capturing = capturing
         self._known: dict[Hashable, tuple[Any, torch.Tensor]] = {}
         # Never used again when these graphs are gone: torch refuses a pool that was once let go.
@@ -76,14 +71,25 @@ class Graphs:
     def __len__(self) -> int:
         return len(self._known)
 
-    def replay(
+    @property
+    def used(self) -> bool:
+        """Whether calls are captured."""
+        return self._capturing is not None and not self._capturing.failure
+
+    def replay(self, key: Hashable, call: Call, otherwise: Otherwise) -> torch.Tensor:
+        """What a call gives, as `run`; a tensor that is the caller's own."""
+        result = self.run(key, call, otherwise)
+        # Another graph may use the same memory: what is handed out is a copy.
+        return result.clone() if key in self._known else result
+
+    def run(
         self,
         key: Hashable,
         call: Call,
         otherwise: Otherwise,
         moved: Sequence[torch.Tensor] = (),
     ) -> torch.Tensor:
-        """What a call gives, from its graph, captured if the key is new.
+        """Makes a call, from its graph, captured if the key is new.
 
         Args:
             key: tells calls apart.
@@ -94,29 +100,13 @@ class Graphs:
             moved: what a call reads and then changes.
 
         Returns:
-            A tensor that is the caller's own.
+            What it gives, where the next call may write over it.
         """
         found = self.prepare(key, call, otherwise, moved)
         if found is None:
             return call()
-        graph, result = found
-        graph.replay()
-        # Another graph may use the same memory: what is handed out is a copy.
-        return result.clone()
-
-    def run(
-        self,
-        key: Hashable,
-        call: Call,
-        otherwise: Otherwise,
-        moved: Sequence[torch.Tensor] = (),
-    ) -> None:
-        """Makes a call for what it leaves in memory, as `replay` does."""
-        found = self.prepare(key, call, otherwise, moved)
-        if found is None:
-            call()
-        else:
-            found[0].replay()
+        found[0].replay()
+        return found[1]
 
     def prepare(
         self,
@@ -127,14 +117,15 @@ class Graphs:
     ) -> tuple[Any, torch.Tensor] | None:
         """The graph of a call and where its result will lie; None where graphs are not used.
 
-        The arguments are those of `replay`. Nothing has moved afterwards.
+        The arguments are those of `run`. Nothing has moved afterwards.
         """
-        if self._capturing.failure:
+        if self._capturing is None or self._capturing.failure:
             return None
         if key not in self._known:
             try:
                 with _ONE_AT_A_TIME:
-                    graph, result, difference = self._captured(call, otherwise, moved)
+                    streams = self._capturing.streams()
+                    graph, result, difference = self._captured(streams, call, otherwise, moved)
             except RuntimeError as error:
                 reason, _, _ = str(error).partition("\n")
                 self._capturing.fail(f"{type(error).__name__}: {reason}")
@@ -148,17 +139,16 @@ class Graphs:
         return self._known[key]
 
     def _captured(
-        self, call: Call, otherwise: Otherwise, moved: Sequence[torch.Tensor]
+        self, streams: Any, call: Call, otherwise: Otherwise, moved: Sequence[torch.Tensor]
     ) -> tuple[Any, torch.Tensor, float]:
         """The graph, where its result lies, and how far this is from what the call gives."""
+        stream, current = streams
         before = [memory.clone() for memory in moved]
 
         def put_back() -> None:
             for memory, kept in zip(moved, before, strict=True):
                 memory.copy_(kept)
 
-        stream = self._capturing.stream()
-        current = torch.cuda.current_stream(self._capturing._device)
         stream.wait_stream(current)
         with torch.cuda.stream(stream):
             # Libraries choose kernels and take workspaces before anything is captured.

@@ -1,9 +1,8 @@
 """Any encoder-decoder of transformers as a target: FLAN-T5-XL from the Hub, or a folder of ours.
 
-A T5 runs in the static engine (`fastllm.targets.t5_decoder`); every other model takes the encoder
-of transformers and the general path: the model's own forward call
-with a dynamic cache that is cropped to roll back. A model that accelerate has spread over several
-devices (`device_map`) takes the general path too.
+A T5 runs in the static engine (`fastllm.targets.t5_decoder`); every other model, and one that
+accelerate has spread over several devices (`device_map`), takes the general path: the model's own
+forward call with a dynamic cache that is cropped to roll back.
 """
 
 import logging
@@ -11,6 +10,7 @@ import time
 import warnings
 from collections.abc import Mapping, Sequence
 from functools import cached_property
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +25,11 @@ from fastllm.targets import Encoding, Target, TargetSession
 from fastllm.targets.folder import read_json, require_weights
 from fastllm.targets.t5_decoder import StaticDecoder, require_fit, unfit
 from fastllm.vocabulary import Vocabulary
+from fastllm.words import first_line
 
 
 class HubTarget:
-    """An encoder-decoder model of transformers.
+    """An encoder-decoder model of transformers; its attributes are those of `Target`.
 
     Args:
         model: the model, in evaluation mode, on its device.
@@ -37,18 +38,8 @@ class HubTarget:
         prefix: put before every article ("summarize: " for T5 and FLAN-T5).
         source_length: the most source tokens to read, the end token included; no more than the
             encoder has positions for.
-        engine: a name of ENGINES; "auto" takes the static one where it fits. What was chosen is in
-            the attribute. The static engine copies the decoder's weights when it is first used.
-
-    Attributes:
-        device: where ids go in and logits come out; of a model on several devices the first.
-        end_ids: every token that ends a text, as the generation configuration lists them; `end_id`
-            is the first.
-        longest_text: for how many tokens of a text the decoder has positions; None for no limit.
-        pad_id: the token that fills up batches; the end token where no configuration names one, as
-            in `generate` of transformers.
-        unsupported: settings of the model's own generation configuration that `generate` of
-            transformers obeys and FastLLM does not, each as "name=value". Empty for most.
+        engine: a name of ENGINES; "auto" takes the static one where it fits, which copies the
+            decoder's weights when it is first used.
 
     Raises:
         CheckpointError: nothing says which token begins, or which one ends, a text.
@@ -79,7 +70,10 @@ class HubTarget:
         self.start_id = _tokens(model, ("decoder_start_token_id", "bos_token_id"), name)[0]
         self.end_ids = _tokens(model, ("eos_token_id",), name)
         self.end_id = self.end_ids[0]
-        self.pad_id = _pad_token(model, self.end_id)
+        configs = (model.generation_config, model.config)
+        named = (getattr(config, "pad_token_id", None) for config in configs)
+        # As in `generate` of transformers, where none is named.
+        self.pad_id = next((int(token) for token in named if token is not None), self.end_id)
         self.unsupported = unsupported(model)
         if engine == "auto":
             engine = "transformers" if unfit(model) else "static"
@@ -154,17 +148,19 @@ class HubTarget:
             weights = _weights(load_in, place)
         if device_map is not None:
             weights["device_map"] = device_map
-        path = Path(name_or_folder)
-        if path.exists() or not _may_be_on_hub(str(name_or_folder)):
+        path, text = Path(name_or_folder), str(name_or_folder)
+        on_hub = not text.startswith((".", "/", "~")) and text.count("/") <= 1 and "\\" not in text
+        if path.exists() or not on_hub:
             _require_whole(path)
-        model, own = _read(str(name_or_folder), weights)
+        model, own = _read(text, weights)
         if "device_map" not in weights:
             model = model.to(place)
-        named = _named_prefix(model.config)
+        tasks = getattr(model.config, "task_specific_params", None) or {}
+        named: str = (tasks.get("summarization") or {}).get("prefix") or ""
         target = cls(
             model.eval(),
             _vocabulary(name_or_folder, model),
-            name=own.get("name", str(name_or_folder).rstrip("/").rsplit("/", 1)[-1]),
+            name=own.get("name", text.rstrip("/").rsplit("/", 1)[-1]),
             prefix=own.get("prefix", named) if prefix is None else prefix,
             source_length=source_length or own.get("source_length", 512),
             engine=engine,
@@ -183,13 +179,10 @@ class HubTarget:
 
     @property
     def defaults(self) -> Mapping[str, int]:
-        """What `model.generation_config` says; of `min_length` transformers counts the start token.
-
-        `min_new_tokens` goes before `min_length`, as in `generate`.
-        """
+        """As `Target.defaults`; `min_new_tokens` goes before `min_length`, as in `generate`."""
         own = self.model.generation_config
         least = own.min_new_tokens
-        if least is None:
+        if least is None:  # of `min_length` transformers counts the start token
             least = (own.min_length or 0) - 1
         # Of several last tokens greedy `generate` writes the one with the smallest id.
         return {
@@ -209,58 +202,46 @@ class HubTarget:
         if self._engine != "transformers":
             return
         try:
-            encoding = self.encode([self.end_id] * 2)
-            session = self.begin(encoding)
+            session = self.begin(self.encode([self.end_id] * 2))
             both = session.forward([self.start_id, self.end_id])
             session.keep(1)
             again = session.forward([self.end_id])
-            fault = ""
             if both.shape[0] != 2 or again.shape[0] != 1 or session.length != 2:
-                fault = f"logits of shape {tuple(both.shape)} for two tokens"
+                raise CheckpointError(f"logits of shape {tuple(both.shape)} for two tokens")
         except Exception as error:  # a model of others may raise anything
-            fault = _first_line(error)
-            cause: Exception | None = error
-        else:
-            cause = None
-        if fault:
             raise CheckpointError(
                 f"{self.name}: a {type(self.model).__name__} cannot be decoded here, since a text "
-                f"of two tokens fails ({fault}). It needs an encoder-decoder whose decoder takes "
-                "the encoder's output, token ids and a cache, such as T5, BART or Pegasus."
-            ) from cause
+                f"of two tokens fails ({first_line(error)}). It needs an encoder-decoder whose "
+                "decoder takes the encoder's output, token ids and a cache, such as T5, BART or "
+                "Pegasus."
+            ) from error
 
     @torch.inference_mode()
     def encode(self, source_ids: list[int]) -> Encoding:
         """Runs the encoder once, and what the decoder makes of the article once."""
         static = self._static if self._engine == "static" else None
-        encoder = None if static is None else static.encoder  # both made on nobody's clock
-        started = time.perf_counter()
-        if static is None or encoder is None:
+        encoder: Any = self.model.get_encoder() if static is None else static.encoder
+        started = time.perf_counter()  # what was made so far is on nobody's clock
+        if static is None:
             ids = torch.tensor([source_ids], device=self.device)
-            states = self.model.get_encoder()(input_ids=ids).last_hidden_state.to(self.device)
-            memory = None
+            states = encoder(input_ids=ids).last_hidden_state.to(self.device)
         else:
             states = encoder(source_ids)
-            memory = static.remember(states)
+        memory = None if static is None else static.remember(states)
         synchronize(self.device)
         seconds = time.perf_counter() - started
-        features = {
-            "embedding": self.model.get_input_embeddings().weight,
-            "output": self.model.get_output_embeddings().weight,
-        }
-        size = features["output"].shape[0]
+        output = self.model.get_output_embeddings().weight
+        features = {"embedding": self.model.get_input_embeddings().weight, "output": output}
         return Encoding(
-            source_ids, states, seconds, features, end_id=self.end_id, memory=memory, size=size
+            source_ids, states, seconds, features, self.end_id, memory, size=len(output)
         )
 
     def begin(self, encoding: Encoding) -> TargetSession:
         """A fresh session over an encoded article."""
         if self._engine == "transformers":
             return HubSession(self.model, encoding)
-        memory = encoding.memory
-        return self._static.begin(
-            self._static.remember(encoding.states) if memory is None else memory
-        )
+        static, memory = self._static, encoding.memory
+        return static.begin(static.remember(encoding.states) if memory is None else memory)
 
 
 class HubSession:
@@ -281,11 +262,7 @@ class HubSession:
 
     @torch.inference_mode()
     def forward(self, ids: list[int], parents: Sequence[int] | None = None) -> torch.Tensor:
-        """Appends `ids` to the cache; returns the logits behind each, shape (len(ids), V).
-
-        Raises:
-            SettingsError: there are parents.
-        """
+        """As `TargetSession.forward`."""
         if parents is not None:
             raise SettingsError("the engine 'transformers' reads chains alone: give no parents.")
         out = self._model(
@@ -310,7 +287,6 @@ class HubSession:
 ENGINES = ("auto", "static", "transformers")
 """Who runs the decoder."""
 
-
 LOAD_IN = ("fp32", "bf16", "8bit", "4bit")
 """How the weights of a teacher may be held; the last two (LLM.int8 and NF4) need bitsandbytes."""
 
@@ -326,30 +302,16 @@ def _weights(load_in: str, device: torch.device) -> dict[str, Any]:
         return {"dtype": _DTYPES[load_in]}
     # At every call bitsandbytes tells that it rounds what comes in: it was asked to.
     logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
+    kind: dict[str, Any] = {"load_in_8bit": load_in == "8bit", "load_in_4bit": load_in == "4bit"}
     quantised = BitsAndBytesConfig(
-        load_in_8bit=load_in == "8bit",
-        load_in_4bit=load_in == "4bit",
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_compute_dtype=torch.bfloat16,
+        **kind, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.bfloat16
     )
-    return {
-        "dtype": torch.bfloat16,
-        "quantization_config": quantised,
-        "device_map": {"": device},
-    }
-
-
-def _may_be_on_hub(name: str) -> bool:
-    """Whether it has the form NAME or OWNER/NAME, and does not say that it is a path."""
-    return not name.startswith((".", "/", "~")) and name.count("/") <= 1 and "\\" not in name
+    kept = {"dtype": torch.bfloat16, "device_map": {"": device}}
+    return kept | {"quantization_config": quantised}
 
 
 def _require_whole(folder: Path) -> None:
-    """Refuses a folder that is no whole encoder-decoder, as far as its files tell.
-
-    Raises:
-        CheckpointError: says what was found and what is needed.
-    """
+    """Refuses a folder that is no whole encoder-decoder, as far as its files tell."""
     config = read_json(
         folder / "config.json",
         "It cannot be loaded as a target: that is a folder with config.json, weights and a "
@@ -387,23 +349,22 @@ def _read(name: str, weights: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
         raise
     except Exception as error:  # transformers and safetensors raise a dozen unrelated kinds
         raise CheckpointError(
-            f"{name} cannot be loaded as an encoder-decoder ({_first_line(error)}). Give a folder "
+            f"{name} cannot be loaded as an encoder-decoder ({first_line(error)}). Give a folder "
             "with config.json, weights and tokenizer, or a model's name on the Hub."
         ) from error
     # Both are asked for and read here, since transformers makes up what is missing.
-    if report["mismatched_keys"]:
-        key, found, needed = min(report["mismatched_keys"])
+    other, missing = report["mismatched_keys"], sorted(report["missing_keys"])
+    if other or missing:
+        if other:
+            key, found, needed = min(other)
+            fault = f"has {len(other)} weights of another shape than its config.json asks for, "
+            fault += f"such as {key}: {tuple(found)}, not {tuple(needed)}"
+        else:
+            fault = f"lacks {len(missing)} of the weights that its config.json asks for, such as "
+            fault += ", ".join(missing[:2])
         raise CheckpointError(
-            f"{name}: {len(report['mismatched_keys'])} of its weights have another shape than its "
-            f"config.json asks for, such as {key}: {tuple(found)}, not {tuple(needed)}. Weights "
-            "and configuration are not of the same model. Copy or download both again."
-        )
-    if report["missing_keys"]:
-        missing = sorted(report["missing_keys"])
-        raise CheckpointError(
-            f"{name} lacks {len(missing)} of the weights that its config.json asks for, such as "
-            f"{', '.join(missing[:2])}: weights and configuration are not of the same model. Copy "
-            "or download both again."
+            f"{name} {fault}: weights and configuration are not of the same model. Copy or "
+            "download both again."
         )
     if any(weight.is_meta for weight in model.parameters()) and not hasattr(model, "_hf_hook"):
         raise SettingsError(
@@ -413,19 +374,8 @@ def _read(name: str, weights: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
     return model, getattr(config, "fastllm", None) or {}
 
 
-def _named_prefix(config: Any) -> str:
-    """The prefix that a configuration names for summarization; empty where it names none."""
-    tasks = getattr(config, "task_specific_params", None) or {}
-    prefix: str = (tasks.get("summarization") or {}).get("prefix") or ""
-    return prefix
-
-
 def _vocabulary(name_or_folder: str | Path, model: Any) -> Vocabulary:
-    """The tokenizer, if it is the model's.
-
-    Raises:
-        CheckpointError: there is none, or it is another model's.
-    """
+    """The tokenizer, refused where it is not the model's."""
     remedy = "Save the model's own tokenizer there (tokenizer.json and tokenizer_config.json)."
     try:
         vocabulary = Vocabulary.load(name_or_folder)
@@ -438,7 +388,7 @@ def _vocabulary(name_or_folder: str | Path, model: Any) -> Vocabulary:
                 "`pip install protobuf sentencepiece`, or save it as tokenizer.json."
             ) from error
         raise CheckpointError(
-            f"{name_or_folder}: its tokenizer cannot be read ({_first_line(error)}). {remedy}"
+            f"{name_or_folder}: its tokenizer cannot be read ({first_line(error)}). {remedy}"
         ) from error
     pieces = len(vocabulary.tokenizer)
     rows = int(model.config.get_text_config(decoder=True).vocab_size)
@@ -472,12 +422,12 @@ Those of sampling (temperature, top_k, top_p) are not among them: `DecodingConfi
 def unsupported(model: Any) -> tuple[str, ...]:
     """What a model's generation configuration asks for that is not applied, as "name=value"."""
     own = model.generation_config
-    found = []
-    for name, neutral in _NEUTRAL.items():
-        value = getattr(own, name, None)
-        if value is not None and value not in neutral:
-            found.append(f"{name}={_short(value)}")
-    return tuple(found)
+    named = {name: getattr(own, name, None) for name in _NEUTRAL}
+    return tuple(
+        f"{name}={_short(value)}"
+        for name, value in named.items()
+        if value is not None and value not in _NEUTRAL[name]
+    )
 
 
 def notice(target: Target) -> str:
@@ -487,11 +437,6 @@ def notice(target: Target) -> str:
         "which FastLLM does not apply: all lanes write the same text, but not the one that "
         "`generate` of transformers writes."
     )
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0] if len(lines[0]) <= 300 else lines[0][:297] + "..."
 
 
 def _short(value: Any) -> str:
@@ -504,15 +449,10 @@ def _tokens(model: Any, settings: tuple[str, ...], name: str) -> tuple[int, ...]
     """Tokens that the generation configuration names, or else the model's: as in `generate`.
 
     Each once, in the order given; at least one. Of several settings the first that is named counts.
-
-    Raises:
-        CheckpointError: neither names any.
     """
-    for setting in settings:
-        for config in (model.generation_config, model.config):
-            found = _listed(getattr(config, setting, None))
-            if found:
-                return tuple(dict.fromkeys(found))
+    for setting, config in product(settings, (model.generation_config, model.config)):
+        if found := _listed(getattr(config, setting, None)):
+            return tuple(dict.fromkeys(found))
     raise CheckpointError(
         f"{name}: neither generation_config.json nor config.json names its {settings[0]}. Set it "
         "in one of them: the model's own documentation says which token it is."
@@ -542,19 +482,10 @@ def _positions(stack: Any) -> int | None:
     return None
 
 
-def _pad_token(model: Any, end_id: int) -> int:
-    """The padding token that the generation configuration names, or else the model's."""
-    for config in (model.generation_config, model.config):
-        if config.pad_token_id is not None:
-            return int(config.pad_token_id)
-    return end_id
-
-
 def entry_device(model: Any) -> torch.device:
     """Where a model takes ids and gives logits, be it spread over several devices."""
     device = getattr(getattr(model, "_hf_hook", None), "execution_device", None)
-    if device is None:
-        device = model.device
+    device = model.device if device is None else device
     return torch.device("cuda", device) if isinstance(device, int) else torch.device(device)
 
 

@@ -1,18 +1,11 @@
 """Matrices of a T5 made ready for a few rows: the way that reads the fewest bytes.
 
-At batch 1 a token reads every weight once, so the bytes of the weights decide. Milliseconds for the
-25 matrices of a token of the shipped target (5.8 million weights; torch 2.13, one core of an AMD
-EPYC with AVX2, best of 60 runs; `python -m tools.matrices` prints them):
-
-    rows             1     3     6     9    16    64   256
-    Halved         0.8   1.5   1.8   2.6   3.4  10.7  40.4
-    Packed         2.2   4.8   5.7   6.0   7.1  14.2  47.2
-    Dense          3.7   7.6   7.6   7.8  10.1  16.1  50.7
-
-So `Halved` is taken wherever it changes nothing.
+At batch 1 a token reads every weight once, so the bytes of the weights decide: `Halved` is taken
+wherever it changes nothing, then `Packed`. docs/engine.md has the milliseconds of each.
 """
 
 import warnings
+from abc import ABC, abstractmethod
 from typing import Protocol
 
 import torch
@@ -27,11 +20,7 @@ _TWICE = 1 << 24
 
 
 class Matrix(Protocol):
-    """A matrix (out, in) with the norm before it, if any.
-
-    Attributes:
-        bytes: of the weights that a row reads.
-    """
+    """A matrix (out, in) with the norm before it, if any; `bytes` of weights are read a row."""
 
     bytes: int
 
@@ -60,12 +49,10 @@ def matrix(
     whole = weights[0] if len(weights) == 1 else torch.cat(weights)
     if not whole.numel():
         return Nothing(len(whole))
+    kind: type[Dense] | type[Halved] | type[Packed] = Dense
     if whole.device.type == "cpu" and whole.dtype == torch.float32:
-        if can_halve() and halves(whole):
-            return Halved(whole, norm, scale, epsilon=epsilon)
-        if can_pack():
-            return Packed(whole, norm, scale, epsilon=epsilon)
-    return Dense(whole, norm, scale, epsilon=epsilon)
+        kind = Halved if can_halve() and halves(whole) else Packed if can_pack() else Dense
+    return kind(whole, norm, scale, epsilon=epsilon)
 
 
 def halves(weight: torch.Tensor) -> bool:
@@ -93,11 +80,7 @@ def can_pack() -> bool:
 
 
 class Nothing:
-    """A matrix without numbers, of a part of which a pruned decoder keeps nothing.
-
-    Args:
-        outputs: how many numbers a row of its product has.
-    """
+    """A matrix (outputs, 0), of a part of which a pruned decoder keeps nothing."""
 
     bytes = 0
 
@@ -113,12 +96,7 @@ class Nothing:
 
 
 class Dense:
-    """The plain way, for CUDA and for half precision.
-
-    Args:
-        weight: the matrix.
-        norm: see `matrix`; `scale` and `epsilon` likewise.
-    """
+    """The plain way, for CUDA and for half precision; its arguments are those of `matrix`."""
 
     def __init__(
         self,
@@ -128,13 +106,10 @@ class Dense:
         *,
         epsilon: float = 0.0,
     ) -> None:
-        self._weight = weight
+        self._weight, self._across = weight, weight.t()
         self.bytes = weight.numel() * weight.element_size()
-        self._across = self._weight.t()
-        self._norm = norm
-        self._wide_norm = None if norm is None else norm.float()
-        self._scale = scale
-        self._epsilon = epsilon
+        self._norm, self._wide_norm = norm, None if norm is None else norm.float()
+        self._scale, self._epsilon = scale, epsilon
 
     def __call__(self, flow: torch.Tensor) -> torch.Tensor:
         """See `Matrix`."""
@@ -154,32 +129,13 @@ class Dense:
             flow.add_(functional.linear(rows.to(self._weight.dtype), self._weight))
 
 
-class _Normed:
-    """The norm before a matrix in float32 on a CPU, in less time than `functional.rms_norm` takes.
+class _Normed(ABC):
+    """A matrix in float32 on a CPU, with a norm in less time than `functional.rms_norm` takes.
 
     x / sqrt(mean(x^2) + e) = sqrt(d) x / hypot(|x|, sqrt(d e)): three quick operations.
     """
 
-    def __init__(self, norm: torch.Tensor | None, scale: float, epsilon: float) -> None:
-        self._norm: torch.Tensor | None = None
-        if norm is not None:
-            self._norm = norm * (scale * len(norm) ** 0.5)
-            self._floor = torch.tensor((len(norm) * epsilon) ** 0.5)
-
-    def _level(self, flow: torch.Tensor) -> torch.Tensor:
-        """Rows over their length; what the norm multiplies with is left out."""
-        length = torch.linalg.vector_norm(flow, dim=-1, keepdim=True)
-        return flow / torch.hypot(length, self._floor)
-
-
-class Halved(_Normed):
-    """Float32 on a CPU with the weights in float16: half the bytes, the same numbers.
-
-    Products and sums are float32. The norm's weights stay outside, since a matrix that holds them
-    is not exact in float16.
-
-    Args: those of `Dense`.
-    """
+    bytes: int
 
     def __init__(
         self,
@@ -189,7 +145,38 @@ class Halved(_Normed):
         *,
         epsilon: float,
     ) -> None:
-        super().__init__(norm, scale, epsilon)
+        self._norm: torch.Tensor | None = None
+        if norm is not None:
+            self._norm = norm * (scale * len(norm) ** 0.5)
+            self._floor = torch.tensor((len(norm) * epsilon) ** 0.5)
+        self._lay_out(weight)
+
+    @abstractmethod
+    def _lay_out(self, weight: torch.Tensor) -> None:
+        """Makes the matrix (out, in) ready."""
+
+    @abstractmethod
+    def _times(self, rows: torch.Tensor) -> torch.Tensor:
+        """The product with rows (T, in)."""
+
+    def _level(self, flow: torch.Tensor) -> torch.Tensor:
+        """Rows over their length; what the norm multiplies with is left out."""
+        length = torch.linalg.vector_norm(flow, dim=-1, keepdim=True)
+        return flow / torch.hypot(length, self._floor)
+
+    def add(self, flow: torch.Tensor, rows: torch.Tensor) -> None:
+        """See `Matrix`."""
+        flow.add_(self._times(rows))
+
+
+class Halved(_Normed):
+    """The weights in float16: half the bytes, the same numbers.
+
+    Products and sums are float32. The norm's weights stay outside, since a matrix that holds them
+    is not exact in float16.
+    """
+
+    def _lay_out(self, weight: torch.Tensor) -> None:
         self.bytes = 2 * weight.numel()
         with warnings.catch_warnings():  # that later versions of torch will drop it: see can_halve
             warnings.simplefilter("ignore", UserWarning)
@@ -205,43 +192,30 @@ class Halved(_Normed):
             flow = self._level(flow).mul_(self._norm)
         return self._times(flow)
 
-    def add(self, flow: torch.Tensor, rows: torch.Tensor) -> None:
-        """See `Matrix`."""
-        flow.add_(self._times(rows))
-
 
 class Packed(_Normed):
-    """Float32 on a CPU: the norm's weights folded in, the matrix laid out anew.
+    """The norm's weights folded in, the matrix laid out anew.
 
     For several rows oneDNN reads a matrix in blocks, in half the time that `linear` takes; for a
-    single row the transposed matrix is faster still, if it is wide. (256 x 8192 on one core of an
-    AMD EPYC: one row 1.04 ms with `linear`, 0.68 in blocks, 0.37 transposed; six rows 1.87, 0.63,
-    1.38.) So matrices that are not huge are kept both ways.
-
-    Args: those of `Dense`.
+    single row the transposed matrix is faster still, if it is wide. So matrices that are not huge
+    are kept both ways.
     """
 
-    def __init__(
-        self,
-        weight: torch.Tensor,
-        norm: torch.Tensor | None = None,
-        scale: float = 1.0,
-        *,
-        epsilon: float,
-    ) -> None:
-        super().__init__(norm, scale, epsilon)
-        if self._norm is not None:
-            weight = weight * self._norm
+    def _lay_out(self, weight: torch.Tensor) -> None:
         outputs, inputs = weight.shape
         self.bytes = 4 * weight.numel()
+        if self._norm is not None:
+            weight = weight * self._norm
         self._blocks = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), 8)
         self._across: torch.Tensor | None = None
-        if outputs <= inputs and norm is None:
+        if outputs <= inputs and self._norm is None:
             self._across = weight.t()  # the model's own memory
         elif weight.numel() <= _TWICE:
             self._across = weight.t().contiguous()
 
     def _times(self, rows: torch.Tensor) -> torch.Tensor:
+        if len(rows) == 1 and self._across is not None:
+            return torch.mm(rows, self._across)
         product: torch.Tensor = torch.ops.mkldnn._linear_pointwise(
             rows, self._blocks, None, "none", [], ""
         )
@@ -249,15 +223,11 @@ class Packed(_Normed):
 
     def __call__(self, flow: torch.Tensor) -> torch.Tensor:
         """See `Matrix`."""
-        if self._norm is not None:
-            flow = self._level(flow)
-        if len(flow) == 1 and self._across is not None:
-            return torch.mm(flow, self._across)
-        return self._times(flow)
+        return self._times(flow if self._norm is None else self._level(flow))
 
     def add(self, flow: torch.Tensor, rows: torch.Tensor) -> None:
         """See `Matrix`."""
-        if len(flow) == 1 and self._across is not None:
+        if len(rows) == 1 and self._across is not None:
             flow.addmm_(rows, self._across)
         else:
-            flow.add_(self._times(rows))
+            super().add(flow, rows)

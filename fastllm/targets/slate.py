@@ -21,16 +21,10 @@ MOST = 16
 
 @dataclass(frozen=True)
 class Choice:
-    """How a token is chosen; one choice has graphs of its own.
+    """How a token is chosen, as `DecodingConfig` has it; one choice has graphs of its own.
 
-    Attributes:
-        temperature: 0 is greedy.
-        top_k: of the distribution.
-        top_p: likewise.
-        no_repeat_ngram: no sequence of so many tokens comes twice; 0 is off.
-        min_new_tokens: no end before so many; 0 is off.
-        end_id: the token that ends a text; None where it is not known, and never barred.
-        sure: whether the drafter's probability of each token is wanted.
+    `end_id` ends a text; None where it is not known, and never barred. `sure`: the drafter's
+    probability of each token is wanted.
     """
 
     temperature: float
@@ -62,10 +56,9 @@ class Choice:
 
 
 class Written(NamedTuple):
-    """A draft.
+    """A draft: its ids, on the host.
 
     Attributes:
-        tokens: its ids, on the host.
         sure: the drafter's probability of each, at temperature 1 without filters; empty where
             that was not wanted.
         q: the distributions they were drawn from, (k, V); None where greedy.
@@ -81,14 +74,8 @@ class Written(NamedTuple):
 class Slate:
     """What the steps of a draft read and write beside their model's own buffers.
 
-    Args:
-        size: V.
-        dtype: of the logits.
-        room: how many tokens a text may have.
-        device: where.
-
-    Attributes:
-        at: how many tokens were drafted so far, (1,).
+    Of logits (V,) in a type; with room for so many tokens of a text. `at` is how many tokens were
+    drafted so far, (1,).
     """
 
     def __init__(self, size: int, dtype: torch.dtype, room: int, device: torch.device) -> None:
@@ -105,21 +92,13 @@ class Slate:
     def fits(self, choice: Choice, total: int) -> bool:
         """Whether a choice can be made here: not where a rule might bar every token there is.
 
-        Args:
-            choice: how tokens are chosen.
-            total: how many tokens the text has with the draft.
+        The text has `total` tokens with the draft.
         """
         few = not choice.no_repeat_ngram or total + 1 < self._logits.shape[1]
         return few and choice.no_repeat_ngram <= len(self._text)
 
     def begin(self, choice: Choice, text: Sequence[int], uniforms: torch.Tensor) -> None:
-        """A draft begins.
-
-        Args:
-            choice: how its tokens will be chosen.
-            text: the start token and everything behind it.
-            uniforms: of the draws, on the host.
-        """
+        """A draft begins behind a text, the start token included; `uniforms` of its draws."""
         self.at.zero_()
         if choice.no_repeat_ngram:
             self._text[: len(text)].copy_(torch.tensor(text), non_blocking=True)
@@ -127,16 +106,7 @@ class Slate:
             self._uniforms[: len(uniforms)].copy_(uniforms, non_blocking=True)
 
     def choose(self, logits: torch.Tensor, length: torch.Tensor, choice: Choice) -> torch.Tensor:
-        """Chooses the next token, and writes it down.
-
-        Args:
-            logits: shape (V,).
-            length: how many tokens the text has, (1,).
-            choice: how.
-
-        Returns:
-            The token, shape (1,).
-        """
+        """Chooses by logits (V,) the token (1,) behind `length` (1,) others; writes it down."""
         row = self._ruled(logits, length, choice)[None]
         if choice.temperature == 0:
             token = row.argmax(-1)
@@ -153,6 +123,17 @@ class Slate:
             self._sure.index_copy_(0, self.at, sure.double())
         self.at.add_(1)
         return token
+
+    def go_on(self, entry: torch.Tensor, count: int, logits: torch.Tensor, choice: Choice) -> None:
+        """Chooses the token behind a step, and puts it where the next step reads it.
+
+        The entry is how many tokens of the text were read before the step, and the `count` that it
+        read; the logits (V,) stand behind the last.
+        """
+        places = entry[:1] + count
+        token = self.choose(logits, places, choice)
+        entry[:1].copy_(places)
+        entry[1:2].copy_(token)
 
     def take(self, count: int, choice: Choice) -> Written:
         """The draft, of `count` tokens; the host waits here."""

@@ -18,6 +18,7 @@ import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property, partial
+from itertools import product
 from typing import Any, NamedTuple
 
 import torch
@@ -31,14 +32,9 @@ from fastllm.targets.matrices import Matrix, matrix
 from fastllm.targets.slate import Choice, Slate, Written
 from fastllm.targets.t5_encoder import ACTS, FeedForward, StaticEncoder, fits, foreign
 
-_ROOM = 128
-"""Tokens that a session has room for at first; it doubles as needed."""
-
-_ROOM_ON_CUDA = 256
-"""The same there, where more room costs the graphs: the longest text that is usually asked for."""
-
-_USUAL_ROOM = (64, 128, 256)
-"""How many places the graphs attend to that are made ahead; a longer text makes its own."""
+_ROOM = 128  # tokens that a session has room for at first; it doubles as needed
+_ROOM_ON_CUDA = 256  # more room costs the graphs: the longest text that is usually asked for
+_USUAL_ROOM = (64, 128, 256)  # places that graphs made ahead attend to
 
 _ROWS = 16
 """Calls of up to so many tokens find their position biases ready, and are graphs on CUDA."""
@@ -66,24 +62,20 @@ def unfit(model: Any) -> str:
         return "its weights are quantised"
     if len(set((getattr(model, "hf_device_map", None) or {}).values())) > 1:
         return "it is spread over several devices"
-    config = model.config
-    if config.dense_act_fn not in ACTS:
-        return f"its activation is {config.dense_act_fn}"
+    if model.config.dense_act_fn not in ACTS:
+        return f"its activation is {model.config.dense_act_fn}"
     if found := foreign(model.decoder):
         return f"decoder.{found}"
     parameters = dict(model.decoder.named_parameters()) | {"lm_head": model.lm_head.weight}
     devices = {weight.device.type for weight in parameters.values()}
     if not devices <= {"cpu", "cuda"} or len(devices) > 1:
         return f"its decoder is on {', '.join(sorted(devices))}"
-    leave = {weight.dtype for name, weight in parameters.items() if name.endswith("wo.weight")}
-    rest = {weight.dtype for name, weight in parameters.items() if not name.endswith("wo.weight")}
-    if (rest, leave) not in (
-        ({torch.float32}, {torch.float32}),
-        ({torch.bfloat16}, {torch.bfloat16}),
-        ({torch.float16}, {torch.float32}),
-    ):
-        return f"its weights are {_names(rest)}, `wo` {_names(leave)}"
-    return ""
+    types: dict[bool, set[str]] = {True: set(), False: set()}
+    for name, weight in parameters.items():
+        types[name.endswith("wo.weight")].add(str(weight.dtype).removeprefix("torch."))
+    leave, rest = (" and ".join(sorted(types[of_leave])) for of_leave in (True, False))
+    known = (("float32", "float32"), ("bfloat16", "bfloat16"), ("float16", "float32"))
+    return "" if (rest, leave) in known else f"its weights are {rest}, `wo` {leave}"
 
 
 def require_fit(model: Any) -> None:
@@ -92,8 +84,7 @@ def require_fit(model: Any) -> None:
     Raises:
         SettingsError: says why.
     """
-    reason = unfit(model)
-    if reason:
+    if reason := unfit(model):
         raise SettingsError(
             f"the static engine does not fit this model: {reason}. Take engine='transformers', or "
             "'auto', which chooses."
@@ -101,12 +92,7 @@ def require_fit(model: Any) -> None:
 
 
 class Crossing(NamedTuple):
-    """What the decoder's layers attend to of an article.
-
-    Attributes:
-        keys: shape (layers, 1, heads, S, d_kv).
-        values: likewise.
-    """
+    """What the decoder's layers attend to of an article: both (layers, 1, heads, S, d_kv)."""
 
     keys: torch.Tensor
     values: torch.Tensor
@@ -122,15 +108,8 @@ class _Article(NamedTuple):
 class StaticDecoder:
     """The decoder of a T5. Weights are copied where they are fused: later changes do not reach it.
 
-    Args:
-        model: a T5ForConditionalGeneration, v1.0 or v1.1, on one device, in float32, bfloat16 or
-            float16 (`wo` in float32, as transformers loads it).
-
-    Attributes:
-        embedding: a row for each token, (V, d).
-        device: where it is.
-        dtype: of the weights, and of the logits.
-        size: V, how many logits a row has.
+    Of a T5ForConditionalGeneration, v1.0 or v1.1, on one device, in float32, bfloat16 or float16
+    (`wo` in float32, as transformers loads it). `size` is V, of the logits.
 
     Raises:
         SettingsError: it is no such model.
@@ -184,8 +163,7 @@ class StaticDecoder:
     def _warm_up(self, model: Any) -> None:
         """Calls of the usual sizes, so that nothing is done for the first time while a clock runs.
 
-        Where a call is short, waking other threads for each operation can cost more than they
-        bring: for a few sizes it is tried out here.
+        Of short calls it is tried out whether one thread is quicker than waking others.
         """
         session = self.begin(self.remember(torch.zeros(1, _TRIED_SOURCES, model.config.d_model)))
 
@@ -245,22 +223,23 @@ class StaticDecoder:
         """A fresh session over an article; its buffers come from the pool and go back there."""
         return StaticSession(self, crossing)
 
-    def _lend(self, crossing: Crossing) -> tuple["_Buffers", list["_Buffers"]]:
-        """Buffers for a session, and the list to which they are to go back."""
+    def _lend(self, crossing: Crossing, session: "StaticSession") -> "_Buffers":
+        """Buffers for a session; when it ends they come back."""
         # Graphs read an article from a place of their own, of a few sizes.
         sources = 0 if self._capturing is None else bucket(crossing.keys.shape[3])
         free = self._pool.setdefault(sources, [])
         try:
-            return free.pop(), free
+            made = free.pop()
         except IndexError:
-            shape = (len(self._layers), 2, self._heads, self._width)
-            return _Buffers(shape, self.dtype, self.device, sources, self._capturing), free
+            shape = (len(self._layers), self._heads, self._width)
+            made = _Buffers(shape, self.embedding, sources, self._capturing)
+        weakref.finalize(session, free.append, made).atexit = False
+        return made
 
     def _bias(self, room: int, length: int, count: int) -> torch.Tensor:
-        """Biases of `count` tokens behind `length` towards all up to themselves.
+        """Biases of `count` tokens behind `length`: (1, heads, count, length + count).
 
-        Shape (1, heads, count, length + count); of a table, since what a token adds to a score
-        depends on its distance alone.
+        Of a table, since what a token adds to a score depends on its distance alone.
         """
         table = self._tables.get(room) if count <= _ROWS else None
         if table is None:
@@ -278,10 +257,10 @@ class StaticDecoder:
         return rows.contiguous()[None]
 
     def _tree_bias(self, tree: torch.Tensor, length: int | torch.Tensor, seen: int) -> torch.Tensor:
-        """Biases of the nodes of a tree behind `length` tokens towards the first `seen` places.
+        """Biases of a tree's nodes behind `length` tokens towards the first `seen` places.
 
         Shape (1, heads, count, seen): towards the text and the own ancestors by how many tokens
-        lie between, minus infinity towards all else. `tree` is what `tree_rows` gives.
+        lie between, minus infinity towards all else. `tree` is of `tree_rows`.
         """
         count = len(tree)
         ahead = torch.arange(seen, device=tree.device) - length
@@ -332,13 +311,15 @@ class StaticDecoder:
         return self._last(flow)
 
 
-class StaticSession:
-    """One decoding in progress.
+Head = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
+"""Makes of a row (d,) the logits (V,), and numbers that tell whether they are right: all finite.
+On CUDA it reads memory that stays as long as the buffers of a session do."""
 
-    Args:
-        decoder: whose weights to use.
-        crossing: the article, from `decoder.remember`.
-    """
+
+class StaticSession:
+    """One decoding in progress, over an article from `decoder.remember`."""
+
+    trees = True
 
     @torch.inference_mode()
     def __init__(self, decoder: StaticDecoder, crossing: Crossing) -> None:
@@ -348,18 +329,12 @@ class StaticSession:
             keys, values = keys[:, 0], values[:, 0]
         self._article = _Article(keys.unbind(0), values.unbind(0))
         self._length = 0
-        self._buffers, home = decoder._lend(crossing)
-        weakref.finalize(self, home.append, self._buffers).atexit = False
+        self._buffers = decoder._lend(crossing, self)
         if self._buffers.article is not None:
             self._buffers.hold(crossing)
-            if self._buffers.graphs is not None:
-                for seen in _USUAL_ROOM:
-                    for count in _USUAL:
-                        self._buffers.graphs.prepare(
-                            (count, seen), self._call(count, seen), self._other_numbers
-                        )
-
-    trees = True
+            for seen, count in product(_USUAL_ROOM, _USUAL):
+                call = self._call(count, seen)
+                self._buffers.graphs.prepare((count, seen), call, self._other_numbers)
 
     @property
     def length(self) -> int:
@@ -384,56 +359,31 @@ class StaticSession:
 
         On CUDA the call returns before the device is done: whoever reads a number of it waits.
         """
-        if parents is not None:
-            return self._forward_tree(ids, parents)
-        length, count = self._length, len(ids)
-        total = length + count
-        buffers, decoder = self._buffers, self._decoder
-        if total > buffers.room:
-            buffers.grow(length, total)
-        if buffers.graphs is not None and not decoder.graphs_failure and count <= _ROWS:
-            seen = min(_power(total), buffers.room)
-            buffers.entry[: count + 1].copy_(torch.tensor([length, *ids]), non_blocking=True)
-            logits = buffers.graphs.replay(
-                (count, seen), self._call(count, seen), self._other_numbers
-            )
-        else:
-            place = _Place(
-                buffers.writer(length, count),
-                *buffers.read(total),
-                decoder._bias(buffers.room, length, count),
-                self._article,
-                None,
-            )
-            logits = decoder._run(torch.tensor(ids, device=decoder.device), place)
-        self._length = total
-        return logits
-
-    def _forward_tree(self, ids: list[int], parents: Sequence[int]) -> torch.Tensor:
-        """`forward` of a tree. On CUDA all of up to `_ROWS` tokens share the graph of so many."""
         length, count = self._length, len(ids)
         buffers, decoder = self._buffers, self._decoder
-        graphs = buffers.graphs if not decoder.graphs_failure and count <= _ROWS else None
-        rows = count if graphs is None else _ROWS
+        captured = buffers.graphs.used and count <= _ROWS
+        # On CUDA all trees of up to `_ROWS` tokens share the graph of so many.
+        rows = _ROWS if captured and parents is not None else count
         total = length + rows
         if total > buffers.room:
             buffers.grow(length, total)
-        tree = tree_rows(parents, rows)
-        if graphs is not None:
-            seen = min(_power(total), buffers.room)
-            padded = [length, *ids, *[ids[-1]] * (rows - count)]
-            buffers.entry.copy_(torch.tensor(padded), non_blocking=True)
-            buffers.tree.copy_(tree, non_blocking=True)
-            call = self._call(rows, seen, tree=True)
-            logits = graphs.replay(("tree", seen), call, self._other_numbers)[:count]
+        tree = None if parents is None else tree_rows(parents, rows)
+        if captured:
+            seen = min(bucket(total), buffers.room)
+            entry = torch.tensor([length, *ids, *[ids[-1]] * (rows - count)])
+            buffers.entry[: rows + 1].copy_(entry, non_blocking=True)
+            if tree is not None:
+                buffers.tree.copy_(tree, non_blocking=True)
+            key = (rows, seen) if tree is None else ("tree", seen)
+            call = self._call(rows, seen, tree=tree is not None)
+            logits = buffers.graphs.replay(key, call, self._other_numbers)[:count]
         else:
-            place = _Place(
-                buffers.writer(length, count),
-                *buffers.read(total),
-                decoder._tree_bias(tree.to(decoder.device), length, total),
-                self._article,
-                None,
-            )
+            if tree is None:
+                bias = decoder._bias(buffers.room, length, count)
+            else:
+                bias = decoder._tree_bias(tree.to(decoder.device), length, total)
+            write, text = buffers.writer(length, count), buffers.read(total)
+            place = _Place(write, *text, bias, self._article, None)
             logits = decoder._run(torch.tensor(ids, device=decoder.device), place)
         self._length = length + count
         return logits
@@ -445,63 +395,49 @@ class StaticSession:
         count: int,
         choice: Choice,
         uniforms: torch.Tensor,
-        head: "Head | None" = None,
+        head: Head | None = None,
     ) -> Written | None:
-        """Reads what is missing of a text, at least a token, and drafts behind it.
+        """Reads what is missing of a text, at least a token, and drafts `count` tokens behind it.
 
-        All tokens of the draft but the last are in the cache afterwards.
-
-        Args:
-            text: the start token and everything behind it.
-            count: how many tokens to draft.
-            choice: how they are chosen.
-            uniforms: of the draws, on the host.
-            head: what makes logits of the decoder's rows; None where these are logits.
-
-        Returns:
-            The draft; None where it cannot be written on the device.
+        All of them but the last are in the cache afterwards. `head` makes logits of the decoder's
+        rows, where these are none. None where a draft cannot be written on the device.
         """
-        buffers, decoder = self._buffers, self._decoder
+        buffers = self._buffers
         unread = list(text[self._length :])
         total = len(text) + count - 1
-        if buffers.graphs is None or decoder.graphs_failure:
+        if not buffers.graphs.used:
             return None
         if total > buffers.room:
             buffers.grow(self._length, total)
-        slate = buffers.slate(decoder.size)
+        slate = buffers.slate(self._decoder.size)
         if not slate.fits(choice, total):
             return None
         if len(unread) > 2:
             self.forward(unread[:-1])
             unread = unread[-1:]
         length = self._length
-        seen = min(_power(total), buffers.room)
+        seen = min(bucket(total), buffers.room)
         buffers.entry[: len(unread) + 1].copy_(torch.tensor([length, *unread]), non_blocking=True)
         slate.begin(choice, text, uniforms)
+
+        def call(rows: int, seen: int) -> tuple[Any, ...]:
+            step = self._step(rows, seen, choice, slate, head)
+            key, moved = ("draft", rows, seen, choice), (buffers.entry, slate.at)
+            return key, step, self._other_numbers, moved
+
         if choice not in buffers.choices:  # not while a clock runs, once this was warmed up
             buffers.choices.add(choice)
-            for usual in _USUAL_ROOM:
-                for rows in (1, 2):
-                    step = self._step(rows, usual, choice, slate, head)
-                    moved = (buffers.entry, slate.at)
-                    buffers.graphs.prepare(
-                        ("draft", rows, usual, choice), step, self._other_numbers, moved
-                    )
+            for usual, rows in product(_USUAL_ROOM, (1, 2)):
+                buffers.graphs.prepare(*call(rows, usual))
         for rows in (len(unread), *[1] * (count - 1)):
-            buffers.graphs.run(
-                ("draft", rows, seen, choice),
-                self._step(rows, seen, choice, slate, head),
-                self._other_numbers,
-                (buffers.entry, slate.at),
-            )
+            buffers.graphs.run(*call(rows, seen))
         self._length = total
         return slate.take(count, choice)
 
-    def kept(self, make: "Callable[[int], Any]") -> Any:
+    def kept(self, make: Callable[[int], Any]) -> Any:
         """What stays as long as this session's buffers do, made once for them; None without any.
 
-        Args:
-            make: takes the most tokens that an article in these buffers has.
+        `make` takes the most tokens that an article in these buffers has.
         """
         buffers = self._buffers
         if buffers.article is None:
@@ -511,7 +447,7 @@ class StaticSession:
         return buffers.head
 
     def _step(
-        self, count: int, seen: int, choice: Choice, slate: Slate, head: "Head | None"
+        self, count: int, seen: int, choice: Choice, slate: Slate, head: Head | None
     ) -> Callable[[], torch.Tensor]:
         """A call as in `_call` that then chooses a token, for the next call to read."""
         buffers, call = self._buffers, self._call(count, seen)
@@ -519,10 +455,7 @@ class StaticSession:
         def step() -> torch.Tensor:
             row = call()[-1]
             logits, shown = (row, row) if head is None else head(row)
-            places = buffers.entry[:1] + count
-            token = slate.choose(logits, places, choice)
-            buffers.entry[:1].copy_(places)
-            buffers.entry[1:2].copy_(token)
+            slate.go_on(buffers.entry, count, logits, choice)
             return shown
 
         return step
@@ -530,8 +463,8 @@ class StaticSession:
     def _call(self, count: int, seen: int, *, tree: bool = False) -> Callable[[], torch.Tensor]:
         """A call of `count` tokens that attends to the first `seen` places, for a graph.
 
-        Where it stands and what it reads lies on the device, in the buffers' `entry`; of a tree of
-        `_ROWS` tokens in `tree` as well.
+        What it reads, and where, lies in the buffers' `entry`; of `_ROWS` tokens of a tree in
+        `tree` as well.
         """
         buffers, decoder = self._buffers, self._decoder
 
@@ -545,14 +478,8 @@ class StaticSession:
                 bias = decoder._far(places[:, None] - columns)
             article = buffers.article
             assert article is not None, "buffers on CUDA hold an article"
-            place = _Place(
-                buffers.placed_writer(places),
-                *buffers.read(seen),
-                bias,
-                article,
-                buffers.article_mask,
-            )
-            return decoder._run(ids, place)
+            write, text = buffers.placed_writer(places), buffers.read(seen)
+            return decoder._run(ids, _Place(write, *text, bias, article, buffers.article_mask))
 
         return call
 
@@ -572,21 +499,14 @@ class StaticSession:
             buffers.tree[:, 0] -= 1
 
 
-Head = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
-"""Makes of a row (d,) the logits (V,), and numbers that tell whether they are right: all finite.
-On CUDA it reads memory that stays as long as the buffers of a session do."""
-
-
 class _Place(NamedTuple):
     """Where a call stands.
 
     Attributes:
         write: takes a layer's index and the keys and values (T, 2 * inner) of the new tokens.
         keys: of the text for each layer, (1, heads, S, d_kv), the new tokens included; without the
-            first dimension in float32 on a CPU.
-        values: likewise.
+            first dimension in float32 on a CPU. Values and article likewise.
         bias: of the attention to the text, (1, heads, T, S).
-        article: what the layers attend to of the article; shapes likewise.
         mask: 0 where the article stands and -inf behind it; None where nothing is behind it.
     """
 
@@ -601,42 +521,32 @@ class _Place(NamedTuple):
 class _Buffers:
     """Keys and values of a text, and on CUDA of an article, lent to one session at a time.
 
-    Args:
-        shape: layers, 2, heads, d_kv.
-        dtype: of the numbers.
-        device: where.
-        sources: room for an article; 0 where sessions keep their own.
-        capturing: of the decoder; None where nothing is captured.
-
-    Attributes:
-        graphs: of calls over these buffers; None where nothing is captured.
-        choices: those for which drafts were captured.
-        head: what a drafter keeps beside; None before it was made.
+    Their shape is layers, heads, d_kv; they are where the decoder's embedding is, in its type.
+    There is room for `sources` tokens of an article; 0 where sessions keep their own. `choices` are
+    those for which drafts were captured, `head` is what a drafter keeps beside.
     """
 
     def __init__(
         self,
-        shape: tuple[int, int, int, int],
-        dtype: torch.dtype,
-        device: torch.device,
+        shape: tuple[int, int, int],
+        embedding: torch.Tensor,
         sources: int,
         capturing: Capturing | None,
     ) -> None:
-        layers, _, heads, width = shape
-        options: Any = {"dtype": dtype, "device": device}
+        layers, heads, width = shape
         room = _ROOM_ON_CUDA if sources else _ROOM
         # Zeros, not what lay in memory: a graph also reads places that it then weighs with 0.
-        self._cache = torch.zeros(layers, room, 2, heads, width, **options)
+        self._cache = embedding.new_zeros(layers, room, 2, heads, width)
         self._capturing = capturing
         self._slate: Slate | None = None
         self.head: Any = None
         self.article: Crossing | None = None
         if sources:
-            held = torch.zeros(2, layers, 1, heads, sources, width, **options)
+            held = embedding.new_zeros(2, layers, 1, heads, sources, width)
             self.article = Crossing(held[0], held[1])
-            self.article_mask = torch.zeros(1, 1, 1, sources, **options)
-            self.entry = torch.zeros(_ROWS + 1, dtype=torch.long, device=device)
-            self.tree = tree_rows(range(-1, _ROWS - 1), _ROWS).to(device)
+            self.article_mask = embedding.new_zeros(1, 1, 1, sources)
+            self.entry = torch.zeros(_ROWS + 1, dtype=torch.long, device=embedding.device)
+            self.tree = tree_rows(range(-1, _ROWS - 1), _ROWS).to(embedding.device)
         self._arrange()
 
     @property
@@ -664,17 +574,14 @@ class _Buffers:
         self._slate = None  # graphs are bound to it, and its room is theirs
         self.choices: set[Choice] = set()
         # those there were are bound to the old place
-        self.graphs = None if self._capturing is None else Graphs(self._capturing)
+        self.graphs = Graphs(self._capturing)
         self._rows = self._cache.flatten(2)
         self._heads = self._cache.permute(2, 0, 3, 1, 4)
         if not _unbatched(self._cache):
             self._heads = self._heads[:, :, None]
 
     def read(self, total: int) -> tuple[tuple[torch.Tensor, ...], tuple[torch.Tensor, ...]]:
-        """Keys and values of the first `total` tokens for each layer, (1, heads, total, d_kv).
-
-        Without the first dimension where calls have none for a batch.
-        """
+        """Keys and values of the first `total` tokens for each layer: see `_Place`."""
         keys, values = self._heads[..., :total, :].unbind(0)
         return keys.unbind(0), values.unbind(0)
 
@@ -755,13 +662,9 @@ def _attend_batched(
 def tree_rows(parents: Sequence[int], rows: int) -> torch.Tensor:
     """A tree as what its nodes see: shape (rows, 1 + rows), on the CPU.
 
-    Args:
-        parents: of each node the place of the one before it; -1 for the text.
-        rows: how many nodes, at least those given; further ones continue the text, unseen.
-
-    Returns:
-        For each node how many ancestors it has; then for each node how many places back it is for
-        this one: 0 for itself, -1 where it is no ancestor.
+    For each node how many ancestors it has; then for each node how many places back it is for this
+    one: 0 for itself, -1 where it is no ancestor. `parents` are places, -1 for the text; further
+    nodes, up to `rows`, continue the text, unseen.
     """
     found: list[list[int]] = []
     for node, parent in enumerate([*parents, *[-1] * (rows - len(parents))]):
@@ -773,14 +676,8 @@ def tree_rows(parents: Sequence[int], rows: int) -> torch.Tensor:
 
 
 def bucket(count: int) -> int:
-    """Articles of up to so many tokens share the graphs of one of `count` tokens."""
-    return _power(count)
+    """The least power of two that is at least `count`, and at least 64.
 
-
-def _power(count: int) -> int:
-    """The least power of two that is at least `count`, and at least 64."""
+    Articles, and texts, of up to so many tokens share the graphs of one of `count` tokens.
+    """
     return max(64, 1 << (count - 1).bit_length())
-
-
-def _names(dtypes: set[torch.dtype]) -> str:
-    return " and ".join(sorted(str(dtype).removeprefix("torch.") for dtype in dtypes))

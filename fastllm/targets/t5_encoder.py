@@ -45,14 +45,7 @@ def foreign(stack: Any) -> str:
 
 
 class FeedForward(NamedTuple):
-    """The last part of a layer, of an encoder or a decoder.
-
-    Attributes:
-        enter: the norm and the first matrix, or both halves of a gated one.
-        leave: the second matrix.
-        act: the activation.
-        gated: whether there is a gate.
-    """
+    """The last part of a layer: its norm and first matrix, or both halves of it where gated."""
 
     enter: Matrix
     leave: Matrix
@@ -100,11 +93,7 @@ def fits(model: Any) -> bool:
 
 
 class StaticEncoder:
-    """The encoder of a T5, copied: later changes of the weights do not reach it.
-
-    Args:
-        model: a T5ForConditionalGeneration that `fits`.
-    """
+    """The encoder of a T5 that `fits`, copied: later changes of the weights do not reach it."""
 
     @torch.inference_mode()
     def __init__(self, model: Any) -> None:

@@ -16,6 +16,7 @@ import uuid
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
+from typing import Any, cast
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "demo")]
@@ -29,6 +30,7 @@ from fastllm.demo.folds.learn.learn import LiveTrainingJob  # noqa: E402
 from fastllm.demo.jobs import RaceJob  # noqa: E402
 from fastllm.demo.limits import read_limits  # noqa: E402
 from fastllm.demo.page import build, launch_options  # noqa: E402
+from fastllm.words import capital  # noqa: E402
 
 
 class StoryEngine:
@@ -54,7 +56,7 @@ class StoryEngine:
             if stop.is_set():
                 return
             lanes = ("alone", "lstm-before", "lstm-yours", "lstm-after")
-            title = words.capital(words.title_of("lstm-yours"))
+            title = capital(words.title_of("lstm-yours"))
             notices = (learn_words.PRACTISED.format(title), *work.notices)
             work = RaceJob(work.article, lanes, work.config, notices, work.title)
         yield from self.race(work, stop)
@@ -122,7 +124,7 @@ def main() -> None:
     pause = float(more[0]) if more else 0.01
     recorded = Path(more[1]) if len(more) > 1 else ROOT / "no" / "such"
     limits = dataclasses.replace(read_limits(), runs_per_minute=10_000)
-    page = build(StoryEngine(pause), limits, recorded)
+    page = build(cast(Any, StoryEngine(pause)), limits, recorded)
     page.launch(server_port=int(port), prevent_thread_lock=True, **launch_options())
     print("serving", flush=True)
     page.block_thread()

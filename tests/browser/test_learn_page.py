@@ -10,6 +10,7 @@ from fastllm.demo import words
 from fastllm.demo.folds.choose import words as choose_words
 from fastllm.demo.folds.learn import words as learn_words
 from fastllm.demo.folds.race import words as race_words
+from fastllm.words import capital
 
 ARTICLE = "The council voted to plant trees along the river, and the mayor said it was time. " * 3
 SLOW_RACE = "Endless rain fell on the village for the third day, and the river is rising. " * 4
@@ -58,7 +59,7 @@ def test_it_learns_in_view_and_then_races(
     keys = [lane.get_attribute("data-key") for lane in page.locator(".fl-lane").all()]
     assert keys == ["alone", "lstm-before", "lstm-yours", "lstm-after"]
     expect(page.locator(".fl-verdict")).to_contain_text("Your freshly trained LSTM won")
-    practised = learn_words.PRACTISED.format(words.capital(words.title_of("lstm-yours")))
+    practised = learn_words.PRACTISED.format(capital(words.title_of("lstm-yours")))
     expect(page.locator(".fl-notice")).to_have_text(practised)
     home = seen.taken_home(tmp_path)
     expect(home.locator(".fl-notice")).to_have_text(practised)

@@ -4,16 +4,30 @@ import json
 import urllib.request
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from fastllm.demo.engine import Engine
+from fastllm.demo.engine import LocalEngine
 from fastllm.demo.guard import Guard
-from fastllm.demo.limits import Limits
+from fastllm.demo.limits import Limits, read_limits
 from fastllm.demo.page import build, launch_options
+
+LIMITS = replace(
+    read_limits(environment={}),
+    lanes=4,
+    gamma=6,
+    seconds_per_run=600,
+    queue_size=300,
+    runs_per_minute=10_000,
+    turns_per_minute=10_000,
+    compare_seconds=600,
+    training_seconds=3,
+    waiting=10,
+)
+"""Bounds that a test meets only where it means to."""
 
 WAIT = 60.0
 """Seconds after which a page that says nothing is taken to hang."""
@@ -33,7 +47,7 @@ class Answer:
 
 
 @contextmanager
-def serving(engine: Engine, limits: Limits) -> Iterator[str]:
+def serving(engine: LocalEngine, limits: Limits) -> Iterator[str]:
     """The address of a page without a recorded race, served meanwhile."""
     page = build(engine, limits, Path("nothing recorded"))
     _, address, _ = page.launch(prevent_thread_lock=True, **launch_options(Guard(limits)))

@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
+import asking
 import gradio as gr
 import pytest
-from asking import serving
 from gradio_client import Client
 from gradio_client.exceptions import AppError
 
@@ -15,7 +15,6 @@ from fastllm.demo import rows
 from fastllm.demo.context import PageContext
 from fastllm.demo.engine import LocalEngine
 from fastllm.demo.folds.race import words as race_words
-from fastllm.demo.limits import read_limits
 from fastllm.errors import DataError
 
 # Gradio's own statistics, drawn up after every twenty runs.
@@ -24,16 +23,12 @@ pytestmark = pytest.mark.filterwarnings(
 )
 
 LIMITS = replace(
-    read_limits(environment={}),
+    asking.LIMITS,
     article_characters=3000,
     max_new_tokens=24,
     lanes=2,
-    gamma=6,
-    seconds_per_run=600,
-    runs_per_minute=500,
     upload_bytes=2000,
     compare_articles=3,
-    compare_seconds=600,
 )
 
 SHORT = {"lanes": ["alone", "lookup"], "length": 12}
@@ -48,7 +43,7 @@ def engine(tiny_folder: str) -> LocalEngine:
 
 @pytest.fixture(scope="module")
 def client(engine: LocalEngine) -> Iterator[Client]:
-    with serving(engine, LIMITS) as address:
+    with asking.serving(engine, LIMITS) as address:
         client = Client(address, verbose=False, download_files=False, httpx_kwargs={"timeout": 600})
         yield client
         client.close()

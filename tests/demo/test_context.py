@@ -9,10 +9,11 @@ import gradio as gr
 import pytest
 from fakes import FakeTarget, always, text_rule
 
-from fastllm.demo.context import PageContext, literal, paragraph, scripted
+from fastllm.demo.context import PageContext
 from fastllm.demo.engine import LocalEngine
 from fastllm.demo.jobs import WARM_UP_TOKENS, warmed_up
 from fastllm.demo.limits import read_limits
+from fastllm.demo.parts import literal, paragraph, scripted
 from fastllm.errors import DataError, SettingsError
 from fastllm.trace import DecodingConfig
 

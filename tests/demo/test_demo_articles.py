@@ -1,12 +1,20 @@
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from fastllm.demo import articles
+from fastllm.demo.limits import Limits, read_limits
 from fastllm.errors import DataError
 
 LIMIT = 20_000
+
+
+def limits(most_bytes: int, most_articles: int) -> Limits:
+    return replace(
+        read_limits(environment={}), upload_bytes=most_bytes, compare_articles=most_articles
+    )
 
 
 def test_six_samples_of_a_fitting_length() -> None:
@@ -85,7 +93,7 @@ def jsonl(*lines: object) -> str:
 
 
 def read(sent: str, most: int = 9) -> list[str]:
-    return [article.text for article in articles.read_articles(sent, 9_000, most, LIMIT)]
+    return [article.text for article in articles.read_articles(sent, limits(9_000, most))]
 
 
 def test_a_file_of_several_articles(story: str) -> None:
@@ -128,7 +136,7 @@ def test_a_file_of_too_many_articles_too_large_or_without_any(story: str) -> Non
 
 def test_articles_that_a_program_sends(story: str) -> None:
     def check(given: Any) -> list[articles.Checked]:
-        return articles.check_all(given, 2_000, 9, LIMIT)
+        return articles.check_all(given, limits(2_000, 9))
 
     assert check([story, f" {story}"]) == [articles.Checked(story)] * 2
     for given, reason in (

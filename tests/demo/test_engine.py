@@ -8,12 +8,13 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import asking
 import gradio as gr
 import pytest
-from asking import serving
 from gradio_client import Client
 from gradio_client.exceptions import AppError
 
@@ -22,7 +23,6 @@ from fastllm.demo import articles, loading, words
 from fastllm.demo.engine import LENT, OTHER_VOCABULARY, LocalEngine
 from fastllm.demo.folds.race import words as race_words
 from fastllm.demo.jobs import RaceJob
-from fastllm.demo.limits import Limits
 from fastllm.demo.page import build
 from fastllm.drafters import drafter_class
 from fastllm.errors import CheckpointError, FastLLMError, SettingsError
@@ -30,21 +30,12 @@ from fastllm.targets.hub import HubTarget
 from fastllm.trace import DecodingConfig, Trace
 from tools import record
 
-LIMITS = Limits(
+LIMITS = replace(
+    asking.LIMITS,
     article_characters=3000,
     max_new_tokens=24,
     lanes=2,
-    gamma=6,
-    seconds_per_run=600,
     queue_size=4,
-    runs_per_minute=500,
-    turns_per_minute=500,
-    upload_bytes=9000,
-    compare_articles=8,
-    compare_seconds=600,
-    training_seconds=3,
-    waiting=10,
-    body_bytes=2_500_000,
 )
 GO = threading.Event()
 """Is never set."""
@@ -61,7 +52,7 @@ def engine(tiny_folder: str) -> LocalEngine:
 
 @pytest.fixture(scope="module")
 def client(engine: LocalEngine) -> Iterator[Client]:
-    with serving(engine, LIMITS) as address:
+    with asking.serving(engine, LIMITS) as address:
         client = Client(address, verbose=False, download_files=False, httpx_kwargs={"timeout": 600})
         yield client
         client.close()
@@ -317,13 +308,6 @@ def test_records_a_race_that_the_page_can_open(
     values = [block.value for block in page.blocks.values() if isinstance(block, gr.HTML)]
     (opening,) = [value for value in values if value and '{"row":"start"' in value]
     assert parsed(opening)[0]["article"] == title
-
-
-def test_record_names_a_lane_it_does_not_have(
-    tiny_folder: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert record.main(["--target", tiny_folder, "--lanes", "alone", "lstm-none"]) == 2
-    assert "lstm-none" in capsys.readouterr().err
 
 
 LENDER = """

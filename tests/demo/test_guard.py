@@ -12,12 +12,14 @@ import urllib.request
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
+from dataclasses import replace
 from http.client import HTTPConnection
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 from urllib.parse import urlsplit
 
+import asking
 import gradio as gr
 import pytest
 from asking import WAIT, Page
@@ -25,10 +27,11 @@ from starlette.testclient import TestClient
 from starlette.types import Message, Receive, Scope, Send
 
 import app
+from fastllm.demo import guard as guards
 from fastllm.demo.engine import LocalEngine
 from fastllm.demo.guard import NO_WORDS, Guard, _worded, answers_to
 from fastllm.demo.jobs import RaceJob, Work
-from fastllm.demo.limits import Limits, Network
+from fastllm.demo.limits import Network
 from fastllm.demo.page import build, launch_options
 from fastllm.demo.worker import news
 from fastllm.errors import CheckpointError
@@ -41,22 +44,7 @@ pytestmark = pytest.mark.filterwarnings(
     "ignore:unclosed <socket.socket .*family=2:ResourceWarning",
 )
 
-LIMITS = Limits(
-    article_characters=20_000,
-    max_new_tokens=128,
-    lanes=4,
-    gamma=6,
-    seconds_per_run=600,
-    queue_size=20,
-    runs_per_minute=10_000,
-    turns_per_minute=10_000,
-    upload_bytes=50_000,
-    compare_articles=8,
-    compare_seconds=600,
-    training_seconds=3,
-    waiting=2,
-    body_bytes=100_000,
-)
+LIMITS = replace(asking.LIMITS, queue_size=20, waiting=2, body_bytes=100_000)
 
 MARKER = "Zanzibarquux"
 STORY = (
@@ -94,8 +82,8 @@ class Odd(LocalEngine):
 class Place:
     """A page, its guard and its app."""
 
-    def __init__(self, engine: LocalEngine, abandoned: float = 10.0, unread: float = 60.0) -> None:
-        self.guard = Guard(LIMITS, abandoned_seconds=abandoned, unread_seconds=unread)
+    def __init__(self, engine: LocalEngine) -> None:
+        self.guard = Guard(LIMITS)
         self.blocks = build(engine, LIMITS, Path("nothing recorded"))
         app, self.address, _ = self.blocks.launch(
             prevent_thread_lock=True, **launch_options(self.guard)
@@ -139,9 +127,12 @@ def engine(tiny_folder: str) -> Odd:
 
 @pytest.fixture(scope="module")
 def place(engine: Odd) -> Iterator[Place]:
-    place = Place(engine, abandoned=2.0, unread=3.0)
-    yield place
-    place.blocks.close(verbose=False)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(guards, "ABANDONED_SECONDS", 2.0)
+        patch.setattr(guards, "UNREAD_SECONDS", 3.0)
+        place = Place(engine)
+        yield place
+        place.blocks.close(verbose=False)
 
 
 def until(true: Callable[[], bool]) -> None:
@@ -384,8 +375,9 @@ def test_what_nobody_reads_is_forgotten(engine: Odd, place: Place) -> None:
     assert session not in place.queue.pending_event_ids_session
 
 
-def test_a_listener_that_takes_nothing_has_left() -> None:
-    guard = Guard(LIMITS, unread_seconds=0.05)
+def test_a_listener_that_takes_nothing_has_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guards, "UNREAD_SECONDS", 0.05)
+    guard = Guard(LIMITS)
     told: list[str] = []
 
     async def endless(scope: Scope, receive: Receive, send: Send) -> None:
@@ -415,7 +407,7 @@ def test_a_listener_that_takes_nothing_has_left() -> None:
             "headers": [],
             "app": SimpleNamespace(get_blocks=lambda: blocks),
         }
-        door = guard.middleware().cls(endless, guard=guard)
+        door = guard.before(endless)
         await asyncio.wait_for(door(scope, never, full), WAIT)
 
     asyncio.run(listen())
@@ -525,7 +517,7 @@ def test_a_page_that_closes_says_so_to_every_listener(engine: Odd) -> None:
 def test_rounds_end_with_the_app(place: Place) -> None:
     async def life() -> None:
         guard = Guard(LIMITS)
-        async with guard.on_duty(place.app):
+        async with guard._on_duty(place.app):
             assert len(asyncio.all_tasks()) == 2
         await asyncio.sleep(0)
         assert len(asyncio.all_tasks()) == 1

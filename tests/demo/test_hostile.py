@@ -6,15 +6,16 @@ import io
 import json
 import zipfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import asking
 import pytest
 from asking import Answer, Page, serving
 
 from fastllm.demo import articles
 from fastllm.demo.engine import LocalEngine
-from fastllm.demo.limits import Limits
 from fastllm.errors import DataError
 
 # Gradio's own statistics, drawn up after every twenty runs.
@@ -22,22 +23,7 @@ pytestmark = pytest.mark.filterwarnings(
     "ignore:.*no_silent_downcasting", "ignore:The copy keyword is deprecated"
 )
 
-LIMITS = Limits(
-    article_characters=20_000,
-    max_new_tokens=16,
-    lanes=4,
-    gamma=6,
-    seconds_per_run=600,
-    queue_size=300,
-    runs_per_minute=10_000,
-    turns_per_minute=10_000,
-    upload_bytes=50_000,
-    compare_articles=8,
-    compare_seconds=600,
-    training_seconds=3,
-    waiting=10,
-    body_bytes=2_500_000,
-)
+LIMITS = replace(asking.LIMITS, max_new_tokens=16, upload_bytes=50_000)
 
 MARKUP = [
     "<script>alert(1)</script>",
@@ -255,7 +241,7 @@ def sent(name: str, text: str) -> str:
 
 
 def read(value: Any) -> str:
-    return articles.read_file(value, articles.FILE_TYPES, LIMITS.upload_bytes)[1]
+    return articles.read_file(value, articles.FILE_TYPES, LIMITS)[1]
 
 
 @pytest.mark.parametrize("name", UPLOADS)

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from fastllm import paths
-from fastllm.demo import sizes, words
+from fastllm.demo import words
 from fastllm.demo.folds.compare import words as compare_words
 from fastllm.demo.folds.game import words as game_words
 from fastllm.demo.folds.learn import words as learn_words
@@ -61,10 +61,10 @@ def test_the_page_starts_without_the_libraries_of_evaluation_and_training() -> N
 
 
 def test_sizes_are_those_of_the_cards() -> None:
-    found = {key: sizes.size_of(key, "target") for key in ("alone", "lookup", "lstm-after")}
-    assert found["lookup"] == sizes.NO_WEIGHTS
+    found = {key: words.size_of(key, "target") for key in ("alone", "lookup", "lstm-after")}
+    assert found["lookup"] == "no weights"
     assert re.fullmatch(r"\d+\.\d M", found["alone"])
     assert re.fullmatch(r"\d+\.\d M", found["lstm-after"])
-    assert sizes.size_of("ngram-after", "target").endswith(" M entries")
-    assert sizes.size_of("alone", "google/flan-t5-xl") == "", "no card says it"
-    assert sizes.size_of("somebody's own", "target") == ""
+    assert words.size_of("ngram-after", "target").endswith(" M entries")
+    assert words.size_of("alone", "google/flan-t5-xl") == "", "no card says it"
+    assert words.size_of("somebody's own", "target") == ""

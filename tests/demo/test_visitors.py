@@ -8,18 +8,17 @@ import uuid
 from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from asking import WAIT, Page, serving
+from asking import LIMITS, WAIT, Page, serving
 
 from fastllm.demo.engine import LocalEngine
 from fastllm.demo.jobs import Models, RaceJob
-from fastllm.demo.limits import Limits
 from fastllm.trace import DecodingConfig
 
 # Gradio's own statistics, drawn up after every twenty runs; and a port that it finds taken.
@@ -29,22 +28,6 @@ pytestmark = pytest.mark.filterwarnings(
     "ignore:unclosed <socket.socket .*family=2:ResourceWarning",
 )
 
-LIMITS = Limits(
-    article_characters=20_000,
-    max_new_tokens=128,
-    lanes=4,
-    gamma=6,
-    seconds_per_run=600,
-    queue_size=50,
-    runs_per_minute=10_000,
-    turns_per_minute=10_000,
-    upload_bytes=50_000,
-    compare_articles=8,
-    compare_seconds=600,
-    training_seconds=3,
-    waiting=10,
-    body_bytes=2_500_000,
-)
 
 STORIES = [
     "A lamp on the pier at Norrvik went out on Sunday and two boats had to wait for the morning. "
@@ -250,7 +233,7 @@ def test_who_waits_is_told_their_place(engine: Watched, page: Page) -> None:
 def test_more_than_may_wait_are_told_so(engine: Watched) -> None:
     """A page of its own, with room for one."""
     clear(engine)
-    small = Limits(**(vars(LIMITS) | {"queue_size": 1}))
+    small = replace(LIMITS, queue_size=1)
     with serving(engine, small) as address:
         page = Page(address)
         first = page.visit(uuid.uuid4().hex, article=ENDLESS, lanes=["alone", "lookup"])
@@ -270,7 +253,7 @@ def test_more_than_may_wait_are_told_so(engine: Watched) -> None:
 def test_too_many_races_within_a_minute_are_told_to_wait(engine: Watched) -> None:
     """A page of its own, where a visitor has one race a minute; a refused one does not count."""
     clear(engine)
-    small = Limits(**(vars(LIMITS) | {"runs_per_minute": 1}))
+    small = replace(LIMITS, runs_per_minute=1)
     with serving(engine, small) as address:
         page = Page(address)
         session = uuid.uuid4().hex

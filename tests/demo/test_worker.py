@@ -20,7 +20,7 @@ def test_text_only_ever_grows() -> None:
             yield f"{number}\n"
 
     seen = []
-    for text in stream(lines, pause=0.01):
+    for text in stream(lines):
         if text not in ["", *seen]:
             seen.append(text)
             taken.release()
@@ -38,7 +38,7 @@ def test_closing_stops_the_work() -> None:
         finally:
             ended.set()
 
-    running = stream(lines, pause=0.01)
+    running = stream(lines)
     assert [next(running), next(running)][0] == ""
     running.close()
     assert ended.wait(WAIT)
@@ -49,7 +49,7 @@ def test_what_goes_wrong_arrives_behind_what_came_before() -> None:
         yield "one\n"
         raise DataError("enough")
 
-    running = stream(lines, pause=0.2)
+    running = stream(lines)
     assert next(filter(None, running)) == "one\n"  # a thread may be late: before that comes ""
     with pytest.raises(DataError, match="enough"):
         list(running)
@@ -62,7 +62,7 @@ def test_comes_back_while_nothing_arrives() -> None:
         go.wait(WAIT)
         yield "late\n"
 
-    running = stream(lines, pause=0.01)
+    running = stream(lines)
     assert next(running) == ""
     go.set()
     assert list(running)[-1] == "late\n"
@@ -76,7 +76,7 @@ def test_nothing_runs_for_a_visitor_who_leaves_at_the_first_text() -> None:
         began.set()
         yield "one\n"
 
-    running = stream(lines, pause=0.01)
+    running = stream(lines)
     assert next(running) == ""
     assert not began.is_set()
     assert list(running)[-1] == "one\n"

@@ -2,7 +2,6 @@
 
 import errno
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -14,8 +13,8 @@ from fastllm.distill.folders import (
     LOCK,
     checkpoint_folder,
     differences,
+    differences_from,
     locked,
-    read_settings,
     require_run,
     require_writable,
     writing,
@@ -115,30 +114,40 @@ def test_only_what_differs_is_named() -> None:
 
 def test_settings_that_cannot_be_read_are_named(tmp_path: Path) -> None:
     path = tmp_path / "settings.json"
+    assert differences_from(path, {"a": 1}) == ""
     for text, why in (("{", "is damaged"), ("[]", "holds no settings")):
         path.write_text(text)
         with pytest.raises(DataError, match=f"settings.json {why}"):
-            read_settings(path)
+            differences_from(path, {"a": 1})
+    path.write_text('{"a": 0}')
+    assert differences_from(path, {"a": 1}) == "a: 0, now 1"
 
 
 def test_two_processes_do_not_work_in_one_folder(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     with locked(folder):
-        with pytest.raises(CheckpointError, match=f"process {os.getpid()} is at work in"):
+        with pytest.raises(CheckpointError, match="another process is at work in"):
             with locked(folder):
                 pass
         assert (folder / LOCK).exists(), "the one who was refused leaves the lock"
     assert not folder.exists(), "nothing was written"
     folder.mkdir()
-    code = "import json, os, psutil; print(json.dumps({'process': os.getpid(), 'started': " \
-        "psutil.Process().create_time()}))"  # fmt: skip
-    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    same_number = json.dumps({"process": os.getpid(), "started": 1.0})  # of an earlier process
-    for left in (ended.stdout, same_number, "", "{"):
-        (folder / LOCK).write_text(left)
-        with locked(folder):
-            assert json.loads((folder / LOCK).read_text())["process"] == os.getpid()
-        assert list(folder.iterdir()) == []
+    code = (
+        "import sys, time\nfrom pathlib import Path\nfrom fastllm.distill.folders import locked\n"
+    )
+    code += "with locked(Path(sys.argv[1])):\n    print('in', flush=True)\n    time.sleep(600)"
+    command = [sys.executable, "-c", code, str(folder)]
+    other = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert other.stdout is not None
+    assert other.stdout.readline() == "in\n"
+    with pytest.raises(CheckpointError, match="another process"), locked(folder):
+        pass
+    other.kill()
+    other.communicate()
+    assert (folder / LOCK).exists(), "it had no time to tidy up"
+    with locked(folder):
+        pass
+    assert list(folder.iterdir()) == []
 
 
 @pytest.mark.parametrize(

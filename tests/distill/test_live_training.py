@@ -171,12 +171,12 @@ def test_a_target_that_takes_all_the_time(training: Callable[..., ShortTraining]
 
 
 def test_the_rate_rises_stays_and_falls() -> None:
-    recipe = ShortRecipe(learning_rate=1.0, warmup=10, cooldown=0.5)
+    recipe = ShortRecipe(learning_rate=1.0)
     rates = [recipe.rate(step, step / 100) for step in range(100)]
     assert rates[:10] == pytest.approx(np.arange(1, 11) / 10)
-    assert set(rates[10:50]) == {1.0}
-    assert rates[75] == pytest.approx(0.5)
-    assert min(rates[50:]) == pytest.approx(0.05)
+    assert set(rates[10:60]) == {1.0}
+    assert rates[80] == pytest.approx(0.5)
+    assert min(rates[60:]) == pytest.approx(0.05)
 
 
 def test_a_loss_that_is_no_number_ends_it(training: Callable[..., ShortTraining]) -> None:
@@ -190,11 +190,7 @@ def test_a_loss_that_is_no_number_ends_it(training: Callable[..., ShortTraining]
         next(moments)
 
 
-@pytest.mark.parametrize(
-    "values",
-    [{"seconds": 0}, {"learning_rate": 0}, {"length": 1}, {"reuse": 0}, {"own_texts": 1.5}]
-    + [{"cooldown": 0.0}, {"updates": 0}],
-)
+@pytest.mark.parametrize("values", [{"seconds": 0}, {"seconds": float("nan")}, {"updates": 0}])
 def test_a_recipe_out_of_range_is_refused(values: dict[str, Any]) -> None:
     with pytest.raises(SettingsError, match=next(iter(values))):
         ShortRecipe(**values)

@@ -214,10 +214,8 @@ def test_a_half_written_save_is_passed_over(tmp_path: Path) -> None:
         ("model.safetensors", None),
     ],
 )
-def test_a_damaged_save_is_named_and_the_one_before_it_taken_where_there_is_one(
-    name: str, content: bytes | str | None, tmp_path: Path
-) -> None:
-    def run(updates: int, lines: list[str]) -> torch.nn.Module:
+def test_a_damaged_save_is_named(name: str, content: bytes | str | None, tmp_path: Path) -> None:
+    def run(updates: int) -> torch.nn.Module:
         torch.manual_seed(0)
         model = torch.nn.Linear(2, 1)
 
@@ -228,28 +226,20 @@ def test_a_damaged_save_is_named_and_the_one_before_it_taken_where_there_is_one(
             return {"loss": network(batch).square().sum()}
 
         with pytest.raises(KeyboardInterrupt) if updates < 6 else nullcontext():
-            fit(model, loss_of, Schedule(6, 1e-3), tmp_path, save_every=2, say=lines.append)
+            fit(model, loss_of, Schedule(6, 1e-3), tmp_path, save_every=2, say=_quiet)
         return model
 
-    run(2, [])
-    shutil.copytree(tmp_path / "last", tmp_path / "kept")
-    run(4, [])
-    whole = run(6, [])
+    run(4)
+    whole = run(6)
     damaged = tmp_path / "last" / name
     if content is None:
         damaged.unlink()
     else:
         damaged.write_bytes(damaged.read_bytes()[:-40] if content == "cut" else content)  # type: ignore[arg-type]
     with pytest.raises(CheckpointError, match=rf"last is damaged \({name}.*Remove that folder"):
-        run(6, [])
-    (tmp_path / "kept").rename(tmp_path / "last.previous")
-    lines: list[str] = []
-    assert torch.equal(run(6, lines).weight, whole.weight)
-    assert f"damaged ({name}" in lines[0]
-    assert "going on from" in lines[0]
-    assert "last.previous, update 2" in lines[0]
+        run(6)
     shutil.rmtree(tmp_path / "last")
-    assert torch.equal(run(6, []).weight, whole.weight), "removed, as it was told: it begins anew"
+    assert torch.equal(run(6).weight, whole.weight), "removed, as it was told: it begins anew"
 
 
 def test_a_damaged_best_is_named(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 import json
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -15,7 +14,7 @@ from fastllm.demo import words
 from fastllm.demo.engine import LocalEngine
 from fastllm.demo.folds.learn.learn import students
 from fastllm.demo.jobs import RaceJob
-from fastllm.drafters import FamilySpec, families, forget, register, spec_of, trainable
+from fastllm.drafters import FamilySpec, families, register, spec_of, trainable
 from fastllm.drafters.lstm import LstmModel, LstmSettings
 from fastllm.drafters.neural import NeuralDrafter
 from fastllm.errors import CheckpointError, SettingsError
@@ -33,11 +32,11 @@ class ToyDrafter(NeuralDrafter[LstmSettings]):
 
 
 @pytest.fixture
-def toy() -> Iterator[FamilySpec]:
+def toy(monkeypatch: pytest.MonkeyPatch) -> FamilySpec:
+    monkeypatch.setattr("fastllm.drafters._families", {})
     spec = FamilySpec("toy", "Toy", "a toy network", ToyDrafter)
     register(spec)
-    yield spec
-    forget("toy")
+    return spec
 
 
 def test_a_new_family_is_trained_raced_and_shown(

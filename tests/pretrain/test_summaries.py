@@ -7,12 +7,14 @@ import pytest
 from fastllm.data.articles import Article
 from fastllm.errors import SettingsError
 from fastllm.pretrain import summaries, windows
+from fastllm.pretrain.house_style import in_house_style
 from fastllm.pretrain.summaries import (
     Sentence,
     Window,
     central_order,
     choose_by_reference,
     choose_central,
+    extract,
     is_lead,
     is_usable,
     n_grams,
@@ -93,6 +95,7 @@ def test_a_name_in_capitals_is_no_dateline(name):
         "The rain fell on the roofs of the old town all day",
         "The old man of the sea After a long night the rain fell at last.",
         "Pictured above, the rain falls on the roofs of the old town.",
+        "The rain fell all day on the roofs of the old town of Mr.",
     ],
 )
 def test_what_cannot_stand_in_a_summary(sentence):
@@ -174,10 +177,9 @@ def test_no_statement_gets_into_a_summary():
 def test_a_window_with_one_sentence_has_no_summary_unless_it_is_short():
     story = plain(*STORY)
     shortened = {0: STORY[0]}
-    assert summarise(Window("start", 0, 99, range(1), (0,)), story, shortened, Words()) is None
-    made = summarise(Window("short", 0, 99, range(1), (0,)), story, shortened, Words())
-    assert made is not None
-    assert (made.text, made.kept, made.chosen) == (STORY[0], 1.0, (0,))
+    assert summarise(Window("start", 0, 99, (0,)), story, shortened, Words()) is None
+    made = summarise(Window("short", 0, 99, (0,)), story, shortened, Words())
+    assert made == (STORY[0], 1.0)
 
 
 def test_a_summary_of_too_many_tokens_is_none():
@@ -187,7 +189,7 @@ def test_a_summary_of_too_many_tokens_is_none():
 
     story = plain(*STORY)
     shortened = dict(enumerate(STORY))
-    window = Window("whole", 0, 999, range(6), (0, 1, 5))
+    window = Window("whole", 0, 999, (0, 1, 5))
     assert summarise(window, story, shortened, Words()) is not None
     assert summarise(window, story, {i: 5 * t for i, t in shortened.items()}, Long()) is None
 
@@ -240,6 +242,49 @@ def test_texts_are_written_as_lines_with_their_places(tmp_path):
         assert row["kept"] == 1.0
 
 
+def start_window(article, sentences):
+    return next(w for w in windows_of(article, sentences, Words()) if w.kind == "start")
+
+
+def test_an_extract_is_the_first_sentence_and_the_one_nearest_to_the_reference_in_house_style():
+    reference = "The trains need two hours more without the bridge."
+    article = Article("story", long_article().text, reference)
+    sentences = sentences_of(article.text)
+    found = extract(article, sentences, start_window(article, sentences))
+    assert found == f"{STORY[0]} {in_house_style(STORY[5])}"
+    assert "need 2 hours more" in found
+
+
+def test_without_a_reference_the_first_sentence_stays_and_another_follows():
+    article = long_article()
+    sentences = sentences_of(article.text)
+    found = sentences_of(extract(article, sentences, start_window(article, sentences)))
+    assert found[0].text == STORY[0]
+    assert len(found) == 2
+    assert found[1].text in map(in_house_style, STORY[1:])
+
+
+@pytest.mark.parametrize(
+    "first", ["She has worked here for ten years and likes the people.", "Photo by A. Berg."]
+)
+def test_an_article_whose_first_sentence_cannot_open_a_summary_has_no_extract(first):
+    article = Article("story", f"{first} {long_article().text}")
+    sentences = sentences_of(article.text)
+    assert extract(article, sentences, start_window(article, sentences)) == ""
+
+
+def test_extracts_need_no_parser(monkeypatch, tokenizer_folder, tmp_path):
+    monkeypatch.setattr(summaries.importlib.util, "find_spec", lambda name: None)
+    write_split(tmp_path, "train", [("story", long_article().text)])
+    settings = {"articles": 5, "shorten": False, "say": lambda line: None}
+    found = write_summaries(tmp_path, tmp_path / "out", tokenizer_folder, **settings)
+    assert len(found) > 0
+    with pytest.raises(SettingsError, match="spacy"):
+        write_summaries(
+            tmp_path, tmp_path / "other", tokenizer_folder, **{**settings, "shorten": True}
+        )
+
+
 def test_full_windows_are_exactly_as_long_as_asked(vocabulary, tmp_path):
     article = long_article()
     path = tmp_path / "part-0.jsonl"
@@ -260,8 +305,8 @@ def test_full_windows_are_exactly_as_long_as_asked(vocabulary, tmp_path):
 @pytest.fixture
 def unparsed(monkeypatch):
     """Sentences stay as they are, so that no parser is needed."""
-    monkeypatch.setattr(summaries, "require_parser", lambda model="": None)
-    monkeypatch.setattr(summaries, "shortener", lambda model="": list)
+    monkeypatch.setattr(summaries, "require_parser", lambda: None)
+    monkeypatch.setattr(summaries, "shortener", lambda: list)
 
 
 def write_split(folder, split, rows):

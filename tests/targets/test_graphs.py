@@ -208,9 +208,8 @@ def test_devices_change_no_text(name: str, temperature: float, story: str) -> No
     def written(device: str, drafter_device: str) -> tuple[int, ...]:
         return fastllm.generate(
             story,
-            drafter=name,
+            drafter=fastllm.load_drafter(name, device=drafter_device),
             device=device,
-            drafter_device=drafter_device,
             temperature=temperature,
             gamma=4,
             seed=3,

@@ -40,6 +40,5 @@ def test_a_lossier_rule_needs_fewer_calls_and_changes_more_texts() -> None:
 
 
 def test_the_settings_are_marked_where_they_are_lossy() -> None:
-    asked = lossy_frontier.settings(8, 0.4)
+    asked = lossy_frontier.settings(8)
     assert [config.lossy for config in asked] == [False, *[True] * 4, False, *[True] * 4]
-    assert {config.draft_length for config in asked if not config.temperature} == {"confidence"}

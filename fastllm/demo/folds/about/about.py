@@ -2,16 +2,14 @@
 
 import html
 import os
-from collections.abc import Mapping, Sequence
-
-import gradio as gr
+from collections.abc import Sequence
 
 from fastllm import checkpoints
-from fastllm.demo.context import PageContext, heading
+from fastllm.demo.context import PageContext
 from fastllm.demo.folds.about import words
 from fastllm.demo.head import host
-from fastllm.demo.sizes import size_of
-from fastllm.demo.words import ALONE, choice_of, family_of, runs_on
+from fastllm.demo.parts import heading, shown, table
+from fastllm.demo.words import ALONE, choice_of, family_of, runs_on, size_of
 from fastllm.drafters import families
 from fastllm.drafters.cost import bytes_in
 
@@ -23,12 +21,13 @@ def add(context: PageContext) -> None:
     """Adds the tab's parts, from top to bottom."""
     heading(words.GLOSSARY_TITLE)
     entries = "".join(f"<dt>{name}</dt><dd>{what}</dd>" for name, what in words.GLOSSARY)
-    _fixed(f'<dl class="fl-glossary">{entries}</dl>')
+    shown(f'<dl class="fl-glossary">{entries}</dl>')
     heading(words.MODELS_TITLE)
-    _fixed(_table(words.MODELS_HEADER, models(context.engine.keys, context.engine.about["target"])))
     about = context.engine.about
+    rows = [list(map(html.escape, row)) for row in models(context.engine.keys, about["target"])]
+    shown(table(words.MODELS_HEADER, rows, words.MODELS_TITLE, "fl-facts"))
     told = words.RUNS.format(about["held"], runs_on(about))
-    _fixed(f'<p class="fl-soft">{html.escape(told)}</p>')
+    shown(f'<p class="fl-soft">{html.escape(told)}</p>')
     heading(words.TAKE_TITLE)
     where = host()
     address = f"https://{where}" if where else LOCAL
@@ -37,26 +36,21 @@ def add(context: PageContext) -> None:
         (words.API, words.API_CODE.format(address=address)),
         (words.DEPLOY, words.DEPLOY_CODE.format(address=address)),
     ):
-        _fixed(
+        shown(
             f'<h3 class="fl-plot-title">{title}</h3><pre class="fl-code" tabindex="0" '
             f'aria-label="{title}">{html.escape(code)}</pre>'
         )
-    _fixed(f'<p class="fl-soft">{html.escape(words.API_NOTE)}</p>{_duplicate(os.environ)}')
+    shown(f'<p class="fl-soft">{html.escape(words.API_NOTE)}</p>{_duplicate()}')
     heading(words.REFERENCES_TITLE)
     links = "".join(
         f'<li><a href="{link}" target="_blank" rel="noopener">{who}</a>: {what}</li>'
         for who, link, what in words.REFERENCES
     )
-    _fixed(f'<ul class="fl-references">{links}</ul>')
+    shown(f'<ul class="fl-references">{links}</ul>')
 
 
 def models(keys: Sequence[str], target: str) -> list[tuple[str, ...]]:
-    """A row of text for the target, then one for each family, in the order of the page.
-
-    Args:
-        keys: the lanes on offer.
-        target: what the engine calls its target.
-    """
+    """A row of text for the target, then one for each family, in the order of the page."""
     card = checkpoints.read_card(target)
     name = f"{words.TARGET}: {card.get('name', target)}"
     architecture = str(card.get("architecture", ""))
@@ -81,30 +75,10 @@ def _bytes(name: str) -> str:
     return words.MEGABYTES.format(weight / 1e6) if weight else ""
 
 
-def _duplicate(environment: Mapping[str, str]) -> str:
+def _duplicate() -> str:
     """A link that copies the Space that this page is; empty elsewhere."""
-    space = environment.get("SPACE_ID", "")
+    space = os.environ.get("SPACE_ID", "")
     if not space:
         return ""
     link = html.escape(f"https://huggingface.co/spaces/{space}?duplicate=true")
     return f'<p><a href="{link}" target="_blank" rel="noopener">{words.DUPLICATE}</a></p>'
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    head = "".join(f'<th scope="col">{html.escape(cell)}</th>' for cell in header)
-    body = "".join(
-        f'<tr><th scope="row">{html.escape(first)}</th>'
-        + "".join(f"<td>{html.escape(cell)}</td>" for cell in rest)
-        + "</tr>"
-        for first, *rest in rows
-    )
-    return (
-        '<div class="fl-scroll" tabindex="0" role="group" aria-label="'
-        f'{words.MODELS_TITLE}"><table class="fl-facts"><thead><tr>{head}</tr></thead>'
-        f"<tbody>{body}</tbody></table></div>"
-    )
-
-
-def _fixed(shown: str) -> gr.HTML:
-    """HTML as a value, which is no template: an operator's titles may be in it, escaped."""
-    return gr.HTML(shown, js_on_load=None, apply_default_css=False)

@@ -3,23 +3,16 @@
 import gradio as gr
 
 from fastllm.demo import articles
-from fastllm.demo.context import FEWEST_LANES, HIDDEN, PageContext, literal, markup, paragraph
+from fastllm.demo.context import FEWEST_LANES, PageContext
 from fastllm.demo.folds.choose import words
 from fastllm.demo.folds.race.race import default_lanes
 from fastllm.demo.folds.race.words import OWN_ARTICLE
-from fastllm.demo.select import select
-from fastllm.demo.sizes import size_of
-from fastllm.demo.upload import opener
-from fastllm.demo.words import STOP, because, choice_of
+from fastllm.demo.parts import HIDDEN, literal, markup, opener, paragraph, select
+from fastllm.demo.words import STOP, because, choice_of, size_of
 
 
 def controls(context: PageContext, first: str) -> None:
-    """Adds the choice of the article and the lanes, and the buttons.
-
-    Args:
-        context: of the page; gets the components.
-        first: the sample that is chosen at first.
-    """
+    """Adds the choice of the article, at first a sample, and of the lanes, and the buttons."""
     offered, missing = context.engine.keys, context.engine.missing
     with gr.Row(elem_id="fl-controls"):
         titles = [*context.samples, OWN_ARTICLE]
@@ -86,7 +79,7 @@ def article(context: PageContext, first: str) -> None:
     def read_file(sent: str) -> tuple[str, str]:
         """The file as the article."""
         with context.said():
-            text = articles.read_file(sent, articles.FILE_TYPES, context.limits.upload_bytes)[1]
+            text = articles.read_file(sent, articles.FILE_TYPES, context.limits)[1]
         return text.strip(), OWN_ARTICLE
 
     sample = context.sample

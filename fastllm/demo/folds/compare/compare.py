@@ -29,6 +29,7 @@ import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any
 
 import gradio as gr
@@ -37,21 +38,11 @@ from fastllm import metrics
 from fastllm.decoding.race import Race, hardware, versions
 from fastllm.demo import articles, rows
 from fastllm.demo.articles import Checked
-from fastllm.demo.context import (
-    HIDDEN,
-    SETTINGS,
-    PageContext,
-    announce,
-    heading,
-    literal,
-    paragraph,
-    scripted,
-    view,
-)
-from fastllm.demo.engine import Engine
+from fastllm.demo.context import PageContext, announce
+from fastllm.demo.engine import LocalEngine
 from fastllm.demo.folds.compare import words
 from fastllm.demo.jobs import Models, warmed_up
-from fastllm.demo.upload import opener
+from fastllm.demo.parts import HIDDEN, heading, literal, opener, paragraph, scripted, view
 from fastllm.demo.words import ALONE, STOP, family_of, title_of
 from fastllm.demo.worker import Lines
 from fastllm.drafters import Drafter
@@ -85,19 +76,12 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Measure:
-    """One article, measured in every lane.
-
-    Attributes:
-        article: the text.
-        lanes: the keys of the lanes; the target alone is the first.
-        config: the settings.
-        seconds: after these it is cut, and has no number.
-    """
+    """One article, measured in every lane."""
 
     article: str
-    lanes: tuple[str, ...]
+    lanes: tuple[str, ...]  # their keys; the target alone is the first
     config: DecodingConfig
-    seconds: int
+    seconds: int  # after these it is cut, and has no number
 
     def check(self, models: Models) -> None:
         """Refuses lanes whose drafter could not be loaded."""
@@ -123,46 +107,41 @@ class Measure:
             pass
         traces = dict(zip(self.lanes, race.traces(), strict=True))
         endings = {trace.ended for trace in traces.values()}
-        if "deadline" in endings:
-            yield rows.line({"row": "cut", "seconds": time.monotonic() - began})
-        elif "stopped" not in endings:
-            numbers = _numbers(models, race, traces, self.article)
-            yield rows.line(
-                {
-                    "row": "measured",
-                    "numbers": asdict(numbers),
-                    "config": asdict(race.config),
-                    "target": race.target.name,
-                    "hardware": hardware(race.target.device),
-                    "seconds": time.monotonic() - began,
-                }
-            )
+        if "stopped" in endings:
+            return
+        row: Row = {"row": "cut"}
+        if "deadline" not in endings:
+            row = {
+                "row": "measured",
+                "numbers": asdict(_numbers(models, race, traces)),
+                "config": asdict(race.config),
+                "target": race.target.name,
+                "hardware": hardware(race.target.device),
+            }
+        yield rows.line(row | {"seconds": time.monotonic() - began})
 
     def _drafters(self, models: Models) -> list[Drafter | None]:
         return [models.drafter(key) for key in self.lanes]
 
 
+def measured(engine: LocalEngine, piece: Measure, stop: threading.Event) -> Iterator[Row]:
+    """The rows of a piece of work; after it others may have the device."""
+    for text in engine.lines(piece, stop):  # of a borrowed GPU lines come several at a time
+        yield from map(json.loads, text.splitlines())
+    stop.wait(BREATH_SECONDS)
+
+
 @dataclass(frozen=True)
 class Comparison:
-    """Several articles, one after the other.
-
-    Attributes:
-        titles: what each is called.
-        articles: their texts.
-        lanes: the keys of the lanes; the target alone is the first.
-        config: the settings; when sampling, article i is run with the seed `config.seed` + i.
-        seconds: of the device; after these it ends with what it has.
-        seconds_each: the most for one article; one that takes longer is left out.
-        notices: what the visitor should know about the articles.
-    """
+    """Several articles, one after the other."""
 
     titles: tuple[str, ...]
     articles: tuple[str, ...]
-    lanes: tuple[str, ...]
-    config: DecodingConfig
-    seconds: int
-    seconds_each: int
-    notices: tuple[str, ...] = ()
+    lanes: tuple[str, ...]  # their keys; the target alone is the first
+    config: DecodingConfig  # when sampling, article i is run with the seed `config.seed` + i
+    seconds: int  # of the device; after these it ends with what it has
+    seconds_each: int  # the most for one article; one that takes longer is left out
+    notices: tuple[str, ...] = ()  # what the visitor should know about the articles
 
     def pieces(self) -> Iterator[Measure]:
         """The work on each article, as if it had all the time there is for one."""
@@ -170,48 +149,56 @@ class Comparison:
             config = replace(self.config, seed=(self.config.seed + index) % 2**31)
             yield Measure(article, self.lanes, config, self.seconds_each)
 
-    def lines(self, engine: Engine, stop: threading.Event) -> Iterator[str]:
+    def lines(self, engine: LocalEngine, stop: threading.Event) -> Iterator[str]:
         """Asks for the device once per article; gives rows as lines.
 
-        Args:
-            engine: does the work.
-            stop: when set, it ends with what it has.
+        When `stop` is set, or time is up, it ends with what it has.
 
         Raises:
             FastLLMError: the work was refused.
         """
         yield rows.line(self._start())
-        so_far = _SoFar(self)
+        found: list[ArticleNumbers] = []
+        left_out: dict[int, list[str]] = {}  # after so many seconds -> titles
+        evaluation: Evaluation | None = None
+        table: Row = {"pairs": []}
         began, used, ended = time.monotonic(), 0.0, "done"
         for index, piece in enumerate(self.pieces()):
-            left = self.seconds - used
-            if left <= 0:
+            if used >= self.seconds:
                 ended = "deadline"
                 break
-            row: Row | None = None
-            given = math.ceil(min(self.seconds_each, left))
-            for text in engine.lines(replace(piece, seconds=given), stop):
-                entries = [json.loads(entry) for entry in text.splitlines()]
-                if any(entry["row"] == "begun" for entry in entries):
+            given = math.ceil(min(self.seconds_each, self.seconds - used))
+            row: Row = {}
+            for row in measured(engine, replace(piece, seconds=given), stop):
+                if row["row"] == "begun":
                     yield rows.line({"row": "begun", "article": index})
-                row = next((entry for entry in entries if entry["row"] != "begun"), row)
-            if row is None:
+            if row.get("row") not in ("cut", "measured"):
                 ended = "stopped"
                 break
             used += row["seconds"]
-            if row["row"] == "cut":
-                so_far.leave_out(index, given)
-                yield rows.line({"row": "left_out", "article": index})
-                if used >= self.seconds:  # though it was the last
-                    ended = "deadline"
-                    break
-            else:
-                so_far.add(row)
+            if row["row"] == "measured":
+                found.append(_article_numbers(row["numbers"]))
+                evaluation = self._evaluation(row, found)
+                table = _table(evaluation)
                 passed = index + 1
-                remaining = (time.monotonic() - began) / passed * (len(self.articles) - passed)
-                yield rows.line(so_far.row(index, round(remaining, 1)))
-            stop.wait(BREATH_SECONDS)
-        yield rows.line(so_far.end(ended))
+                left = (time.monotonic() - began) / passed * (len(self.articles) - passed)
+                yield rows.line(
+                    {
+                        "row": "article",
+                        "article": index,
+                        "cut": found[-1].cut,
+                        "left": round(left, 1),
+                        "lanes": _lanes(found[-1]),
+                        "table": table,
+                    }
+                )
+                continue
+            left_out.setdefault(given, []).append(self.titles[index])
+            yield rows.line({"row": "left_out", "article": index})
+            if used >= self.seconds:  # though it was the last
+                ended = "deadline"
+                break
+        yield rows.line(self._end(ended, evaluation, table["pairs"], left_out))
 
     def _start(self) -> Row:
         return {
@@ -222,89 +209,45 @@ class Comparison:
             "greedy": self.config.temperature == 0,
             "rule": self.config.verified_by,
             "lossy": self.config.lossy,
-            "settings": {name: getattr(self.config, name) for name in SETTINGS},
+            "settings": {name: getattr(self.config, name) for name in rows.SETTINGS},
             "fewest": FEWEST,
             "few": report.FEW,
         }
 
-
-class _SoFar:
-    """What was measured of a comparison."""
-
-    def __init__(self, asked: Comparison) -> None:
-        self._asked = asked
-        self._rows: list[ArticleNumbers] = []
-        self._left_out: dict[int, list[str]] = {}
-        self._last: Row = {}
-        self._table: Row = {"articles": 0, "lanes": [], "pairs": []}
-        self._differing: dict[str, int] = {}
-
-    def add(self, row: Row) -> None:
-        """One article more: the row of its piece of work."""
-        self._last = row
-        numbers = row["numbers"]
-        gamma, lanes = next(iter(numbers["lanes"].items()))
-        self._rows.append(
-            ArticleNumbers(
-                id=str(len(self._rows)),
-                cut=numbers["cut"],
-                text=TextNumbers(**numbers["text"]),
-                alone=LaneNumbers(**numbers["alone"]),
-                agreements={
-                    key: Agreement(**entry) for key, entry in numbers["agreements"].items()
-                },
-                lanes={int(gamma): {key: LaneNumbers(**lane) for key, lane in lanes.items()}},
-            )
+    def _evaluation(self, row: Row, found: Sequence[ArticleNumbers]) -> Evaluation:
+        """All that was measured; what is the same of every article, as its last row says it."""
+        config = DecodingConfig(**row["config"])
+        return Evaluation(
+            target=row["target"],
+            config=config,
+            temperatures=(config.temperature,),
+            gammas=(config.gamma,),
+            drafters=self.lanes[1:],
+            hardware=row["hardware"],
+            versions=dict(versions()),
+            asked=len(self.articles),
+            rows={config.temperature: tuple(found)},
         )
-        evaluation = self._evaluation()
-        self._table = _table(evaluation)
-        self._differing = evaluation.differing(evaluation.temperatures[0])
 
-    def leave_out(self, index: int, seconds: int) -> None:
-        """One article that was cut, and after how many seconds."""
-        self._left_out.setdefault(seconds, []).append(self._asked.titles[index])
-
-    def row(self, index: int, left: float) -> Row:
-        """The row of the article that was added last."""
-        entry = self._rows[-1]
-        lanes = {ALONE: entry.alone, **next(iter(entry.lanes.values()))}
-        return {
-            "row": "article",
-            "article": index,
-            "cut": entry.cut,
-            "left": left,
-            "lanes": [
-                {
-                    "key": key,
-                    "calls": lane.calls,
-                    "tokens": lane.tokens,
-                    "drafted": lane.drafted,
-                    "accepted": lane.accepted,
-                    "seconds": round(lane.seconds, 6),
-                    "same_text": lane.same_text,
-                    "alpha": entry.agreements[key].alpha if key in entry.agreements else None,
-                }
-                for key, lane in lanes.items()
-            ],
-            "table": self._table,
-        }
-
-    def end(self, ended: str) -> Row:
-        """The last row.
-
-        Args:
-            ended: "done" where every article had its turn; else "stopped" or "deadline".
-        """
-        asked, done = self._asked, len(self._rows)
-        same: tuple[str, str] = ("", "")
-        if done:
-            differing = {title_of(key): count for key, count in self._differing.items()}
-            greedy = asked.config.temperature == 0
-            same = words.compared_texts(greedy, asked.config.lossy, done, differing)
-        notices = list(asked.notices)
+    def _end(
+        self,
+        ended: str,
+        evaluation: Evaluation | None,
+        pairs: Sequence[Row],
+        left_out: Mapping[int, Sequence[str]],
+    ) -> Row:
+        """The last row: "done" where every article had its turn; else "stopped" or "deadline"."""
+        done, same = 0, ("", "")
+        if evaluation:
+            done = evaluation.articles
+            differing = evaluation.differing(evaluation.temperatures[0])
+            named = {title_of(key): count for key, count in differing.items()}
+            greedy = self.config.temperature == 0
+            same = words.compared_texts(greedy, self.config.lossy, done, named)
+        notices = list(self.notices)
         if ended == "deadline":
-            notices.append(words.compared_early(asked.seconds, done, len(asked.articles)))
-        notices += [words.left_out(*each) for each in self._left_out.items()]
+            notices.append(words.compared_early(self.seconds, done, len(self.articles)))
+        notices += [words.left_out(*each) for each in left_out.items()]
         if ended == "done" and not done:
             notices.append(words.NONE_COMPARED)
         return {
@@ -312,32 +255,9 @@ class _SoFar:
             "ended": ended,
             "articles": done,
             "same": list(same),
-            "said": [
-                words.distilled(
-                    pair["title"],
-                    pair["calls_ratio"]["value"],
-                    metrics.Estimate(**pair["calls_ratio"]).away_from(1) if done >= FEWEST else 0,
-                    pair["fewer"],
-                    done,
-                )
-                for pair in self._table["pairs"]
-            ],
+            "said": [_distilled(pair, done) for pair in pairs],
             "notices": notices,
         }
-
-    def _evaluation(self) -> Evaluation:
-        config = DecodingConfig(**self._last["config"])
-        return Evaluation(
-            target=self._last["target"],
-            config=config,
-            temperatures=(config.temperature,),
-            gammas=(config.gamma,),
-            drafters=self._asked.lanes[1:],
-            hardware=self._last["hardware"],
-            versions=dict(versions()),
-            asked=len(self._asked.articles),
-            rows={config.temperature: tuple(self._rows)},
-        )
 
 
 def add(context: PageContext) -> None:
@@ -365,10 +285,7 @@ def add(context: PageContext) -> None:
         rows_view = view("fl-compare", scripted("folds/compare/compare.js", words.BROWSER))
 
     def from_file(sent: str) -> dict[str, Checked]:
-        found = articles.read_articles(
-            sent, limits.upload_bytes, limits.compare_articles, limits.article_characters
-        )
-        return numbered(found)
+        return numbered(articles.read_articles(sent, limits))
 
     def look(sent: str) -> tuple[str, str]:
         """What a file holds, as soon as it is opened."""
@@ -389,7 +306,7 @@ def add(context: PageContext) -> None:
             else:
                 given = {title: context.checked(text) for title, text in context.samples.items()}
             ready = plan(context, given, lanes, context.config(*settings))
-            return lambda stop: ready.lines(context.engine, stop)
+            return partial(ready.lines, context.engine)
 
         yield from context.follow(request, begin)
 
@@ -426,13 +343,9 @@ def plan(
     lanes: Sequence[str],
     config: DecodingConfig,
 ) -> Comparison:
-    """A comparison, its lanes checked.
+    """A comparison of articles by title, its lanes checked.
 
-    Args:
-        context: the page.
-        given: the articles by title.
-        lanes: the chosen lanes; the target alone is measured whether it is among them or not.
-        config: the settings.
+    The target alone is measured whether it is among the chosen lanes or not.
 
     Raises:
         DataError: a lane is not offered, too many are chosen, or none has a drafter.
@@ -453,10 +366,7 @@ def plan(
 
 
 def result_of(rows: Sequence[Row]) -> Row:
-    """A comparison that has ended, as a program wants it.
-
-    Args:
-        rows: of the comparison.
+    """A comparison that has ended, as a program wants it, of its rows.
 
     Returns:
         {"settings", "rule", "lossy", "lanes": [{"key", "title"}], "asked", "ended", "same",
@@ -486,9 +396,7 @@ def result_of(rows: Sequence[Row]) -> Row:
     }
 
 
-def _numbers(
-    models: Models, race: Race, traces: Mapping[str, Trace], article: str
-) -> ArticleNumbers:
+def _numbers(models: Models, race: Race, traces: Mapping[str, Trace]) -> ArticleNumbers:
     """What the evaluation measures of an article, of lanes that raced; no summary is known."""
     target, config, alone = race.target, race.config, traces[ALONE]
     encoding = target.encode(race.source_ids)
@@ -508,13 +416,52 @@ def _numbers(
             ended=alone.ended,
             loops=metrics.loops(words),
             repeated_share=metrics.repeated_share(words),
-            copied_share=metrics.copied_share(words, metrics.words(article)),
+            copied_share=metrics.copied_share(words, metrics.words(race.article)),
             rouge={},
         ),
         alone=lane_numbers(alone, alone),
         agreements=agreements,
         lanes={config.gamma: {key: lane_numbers(traces[key], alone) for key in agreements}},
     )
+
+
+def _article_numbers(tree: Row) -> ArticleNumbers:
+    """What `asdict` and JSON made of the numbers of an article, as those."""
+    ((gamma, lanes),) = tree["lanes"].items()
+    return ArticleNumbers(
+        id=tree["id"],
+        cut=tree["cut"],
+        text=TextNumbers(**tree["text"]),
+        alone=LaneNumbers(**tree["alone"]),
+        agreements={key: Agreement(**entry) for key, entry in tree["agreements"].items()},
+        lanes={int(gamma): {key: LaneNumbers(**lane) for key, lane in lanes.items()}},
+    )
+
+
+def _lanes(numbers: ArticleNumbers) -> list[Row]:
+    """The counts of each lane on an article."""
+    ((_, lanes),) = numbers.lanes.items()
+    agreements = numbers.agreements
+    return [
+        {
+            "key": key,
+            "calls": lane.calls,
+            "tokens": lane.tokens,
+            "drafted": lane.drafted,
+            "accepted": lane.accepted,
+            "seconds": round(lane.seconds, 6),
+            "same_text": lane.same_text,
+            "alpha": agreements[key].alpha if key in agreements else None,
+        }
+        for key, lane in {ALONE: numbers.alone, **lanes}.items()
+    ]
+
+
+def _distilled(pair: Row, done: int) -> str:
+    """What distillation changed for a pair, in a sentence about `done` articles."""
+    ratio = pair["calls_ratio"]
+    sure = metrics.Estimate(**ratio).away_from(1) if done >= FEWEST else 0
+    return words.distilled(pair["title"], ratio["value"], sure, pair["fewer"], done)
 
 
 def _table(evaluation: Evaluation) -> Row:

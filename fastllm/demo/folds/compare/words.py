@@ -37,12 +37,7 @@ def compared_early(seconds: int, done: int, asked: int) -> str:
 
 
 def left_out(seconds: int, titles: Sequence[str]) -> str:
-    """Articles of a comparison that were cut, and are in none of its numbers.
-
-    Args:
-        seconds: after which each was cut.
-        titles: of the articles.
-    """
+    """Articles that were cut after so many seconds each, and are in none of the numbers."""
     was = "It was" if len(titles) == 1 else "Each was"
     after = f"{seconds} second{'s' if seconds != 1 else ''}"
     return (
@@ -57,16 +52,9 @@ NONE_COMPARED = "No article was complete. Choose fewer lanes or a shorter summar
 def compared_texts(
     greedy: bool, lossy: bool, articles: int, differing: Mapping[str, int]
 ) -> tuple[str, str]:
-    """What was found when the lanes' tokens were compared on every article.
+    """What was found when the lanes' tokens were compared on every article, as of `same_text`.
 
-    Args:
-        greedy: temperature 0.
-        lossy: guesses were let through that the target would have refused.
-        articles: how many.
-        differing: title of a lane -> on how many it wrote another text than the target alone.
-
-    Returns:
-        A state, as of `same_text`, and a sentence.
+    `differing` says of the title of a lane on how many it wrote another text than the target alone.
     """
     if lossy or not greedy:
         return same_text(greedy, True, None, lossy=lossy)
@@ -81,15 +69,10 @@ def compared_texts(
 
 
 def distilled(family: str, ratio: float, sure: int, fewer: int, articles: int) -> str:
-    """By how much a pair's target calls changed.
+    """By how much a pair's target calls changed: fewer there were on `fewer` of the articles.
 
-    Args:
-        family: of the pair.
-        ratio: target calls per token, after over before.
-        sure: -1 where the whole interval lies below 1, 1 where above, 0 where it holds 1 or there
-            is none.
-        fewer: on how many articles there were fewer calls.
-        articles: of how many.
+    `ratio` is target calls per token, after over before. `sure` is -1 where its whole interval lies
+    below 1, 1 where above, 0 where it holds 1 or there is none.
     """
     change = 100 * (ratio - 1)
     direction = "fewer" if change < 0 else "more"

@@ -53,9 +53,6 @@ YOU = "you"
 RIVALS = ("lstm-after", "lstm-before")
 """The drafters that are asked too, where the page has one of them; else the first two it has."""
 
-KINDS = ("words", "drafter", "skip", "rest")
-"""Who goes on: the visitor, the first rival, the target for one word, the target to the end."""
-
 MOST_TYPED = 200
 """Characters of one guess."""
 
@@ -79,19 +76,12 @@ _SHOWN_EVERY = 0.2
 
 @dataclass(frozen=True)
 class Score:
-    """A guesser's score, in tokens, at the places where the visitor guessed.
+    """A guesser's score, in tokens, at the places where the visitor guessed."""
 
-    Attributes:
-        calls: how many drafts were checked.
-        drafted: the tokens in them; what came after an end token does not count.
-        accepted: how many of these stood.
-        tokens: what the calls gave, the target's own token of each included.
-    """
-
-    calls: int = 0
-    drafted: int = 0
-    accepted: int = 0
-    tokens: int = 0
+    calls: int = 0  # how many drafts were checked
+    drafted: int = 0  # the tokens in them; what came after an end token does not count
+    accepted: int = 0  # how many of these stood
+    tokens: int = 0  # what the calls gave, the target's own token of each included
 
     def after(self, entry: Round) -> "Score":
         """The score with one more call."""
@@ -105,25 +95,15 @@ class Score:
 
 @dataclass(frozen=True)
 class Game:
-    """All that is known between two turns.
+    """All that is known between two turns."""
 
-    Attributes:
-        key: tells articles and settings apart (`key_of`).
-        ids: the text so far, an end token included.
-        marks: how each of `ids` came into the text, a letter of `MARKS` each.
-        calls: of the target, for this text; looks at a next piece do not count.
-        typed: how many words the visitor has guessed.
-        stood: how many of them stood whole.
-        scores: guesser -> its score; the visitor is `YOU`.
-    """
-
-    key: str
-    ids: tuple[int, ...] = ()
-    marks: str = ""
-    calls: int = 0
-    typed: int = 0
-    stood: int = 0
-    scores: Mapping[str, Score] = field(default_factory=dict)
+    key: str  # tells articles and settings apart (`key_of`)
+    ids: tuple[int, ...] = ()  # the text so far, an end token included
+    marks: str = ""  # how each of `ids` came into the text, a letter of `MARKS` each
+    calls: int = 0  # of the target, for this text; looks at a next piece do not count
+    typed: int = 0  # how many words the visitor has guessed
+    stood: int = 0  # how many of them stood whole
+    scores: Mapping[str, Score] = field(default_factory=dict)  # by guesser; the visitor is `YOU`
 
     @classmethod
     def fresh(cls, key: str, rivals: Sequence[str]) -> "Game":
@@ -134,9 +114,8 @@ class Game:
     def read(cls, lines: str, rivals: Sequence[str]) -> "Game | None":
         """The game in the last row that a browser sent back; None if there is no row.
 
-        Args:
-            lines: the rows of a turn, or whatever else a stranger may have sent.
-            rivals: the drafters whose scores it must hold, and no others.
+        `lines` may be whatever a stranger has sent; `rivals` are the drafters whose scores it must
+        hold, and no others.
 
         Raises:
             DataError: it is no game that this page has given out.
@@ -193,11 +172,7 @@ def key_of(article: str, config: DecodingConfig) -> str:
 
 
 def rivals_of(offered: Sequence[str]) -> tuple[str, ...]:
-    """The drafters that are asked beside the visitor.
-
-    Args:
-        offered: the lanes of the page.
-    """
+    """The drafters that are asked beside the visitor, of the lanes of the page."""
     found = [key for key in RIVALS if key in offered]
     return tuple(found or [key for key in offered if key != ALONE][:2])
 
@@ -226,15 +201,10 @@ class Word(NamedTuple):
 
 
 def tokens_of(vocabulary: Vocabulary, words: Sequence[str], written: Sequence[int]) -> list[Word]:
-    """Words as the target would write them after a text.
+    """Words, without blanks, as the target would write them after a text that ends with one.
 
     A word at the beginning of a sentence gets its capital. What looks like a special token is
     taken for the letters it is made of.
-
-    Args:
-        vocabulary: the target's.
-        words: without blanks.
-        written: the ids of the text so far, which ends with a whole word.
     """
     text = vocabulary.decode(written)
     if words and (not text or text.endswith((".", "!", "?"))):
@@ -254,88 +224,68 @@ def tokens_of(vocabulary: Vocabulary, words: Sequence[str], written: Sequence[in
 
 
 class Writer:
-    """The target at work on a text that was begun.
-
-    Args:
-        target: the target.
-        encoding: the article.
-        written: the ids of the text so far.
-        config: the settings, resolved (`fastllm.targets.resolve`).
-    """
+    """The target at work on a text that was begun, with resolved settings."""
 
     def __init__(
         self, target: Target, encoding: Encoding, written: Sequence[int], config: DecodingConfig
     ) -> None:
-        self._text = [target.start_id, *written]
+        self.text = [target.start_id, *written]
         self._ends = target.end_ids
         self._vocabulary = target.vocabulary
         self._config = config
         self._session = target.begin(encoding)
         self._rules = Rules(self._ends)
-        self._uniforms = _uniforms(config)
+        # A number in [0, 1) for each place of the text: those that `autoregress` draws by.
+        drawn = islice(uniforms(config), config.max_new_tokens)
+        self._uniforms = [float(tests[0]) for _, tests in drawn]
 
     @property
     def ended(self) -> bool:
         """Whether the text has come to its end."""
-        return self._text[-1] in self._ends or self.room < 0
+        return self.text[-1] in self._ends or self.room < 0
 
     @property
     def room(self) -> int:
         """The most tokens that can be drafted: the target adds one of its own."""
-        return self._config.max_new_tokens - len(self._text)
-
-    @property
-    def text(self) -> Sequence[int]:
-        """The start token and everything after it."""
-        return self._text
+        return self._config.max_new_tokens - len(self.text)
 
     def check(self, drafted: Sequence[int]) -> tuple[Round, torch.Tensor]:
         """One call of the target: what of a draft stands, and its own token after that.
 
-        Args:
-            drafted: at most `room` tokens, possibly none. The text stays as it is: see `add`.
+        A draft has at most `room` tokens, possibly none. The text stays as it is.
 
         Returns:
             The round, without what is measured; and the target's probabilities at each drafted
             place and after them, at temperature 1 and without filters, shape (k + 1, V).
         """
-        known = min(self._session.length, len(self._text) - 1)
+        known = min(self._session.length, len(self.text) - 1)
         self._session.keep(known)
-        unread = self._text[known:]
+        unread = self.text[known:]
         logits = self._session.forward([*unread, *drafted])[len(unread) - 1 :]
-        allowed = forbid(logits, self._rules.along(self._text, drafted, self._config))
-        numbers = self._uniforms[len(self._text) - 1 :]
+        allowed = forbid(logits, self._rules.along(self.text, drafted, self._config))
+        numbers = self._uniforms[len(self.text) - 1 :]
         require_finite(allowed.amax(-1).tolist(), allowed.dtype)
         rows = distribution(allowed, self._config)
         own = [int(draw(row, number)) for row, number in zip(rows, numbers, strict=False)]
         pairs = zip(drafted, own, strict=False)
         accepted = next((at for at, (x, y) in enumerate(pairs) if x != y), len(drafted))
         ends = [at for at, token in enumerate(drafted[:accepted], 1) if token in self._ends]
-        ended = bool(ends)
-        if ended:
+        if ends:
             accepted = ends[0]
             drafted = drafted[:accepted]
         entry = Round(
             kind="speculative" if drafted else "plain",
             drafted=tuple(drafted),
             accepted=accepted,
-            extra=None if ended else own[accepted],
+            extra=None if ends else own[accepted],
         )
         return entry, allowed.float().softmax(-1)
 
-    def add(self, tokens: Sequence[int]) -> None:
-        """Adds what a round gave."""
-        self._text.extend(tokens)
-
     def alone(self, *, words: int | None) -> Iterator[int]:
-        """Lets the target write, a token per call.
+        """Lets the target write, a token per call; yields tokens that were added to the text.
 
-        Args:
-            words: how many words it is to begin; 0 finishes the one it is in, if it is in one. None
-                for all that there are.
-
-        Yields:
-            The tokens, which are added to the text.
+        `words` is how many words it is to begin; 0 finishes the one it is in, if it is in one; None
+        is for all that there are.
         """
         while not self.ended:
             (token,) = self.check([])[0].tokens
@@ -343,35 +293,22 @@ class Writer:
                 if words == 0:
                     return
                 words -= 1
-            self.add([token])
+            self.text.append(token)
             yield token
 
     def _begins_word(self, token: int) -> bool:
         """Whether a token begins a word after the text, and does not go on with the last one."""
-        if len(self._text) == 1:
+        if len(self.text) == 1:
             return True
-        tail = self._text[1:][-_WINDOW:]
+        tail = self.text[1:][-_WINDOW:]
         before = self._vocabulary.decode(tail)
         return self._vocabulary.decode([*tail, token])[len(before) :].startswith(" ")
-
-
-def _uniforms(config: DecodingConfig) -> list[float]:
-    """A number in [0, 1) for each place of the text: those that `autoregress` draws by."""
-    return [float(tests[0]) for _, tests in islice(uniforms(config), config.max_new_tokens)]
 
 
 def draft_of(
     drafter: Drafter, encoding: Encoding, text: Sequence[int], k: int, config: DecodingConfig
 ) -> list[int]:
-    """What a drafter finds likeliest after a text.
-
-    Args:
-        drafter: which.
-        encoding: the article.
-        text: the start token and everything after it.
-        k: the most tokens, at least 1.
-        config: the settings, resolved.
-    """
+    """At most k >= 1 tokens: what a drafter finds likeliest after a text and its start token."""
     session = drafter.begin(encoding)
     if len(text) > 1:
         session.accept(text[1:])
@@ -384,25 +321,16 @@ def draft_of(
 
 @dataclass(frozen=True)
 class Turn:
-    """One turn of the game.
-
-    Attributes:
-        article: the text.
-        config: the settings; the rule of verification has no part in it.
-        game: what came of the turns before.
-        kind: of `KINDS`.
-        words: what the visitor guesses; empty where somebody else goes on.
-        notices: what the visitor should know about the article.
-        seconds: after these the turn ends with what it has.
-    """
+    """One turn of the game. The rule of verification has no part in it."""
 
     article: str
     config: DecodingConfig
-    game: Game
-    kind: str
-    words: tuple[str, ...] = ()
-    notices: tuple[str, ...] = ()
-    seconds: int = 30
+    game: Game  # what came of the turns before
+    kind: str  # who goes on: the visitor ("words"), the first rival ("drafter"), or the target
+    # for one word ("skip") or to the end ("rest")
+    words: tuple[str, ...] = ()  # what the visitor guesses; empty where somebody else goes on
+    notices: tuple[str, ...] = ()  # what the visitor should know about the article
+    seconds: int = 30  # after these the turn ends with what it has
 
     @property
     def rivals(self) -> list[str]:
@@ -447,26 +375,26 @@ class Turn:
         encoded = target.vocabulary.encode(self.article, target.source_length, target.prefix)
         encoding = target.encode(encoded.ids)
         writer = Writer(target, encoding, self.game.ids, config)
-        notices = list(self.notices) if not self.game.ids else []
-        if encoded.cut_at is not None and not self.game.ids:
-            notices.append(words.CUT.format(round(100 * encoded.cut_at / len(self.article))))
-        game, result = self.game, TurnResult(notices)
+        game, told = self.game, Told()
+        if not game.ids:
+            told.notices += self.notices
+            if encoded.cut_at is not None:
+                percent = round(100 * encoded.cut_at / len(self.article))
+                told.notices.append(words.CUT.format(percent))
         if self.kind in ("words", "drafter"):
-            drafters = [(key, models.drafter(key)) for key in self.rivals]
-            game, result = self._guessed(target, writer, encoding, config, drafters, result)
-        count = {"skip": 1, "rest": None}.get(self.kind, 0)
+            game = self._guessed(models, writer, encoding, config, told)
         shown = time.monotonic()
-        for token in writer.alone(words=count):
+        for token in writer.alone(words={"skip": 1, "rest": None}.get(self.kind, 0)):
             game = game.grown([token], "plain", calls=1)
             now = time.monotonic()
             if now > deadline:
-                result.notices.append(race_words.ENDED_EARLY.format(self.seconds))
+                told.notices.append(race_words.ENDED_EARLY.format(self.seconds))
             if now > deadline or stop.is_set():
                 break
             if now - shown > _SHOWN_EVERY:
-                yield self._line(target.vocabulary, game, result, goes_on=True)
+                yield self._line(target.vocabulary, game, told, goes_on=True)
                 shown = now
-        yield self._line(target.vocabulary, game, result, over=writer.ended)
+        yield self._line(target.vocabulary, game, told, over=writer.ended)
 
     def _guess(self, target: Target) -> list[Word]:
         """The visitor's words with their tokens."""
@@ -480,48 +408,49 @@ class Turn:
 
     def _guessed(
         self,
-        target: Target,
+        models: Models,
         writer: Writer,
         encoding: Encoding,
         config: DecodingConfig,
-        drafters: Sequence[tuple[str, Drafter | None]],
-        result: "TurnResult",
-    ) -> tuple[Game, "TurnResult"]:
+        told: "Told",
+    ) -> Game:
         """Checks a draft, and where it is the visitor's asks the drafters too."""
+        target = models.target
+        drafters = {key: models.drafter(key) for key in self.rivals}
         if self.kind == "words":
             words = self._guess(target)
         else:
-            first = next(drafter for _, drafter in drafters if drafter is not None)
+            first = next(drafter for drafter in drafters.values() if drafter is not None)
             k = min(config.gamma, max(1, writer.room))
-            words = _as_words(
-                target, self.game.ids, draft_of(first, encoding, writer.text, k, config)
-            )
+            draft = draft_of(first, encoding, writer.text, k, config)
+            words = _as_words(target, self.game.ids, draft)
         draft = [token for word in words for token in word.tokens][: max(0, writer.room)]
         entry, chances = writer.check(draft)
         game = self.game.after(entry)
         piece = target.vocabulary.pieces(game.ids)[-1] if entry.extra is not None else ""
-        judged, begins = _judged(words, entry, chances, goes_on=piece[:1].isalnum())
+        told.judged, told.begins = _judged(words, entry, chances, goes_on=piece[:1].isalnum())
         if self.kind == "words" and draft:
             scores = {YOU: game.scores[YOU].after(entry)}
-            for key, drafter in drafters:
+            for key, drafter in drafters.items():
                 if drafter is not None:
                     guess = draft_of(drafter, encoding, writer.text, len(draft), config)
                     scores[key] = game.scores[key].after(writer.check(guess)[0])
             game = replace(
                 game,
                 scores=scores,
-                typed=game.typed + sum(word["s"] != "dropped" for word in judged),
-                stood=game.stood + sum(word["s"] == "accepted" for word in judged),
+                typed=game.typed + sum(word["s"] != "dropped" for word in told.judged),
+                stood=game.stood + sum(word["s"] == "accepted" for word in told.judged),
             )
-        writer.add(entry.tokens)
-        best = chances[entry.accepted] if entry.extra is not None else None
-        return game, replace(result, judged=judged, begins=begins, best=best, own=entry.extra)
+        writer.text.extend(entry.tokens)
+        if entry.extra is not None:
+            told.best = _choices(target.vocabulary, chances[entry.accepted], entry.extra)
+        return game
 
     def _line(
         self,
         vocabulary: Vocabulary,
         game: Game,
-        result: "TurnResult",
+        told: "Told",
         *,
         over: bool = False,
         goes_on: bool = False,
@@ -529,8 +458,12 @@ class Turn:
         """A row as a line."""
         pieces = vocabulary.pieces(game.ids)
         begun = len(self.game.ids)
-        added = "".join(pieces[begun + result.begins :]).strip()
+        added = "".join(pieces[begun + told.begins :]).strip()
         title = title_of(self.rivals[0]) if self.rivals else ""
+        marks = zip(pieces, game.marks, strict=True)
+        rates = {key: (score.accepted, score.drafted) for key, score in game.scores.items()}
+        you = rates.pop(YOU)
+        closing = words.closing(len(game.ids), game.calls, you, rates) if over else []
         return rows.line(
             {
                 "row": "guess",
@@ -539,67 +472,46 @@ class Turn:
                 "guess": " ".join(self.words),
                 "by": title if self.kind == "drafter" else "",
                 "from": begun,
-                "text": [
-                    [piece, MARKS[mark]] for piece, mark in zip(pieces, game.marks, strict=True)
-                ],
-                "judged": result.judged,
+                "text": [[piece, MARKS[mark]] for piece, mark in marks],
+                "judged": told.judged,
                 "own": added,
-                "best": result.choices(vocabulary),
-                "sentence": words.sentence(self.kind, title, result.judged, added),
-                "players": players(game),
+                "best": told.best,
+                "sentence": words.sentence(self.kind, title, told.judged, added),
+                "players": [
+                    {"key": key, "title": words.YOU if key == YOU else title_of(key)}
+                    | asdict(score)
+                    for key, score in game.scores.items()
+                ],
                 "over": over,
                 "goes_on": goes_on,
-                "closing": _closing(game) if over else [],
-                "notices": result.notices,
+                "closing": closing,
+                "notices": told.notices,
                 "game": asdict(game),
             }
         )
 
 
-@dataclass(frozen=True)
-class TurnResult:
-    """What the visitor is told of a turn, beside the text.
+@dataclass
+class Told:
+    """What the visitor is told of a turn, beside the text, as JSON values."""
 
-    Attributes:
-        notices: sentences for the visitor.
-        judged: the guessed words, as JSON values.
-        begins: the place, counted from the turn's first token, at which the word begins that the
-            target wrote itself, or finished.
-        best: the target's probabilities at the place of its own token, shape (V,).
-        own: that token.
-    """
-
-    notices: list[str]
-    judged: list[dict[str, Any]] = field(default_factory=list)
+    notices: list[str] = field(default_factory=list)
+    judged: list[dict[str, Any]] = field(default_factory=list)  # the guessed words
+    # The place, counted from the turn's first token, at which the word begins that the target wrote
+    # itself, or finished; and its first choices there.
     begins: int = 0
-    best: torch.Tensor | None = None
-    own: int | None = None
-
-    def choices(self, vocabulary: Vocabulary) -> list[list[Any]]:
-        """The likeliest tokens at that place, with probability, and whether it was written."""
-        if self.best is None:
-            return []
-        values, tokens = self.best.topk(min(rows.CHOICES, len(self.best)))
-        ids = tokens.tolist()
-        names = vocabulary.names(ids)
-        return [
-            [names[token], _short(value), token == self.own]
-            for token, value in zip(ids, values.tolist(), strict=True)
-        ]
+    best: list[list[Any]] = field(default_factory=list)
 
 
-def players(game: Game) -> list[dict[str, Any]]:
-    """The scores as JSON values, the visitor's first."""
+def _choices(vocabulary: Vocabulary, p: torch.Tensor, own: int) -> list[list[Any]]:
+    """The likeliest tokens of a row (V,), with probability, and whether the target wrote it."""
+    values, tokens = p.topk(min(rows.CHOICES, len(p)))
+    ids = tokens.tolist()
+    names = vocabulary.names(ids)
     return [
-        {"key": key, "title": words.YOU if key == YOU else title_of(key)} | asdict(score)
-        for key, score in game.scores.items()
+        [names[token], _short(value), token == own]
+        for token, value in zip(ids, values.tolist(), strict=True)
     ]
-
-
-def _closing(game: Game) -> list[str]:
-    rates = {key: (score.accepted, score.drafted) for key, score in game.scores.items()}
-    you = rates.pop(YOU)
-    return words.closing(len(game.ids), game.calls, you, rates)
 
 
 def _as_words(target: Target, written: Sequence[int], draft: Sequence[int]) -> list[Word]:
@@ -622,12 +534,8 @@ def _judged(
     """What became of each guessed word, and where the target's own begins.
 
     The probability of a word is the product of those of its tokens, each after the ones before.
-
-    Args:
-        words: the guess.
-        entry: what the target said to it.
-        chances: its probabilities at each place, shape (k + 1, V).
-        goes_on: whether its own token goes on with the word before.
+    `entry` and `chances`, shape (k + 1, V), are what the target said to the guess; its own token
+    `goes_on` with the word before, or begins one.
 
     Returns:
         {"t": text, "s": state, "p"} of each; the state is accepted, refused, dropped (after a

@@ -9,28 +9,24 @@ from typing import Any
 
 import gradio as gr
 
-from fastllm.demo.context import HIDDEN, PageContext, heading, markup, paragraph, scripted, view
+from fastllm.demo.context import PageContext
 from fastllm.demo.folds.game import words
 from fastllm.demo.folds.game.game import MOST_TYPED, Game, Turn, key_of, rivals_of, words_of
 from fastllm.demo.limits import Visits
-from fastllm.demo.select import select
+from fastllm.demo.parts import HIDDEN, heading, markup, paragraph, scripted, select, view
 from fastllm.demo.words import STOP, title_of
 from fastllm.errors import DataError
 
 
 def add(context: PageContext, tab: gr.Tab) -> None:
-    """The game, its components and events.
-
-    Args:
-        context: of the page.
-        tab: that holds it.
-    """
+    """The game, its components and events, in its tab."""
     rivals = rivals_of(context.engine.keys)
     turns = Visits(context.limits.turns_per_minute, words.TURNS)
     heading(words.TITLE)
     with gr.Column(elem_id="fl-game"):
         paragraph(words.intro(rivals), "fl-game-intro")
-        first = _unseen(context)
+        # Not the sample whose summary the race shows.
+        first = next((t for t in context.samples if t != context.sample.value), words.RACED)
         titles = [*context.samples, words.RACED]
         chosen = select(
             words.ARTICLE, [(title, title) for title in titles], first, elem_id="fl-game-sample"
@@ -128,12 +124,6 @@ def add(context: PageContext, tab: gr.Tab) -> None:
     shown = [read, board]
     for happens in (chosen.input, context.article.change, tab.select):
         happens(None, [chosen, context.article, *shown], shown, js=_SHOW, **HIDDEN)
-
-
-def _unseen(context: PageContext) -> str:
-    """The sample that the game begins with: not the one whose summary the race shows."""
-    titles = [title for title in context.samples if title != context.sample.value]
-    return titles[0] if titles else words.RACED
 
 
 _RULE: tuple[Any, ...] = ("auto", 1.0)

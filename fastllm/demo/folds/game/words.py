@@ -3,7 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from fastllm.demo.words import capital, title_of
+from fastllm.demo.words import title_of
+from fastllm.words import capital
 
 TITLE = "You be the drafter"
 YOU = "You"
@@ -50,13 +51,10 @@ def intro(rivals: Sequence[str]) -> str:
 
 
 def sentence(kind: str, drafter: str, judged: Sequence[Mapping[str, Any]], written: str) -> str:
-    """What came of a turn.
+    """What came of a turn, in which a drafter may have guessed for the visitor.
 
-    Args:
-        kind: of the turn.
-        drafter: the title of the drafter that guesses for the visitor.
-        judged: the guessed words: "t" the word, "s" its state, "p" the target's probability.
-        written: the words that the target wrote itself.
+    `judged` are the guessed words: "t" the word, "s" its state, "p" the target's probability.
+    `written` are the words that the target wrote itself.
     """
     if kind == "skip":
         return f"The target wrote “{written}”." if written else "The target ended the text."
@@ -86,11 +84,7 @@ def closing(
 ) -> list[str]:
     """The sentences at the end of a game; the first says who knew the target better.
 
-    Args:
-        tokens: of the text.
-        calls: of the target, for this text.
-        you: how many guesses of the visitor stood, and how many there were, in tokens.
-        rivals: drafter -> the same two counts.
+    `you` and each of `rivals` are how many guesses stood, and how many there were, in tokens.
     """
     saved = f"The summary is complete: {tokens} tokens in {calls} calls of the target"
     saved += f", instead of {tokens}." if calls < tokens else "."

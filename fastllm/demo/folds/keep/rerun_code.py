@@ -14,10 +14,6 @@ def code(lanes: Sequence[str], traces: Sequence[Trace]) -> str:
     """A program that writes the same summaries; empty where there are none.
 
     A lane whose drafter was trained in view is left out: the drafter is gone.
-
-    Args:
-        lanes: their keys.
-        traces: one of each lane.
     """
     if not traces:
         return ""

@@ -29,16 +29,18 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 
 from fastllm.demo import rows
-from fastllm.demo.context import PageContext, announce, heading, paragraph, scripted, view
+from fastllm.demo.context import PageContext, announce
 from fastllm.demo.folds.learn import words
-from fastllm.demo.jobs import Models, race_lines, warmed_up
-from fastllm.demo.words import ALONE, STOP, because, capital, title_of
+from fastllm.demo.jobs import Models, RaceJob, warmed_up
+from fastllm.demo.parts import heading, paragraph, scripted, view
+from fastllm.demo.words import ALONE, STOP, because, title_of
 from fastllm.drafters import Drafter, FamilySpec, families, spec_of
 from fastllm.drafters.combined import JOINT
 from fastllm.drafters.neural import NeuralDrafter
 from fastllm.errors import SettingsError
 from fastllm.targets.hub import HubTarget
 from fastllm.trace import DecodingConfig
+from fastllm.words import capital
 
 if TYPE_CHECKING:
     from fastllm.distill.live_training import Alignment, Moment
@@ -63,18 +65,16 @@ def students(keys: Sequence[str]) -> tuple[str, ...]:
     """Lanes whose drafter may be trained by gradient, the most instructive first.
 
     What family a drafter of one's own belongs to is not known before it is loaded.
-
-    Args:
-        keys: the lanes on offer.
     """
     others = [name for name, spec in families().items() if not _copies_well(spec)]
     untrainable = (ALONE, "lookup", *(f"{name}-" for name in others))
     found = [key for key in keys if JOINT not in key and not key.startswith(untrainable)]
 
-    def rank(key: str) -> tuple[bool, bool, bool]:
-        return key != FIRST, not key.endswith("-before"), key.endswith("-after")
-
-    return tuple(sorted(found, key=rank))
+    return tuple(
+        sorted(
+            found, key=lambda key: (key != FIRST, -key.endswith("-before"), key.endswith("-after"))
+        )
+    )
 
 
 def _copies_well(spec: FamilySpec) -> bool:
@@ -84,35 +84,19 @@ def _copies_well(spec: FamilySpec) -> bool:
 
 @dataclass(frozen=True)
 class LiveTrainingJob:
-    """A training in view, and the race after it.
+    """A training in view, and the race after it."""
 
-    Attributes:
-        article: the visitor's.
-        learns: other articles that it learns from, title -> text.
-        held_out: articles that it does not learn from, title -> text.
-        candidates: keys of drafters, the first that can be trained is copied.
-        offered: the keys of all lanes.
-        config: the settings of the race.
-        training_seconds: after these it stops learning, the target's writing included.
-        updates: after so many it stops learning too.
-        race_seconds: after these the race ends where it is.
-        lanes: the most lanes of the race.
-        notices: what the visitor should know about the article.
-        title: of a sample; empty otherwise.
-    """
-
-    article: str
-    learns: Mapping[str, str]
-    held_out: Mapping[str, str]
-    candidates: tuple[str, ...]
-    offered: tuple[str, ...]
-    config: DecodingConfig
-    training_seconds: int = 30
-    updates: int = UPDATES
-    race_seconds: int = 30
-    lanes: int = 4
-    notices: tuple[str, ...] = ()
-    title: str = ""
+    article: str  # the visitor's
+    learns: Mapping[str, str]  # other articles that it learns from, title -> text
+    held_out: Mapping[str, str]  # articles that it does not learn from, title -> text
+    candidates: tuple[str, ...]  # keys of drafters, the first that can be trained is copied
+    offered: tuple[str, ...]  # the keys of all lanes
+    config: DecodingConfig  # of the race
+    training_seconds: int  # after these it stops learning, the target's writing included
+    race_seconds: int  # after these the race ends where it is
+    lanes: int  # the most of the race
+    notices: tuple[str, ...]  # what the visitor should know about the article
+    title: str  # of a sample; empty otherwise
 
     @property
     def seconds(self) -> int:
@@ -120,19 +104,11 @@ class LiveTrainingJob:
         return self.training_seconds + self.race_seconds
 
     def check(self, models: Models) -> None:
-        """Refuses a page without a drafter that can be trained.
-
-        Raises:
-            SettingsError: there is none.
-        """
+        """Refuses a page without a drafter that can be trained."""
         self._base(models)
 
     def lines(self, models: Models, stop: threading.Event) -> Iterator[str]:
-        """The rows of the training, then those of the race.
-
-        Raises:
-            SettingsError: there is no drafter that can be trained.
-        """
+        """The rows of the training, then those of the race."""
         # Here, so that the page starts without the libraries of training.
         from fastllm.distill import live_training  # noqa: PLC0415
 
@@ -151,7 +127,7 @@ class LiveTrainingJob:
             target,
             ids(self.article, *self.learns.values()),
             ids(*self.held_out.values()),
-            live_training.ShortRecipe(seconds=self.training_seconds, updates=self.updates),
+            live_training.ShortRecipe(seconds=self.training_seconds, updates=UPDATES),
             stop,
         )
         yield rows.line(
@@ -162,7 +138,7 @@ class LiveTrainingJob:
                 "article": self.title,
                 "held_out": list(self.held_out),
                 "texts": 1 + len(self.learns) + len(self.held_out),
-                "updates": self.updates,
+                "updates": UPDATES,
             }
         )
         for done in training.write():
@@ -191,14 +167,11 @@ class LiveTrainingJob:
         if stop.is_set():
             return
         taught = len(moments) > 1
-        yield rows.line(
-            {
-                "row": "taught",
-                "updates": moments[-1].updates if moments else 0,
-                "said": self._said(moments, reference, distilled),
-                "race": taught,
-            }
-        )
+        said = [words.NO_TIME.format(self.training_seconds)]
+        if taught:
+            said = _said(moments[0], moments[-1], reference, title_of(distilled))
+        updates = moments[-1].updates if moments else 0
+        yield rows.line({"row": "taught", "updates": updates, "said": said, "race": taught})
         if taught:
             yield from self._race(models, key, student, distilled, stop)
 
@@ -229,37 +202,26 @@ class LiveTrainingJob:
         ]
         drafters = [student if lane == yours else models.drafter(lane) for lane in kept]
         race = warmed_up(
-            models.target,
-            drafters,
-            self.article,
-            self.config,
-            seconds=self.race_seconds,
-            stop=stop,
+            models.target, drafters, self.article, self.config, seconds=self.race_seconds, stop=stop
         )
-        yield from race_lines(
-            race,
-            tuple(kept),
-            self.race_seconds,
-            notices=(words.PRACTISED.format(capital(title_of(yours))), *self.notices),
-            title=self.title,
-        )
+        notices = (words.PRACTISED.format(capital(title_of(yours))), *self.notices)
+        yield from RaceJob(
+            self.article, tuple(kept), self.config, notices, self.title, self.race_seconds
+        ).rows(race)
 
-    def _said(
-        self,
-        moments: "Sequence[Moment]",
-        reference: "tuple[Alignment, Alignment] | None",
-        distilled: str,
-    ) -> list[str]:
-        """The result, in sentences."""
-        if len(moments) < 2:
-            return [words.NO_TIME.format(self.training_seconds)]
-        first, last = moments[0], moments[-1]
-        shipped = title_of(distilled)
-        own, held_out = reference or (None, None)
-        return [
-            words.learned_own(first.own.alpha, last.own.alpha, shipped, own and own.alpha),
-            words.learned_held_out(first.held_out, last.held_out, shipped, held_out),
-        ]
+
+def _said(
+    first: "Moment",
+    last: "Moment",
+    reference: "tuple[Alignment, Alignment] | None",
+    shipped: str,
+) -> list[str]:
+    """The result, in sentences; `reference` is what the drafter of the title `shipped` has."""
+    own, held_out = reference or (None, None)
+    return [
+        words.learned_own(first.own.alpha, last.own.alpha, shipped, own and own.alpha),
+        words.learned_held_out(first.held_out, last.held_out, shipped, held_out),
+    ]
 
 
 def _rounded(alignment: "Alignment") -> list[float]:
@@ -268,12 +230,7 @@ def _rounded(alignment: "Alignment") -> list[float]:
 
 
 def plan(context: PageContext, article: str, config: DecodingConfig) -> LiveTrainingJob:
-    """The training on an article and the samples.
-
-    Args:
-        context: the page.
-        article: the text, not yet checked.
-        config: the settings of the race.
+    """The training on an article, not yet checked, and the samples.
 
     Raises:
         DataError: the article cannot be raced.
@@ -285,11 +242,10 @@ def plan(context: PageContext, article: str, config: DecodingConfig) -> LiveTrai
         if text != checked.text
     }
     titles = list(others)
-    held_out = titles[-HELD_OUT:]
     return LiveTrainingJob(
         article=checked.text,
-        learns={title: others[title] for title in titles if title not in held_out},
-        held_out={title: others[title] for title in held_out},
+        learns={title: others[title] for title in titles[:-HELD_OUT]},
+        held_out={title: others[title] for title in titles[-HELD_OUT:]},
         candidates=students(context.engine.keys),
         offered=tuple(context.engine.keys),
         config=config,

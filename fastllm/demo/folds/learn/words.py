@@ -23,14 +23,7 @@ def yours_of(key: str) -> str:
 
 
 def intro(key: str, updates: int, seconds: int, held_out: int) -> str:
-    """What one will see, before it begins.
-
-    Args:
-        key: of the drafter that is copied.
-        updates: of the training.
-        seconds: after which it ends in any case.
-        held_out: how many samples are held out.
-    """
+    """What one will see, before it begins: a copy of the drafter `key` learns."""
     copied = f"the undistilled {family_of(key)}" if key.endswith("-before") else title_of(key)
     return (
         f"A copy of {copied} learns from the target for {updates} updates, {seconds} seconds at "

@@ -6,8 +6,9 @@ from typing import Any
 
 from fastllm import metrics
 from fastllm.demo.folds.plots import words
-from fastllm.demo.words import capital, title_of
+from fastllm.demo.words import title_of
 from fastllm.trace import Trace
+from fastllm.words import capital
 
 
 @dataclass(frozen=True)
@@ -15,34 +16,20 @@ class Costs:
     """A lane in numbers. Its unit of time is a one-token call of the target in the same race.
 
     Where the target alone did not race the unit is the lane's own checking call, so that `v` is 1.
-
-    Attributes:
-        key: of the lane.
-        alpha: the chance that a guess is accepted.
-        gamma: the most guesses per call.
-        c: one guess.
-        v: one call that checks guesses, everything but the guessing counted in.
-        reading: the article, read by target and drafter.
-        reading_alone: the article, read by the target.
-        tokens: of the text that the target alone writes.
-        fewer: how many times fewer calls.
-        measured: how many times as fast, the reading counted in.
-        milliseconds: of the reading.
-        alone: whether the target alone raced too.
     """
 
-    key: str
-    alpha: float
-    gamma: int
-    c: float
-    v: float
-    reading: float
-    reading_alone: float
-    tokens: int
-    fewer: float
-    measured: float
-    milliseconds: float
-    alone: bool
+    key: str  # of the lane
+    alpha: float  # the chance that a guess is accepted
+    gamma: int  # the most guesses per call
+    c: float  # one guess
+    v: float  # one call that checks guesses, everything but the guessing counted in
+    reading: float  # the article, read by target and drafter
+    reading_alone: float  # the article, read by the target
+    tokens: int  # of the text that the target alone writes
+    fewer: float  # how many times fewer calls
+    measured: float  # how many times as fast, the reading counted in
+    milliseconds: float  # of the reading
+    alone: bool  # whether the target alone raced too
 
     def predicted(self, gamma: int) -> float:
         """How many times as fast at a draft length, if all guesses had the same chance.
@@ -56,12 +43,7 @@ class Costs:
 
 
 def costs(lanes: Sequence[str], traces: Sequence[Trace]) -> list[Costs]:
-    """The costs of each lane with a drafter that came to its end and guessed.
-
-    Args:
-        lanes: their keys.
-        traces: one of each lane.
-    """
+    """The costs of each lane with a drafter that came to its end and guessed."""
     plain = next((trace for trace in traces if not trace.drafter and _whole(trace)), None)
     found = []
     for key, trace in zip(lanes, traces, strict=True):

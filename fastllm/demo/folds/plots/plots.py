@@ -6,20 +6,16 @@ from typing import Any
 import gradio as gr
 
 from fastllm.demo import rows
-from fastllm.demo.context import HIDDEN, PageContext, heading, markup, scripted, view
+from fastllm.demo.context import PageContext
 from fastllm.demo.folds.plots import race_stats, words
 from fastllm.demo.folds.plots.costs import as_row, costs
+from fastllm.demo.parts import HIDDEN, heading, markup, scripted, view
 from fastllm.errors import DataError
 from fastllm.evaluation import charts
 
 
 def add(context: PageContext, tab: gr.Tab) -> None:
-    """Adds the plots, and the note that says so where no race has ended.
-
-    Args:
-        context: of the page.
-        tab: that holds them.
-    """
+    """Adds the plots to their tab, and the note that says so where no race has ended."""
     heading(words.TITLE)
     known = view(
         "fl-explain",
@@ -39,11 +35,7 @@ def add(context: PageContext, tab: gr.Tab) -> None:
 
 
 def explained(lines: str) -> str:
-    """The costs of the lanes of a race, as JSON; of none where it has not ended.
-
-    Args:
-        lines: its rows.
-    """
+    """The costs of the lanes of a race, as JSON of its rows; of none where it has not ended."""
     try:
         keys, traces = rows.traces_of(lines or "")
     except DataError:
@@ -52,13 +44,9 @@ def explained(lines: str) -> str:
 
 
 def draw(lines: str) -> list[Any]:
-    """The plots of a race.
+    """The plots of a race, of its rows: updates of the note and of each plot.
 
-    Args:
-        lines: its rows.
-
-    Returns:
-        Updates of the note and of each plot: the note says so where the race has not ended.
+    The note says so where the race has not ended.
     """
     try:
         keys, traces = rows.traces_of(lines or "")

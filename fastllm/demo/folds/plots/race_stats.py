@@ -1,6 +1,7 @@
 """The numbers that the plots of a race are drawn from."""
 
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import Any
 
 from fastllm import metrics
@@ -13,45 +14,32 @@ WINDOW = 5
 
 
 def summarise(lanes: Sequence[str], traces: Sequence[Trace]) -> list[dict[str, Any]]:
-    """One mapping per lane, as `fastllm.evaluation.charts.race_figures` wants it.
-
-    Args:
-        lanes: their keys.
-        traces: one of each lane.
-    """
+    """One mapping per lane, as `fastllm.evaluation.charts.race_figures` wants it."""
     known = {lane.key: lane for lane in costs(lanes, traces)}
-    return [
-        {
-            "key": key,
-            "title": title_of(key),
-            **_pace(trace),
-            **_acceptance(trace),
-            **_overlap(trace),
-            "gains": _gains(trace),
-            "parts": _parts(trace),
-            "speed_up": _speed_up(known.get(key)),
-        }
-        for key, trace in zip(lanes, traces, strict=True)
-    ]
+    return [_lane(key, trace, known.get(key)) for key, trace in zip(lanes, traces, strict=True)]
 
 
-def _pace(trace: Trace) -> dict[str, Any]:
-    clock = [trace.target_encode_seconds + trace.drafter_encode_seconds]
-    written = [0]
-    for entry in trace.rounds:
-        clock.append(clock[-1] + entry.total_seconds)
-        written.append(written[-1] + len(entry.tokens))
-    return {"clock": clock, "written": written}
-
-
-def _acceptance(trace: Trace) -> dict[str, Any]:
-    reached = metrics.reached(metrics.judged_by_position(trace.rounds))
-    return {"reached": reached, "alpha": alpha(trace), "gamma": trace.config.gamma}
-
-
-def _gains(trace: Trace) -> list[float]:
+def _lane(key: str, trace: Trace, cost: Costs | None) -> dict[str, Any]:
+    encoding = trace.target_encode_seconds + trace.drafter_encode_seconds
     counts = [len(entry.tokens) for entry in trace.rounds]
-    return [counts.count(size) / len(counts) for size in range(1, max(counts, default=0) + 1)]
+    clock = accumulate((entry.total_seconds for entry in trace.rounds), initial=encoding)
+    most = max(counts, default=0)
+    # What the prediction adds to the costs of this run is that every guess were accepted with the
+    # same chance. (From the measured tau it would come out as what was measured.)
+    speed_up = {"predicted": cost.predicted(cost.gamma), "measured": cost.measured} if cost else {}
+    return {
+        "key": key,
+        "title": title_of(key),
+        "clock": list(clock),
+        "written": list(accumulate(counts, initial=0)),
+        "reached": metrics.reached(metrics.judged_by_position(trace.rounds)),
+        "alpha": alpha(trace),
+        "gamma": trace.config.gamma,
+        **_overlap(trace),
+        "gains": [counts.count(size) / len(counts) for size in range(1, most + 1)],
+        "parts": _parts(trace, encoding),
+        "speed_up": speed_up,
+    }
 
 
 def _overlap(trace: Trace) -> dict[str, list[float]]:
@@ -60,35 +48,19 @@ def _overlap(trace: Trace) -> dict[str, list[float]]:
     found: list[float] = []
     written = 0
     for entry in trace.rounds:
-        for place, test in enumerate(entry.judged[: entry.accepted + 1]):
+        for place, test in enumerate(entry.judged[: entry.accepted + 1], written + 1):
             if test.overlap is not None:
-                places.append(written + place + 1)
+                places.append(place)
                 found.append(test.overlap)
         written += len(entry.tokens)
-    means = []
-    for end in range(1, len(found) + 1):
-        window = found[max(0, end - WINDOW) : end]
-        means.append(sum(window) / len(window))
-    return {"places": places, "overlap": means}
+    windows = (found[max(0, end - WINDOW) : end] for end in range(1, len(found) + 1))
+    return {"places": places, "overlap": [sum(window) / len(window) for window in windows]}
 
 
-def _parts(trace: Trace) -> dict[str, float]:
+def _parts(trace: Trace, encoding: float) -> dict[str, float]:
+    """Where the milliseconds of a lane went."""
     draft = sum(entry.draft_seconds for entry in trace.rounds)
     verify = sum(entry.verify_seconds for entry in trace.rounds)
-    whole = metrics.decode_seconds(trace)
-    encoding = trace.target_encode_seconds + trace.drafter_encode_seconds
-    seconds = {
-        "encoding": encoding, "draft": draft, "verify": verify, "rest": whole - draft - verify,
-    }  # fmt: skip
+    rest = metrics.decode_seconds(trace) - draft - verify
+    seconds = {"encoding": encoding, "draft": draft, "verify": verify, "rest": rest}
     return {name: 1000 * max(0.0, value) for name, value in seconds.items()}
-
-
-def _speed_up(lane: Costs | None) -> dict[str, float]:
-    """Predicted from alpha and the costs of this run, and measured; empty where nobody guessed.
-
-    What the prediction adds is that every guess were accepted with the same chance. (From the
-    measured tau it would come out as what was measured.)
-    """
-    if lane is None:
-        return {}
-    return {"predicted": lane.predicted(lane.gamma), "measured": lane.measured}

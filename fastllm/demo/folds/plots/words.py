@@ -39,15 +39,7 @@ READINGS = {
 
 
 def one_number(fewer: float, faster: float, c: float, v: float, milliseconds: float) -> str:
-    """Why so many times fewer calls are so many times faster.
-
-    Args:
-        fewer: times fewer calls.
-        faster: times as fast, the reading of the article counted in.
-        c: a guess, in calls of the target alone.
-        v: a call that checks guesses, in the same unit.
-        milliseconds: of reading the article.
-    """
+    """Why so many times fewer calls are so many times faster, in the terms of `costs.Costs`."""
     speed = f"{faster:.1f} times faster" if faster >= 1 else f"{faster:.2f} times as fast"
     return (
         f"{fewer:.1f} times fewer calls, {speed}: a guess costs {c:.2f} of a call, a call that "

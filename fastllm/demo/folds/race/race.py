@@ -14,18 +14,12 @@ import gradio as gr
 
 from fastllm import paths
 from fastllm.demo import rows
-from fastllm.demo.context import (
-    HIDDEN,
-    SETTINGS,
-    SHARED,
-    PageContext,
-    literal,
-    view,
-)
+from fastllm.demo.context import PageContext
 from fastllm.demo.folds.keep import words as keep_words
 from fastllm.demo.folds.race import words
 from fastllm.demo.folds.settings.settings import bounds
 from fastllm.demo.folds.settings.words import RULES
+from fastllm.demo.parts import HIDDEN, SHARED, literal, view
 from fastllm.demo.words import ALONE
 from fastllm.demo.worker import news
 from fastllm.trace import Trace
@@ -60,10 +54,7 @@ def live_view(context: PageContext, opening: str) -> None:
 def connect(context: PageContext, page: gr.Blocks, recorded: Mapping[str, str]) -> None:
     """Binds the race to its buttons, and the address of the page to what it asks for.
 
-    Args:
-        context: of the page.
-        page: all of it.
-        recorded: the rows of the recorded races by the title of their sample.
+    `recorded` are the rows of the recorded races by the title of their sample.
     """
 
     def race(
@@ -137,8 +128,7 @@ def styles() -> str:
 def recorded_races(folder: Path) -> dict[str, str]:
     """The rows of the recorded races by the title of their article, in alphabetical order.
 
-    Args:
-        folder: holds a file for each, as `tools.record` writes them. Without one there are none.
+    The folder holds a file for each, as `tools.record` writes them. Without one there are none.
     """
     found = {}
     for path in sorted(folder.glob("*.json")):
@@ -150,12 +140,7 @@ def recorded_races(folder: Path) -> dict[str, str]:
 
 
 def opening(recorded: Mapping[str, str], samples: Mapping[str, str]) -> tuple[str, str]:
-    """The sample that is chosen at first, and the rows of the recorded race of it.
-
-    Args:
-        recorded: rows by title, of `recorded_races`.
-        samples: the sample articles by title.
-    """
+    """The sample that is chosen at first, and the rows of the recorded race of it."""
     first = next(iter(samples), words.OWN_ARTICLE)
     if first in recorded or not recorded:
         return first, recorded.get(first, "")
@@ -169,11 +154,7 @@ def recorded_name(title: str) -> str:
 
 
 def default_lanes(offered: Sequence[str]) -> list[str]:
-    """The lanes that are chosen at first.
-
-    Args:
-        offered: by the engine.
-    """
+    """The lanes that are chosen at first, of those that the engine offers."""
     lanes = [key for key in DEFAULT_LANES if key in offered]
     return lanes if len(lanes) > 1 else list(offered[:2])
 
@@ -189,7 +170,7 @@ def _restore(context: PageContext) -> str:
     """`restore.js` as a function."""
     known = {
         "bounds": bounds(context.limits),
-        "settings": SETTINGS,
+        "settings": rows.SETTINGS,
         "rules": list(RULES),
         "lanes": list(context.engine.keys),
         "most": context.limits.lanes,

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
-from fastllm.demo.words import ALONE, CLAIM, TITLE, capital, choice_of
+from fastllm.demo.words import ALONE, CLAIM, TITLE, choice_of
+from fastllm.words import capital
 
 OWN_ARTICLE = "Your article"
 BROWSER = {
@@ -142,8 +143,7 @@ class Result:
     drafted: int
     accepted: int
     seconds: float
-    drafting: float
-    """Seconds of these that its drafter took, the reading of the article included."""
+    drafting: float  # of these seconds, its drafter's, the reading of the article included
 
     @property
     def per_call(self) -> Fraction:
@@ -222,11 +222,8 @@ def same_text(
 ) -> tuple[str, str]:
     """The result of comparing the tokens of all lanes: a state, and a sentence.
 
-    Args:
-        greedy: temperature 0.
-        finished: every lane came to its end.
-        differ_at: the first token, counted from 1, at which two lanes differ; None if none do.
-        lossy: guesses were let through that the target would have refused.
+    `differ_at` is the first token, counted from 1, at which two lanes differ; None if none do.
+    `lossy` says that guesses were let through that the target would have refused.
     """
     if lossy:
         return "lossy", (

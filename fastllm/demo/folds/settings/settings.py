@@ -2,10 +2,10 @@
 
 import gradio as gr
 
-from fastllm.demo.context import HIDDEN, PageContext
+from fastllm.demo.context import PageContext
 from fastllm.demo.folds.settings import words
 from fastllm.demo.limits import Limits
-from fastllm.demo.select import select
+from fastllm.demo.parts import HIDDEN, select
 from fastllm.trace import DecodingConfig, config_defaults
 
 WIDTH = 280

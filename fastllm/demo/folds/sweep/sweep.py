@@ -8,9 +8,9 @@ one seed.
 import html
 import json
 import threading
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from statistics import median
 from typing import Any, Literal
 
@@ -19,11 +19,11 @@ import gradio as gr
 from fastllm import metrics
 from fastllm.decoding.verification import RULES, DrawingRule, rule_of
 from fastllm.demo import rows
-from fastllm.demo.context import HIDDEN, PageContext, heading, paragraph
-from fastllm.demo.engine import Engine
-from fastllm.demo.folds.compare.compare import BREATH_SECONDS, COMPARE_QUEUE, Measure
+from fastllm.demo.context import PageContext
+from fastllm.demo.engine import LocalEngine
+from fastllm.demo.folds.compare.compare import COMPARE_QUEUE, Measure, measured
 from fastllm.demo.folds.sweep import words
-from fastllm.demo.select import select
+from fastllm.demo.parts import HIDDEN, heading, paragraph, select, shown, table
 from fastllm.demo.words import ALONE, STOP, because, choice_of, title_of
 from fastllm.demo.worker import Lines
 from fastllm.errors import DataError
@@ -63,25 +63,15 @@ class Cell:
 
 @dataclass(frozen=True)
 class Sweep:
-    """All runs of one drafter on one article.
-
-    Attributes:
-        article: the text.
-        title: of a sample; empty otherwise.
-        lane: the key of the drafter.
-        config: the settings of the page.
-        most: the longest draft.
-        seconds: of the device; after these it ends with what it has.
-        seconds_each: the most for one run.
-    """
+    """All runs of one drafter on one article."""
 
     article: str
-    title: str
-    lane: str
-    config: DecodingConfig
-    most: int
-    seconds: int
-    seconds_each: int
+    title: str  # of a sample; empty otherwise
+    lane: str  # the key of the drafter
+    config: DecodingConfig  # the settings of the page
+    most: int  # the longest draft
+    seconds: int  # of the device; after these it ends with what it has
+    seconds_each: int  # the most for one run
 
     @property
     def cells(self) -> list[Cell]:
@@ -97,46 +87,30 @@ class Sweep:
         drawing = [name for name, rule in RULES.items() if issubclass(rule, DrawingRule)]
         return [Cell(1.0, gamma, name) for name in drawing]
 
-    def lines(self, engine: Engine, stop: threading.Event) -> Iterator[str]:
+    def lines(self, engine: LocalEngine, stop: threading.Event) -> Iterator[str]:
         """Asks for the device once per run; gives a row for each, and one at the end.
 
         {"row": "run", "cell", "calls", "tokens", "speed_up"}, then {"row": "end", "ended"}. Each
         seed goes through all settings before the next, so that what ends early has all of them.
-
-        Args:
-            engine: does the work.
-            stop: when set, it ends with what it has.
+        When `stop` is set it ends with what it has.
 
         Raises:
             FastLLMError: the work was refused.
         """
-        used, ended = 0.0, "done"
-        for seed in range(SEEDS):
-            for index, cell in enumerate(self.cells):
-                if used >= self.seconds:
-                    ended = "deadline"
-                    break
-                piece = Measure(
-                    self.article,
-                    (ALONE, self.lane),
-                    cell.config(self.config, seed),
-                    self.seconds_each,
-                )
-                began, row = time.monotonic(), None
-                for text in engine.lines(piece, stop):
-                    entries = [json.loads(entry) for entry in text.splitlines()]
-                    row = next((each for each in entries if each["row"] == "measured"), row)
-                if stop.is_set():
-                    return
-                if row is None:  # longer than a run may be: so would be the others
-                    ended = "deadline"
-                    break
-                used += min(row["seconds"], time.monotonic() - began)
-                yield rows.line({"row": "run", "cell": index, **_run(row["numbers"], self.lane)})
-                stop.wait(BREATH_SECONDS)
-            if ended != "done":
-                break
-        yield rows.line({"row": "end", "ended": ended})
+        used = 0.0
+        for seed, (index, cell) in product(range(SEEDS), enumerate(self.cells)):
+            config = cell.config(self.config, seed)
+            piece = Measure(self.article, (ALONE, self.lane), config, self.seconds_each)
+            found = list(measured(engine, piece, stop)) if used < self.seconds else []
+            if stop.is_set():
+                return
+            if not found or found[-1]["row"] != "measured":  # too long: so would be the others
+                yield rows.line({"row": "end", "ended": "deadline"})
+                return
+            used += found[-1]["seconds"]
+            numbers = found[-1]["numbers"]
+            yield rows.line({"row": "run", "cell": index, **_run(numbers, self.lane)})
+        yield rows.line({"row": "end", "ended": "done"})
 
 
 def _run(numbers: dict[str, Any], key: str) -> dict[str, Any]:
@@ -169,7 +143,7 @@ def add(context: PageContext) -> None:
         )
         go = gr.Button(words.GO, elem_id="fl-sweep-go", scale=0, min_width=150)
         halt = gr.Button(STOP, elem_id="fl-sweep-stop", scale=0, min_width=100)
-    shown = gr.HTML("", js_on_load=None, apply_default_css=False, elem_id="fl-sweep")
+    tables_view = shown("", elem_id="fl-sweep")
 
     def measure(request: gr.Request, key: str, article: str, *settings: Any) -> Iterator[str]:
         """Measures; yields the tables so far, again and again."""
@@ -185,7 +159,7 @@ def add(context: PageContext) -> None:
 
     inputs = [lane, context.article, *context.settings]
     running = go.click(
-        measure, inputs, shown, concurrency_id=COMPARE_QUEUE, concurrency_limit=1,
+        measure, inputs, tables_view, concurrency_id=COMPARE_QUEUE, concurrency_limit=1,
         trigger_mode="once", preprocess=False, **HIDDEN,
     )  # fmt: skip
     halt.click(None, cancels=[running], api_visibility="private")
@@ -213,12 +187,7 @@ def plan(context: PageContext, key: str, article: str, config: DecodingConfig) -
 
 
 def tables(asked: Sweep, found: Sequence[dict[str, Any]]) -> str:
-    """What was measured so far, as HTML; no text of others is in it but titles, escaped.
-
-    Args:
-        asked: the sweep.
-        found: its rows so far.
-    """
+    """What was measured so far, as HTML; no text of others is in it but titles, escaped."""
     runs = [row for row in found if row["row"] == "run"]
     cells = asked.cells
     total = SEEDS * len(cells)
@@ -293,14 +262,5 @@ def _median(runs: Sequence[dict[str, Any]]) -> float:
 
 
 def _table(title: str, header: Sequence[str], body: Sequence[Sequence[str]]) -> str:
-    head = "".join(f'<th scope="col">{cell}</th>' if cell else "<td></td>" for cell in header)
-    lines = "".join(
-        f'<tr><th scope="row">{first}</th>' + "".join(f"<td>{cell}</td>" for cell in rest) + "</tr>"
-        for first, *rest in body
-    )
-    return (
-        f'<h3 class="fl-plot-title">{html.escape(title)}</h3>'
-        f'<div class="fl-scroll" tabindex="0" role="group" aria-label="{html.escape(title)}">'
-        f'<table class="fl-facts fl-estimates"><thead><tr>{head}</tr></thead>'
-        f"<tbody>{lines}</tbody></table></div>"
-    )
+    made = table(header, body, title, "fl-facts fl-estimates")
+    return f'<h3 class="fl-plot-title">{html.escape(title)}</h3>{made}'

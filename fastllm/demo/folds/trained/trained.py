@@ -7,8 +7,9 @@ from typing import Any
 import gradio as gr
 
 from fastllm import checkpoints
-from fastllm.demo.context import PageContext, heading, scripted, view
+from fastllm.demo.context import PageContext
 from fastllm.demo.folds.trained import words
+from fastllm.demo.parts import heading, scripted, view
 from fastllm.demo.words import ALONE, family_of, title_of
 from fastllm.drafters.cost import bytes_in
 
@@ -17,12 +18,7 @@ CURVES = {"tau": "validation_tau", "alpha": "validation_alpha"}
 
 
 def add(context: PageContext, tab: gr.Tab) -> None:
-    """Adds the cards, which are filled when their tab is opened.
-
-    Args:
-        context: of the page.
-        tab: that holds them.
-    """
+    """Adds the cards, which are filled when their tab is opened."""
     heading(words.TITLE)
     cards = view("fl-cards", scripted("folds/trained/trained.js", words.BROWSER))
     tab.select(
@@ -34,10 +30,7 @@ def add(context: PageContext, tab: gr.Tab) -> None:
 
 
 def summarise(lanes: Sequence[str]) -> dict[str, Any]:
-    """Families with a card, in the order of the page: pairs together.
-
-    Args:
-        lanes: the keys on offer.
+    """Families with a card, in the order of the lanes on offer: pairs together.
 
     Returns:
         {"target": facts, "families": [{"title", "facts": [[label, value of each], ...], "lanes":
