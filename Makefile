@@ -20,7 +20,7 @@ SCALE ?= 1
 TARGET ?= recipes/target.yaml
 OUT ?= runs/gpu
 RUNS ?= runs/checkpoints
-ARTICLES ?= 4000
+ARTICLES ?= 6000
 BENCH ?= runs/bench
 TESTS ?=
 

@@ -209,7 +209,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             thread.join(WAIT)
         print(f"at the end of {options.seconds:.0f} s: {resident(page.pid):.0f} MiB")
         attack(address, attacked)
-        print(f"behind the attacks: {resident(page.pid):.0f} MiB")
+        print(f"after the attacks: {resident(page.pid):.0f} MiB")
         after = Seen()
         began = time.monotonic()
         served = Visitor(address, 950, after).ask("race", race_values(TEXT.format(marker="A"), 0))

@@ -93,7 +93,7 @@ def locked(folder: Path, *, passing: bool = False) -> Iterator[None]:
         yield
     finally:
         with suppress(OSError):  # Windows: there the release removes it
-            (folder / LOCK).unlink()  # before the release: behind it, it may be another's
+            (folder / LOCK).unlink()  # before the release: after it, it may be another's
         lock.release()
         if made or passing:  # and nothing was written
             with suppress(OSError):

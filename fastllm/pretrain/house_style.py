@@ -23,6 +23,10 @@ _THAT = (
     "|thought|learned|noted|added"
 )
 _NO_MODAL = r"(?<!to )(?<!would )(?<!could )(?<!may )(?<!might )(?<!should )(?<!must )(?<!will )"
+_NO_VERB = (
+    r"(?!(?:red|need|hundred|bed|speed|seed|feed|limited|mixed|advanced|increased|unprecedented|sacred"
+    r"|naked|talented|skilled|detailed|added)\b)"
+)
 _PEOPLE = (
     "man|woman|boy|girl|singer|actor|actress|musician|star|model|player|striker|forward|midfielder"
     "|defender|goalkeeper|mother|father|student|teacher|teenager|driver|comedian|rapper|host"
@@ -49,7 +53,7 @@ _RULES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         # What happened, in the past tense.
         (rf"{_NO_MODAL}\bhas been (?=\w+ed\b)(?!.*\b(?:since|ever)\b)", "was "),
         (rf"{_NO_MODAL}\bhave been (?=\w+ed\b)(?!.*\b(?:since|ever)\b)", "were "),
-        (rf"{_NO_MODAL}\b(?:has|have) (?=\w+ed\b)(?!.*\b(?:since|ever)\b)", ""),
+        (rf"{_NO_MODAL}\b(?:has|have) {_NO_VERB}(?=\w+ed\b)(?!.*\b(?:since|ever)\b)", ""),
         (r"\b(?:which|that) (?:is|are|was|were) (?=\w+(?:ed|ing)\b)", ""),
         # Whose age, whose title.
         (r"(?<=[a-z]), \d\d?(?:, |(?=[.]$))", " "),
@@ -58,8 +62,7 @@ _RULES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"^(?:But|And|Yet|So|However,|Meanwhile,|Instead,|Also,|Still,|In fact,) (\w)", r"\1"),
         (r", (?:however|too|meanwhile|of course)(?:,|(?=\.$))", ""),
         (
-            r" (?:also|currently|recently|very|really|actually|already|simply|reportedly|allegedly"
-            r"|now|just)(?= [a-z])",
+            r" (?:also|currently|recently|very|really|actually|already|simply|now|just)(?= [a-z])",
             "",
         ),
         # Shorter words for the same.
@@ -84,13 +87,17 @@ _RULES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"\bpolice officers\b", "police"),
         (r"\bFormer (?=[A-Za-z])", "Ex-"),
         (r"\bformer (?=[A-Za-z])", "ex-"),
-        (r"\b(Jan|Feb|Aug|Oct|Nov|Dec)[a-z]+ (?=\d)", r"\1 "),
+        (
+            r"\b(Jan(?=uary )|Feb(?=ruary )|Aug(?=ust )|Oct(?=ober )|(?:Nov|Dec)(?=ember ))\w+ "
+            r"(?=\d)",
+            r"\1 ",
+        ),
         (r"\bSeptember (?=\d)", "Sept "),
         (r"\bas well as\b", "and"),
         (r"\bprior to\b", "before"),
         (r"\ba number of\b", "several"),
-        (r"\bmore than (?=\S*\d|a |two|three|four|five|six|ten)", "over "),
-        (r"\bMore than (?=\S*\d|a |two|three|four|five|six|ten)", "Over "),
+        (r"\bmore than (?=\S*\d|two|three|four|five|six|ten)", "over "),
+        (r"\bMore than (?=\S*\d|two|three|four|five|six|ten)", "Over "),
         (r"\b(?:approximately|around) (?=\S*\d)", "about "),
         (r"\b(did|do|does|was|were|is|are|has|have|had|would|could|should) not\b", r"\1n't"),
         (r"\b(?:can ?not)\b", "can't"),
@@ -107,7 +114,7 @@ _RULES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"(?<![\w])['‘] ?([^'‘’]{2,80}?) ?['’](?!\w)", r"\1"),
     )
 )
-_NUMBER_WORD = re.compile(rf"(?<![-\w])({'|'.join(_DIGITS)})(?=[ -](?!of the|of us))")
+_NUMBER_WORD = re.compile(rf"(?<![-\w])({'|'.join(_DIGITS)})(?=[ -](?!of (?:the|us|them)\b))")
 _AGED = re.compile(rf"\b(?:([Aa])n? )?\d\d?-year-old (?=(?:{_PEOPLE})\b)")
 _SPACES = re.compile(r" {2,}")
 

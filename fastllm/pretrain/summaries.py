@@ -228,12 +228,11 @@ def central_order(
     sentences: Sequence[Sentence],
     inside: Iterable[int],
     count: int = MOST_SENTENCES,
-    long_weight: float = 1.6,
 ) -> list[int]:
     """The lead of a window, and then its most central sentences, the best first.
 
     Central is a sentence whose words the window's other sentences share; words that are chosen
-    already do not count again. `long_weight` is for sentences that have something to delete.
+    already do not count again.
     """
     inside = list(inside)
     words = {index: content_words(sentences[index].text) for index in inside}
@@ -244,7 +243,7 @@ def central_order(
 
     def gain(index: int) -> float:
         new = set(words[index]) - covered
-        weight = long_weight if _LONGER.search(sentences[index].text) else 1.0
+        weight = 1.6 if _LONGER.search(sentences[index].text) else 1.0
         return weight * sum(counts[word] - 1 for word in new) / math.sqrt(len(words[index]))
 
     def choose(index: int) -> None:
@@ -354,12 +353,10 @@ def windows_of(
     sentences: Sequence[Sentence],
     vocabulary: Vocabulary,
     prefix: str = ". ",
-    long_weight: float = 1.6,
 ) -> list[Window]:
     """The windows of an article, each with the sentences that its summary may use.
 
-    The tokens of `prefix`, which the target reads before every window, count. For `long_weight`
-    see `central_order`.
+    The tokens of `prefix`, which the target reads before every window, count.
     """
     text = article.text
     encoded = vocabulary.tokenizer(text, return_offsets_mapping=True, verbose=False)
@@ -372,7 +369,7 @@ def windows_of(
 
     def central(kind: str, start: int, end: int, count: int = MOST_SENTENCES) -> Window:
         inside = within(sentences, start, end)
-        return Window(kind, start, end, central_order(sentences, inside, count, long_weight))
+        return Window(kind, start, end, central_order(sentences, inside, count))
 
     end, half = reach(0, WHOLE_TOKENS), reach(0, PART_TOKENS)
     found = [central("whole", 0, end)]
@@ -470,9 +467,7 @@ def write_lines(
         work = []
         for article in block:
             sentences = sentences_of(article.text)
-            weight = 1.6 if shorten else 1.0
-            windows = windows_of(article, sentences, vocabulary, prefix, weight)
-            work.append((article, sentences, windows))
+            work.append((article, sentences, windows_of(article, sentences, vocabulary, prefix)))
         short: dict[str, str] = {}
         if shorten:
             texts = dict.fromkeys(
