@@ -505,10 +505,22 @@ def _read_save(folder: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
         *(AttributeError, pickle.UnpicklingError),
     ) as error:
         raise CheckpointError(
-            f"the save in {folder} is damaged ({path.name}: {first_line(error)}). Remove that "
-            "folder to train anew with the same command, or put a whole copy in its place."
+            f"the save in {folder} is damaged ({path.name}: {first_line(error)}). "
+            + _instead_of(folder)
         ) from error
     return weights, state
+
+
+def _instead_of(folder: Path) -> str:
+    """What to do about a damaged save: a kill may have left the one before beside it."""
+    before = folder.with_name("last.previous")
+    if folder != before and before.is_dir():
+        return (
+            f"Remove that folder to go on from {before}, the save before it, with the same command."
+        )
+    return (
+        "Remove that folder to train anew with the same command, or put a whole copy in its place."
+    )
 
 
 def _load_last(

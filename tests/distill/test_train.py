@@ -230,6 +230,8 @@ def test_a_damaged_save_is_named(name: str, content: bytes | str | None, tmp_pat
         return model
 
     run(4)
+    earlier = tmp_path / "earlier"
+    shutil.copytree(tmp_path / "last", earlier)
     whole = run(6)
     damaged = tmp_path / "last" / name
     if content is None:
@@ -240,6 +242,14 @@ def test_a_damaged_save_is_named(name: str, content: bytes | str | None, tmp_pat
         run(6)
     shutil.rmtree(tmp_path / "last")
     assert torch.equal(run(6).weight, whole.weight), "removed, as it was told: it begins anew"
+
+    # A kill at the end of a save leaves the one before it.
+    damaged.unlink()
+    earlier.rename(tmp_path / "last.previous")
+    with pytest.raises(CheckpointError, match=r"go on from .*last\.previous"):
+        run(6)
+    shutil.rmtree(tmp_path / "last")
+    assert torch.equal(run(6).weight, whole.weight), "removed, as it was told: it goes on"
 
 
 def test_a_damaged_best_is_named(tmp_path: Path) -> None:
