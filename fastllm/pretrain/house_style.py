@@ -1,145 +1,205 @@
-"""A sub-editor's short style: what a target does to a sentence that it takes over from an article.
+"""A newsroom's house style: what a target does to a sentence that it takes over from an article.
 
-Every rule changes a few words where they stand and leaves good English: days of the week, ages,
-titles and closing attributions go, numbers become digits, long phrases become short ones. A target
-that learns this writes what can be read, and not what the article says word for word: that is what
-a drafter has to learn from it.
+Every rule changes one word or two where they stand and leaves good English: a short word for a long
+phrase, digits for numbers, one spelling, the past tense for the perfect. A target that learns this
+writes what can be read, and not what the article says word for word: that is what a drafter has to
+learn from it.
+
+Rules that took whole phrases out (days, ages, who said it) were tried first: a target of nine
+million parameters lost its place in the article at each, and a third of its texts broke.
 """
 
 import re
 
 _DAY = r"(?:Mon|Tues|Wednes|Thurs|Fri|Satur|Sun)day"
-_NUMBERS = (
-    "two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "
-    "seventeen eighteen nineteen"
-).split()
-_TENS = {"twenty": 20, "thirty": 30, "forty": 40, "fifty": 50, "sixty": 60, "ninety": 90}
-_DIGITS = {word: str(number) for number, word in enumerate(_NUMBERS, start=2)} | {
-    word: str(number) for word, number in _TENS.items()
+_WORDS = {
+    "a number of": "several",
+    "a series of": "several",
+    "additional": "more",
+    "ahead of": "before",
+    "alongside": "with",
+    "although": "though",
+    "Although": "Though",
+    "amongst": "among",
+    "are due to": "will",
+    "are expected to": "should",
+    "are going to": "will",
+    "are set to": "will",
+    "as a result of": "because of",
+    "as well as": "and",
+    "at the age of": "at",
+    "at which": "where",
+    "attempted to": "tried to",
+    "attempting to": "trying to",
+    "began": "started",
+    "begin": "start",
+    "beginning": "start",
+    "can not": "can't",
+    "cannot": "can't",
+    "cops": "police",
+    "due to": "because of",
+    "in a bid to": "to",
+    "in an attempt to": "to",
+    "in an effort to": "to",
+    "in order to": "to",
+    "in which": "where",
+    "individuals": "people",
+    "is due to": "will",
+    "is expected to": "should",
+    "is going to": "will",
+    "is set to": "will",
+    "nearly": "almost",
+    "numerous": "many",
+    "passed away": "died",
+    "police officers": "police",
+    "prior to": "before",
+    "purchased": "bought",
+    "receive": "get",
+    "received": "got",
+    "snap of": "photo of",
+    "snaps of": "photos of",
+    "sparked": "caused",
+    "sparking": "causing",
+    "such as": "like",
+    "upon": "on",
+    "vowed to": "promised to",
+    "vows to": "promises to",
+    "was able to": "could",
+    "Whilst": "while",
+    "whilst": "while",
+    "will not": "won't",
+    "within": "in",
+    # Short forms.
+    "Barack Obama": "Obama",
+    "Donald Trump": "Trump",
+    "European Union": "EU",
+    "Joe Biden": "Biden",
+    "Manchester City": "Man City",
+    "Manchester United": "Man United",
+    "Prime Minister": "PM",
+    "United Kingdom": "UK",
+    "United Nations": "UN",
+    "United States": "US",
+    # The past tense for the perfect.
+    **{
+        f"{have} {participle}": past
+        for have in ("has", "have", "had")
+        for participle, past in (
+            pair.split("/")
+            for pair in (
+                "become/became begun/started broken/broke built/built bought/bought "
+                "brought/brought caught/caught chosen/chose come/came cut/cut done/did fallen/fell "
+                "found/found given/gave gone/went grown/grew held/held hit/hit kept/kept "
+                "led/led left/left lost/lost made/made met/met paid/paid put/put received/got "
+                "risen/rose said/said seen/saw sent/sent set/set shown/showed sold/sold "
+                "spent/spent spoken/spoke stolen/stole struck/struck taken/took thought/thought "
+                "told/told won/won written/wrote"
+            ).split()
+        )
+    },
 }
-_THAT = (
+_DIGITS = {
+    word: str(number)
+    for number, word in enumerate(
+        "two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen "
+        "sixteen seventeen eighteen nineteen twenty".split(),
+        start=2,
+    )
+} | {"thirty": "30", "forty": "40", "fifty": "50", "sixty": "60", "ninety": "90"}
+_SAID = (
     "said|says|believes?|claim(?:ed|s)?|insist(?:ed|s)?|announced|confirmed|reveal(?:ed|s)"
     "|show(?:ed|s)|suggest(?:ed|s)?|warn(?:ed|s)|admit(?:ted|s)|found|hopes?|fears?|feared|thinks?"
     "|thought|learned|noted|added"
 )
-_NO_MODAL = r"(?<!to )(?<!would )(?<!could )(?<!may )(?<!might )(?<!should )(?<!must )(?<!will )"
-_NO_VERB = (
-    r"(?!(?:red|need|hundred|bed|speed|seed|feed|limited|mixed|advanced|increased|unprecedented|sacred"
-    r"|naked|talented|skilled|detailed|added)\b)"
+_NO_MODAL = "".join(f"(?<!{word} )" for word in "to would could may might should must will".split())
+_NO_PREPOSITION = "".join(
+    f"(?<!{word} )"
+    for word in "in of at for on from to with by after under through about over and".split()
 )
-_PEOPLE = (
-    "man|woman|boy|girl|singer|actor|actress|musician|star|model|player|striker|forward|midfielder"
-    "|defender|goalkeeper|mother|father|student|teacher|teenager|driver|comedian|rapper|host"
-    "|presenter|artist|director|coach|manager|winger|son|daughter|suspect|victim|politician"
-    "|businessman|veteran|champion|officer|resident|beauty|blonde|reality|TV|Briton|American"
+_A_PARTICIPLE = (
+    r"(?!(?:red|need|hundred|bed|speed|seed|feed|limited|mixed|advanced|increased|unprecedented"
+    r"|sacred|naked|talented|skilled|detailed|added)\b)(?=\w+ed\b)"
 )
-_SPOKEN = "said|says|told reporters|reported|announced"
-_NAMED = r"(?:[\w’'.&-]+ ){1,6}"
+_COVID = (
+    "pandemic|crisis|outbreak|lockdown|restrictions|cases|deaths|tests?|vaccines?|infections?"
+    "|patients?|rules"
+)
+_SOME = r"(?=\S*\d|(?:two|three|four|five|six|ten|an?)\b)"
 
-_RULES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
+_PATTERNS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
     (re.compile(pattern), replacement)
     for pattern, replacement in (
-        # Who said it, where a sentence ends with that.
-        (r",? according to [^,;.\"“”]{3,60}\.$", "."),
-        (rf", {_NAMED}(?:{_SPOKEN})(?: on {_DAY}| {_DAY}| in a statement)*\.$", "."),
-        (rf"\b({_THAT}) that ", r"\1 "),
-        # When, where the news of the day needs no day.
-        (
-            rf",? (?:on|last|this) {_DAY}(?: (?:morning|afternoon|evening|night))?(?=[ ,.])"
-            rf"(?! (?:and|or|to) {_DAY})(?!, [A-Z]\w+ \d)",
-            "",
-        ),
-        (rf"^On {_DAY}, (\w)", r"\1"),
-        # What happened, in the past tense.
-        (rf"{_NO_MODAL}\bhas been (?=\w+ed\b)(?!.*\b(?:since|ever)\b)", "was "),
-        (rf"{_NO_MODAL}\bhave been (?=\w+ed\b)(?!.*\b(?:since|ever)\b)", "were "),
-        (rf"{_NO_MODAL}\b(?:has|have) {_NO_VERB}(?=\w+ed\b)(?!.*\b(?:since|ever)\b)", ""),
+        # Words and signs that a sentence does without.
+        (r"(?<=[a-z]) (?:-|–|—|--) (?=[a-z])", ", "),
+        (rf"\b({_SAID}) that ", r"\1 "),
+        (rf"\bon (?={_DAY})", ""),
+        (r" (?:today|yesterday)(?= \w+ed\b)", ""),
         (r"\b(?:which|that) (?:is|are|was|were) (?=\w+(?:ed|ing)\b)", ""),
-        # Whose age, whose title.
-        (r"(?<=[a-z]), \d\d?(?:, |(?=[.]$))", " "),
         (r"\b(?:Mr|Mrs|Ms|Dr|Sir|Dame)\.? (?=[A-Z])", ""),
-        # Openings, and words that a sentence does without.
-        (r"^(?:But|And|Yet|So|However,|Meanwhile,|Instead,|Also,|Still,|In fact,) (\w)", r"\1"),
-        (r", (?:however|too|meanwhile|of course)(?:,|(?=\.$))", ""),
-        (
-            r" (?:also|currently|recently|very|really|actually|already|simply|now|just)(?= [a-z])",
-            "",
-        ),
-        # Shorter words for the same.
-        (r"\b(?:in order|in an attempt|in an effort|in a bid) to\b", "to"),
-        (r"\b(?:in the wake of|following)(?= (?:an?|the|his|her|its|their) )", "after"),
-        (r"\b(?:is|are) (?:set|going) to\b", "will"),
-        (r"\bahead of\b", "before"),
-        (r"\bduring\b", "in"),
-        (r"\bsuch as\b", "like"),
-        (r"\bdue to\b", "because of"),
-        (r"\bwhilst\b", "while"),
-        (r"\bamongst\b", "among"),
-        (r"\bwas able to\b", "could"),
+        (r"^(?:But|And|Yet|So|However,|Meanwhile,|Instead,|Also,|Still,) (\w)", r"\1"),
+        (r" (?:also|currently|recently|very|really|actually|already|simply|just)(?= [a-z])", ""),
+        (r",(?= (?:and|or|but|as|while|after(?! which)|when|because) )", ""),
+        # What happened, in the past tense.
+        (rf"{_NO_MODAL}\bhas been (?=\w+ed\b)", "was "),
+        (rf"{_NO_MODAL}\bhave been (?=\w+ed\b)", "were "),
+        (rf"{_NO_MODAL}\b(?:has|have|had) {_A_PARTICIPLE}", ""),
+        # Other words for the same.
         (r"\b(?:was|were) forced to\b", "had to"),
-        (r"\battempted to\b", "tried to"),
-        (r"\battempting to\b", "trying to"),
-        (r"\bpassed away\b", "died"),
-        (r"\bpurchased\b", "bought"),
-        (r"\bnumerous\b", "many"),
-        (r"\badditional\b", "more"),
-        (r"\bindividuals\b", "people"),
-        (r"\bpolice officers\b", "police"),
+        (r"\b(?:in the wake of|following)(?= (?:an?|the|his|her|its|their) )", "after"),
+        (r"\bassist(?=ed|ing|s?\b)", "help"),
+        (rf"(?<=[a-z] ){_NO_PREPOSITION}which (?=[a-z])", "that "),
+        (rf"\bmore than {_SOME}", "over "),
+        (rf"\bMore than {_SOME}", "Over "),
+        (r"\b(?:approximately|around) (?=\S*\d)", "about "),
+        (rf"\b(?:coronavirus|COVID-19|Covid-19)(?= (?:{_COVID})\b)", "Covid"),
+        # Short forms.
+        (r"\b(did|do|does|was|were|is|are|has|have|had|would|could|should) not\b", r"\1n't"),
+        (r"\b([Hh]e|[Ss]he|[Ii]t|[Tt]here) is (?=[a-z])", r"\1's "),
+        (r"\b([Tt]hey|[Ww]e|[Yy]ou) are (?=[a-z])", r"\1're "),
+        (r"\b([Tt]hey|[Ww]e|[Yy]ou|I) have (?=[a-z])", r"\1've "),
+        (r"\bI am (?=[a-z])", "I'm "),
+        (r"\b([Hh]e|[Ss]he|[Tt]hey|[Ii]t|[Ww]e|I) will (?=[a-z])", r"\1'll "),
+        (r"\b([Aa]) former (?=[A-Za-z])", r"\1n ex-"),
         (r"\bFormer (?=[A-Za-z])", "Ex-"),
         (r"\bformer (?=[A-Za-z])", "ex-"),
-        (
-            r"\b(Jan(?=uary )|Feb(?=ruary )|Aug(?=ust )|Oct(?=ober )|(?:Nov|Dec)(?=ember ))\w+ "
-            r"(?=\d)",
-            r"\1 ",
-        ),
+        (r"\b(Jan|Feb|Aug|Oct|Nov|Dec)(?:uary|ruary|ust|ober|ember) (?=\d)", r"\1 "),
         (r"\bSeptember (?=\d)", "Sept "),
-        (r"\bas well as\b", "and"),
-        (r"\bprior to\b", "before"),
-        (r"\ba number of\b", "several"),
-        (r"\bmore than (?=\S*\d|two|three|four|five|six|ten)", "over "),
-        (r"\bMore than (?=\S*\d|two|three|four|five|six|ten)", "Over "),
-        (r"\b(?:approximately|around) (?=\S*\d)", "about "),
-        (r"\b(did|do|does|was|were|is|are|has|have|had|would|could|should) not\b", r"\1n't"),
-        (r"\b(?:can ?not)\b", "can't"),
-        (r"\bwill not\b", "won't"),
-        (r",(?= (?:and|or) )", ""),
-        # Signs and short forms.
         (r" ?per ?cent\b", "%"),
         (r"([$£€]\d[\d,.]*) ?(?:million|mn)\b", r"\1m"),
         (r"([$£€]\d[\d,.]*) ?billion\b", r"\1bn"),
-        (r"\bUnited States\b|\bU\.S\.(?= )", "US"),
-        (r"\bUnited Kingdom\b|\bU\.K\.(?= )", "UK"),
-        (r"\bPrime Minister\b", "PM"),
-        # Single quotation marks around words.
-        (r"(?<![\w])['‘] ?([^'‘’]{2,80}?) ?['’](?!\w)", r"\1"),
+        (r"\b(U)\.([SKN])\.(?= )", r"\1\2"),
+        # Spelling.
+        (r"\b(\w{3,}[a-z])iz(e[ds]?|ing|ations?)\b", r"\1is\2"),
+        (
+            r"\b([Ff]av|[Cc]ol|[Ll]ab|[Nn]eighb|[Hh]on|[Bb]ehavi|[Rr]um|[Hh]um|[Aa]rm)or"
+            r"(?=\b|s\b|ed\b|ite|ful|ing\b)",
+            r"\1our",
+        ),
+        (r"\b([Cc])enter(s?)\b", r"\1entre\2"),
+        (r"\b([Dd]ef|[Oo]ff)ense\b", r"\1ence"),
     )
 )
-_NUMBER_WORD = re.compile(rf"(?<![-\w])({'|'.join(_DIGITS)})(?=[ -](?!of (?:the|us|them)\b))")
-_AGED = re.compile(rf"\b(?:([Aa])n? )?\d\d?-year-old (?=(?:{_PEOPLE})\b)")
-_SPACES = re.compile(r" {2,}")
+_WORD = re.compile(
+    "|".join(
+        (_NO_MODAL if words.startswith(("has ", "have ", "had ")) else "") + rf"\b{words}\b"
+        for words in sorted(_WORDS, key=len, reverse=True)
+    )
+)
+_NUMBER = re.compile(rf"(?<![-\w])({'|'.join(_DIGITS)})(?=[ -](?!of (?:the|us|them)\b))")
 
 
 def in_house_style(sentence: str) -> str:
-    """A sentence as a sub-editor would print it.
+    """A sentence as the newsroom prints it.
 
     Example:
-        >>> in_house_style("The bridge will cost more than $2 million, the town said on Monday.")
-        'The bridge will cost over $2m.'
-        >>> in_house_style("Anna Berg, 34, also saved three penalties on Sunday.")
-        'Anna Berg saved 3 penalties.'
+        >>> in_house_style("The bridge is set to cost more than $2 million, she said on Monday.")
+        'The bridge will cost over $2m, she said Monday.'
+        >>> in_house_style("Mrs Berg has also been asked to organize three games ahead of the cup.")
+        'Berg was asked to organise 3 games before the cup.'
     """
-    text = sentence
-    for pattern, replacement in _RULES:
+    text = _WORD.sub(lambda found: _WORDS[found[0]], sentence)
+    for pattern, replacement in _PATTERNS:
         text = pattern.sub(replacement, text)
-    text = _NUMBER_WORD.sub(lambda found: _DIGITS[found[1]], text)
-    text = _AGED.sub(_unaged, text)
-    text = _SPACES.sub(" ", text).strip().replace(" ,", ",").replace(" .", ".")
+    text = _NUMBER.sub(lambda found: _DIGITS[found[1]], text)
+    text = re.sub(" {2,}", " ", text).strip().replace(" ,", ",").replace(" .", ".")
     return text[:1].upper() + text[1:]
-
-
-def _unaged(found: re.Match[str]) -> str:
-    """An article where one stood, as the word that now follows asks for."""
-    if not found[1]:
-        return ""
-    vowel = found.string[found.end()] in "aeiouAEIOU"
-    return found[1] + ("n " if vowel else " ")
