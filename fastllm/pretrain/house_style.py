@@ -1,12 +1,13 @@
 """A newsroom's house style: what a target does to a sentence that it takes over from an article.
 
-Every rule changes one word or two where they stand and leaves good English: a short word for a long
-phrase, digits for numbers, one spelling, the past tense for the perfect. A target that learns this
-writes what can be read, and not what the article says word for word: that is what a drafter has to
-learn from it.
+Every rule changes one word or two where they stand and leaves good English: a short word for a
+long phrase, digits for numbers, the past tense for the perfect. A target that learns this writes
+what can be read, and not what the article says word for word: that is what a drafter has to learn
+from it.
 
-Rules that took whole phrases out (days, ages, who said it) were tried first: a target of nine
-million parameters lost its place in the article at each, and a third of its texts broke.
+Two kinds of rules were tried and given up, since a target of nine million parameters lost its
+place in the article at them, and over a third of its texts broke: rules that take whole phrases out
+(days, ages, who said it), and rules that change a part of a word (spelling, "isn't", "ex-").
 """
 
 import re
@@ -34,8 +35,6 @@ _WORDS = {
     "began": "started",
     "begin": "start",
     "beginning": "start",
-    "can not": "can't",
-    "cannot": "can't",
     "cops": "police",
     "due to": "because of",
     "in a bid to": "to",
@@ -43,6 +42,15 @@ _WORDS = {
     "in an effort to": "to",
     "in order to": "to",
     "in which": "where",
+    "a total of": "",
+    "all of the": "all the",
+    "both of the": "both",
+    "earlier this": "this",
+    "half of the": "half the",
+    "later this": "this",
+    "outside of": "outside",
+    "together with": "with",
+    "took part in": "joined",
     "individuals": "people",
     "is due to": "will",
     "is expected to": "should",
@@ -67,15 +75,11 @@ _WORDS = {
     "was able to": "could",
     "Whilst": "while",
     "whilst": "while",
-    "will not": "won't",
-    "within": "in",
     # Short forms.
     "Barack Obama": "Obama",
     "Donald Trump": "Trump",
     "European Union": "EU",
     "Joe Biden": "Biden",
-    "Manchester City": "Man City",
-    "Manchester United": "Man United",
     "Prime Minister": "PM",
     "United Kingdom": "UK",
     "United Nations": "UN",
@@ -124,26 +128,32 @@ _COVID = (
     "pandemic|crisis|outbreak|lockdown|restrictions|cases|deaths|tests?|vaccines?|infections?"
     "|patients?|rules"
 )
+_IRREGULAR = "told|made|given|found|sent|held|hit|left|put|seen|shot|taken|set|built|sold|lost"
+_TOLD = "revealed|claimed|insisted|announced|confirmed|stated|explained|noted"
 _SOME = r"(?=\S*\d|(?:two|three|four|five|six|ten|an?)\b)"
 
 _PATTERNS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
     (re.compile(pattern), replacement)
     for pattern, replacement in (
         # Words and signs that a sentence does without.
-        (r"(?<=[a-z]) (?:-|–|—|--) (?=[a-z])", ", "),
         (rf"\b({_SAID}) that ", r"\1 "),
         (rf"\bon (?={_DAY})", ""),
         (r" (?:today|yesterday)(?= \w+ed\b)", ""),
         (r"\b(?:which|that) (?:is|are|was|were) (?=\w+(?:ed|ing)\b)", ""),
+        (r"\bwho (?:is|are|was|were) (?=\w+ing\b)", ""),
         (r"\b(?:Mr|Mrs|Ms|Dr|Sir|Dame)\.? (?=[A-Z])", ""),
         (r"^(?:But|And|Yet|So|However,|Meanwhile,|Instead,|Also,|Still,) (\w)", r"\1"),
-        (r" (?:also|currently|recently|very|really|actually|already|simply|just)(?= [a-z])", ""),
+        (
+            r" (?:also|now|currently|recently|very|really|actually|already|simply|just)(?= [a-z])",
+            "",
+        ),
         (r",(?= (?:and|or|but|as|while|after(?! which)|when|because) )", ""),
         # What happened, in the past tense.
-        (rf"{_NO_MODAL}\bhas been (?=\w+ed\b)", "was "),
-        (rf"{_NO_MODAL}\bhave been (?=\w+ed\b)", "were "),
+        (rf"{_NO_MODAL}\bhas been (?=(?:\w+ed|{_IRREGULAR})\b)", "was "),
+        (rf"{_NO_MODAL}\bhave been (?=(?:\w+ed|{_IRREGULAR})\b)", "were "),
         (rf"{_NO_MODAL}\b(?:has|have|had) {_A_PARTICIPLE}", ""),
         # Other words for the same.
+        (rf"\b(?:{_TOLD})(?: that)? (?=(?:he|she|they|it|there)\b)", "said "),
         (r"\b(?:was|were) forced to\b", "had to"),
         (r"\b(?:in the wake of|following)(?= (?:an?|the|his|her|its|their) )", "after"),
         (r"\bassist(?=ed|ing|s?\b)", "help"),
@@ -153,30 +163,9 @@ _PATTERNS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"\b(?:approximately|around) (?=\S*\d)", "about "),
         (rf"\b(?:coronavirus|COVID-19|Covid-19)(?= (?:{_COVID})\b)", "Covid"),
         # Short forms.
-        (r"\b(did|do|does|was|were|is|are|has|have|had|would|could|should) not\b", r"\1n't"),
-        (r"\b([Hh]e|[Ss]he|[Ii]t|[Tt]here) is (?=[a-z])", r"\1's "),
-        (r"\b([Tt]hey|[Ww]e|[Yy]ou) are (?=[a-z])", r"\1're "),
-        (r"\b([Tt]hey|[Ww]e|[Yy]ou|I) have (?=[a-z])", r"\1've "),
-        (r"\bI am (?=[a-z])", "I'm "),
-        (r"\b([Hh]e|[Ss]he|[Tt]hey|[Ii]t|[Ww]e|I) will (?=[a-z])", r"\1'll "),
-        (r"\b([Aa]) former (?=[A-Za-z])", r"\1n ex-"),
-        (r"\bFormer (?=[A-Za-z])", "Ex-"),
-        (r"\bformer (?=[A-Za-z])", "ex-"),
         (r"\b(Jan|Feb|Aug|Oct|Nov|Dec)(?:uary|ruary|ust|ober|ember) (?=\d)", r"\1 "),
         (r"\bSeptember (?=\d)", "Sept "),
-        (r" ?per ?cent\b", "%"),
-        (r"([$£€]\d[\d,.]*) ?(?:million|mn)\b", r"\1m"),
-        (r"([$£€]\d[\d,.]*) ?billion\b", r"\1bn"),
         (r"\b(U)\.([SKN])\.(?= )", r"\1\2"),
-        # Spelling.
-        (r"\b(\w{3,}[a-z])iz(e[ds]?|ing|ations?)\b", r"\1is\2"),
-        (
-            r"\b([Ff]av|[Cc]ol|[Ll]ab|[Nn]eighb|[Hh]on|[Bb]ehavi|[Rr]um|[Hh]um|[Aa]rm)or"
-            r"(?=\b|s\b|ed\b|ite|ful|ing\b)",
-            r"\1our",
-        ),
-        (r"\b([Cc])enter(s?)\b", r"\1entre\2"),
-        (r"\b([Dd]ef|[Oo]ff)ense\b", r"\1ence"),
     )
 )
 _WORD = re.compile(
@@ -185,7 +174,7 @@ _WORD = re.compile(
         for words in sorted(_WORDS, key=len, reverse=True)
     )
 )
-_NUMBER = re.compile(rf"(?<![-\w])({'|'.join(_DIGITS)})(?=[ -](?!of (?:the|us|them)\b))")
+_NUMBER = re.compile(rf"(?<![-\w])({'|'.join(_DIGITS)})(?=(?: |-year)(?!of (?:the|us|them)\b))")
 
 
 def in_house_style(sentence: str) -> str:
@@ -193,9 +182,9 @@ def in_house_style(sentence: str) -> str:
 
     Example:
         >>> in_house_style("The bridge is set to cost more than $2 million, she said on Monday.")
-        'The bridge will cost over $2m, she said Monday.'
+        'The bridge will cost over $2 million, she said Monday.'
         >>> in_house_style("Mrs Berg has also been asked to organize three games ahead of the cup.")
-        'Berg was asked to organise 3 games before the cup.'
+        'Berg was asked to organize 3 games before the cup.'
     """
     text = _WORD.sub(lambda found: _WORDS[found[0]], sentence)
     for pattern, replacement in _PATTERNS:
