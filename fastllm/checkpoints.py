@@ -17,7 +17,7 @@ import torch
 
 from fastllm import paths
 from fastllm.devices import usable_device
-from fastllm.drafters import Drafter, FamilySpec, drafter_class, families
+from fastllm.drafters import Drafter, FamilySpec, drafter_class, families, untrained
 from fastllm.drafters.combined import JOINT, CombinedDrafter
 from fastllm.drafters.lookup import ArticleLookup
 from fastllm.drafters.union import SIGN, UnionDrafter
@@ -88,11 +88,12 @@ def load_drafter(
     name = str(name_or_folder)
     if not name:
         raise CheckpointError(
-            f"the drafter's name is empty: give {', '.join(['lookup', *shipped_drafters()])}, or a "
-            "drafter's folder."
+            f"the drafter's name is empty: give {', '.join([*untrained(), *shipped_drafters()])}, "
+            "or a drafter's folder."
         )
-    if name == "lookup":
-        return ArticleLookup()  # the one family with nothing to load
+    if name in untrained():  # a family with nothing to load
+        found: Drafter = drafter_class(name)()
+        return found
     if SIGN in name and not Path(name).exists():
         first, _, second = name.rpartition(SIGN)
         if second != "lookup" or first in ("", "none", "lookup"):
@@ -110,7 +111,10 @@ def load_drafter(
                 "drafter alone is given by its own name."
             )
         parts = [load_drafter(part, device=device) for part in (first, second)]
-        named = ["lookup" if isinstance(part, ArticleLookup) else part.name for part in parts]
+        named = [
+            asked if asked in untrained() else part.name
+            for asked, part in zip((first, second), parts, strict=True)
+        ]
         return CombinedDrafter(*parts, name=JOINT.join(named))
     device = usable_device(device)
     shipped = SHIPPED / name
@@ -187,7 +191,7 @@ def read_config(folder: str | Path) -> dict[str, Any]:
     """
     return read_json(
         Path(folder) / "config.json",
-        f"Give a drafter's folder, or one of {', '.join(['lookup', *shipped_drafters()])}.",
+        f"Give a drafter's folder, or one of {', '.join([*untrained(), *shipped_drafters()])}.",
     )
 
 

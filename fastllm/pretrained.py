@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from fastllm.checkpoints import SHIPPED, family_of, load_drafter, load_target, read_config
-from fastllm.drafters import Drafter
+from fastllm.drafters import Drafter, untrained
 from fastllm.hub import push, upload
 from fastllm.targets.hub import HubTarget
 
@@ -29,7 +29,7 @@ def from_pretrained(
         SettingsError: a setting is out of range.
     """
     name = str(name_or_folder)
-    if name.split("+")[0] == "lookup":
+    if name.split("+")[0] in untrained():
         return load_drafter(name, **settings)
     shipped = SHIPPED / name
     folder = shipped if (shipped / "config.json").is_file() else Path(name_or_folder)

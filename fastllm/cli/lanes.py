@@ -22,7 +22,7 @@ def load_lanes(options: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
     loaded = [checkpoints.load_drafter(name, device=device) for name in names]
     # A folder goes by the name that its drafter was trained under (runs/x/checkpoint says little),
     # unless two lanes would then share it.
-    known = {"lookup", *shipped}
+    known = {*import_module("fastllm.drafters").untrained(), *shipped}
     own = [
         name if name in known else drafter.name for name, drafter in zip(names, loaded, strict=True)
     ]
@@ -44,7 +44,8 @@ def lane_names(
         shipped: the drafters that ship. The family of some, "lstm", means all of that family.
     """
     if asked is None:
-        names = ["lookup", *(shipped if target == "target" and not folders else ())]
+        untrained = import_module("fastllm.drafters").untrained()
+        names = [*untrained, *(shipped if target == "target" and not folders else ())]
     else:
         wanted = [name.strip() for text in asked for name in text.split(",")]
         names = []

@@ -22,7 +22,7 @@ from fastllm.decoding.race import hardware, require_same_vocabulary, versions
 from fastllm.demo import words
 from fastllm.demo.jobs import WARM_UP_TOKENS, RaceJob, Work
 from fastllm.devices import usable_device
-from fastllm.drafters import Drafter
+from fastllm.drafters import Drafter, untrained
 from fastllm.errors import CheckpointError, FastLLMError, SettingsError
 from fastllm.targets import Target
 from fastllm.targets.hub import HubTarget
@@ -89,7 +89,7 @@ class LocalEngine:
         }
         self._say = say or (lambda _: None)
         shipped = checkpoints.shipped_drafters()
-        self._sources = {key: key for key in ("lookup", *shipped)} | dict(drafters or {})
+        self._sources = {key: key for key in (*untrained(), *shipped)} | dict(drafters or {})
         if words.ALONE in self._sources:
             raise SettingsError(f"a drafter cannot be called {words.ALONE!r}: give FOLDER=TITLE.")
         self._missing = self._misfits()
@@ -313,7 +313,7 @@ class LocalEngine:
             return {}
         found = {}
         for key, source in self._sources.items():
-            if key == "lookup" or (not Path(source).exists() and source.count("/") == 1):
+            if source in untrained() or (not Path(source).exists() and source.count("/") == 1):
                 continue  # fits any, or is the Hub's and is checked when it is loaded
             ships = source in checkpoints.shipped_drafters()
             try:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from fastllm.checkpoints import read_card
-from fastllm.drafters import families
+from fastllm.drafters import families, untrained
 from fastllm.drafters.combined import JOINT
 from fastllm.words import echoed
 
@@ -134,7 +134,7 @@ def size_of(key: str, target: str) -> str:
 
     `target` is what the engine calls its target: the shipped one, a folder, or a model of the Hub.
     """
-    if key == "lookup":
+    if key in untrained():
         return "no weights"
     card = read_card(target if key == ALONE else key)
     entries = sum(card.get("entries") or [])

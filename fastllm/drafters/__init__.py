@@ -165,6 +165,11 @@ def trainable() -> list[str]:
     return [spec.name for spec in families().values() if spec.trainable]
 
 
+def untrained() -> list[str]:
+    """The names of the families with nothing to train or load: each is a drafter by its name."""
+    return [spec.name for spec in families().values() if spec.training == "none"]
+
+
 def drafter_class(name: str) -> Any:
     """The class of a family: see `FamilySpec.drafter`."""
     return spec_of(name).drafter

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
+from fastllm.drafters import untrained
 from fastllm.evaluation import report
 from fastllm.evaluation.measure import ALONE
 from fastllm.evaluation.tables import Section, Table
@@ -517,7 +518,9 @@ def _colour(name: str) -> str:
         return BEFORE
     if name.endswith("-after"):
         return AFTER
-    return {ALONE: NEUTRAL, "lookup": UNTRAINED}.get(name, OTHER)
+    if name in untrained():
+        return UNTRAINED
+    return NEUTRAL if name == ALONE else OTHER
 
 
 def _style(name: str, place: int, *, hollow: bool = False) -> dict[str, str]:

@@ -11,7 +11,7 @@ from itertools import zip_longest
 from typing import Any
 
 from fastllm import metrics
-from fastllm.drafters import families
+from fastllm.drafters import families, untrained
 from fastllm.evaluation import tables
 from fastllm.evaluation.measure import (
     ALONE,
@@ -71,7 +71,8 @@ def lane_label(name: str) -> str:
         >>> lane_label("lstm-before")
         'LSTM before'
     """
-    known = {ALONE: "target alone", "lookup": "article lookup, no training"}
+    known = {ALONE: "target alone"}
+    known |= {family: f"{family_label(family)}, no training" for family in untrained()}
     for end in ("before", "after"):
         family = name.removesuffix(f"-{end}")
         if family != name:

@@ -32,7 +32,7 @@ from fastllm.decoding.proposals import OneHotProposal
 from fastllm.decoding.race import Race
 from fastllm.decoding.rules import Rules
 from fastllm.distill.teacher import write_texts
-from fastllm.drafters import Drafter, drafter_class, families, spec_of
+from fastllm.drafters import Drafter, drafter_class, families, spec_of, untrained
 from fastllm.drafters.ngram import NgramDrafter
 from fastllm.errors import SettingsError
 from fastllm.evaluation import measure
@@ -355,7 +355,7 @@ def drafter_of(family: str, target: HubTarget, story: str) -> Drafter:
     """A drafter of a family, untrained, or made from the story."""
     vocabulary, size = target.vocabulary, len(target.vocabulary.tokenizer)
     kind: Any = drafter_class(family)
-    if family == "lookup":
+    if family in untrained():
         found: Drafter = kind()
     elif family == "ngram":
         texts = [vocabulary.encode(story[at:], 60).ids for at in (0, 100, 200)]

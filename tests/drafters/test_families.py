@@ -2,24 +2,30 @@
 
 import json
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
+import torch
 
 from fastllm.checkpoints import load_drafter, load_target
+from fastllm.cli.lanes import lane_names
 from fastllm.cli.main import main
+from fastllm.decoding.proposals import Draft, OneHotProposal
 from fastllm.decoding.race import Race
 from fastllm.demo import words
 from fastllm.demo.engine import LocalEngine
 from fastllm.demo.folds.learn.learn import students
 from fastllm.demo.jobs import RaceJob
-from fastllm.drafters import FamilySpec, families, register, spec_of, trainable
+from fastllm.drafters import Drafter, FamilySpec, families, register, spec_of, trainable
 from fastllm.drafters.lstm import LstmModel, LstmSettings
 from fastllm.drafters.neural import NeuralDrafter
 from fastllm.errors import CheckpointError, SettingsError
 from fastllm.evaluation import report
 from fastllm.hub import push
+from fastllm.pretrained import from_pretrained
+from fastllm.targets import Encoding
 from fastllm.trace import DecodingConfig
 
 
@@ -73,6 +79,49 @@ def test_a_new_family_is_trained_raced_and_shown(
     assert students(engine.keys) == ("toy-after",)
     assert report.lane_label("toy-after") == "Toy after"
     assert "a toy network" in push.package(str(folder), "somebody/toy").card
+
+
+class EchoDrafter(Drafter):
+    """Repeats what followed the last word where it stood before in the text; nothing is trained."""
+
+    name = "echo"
+    vocabulary = ""
+
+    def begin(self, encoding: Encoding) -> "EchoDrafter":
+        return self
+
+    def draft(
+        self, prefix: Sequence[int], k: int, config: DecodingConfig, uniforms: torch.Tensor
+    ) -> Draft:
+        places = [at for at, token in enumerate(prefix[:-1]) if token == prefix[-1]]
+        tokens = list(prefix[places[-1] + 1 :][:k]) if places else []
+        return Draft(tokens, OneHotProposal(tokens))
+
+    def accept(self, tokens: Sequence[int]) -> None:
+        pass
+
+
+def test_a_new_family_without_weights_goes_by_its_name(
+    monkeypatch: pytest.MonkeyPatch, tiny_folder: str, story: str
+) -> None:
+    monkeypatch.setattr("fastllm.drafters._families", {})
+    register(
+        FamilySpec("echo", "echo", "what came before", EchoDrafter, training="none", weights=())
+    )
+    assert isinstance(load_drafter("echo"), EchoDrafter)
+    assert load_drafter("echo+lookup").name == "echo+lookup"
+    assert lane_names(None, [], "elsewhere", []) == ["lookup", "echo"]
+    config = DecodingConfig(max_new_tokens=24)
+    race = Race(load_target(tiny_folder, device="cpu"), [None, load_drafter("echo")], story, config)
+    list(race)
+    alone, helped = race.traces()
+    assert alone.tokens == helped.tokens
+    engine = LocalEngine(tiny_folder)
+    assert engine.keys == ["alone", "lookup", "echo"]
+    assert words.size_of("echo", "target") == "no weights"
+    assert students(engine.keys) == ()
+    assert report.lane_label("echo") == "echo, no training"
+    assert from_pretrained("echo").name == "echo"
 
 
 def test_the_families_describe_themselves() -> None:

@@ -11,7 +11,7 @@ from fakes import END, START, FakeSession, FakeTarget, Rule, random_rule
 
 from fastllm.decoding import speculate
 from fastllm.decoding.race import Race
-from fastllm.drafters import Drafter, families
+from fastllm.drafters import Drafter, families, untrained
 from fastllm.drafters.combined import CombinedDrafter
 from fastllm.drafters.length import BELIEF, WEIGHT, LengthRule, confidence
 from fastllm.drafters.lookup import ArticleLookup
@@ -101,7 +101,7 @@ def drafters(tiny_target: HubTarget, story: str) -> dict[str, Drafter]:
     found: dict[str, Drafter] = {}
     for family, spec in families().items():
         kind: Any = spec.drafter
-        if family == "lookup":
+        if spec.training == "none":
             continue
         if family == "ngram":
             texts = [vocabulary.encode(story[at:], 60).ids for at in (0, 100, 200)]
@@ -115,7 +115,7 @@ def drafters(tiny_target: HubTarget, story: str) -> dict[str, Drafter]:
     return found
 
 
-FAMILIES = [*(family for family in families() if family != "lookup"), "combined"]
+FAMILIES = [*(family for family in families() if family not in untrained()), "combined"]
 
 
 def raced(target: HubTarget, drafter: Drafter | None, story: str, config: DecodingConfig) -> Trace:

@@ -34,7 +34,7 @@ from fastllm.demo.folds.learn import words
 from fastllm.demo.jobs import Models, RaceJob, warmed_up
 from fastllm.demo.parts import heading, paragraph, scripted, view
 from fastllm.demo.words import ALONE, STOP, because, title_of
-from fastllm.drafters import Drafter, FamilySpec, families, spec_of
+from fastllm.drafters import Drafter, FamilySpec, families, spec_of, untrained
 from fastllm.drafters.combined import JOINT
 from fastllm.drafters.neural import NeuralDrafter
 from fastllm.errors import SettingsError
@@ -67,7 +67,7 @@ def students(keys: Sequence[str]) -> tuple[str, ...]:
     What family a drafter of one's own belongs to is not known before it is loaded.
     """
     others = [name for name, spec in families().items() if not _copies_well(spec)]
-    untrainable = (ALONE, "lookup", *(f"{name}-" for name in others))
+    untrainable = (ALONE, *untrained(), *(f"{name}-" for name in others))
     found = [key for key in keys if JOINT not in key and not key.startswith(untrainable)]
 
     return tuple(
