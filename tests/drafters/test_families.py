@@ -18,7 +18,7 @@ from fastllm.demo import words
 from fastllm.demo.engine import LocalEngine
 from fastllm.demo.folds.learn.learn import students
 from fastllm.demo.jobs import RaceJob
-from fastllm.drafters import Drafter, FamilySpec, families, register, spec_of, trainable
+from fastllm.drafters import Drafter, FamilySpec, families, register, spec_of, trainable, untrained
 from fastllm.drafters.lstm import LstmModel, LstmSettings
 from fastllm.drafters.neural import NeuralDrafter
 from fastllm.errors import CheckpointError, SettingsError
@@ -72,7 +72,7 @@ def test_a_new_family_is_trained_raced_and_shown(
 
     engine = LocalEngine(tiny_folder, drafters={"toy-after": str(folder)})
     engine.start()
-    assert engine.keys == ["alone", "lookup", "toy-after"]
+    assert engine.keys == ["alone", *untrained(), "toy-after"]
     lines = engine.lines(RaceJob(story, ("alone", "toy-after"), config), threading.Event())
     start = json.loads("".join(lines).splitlines()[0])
     assert start["lanes"][1] == {"key": "toy-after", "title": "Toy after distillation"}
@@ -126,7 +126,7 @@ def test_a_new_family_without_weights_goes_by_its_name(
 
 def test_the_families_describe_themselves() -> None:
     found = families()
-    assert set(found) == {"lookup", "lstm", "t5", "cnn", "shared", "block", "ngram"}
+    assert {"lookup", "lstm", "t5", "cnn", "shared", "block", "ngram"} <= set(found)
     for name, spec in found.items():
         assert spec.name == name
         assert spec.title
