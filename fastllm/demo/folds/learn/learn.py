@@ -67,8 +67,12 @@ def students(keys: Sequence[str]) -> tuple[str, ...]:
     What family a drafter of one's own belongs to is not known before it is loaded.
     """
     others = [name for name, spec in families().items() if not _copies_well(spec)]
-    untrainable = (ALONE, *untrained(), *(f"{name}-" for name in others))
-    found = [key for key in keys if JOINT not in key and not key.startswith(untrainable)]
+    untrainable = tuple(f"{name}-" for name in others)
+    found = [
+        key
+        for key in keys
+        if key not in (ALONE, *untrained()) and JOINT not in key and not key.startswith(untrainable)
+    ]
 
     return tuple(
         sorted(
