@@ -67,8 +67,9 @@ function download(name, kind, text) {
 }
 
 /* Rows as they come: `take` is given each of them, once, and `draw` is called after those that came
-   together. The value is a text that grows row by row; a text with another first row is another run. */
-function follow(take, draw) {
+   together. The value is a text that grows row by row; a text with another first row is another run. Rows
+   that come when the run has `ended` are dropped. */
+function follow(take, draw, ended = () => false) {
   let head = "";
   let read = 0;
   const update = () => {
@@ -81,8 +82,10 @@ function follow(take, draw) {
       read = 0;
     }
     if (whole <= read) return;
-    for (const text of value.slice(read, whole).split("\n")) if (text) take(JSON.parse(text));
+    const fresh = value.slice(read, whole);
     read = whole;
+    if (ended()) return;
+    for (const text of fresh.split("\n")) if (text) take(JSON.parse(text));
     draw();
   };
   watch("value", update);

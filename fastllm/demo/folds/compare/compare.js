@@ -180,6 +180,7 @@ function json() {
 /* Rows as they come, and the buttons outside. */
 
 let stopping = false;
+let failed = false; // rows may come after it, which were on their way
 
 function advance() {
   draw();
@@ -196,6 +197,7 @@ function settle() {
 const listen = (what, act) => window.addEventListener(`fastllm-compare-${what}`, act);
 const running = () => document.body.classList.contains("fl-comparing");
 listen("go", () => {
+  failed = false;
   document.body.classList.add("fl-comparing");
   ui.status.textContent = words.waiting;
 });
@@ -219,6 +221,7 @@ listen("failed", () => {
   ui.status.textContent = stopping
     ? say(words.stopped, known?.articles.length ?? 0, known?.start.articles.length ?? 0)
     : words.failed;
+  failed = true;
   settle();
 });
-follow(take, advance);
+follow(take, advance, () => failed);

@@ -108,6 +108,7 @@ function curve(name, title, reading) {
 
 let phase = ""; // "", "training", or "racing"
 let stopping = false;
+let failed = false; // rows may come after it, which were on their way
 
 function enter(next) {
   phase = next;
@@ -128,6 +129,7 @@ function advance() {
 
 const listen = (what, act) => window.addEventListener(`fastllm-${what}`, act);
 listen("learn-go", () => {
+  failed = false;
   enter("training");
   ui.status.textContent = words.waiting;
 });
@@ -142,6 +144,7 @@ listen("learn-failed", () => {
   if (!phase) return;
   const racing = phase === "racing";
   ui.status.textContent = !stopping ? words.failed : racing ? words.stopped_race : words.stopped;
+  failed = true;
   enter("");
   reveal(ui.progress, false);
   if (racing) window.dispatchEvent(new Event("fastllm-failed"));
@@ -152,4 +155,4 @@ listen("learn-done", () => {
 });
 // The other Stop, beside the live view, stops this race as well.
 listen("stop", () => { if (phase === "racing" && !stopping) document.querySelector("#fl-learn-stop")?.click(); });
-follow(take, advance);
+follow(take, advance, () => failed);
