@@ -11,7 +11,8 @@
 #   SCALE    for checkpoints and gpu: shrinks updates and articles; 0.01 tries everything out
 #   RUNS     for checkpoints: where they are made; what is there is not made again
 #   BENCH    for bench: where its report goes
-#   TESTS    for test: what pytest is given beside its settings; -m slow runs what takes minutes
+#   TESTS    for test: what pytest is given beside its settings; -m slow runs what takes minutes,
+#            -m browser what drives a real Chromium
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -44,7 +45,7 @@ demo: $(DEMO_INSTALLED)
 	$(RUN) app.py $(if $(PORT),--port $(PORT))
 
 test: $(TEST_INSTALLED)
-	$(RUN) -m pytest $(TESTS)
+	$(RUN) -m pytest -n auto --maxprocesses 4 --dist loadfile $(TESTS)
 
 check: $(TEST_INSTALLED)
 	$(RUN) -m ruff check .

@@ -1,6 +1,7 @@
 """Fixtures: a tiny vocabulary and a tiny random T5, made anew for each run of the tests."""
 
 import copy
+import os
 from importlib.util import find_spec
 
 import pytest
@@ -14,6 +15,10 @@ from fastllm.targets.hub import HubTarget
 from fastllm.vocabulary import Vocabulary
 
 logging.disable_progress_bar()
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # one of several processes, each with a core
+    torch.set_num_threads(1)
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 NEEDED = {
     "gradio": ("demo", "browser", "tools"),
