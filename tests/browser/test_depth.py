@@ -417,4 +417,18 @@ def test_the_calculator_starts_at_the_race_and_follows_its_sliders(
     expect(result).to_have_text(before)
     page.locator(".fl-calculator select").select_option("lstm-before")
     expect(said).to_contain_text("LSTM before distillation: ")
+    key = page.locator(".fl-explain .fl-key")
+    expect(key).not_to_contain_text("measured below")
+    page.evaluate(
+        """() => {
+            const tables = document.createElement("div");
+            tables.dataset.key = "lstm-before";
+            tables.dataset.measured = "[[0, 1, 1.2], [0, 3, 2.1], [1, 1, 9]]";
+            document.querySelector("#fl-sweep").append(tables);
+            window.dispatchEvent(new Event("fastllm-swept"));
+        }"""
+    )
+    expect(key).to_contain_text("measured below, medians: 1: 1.2, 3: 2.1")  # greedy, as the race
+    page.locator(".fl-calculator select").select_option("lstm-after")
+    expect(key).not_to_contain_text("measured below")
     seen.require_clean()

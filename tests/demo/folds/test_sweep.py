@@ -2,6 +2,7 @@
 
 import json
 import threading
+from statistics import median
 from typing import Any
 
 import pytest
@@ -64,6 +65,12 @@ def test_every_setting_is_run_with_every_seed(engine: LocalEngine, story: str) -
     assert shown.count("<tr>") == 2 + len(sweep.TEMPERATURES) + len(DRAWING)
     assert "–" not in shown, "nothing is left empty"
     assert f"{len(runs)} runs" in shown
+    # What the calculator draws: each length at each temperature, with the median of its seeds.
+    assert "data-key='lookup'" in shown
+    curve = json.loads(shown.split("data-measured='")[1].split("'")[0])
+    first = [row["speed_up"] for row in runs if row["cell"] == 0]
+    assert curve[0] == [cells[0].temperature, cells[0].gamma, median(first)]
+    assert len(curve) == 2 * len(sweep.TEMPERATURES)
 
 
 def test_seeds_differ_and_only_the_lenient_rule_is_lossy(story: str) -> None:

@@ -29,6 +29,7 @@ class Costs:
     fewer: float  # how many times fewer calls
     measured: float  # how many times as fast, the reading counted in
     milliseconds: float  # of the reading
+    temperature: float
     alone: bool  # whether the target alone raced too
 
     def predicted(self, gamma: int) -> float:
@@ -72,6 +73,7 @@ def costs(lanes: Sequence[str], traces: Sequence[Trace]) -> list[Costs]:
                 fewer=tokens / calls,
                 measured=(reading_alone + call * alone_tokens) / (reading + decoding),
                 milliseconds=1000 * reading,
+                temperature=trace.config.temperature,
                 alone=plain is not None,
             )
         )

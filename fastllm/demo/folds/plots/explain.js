@@ -79,8 +79,17 @@ function update() {
   draw(speeds);
 }
 
+/* What *Measure it* has found for this lane at the temperature of its race: [gamma, times as fast] each. */
+function swept() {
+  const found = document.querySelector("#fl-sweep [data-measured]")?.dataset;
+  const runs = found?.key === lane.key ? JSON.parse(found.measured) : [];
+  return runs.filter(([temperature]) => temperature === lane.temperature).map(([, ...point]) => point);
+}
+
 function draw(speeds) {
-  const high = Math.max(1, Math.ceil(Math.max(...speeds, lane.measured) * 1.05 * 2) / 2);
+  const points = swept();
+  const highest = Math.max(...speeds, lane.measured, ...points.map(([, value]) => value));
+  const high = Math.max(1, Math.ceil(highest * 1.05 * 2) / 2);
   const across = (gamma) => LEFT + ((WIDTH - LEFT - RIGHT) * (gamma - 1)) / Math.max(1, most - 1);
   const up = (value) => HEIGHT - BOTTOM - ((HEIGHT - TOP - BOTTOM) * value) / high;
   const told = speeds.map((value, place) => `${place + 1}: ${value.toFixed(1)}`).join(", ");
@@ -97,10 +106,11 @@ function draw(speeds) {
     chart.append(shape("text", { x: across(gamma), y: HEIGHT - BOTTOM + 16, "text-anchor": "middle" }, String(gamma)));
   }
   chart.append(shape("text", { x: (LEFT + WIDTH - RIGHT) / 2, y: HEIGHT - 6, "text-anchor": "middle" }, words.axis));
-  const path = speeds.map((value, place) => `${place ? "L" : "M"}${across(place + 1).toFixed(1)} ${up(value).toFixed(1)}`).join("");
+  const line = (each) => each.map(([gamma, value], place) => `${place ? "L" : "M"}${across(gamma).toFixed(1)} ${up(value).toFixed(1)}`).join("");
   const x = across(set.gamma), y = up(speed(set.gamma));
   chart.append(
-    shape("path", { d: path, class: "fl-line fl-line-lane" }),
+    shape("path", { d: line(speeds.map((value, place) => [place + 1, value])), class: "fl-line fl-line-lane" }),
+    shape("path", { d: line(points), class: "fl-line fl-measured" }),
     shape("line", { x1: x, x2: x, y1: HEIGHT - BOTTOM, y2: y, class: "fl-line fl-line-lane fl-line-set" }),
     shape("circle", { cx: x, cy: y, r: 4, class: "fl-dot fl-line-lane" }),
     shape("rect", { x: across(lane.gamma) - 5, y: up(lane.measured) - 5, width: 10, height: 10, class: "fl-race-dot" }),
@@ -108,6 +118,7 @@ function draw(speeds) {
   ui.chart.replaceChildren(chart);
   ui.key.replaceChildren(
     keyEntry("fl-line fl-line-lane", words.key_predicted),
+    ...(points.length ? [keyEntry("fl-line fl-measured", say(words.key_measured, points.map(([gamma, value]) => `${gamma}: ${value.toFixed(1)}`).join(", ")))] : []),
     keyEntry("fl-race-dot", say(words.key_race, lane.measured.toFixed(2))),
   );
 }
@@ -126,5 +137,6 @@ function read() {
   look(lanes.find((each) => each.key === lane?.key) ?? most_saved);
 }
 
+window.addEventListener("fastllm-swept", () => lane && update());
 watch("value", read);
 read();

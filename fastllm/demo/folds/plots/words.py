@@ -68,6 +68,7 @@ BROWSER = {
     "axis": "gamma, guesses per call",
     "times": "{}×",
     "key_predicted": "predicted, reading counted in",
+    "key_measured": "measured below, medians: {}",
     "key_race": "this race, measured: {}×",
     "alone_line": "target alone",
 }

@@ -69,7 +69,7 @@ BROWSER = {
     "copy_text": "Copy the text",
     "pieces": "show pieces of words",
     "legend": "How to read the strips under the words",
-    "wrong": "Written by a model, in a news ticker's style: it may be wrong about the article.",
+    "wrong": "Written by a small model: it may be wrong about the article.",
     "cut": "The target reads the first {} % of this article, up to here:",
     "accepted": "guessed, accepted",
     "refused": "guessed, refused",

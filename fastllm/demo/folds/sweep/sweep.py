@@ -19,7 +19,7 @@ import gradio as gr
 from fastllm import metrics
 from fastllm.decoding.verification import RULES, DrawingRule, rule_of
 from fastllm.demo import rows
-from fastllm.demo.context import PageContext
+from fastllm.demo.context import PageContext, announce
 from fastllm.demo.engine import LocalEngine
 from fastllm.demo.folds.compare.compare import COMPARE_QUEUE, Measure, measured
 from fastllm.demo.folds.sweep import words
@@ -163,6 +163,8 @@ def add(context: PageContext) -> None:
         trigger_mode="once", preprocess=False, **HIDDEN,
     )  # fmt: skip
     halt.click(None, cancels=[running], api_visibility="private")
+    # The calculator above draws what was measured beside what it predicts.
+    running.success(None, js=announce("swept"), api_visibility="private")
 
 
 def plan(context: PageContext, key: str, article: str, config: DecodingConfig) -> Sweep:
@@ -191,6 +193,7 @@ def tables(asked: Sweep, found: Sequence[dict[str, Any]]) -> str:
     runs = [row for row in found if row["row"] == "run"]
     cells = asked.cells
     total = SEEDS * len(cells)
+    curve: list[tuple[float, int, float]] = []
     parts = [f'<p role="status" class="fl-soft">{html.escape(_status(asked, found, total))}</p>']
     if runs:
         by_cell: dict[Cell, list[dict[str, Any]]] = {}
@@ -200,6 +203,7 @@ def tables(asked: Sweep, found: Sequence[dict[str, Any]]) -> str:
                 by_cell.setdefault(cells[row["cell"]], []).append(row)
         if found[-1]["row"] == "end":
             parts.append(f'<p class="fl-verdict">{html.escape(_best(by_cell))}</p>')
+        curve = [(cell.temperature, cell.gamma, _median(runs)) for cell, runs in by_cell.items()]
         gammas = list(dict.fromkeys(cell.gamma for cell in cells[:lengths]))
         body = [
             [_heat(t), *(_shown(by_cell.get(Cell(t, gamma, "auto"), [])) for gamma in gammas)]
@@ -213,7 +217,8 @@ def tables(asked: Sweep, found: Sequence[dict[str, Any]]) -> str:
             body.append([html.escape(label), _tokens(of_rule), _speed(of_rule)])
         title = words.RULES.format(asked.rules[0].gamma)
         parts.append(_table(title, [words.RULE, words.TOKENS, words.SPEED], body))
-    return f'<div class="fl-sweep">{"".join(parts)}</div>'
+    measured = f"data-key='{html.escape(asked.lane)}' data-measured='{json.dumps(curve)}'"
+    return f'<div class="fl-sweep" {measured}>{"".join(parts)}</div>'
 
 
 def _status(asked: Sweep, found: Sequence[dict[str, Any]], total: int) -> str:
