@@ -21,10 +21,16 @@ def opened(seen: Visit, article: str = "") -> Page:
     page = seen.open().page
     if article:
         page.get_by_text(choose_words.ARTICLE_FOLD).click()
-        page.locator("#fl-article textarea").fill(article)
+        fill(page, article)
     seen.tab("Train")
     page.wait_for_selector("#fl-learn-go")
     return page
+
+
+def fill(page: Page, article: str) -> None:
+    box = page.locator("#fl-article textarea")
+    box.fill(article)
+    expect(box).to_have_value(article)
 
 
 def status(page: Page, sentence: str) -> None:
@@ -83,7 +89,7 @@ def test_stopped_while_it_learns_there_is_no_race(
     expect(page.locator(".fl-learn-figure")).to_have_count(2)
     assert page.locator(".fl-badge").inner_text() == before
     seen.tab("Race")
-    page.locator("#fl-article textarea").fill(ARTICLE)
+    fill(page, ARTICLE)
     page.click("#fl-go")  # the device is free
     page.wait_for_selector(".fl-race[data-ran]")
     seen.ended()
@@ -109,7 +115,7 @@ def test_stopped_before_the_server_has_answered_it_does_not_learn(
     page.unroute("**/queue/join*")
     status(page, learn_words.BROWSER["stopped"])
     seen.tab("Race")
-    page.locator("#fl-article textarea").fill(ARTICLE)
+    fill(page, ARTICLE)
     seen.tab("Train")
     page.click("#fl-learn-go")  # the device is free, and the new lesson is not stopped
     status(page, learn_words.BROWSER["raced"])
@@ -132,7 +138,7 @@ def test_either_stop_ends_the_race(visit: Callable[..., Visit], story_address: s
         expect(page.locator(".fl-notices")).to_contain_text(race_words.BROWSER["stopped"])
         page.wait_for_function("() => !document.body.className.match(/fl-(learning|running)/)")
     seen.tab("Race")
-    page.locator("#fl-article textarea").fill(ARTICLE)
+    fill(page, ARTICLE)
     seen.tab("Train")
     page.click("#fl-learn-go")
     status(page, learn_words.BROWSER["raced"])
