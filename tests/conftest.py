@@ -2,6 +2,8 @@
 
 import copy
 import os
+import signal
+import threading
 from importlib.util import find_spec
 
 import pytest
@@ -15,6 +17,10 @@ from fastllm.targets.hub import HubTarget
 from fastllm.vocabulary import Vocabulary
 
 logging.disable_progress_bar()
+
+# A shell that starts the tests in the background has them ignore Ctrl-C, and so what they start.
+if threading.current_thread() is threading.main_thread():
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # one of several processes, each with a core
     torch.set_num_threads(1)
