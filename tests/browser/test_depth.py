@@ -10,6 +10,7 @@ from conftest import Visit, ended
 from playwright.sync_api import Browser, Locator, Page, expect
 
 from fastllm.demo import words as page_words
+from fastllm.demo.folds.race.race import TYPICAL
 from fastllm.trace import Trace
 
 Opener = Callable[..., Visit]
@@ -169,7 +170,7 @@ def test_a_sample_shows_its_own_recorded_race_and_back_brings_the_one_before(
     expect(page.locator(".fl-about")).to_contain_text("Factory closure")
     expect(page.locator("#fl-sample select")).to_have_value("Factory closure")
     page.go_back()
-    expect(page.locator(".fl-about")).to_contain_text("Autumn storm")
+    expect(page.locator(".fl-about")).to_contain_text(TYPICAL)
     seen.require_clean()
 
 
