@@ -29,7 +29,7 @@ class Costs:
     fewer: float  # how many times fewer calls
     measured: float  # how many times as fast, the reading counted in
     milliseconds: float  # of the reading
-    temperature: float
+    temperature: float  # of the race
     alone: bool  # whether the target alone raced too
 
     def predicted(self, gamma: int) -> float:
