@@ -8,7 +8,8 @@ lies inside its window, which is what the model will read:
 - `start`: half as much. `later`: as much, from the middle of a long article.
 - `short`: the first few sentences of every eighth article.
 
-Or extracts: the first sentence of each window and one more, in house style, without a parse.
+Or extracts, without a parse: the first sentence of each window and the next one that says something
+else, in house style.
 
 `train --target` writes them where they are missing, and needs no GPU for that.
 """
@@ -416,32 +417,46 @@ def summarise(
     return text, count / sum(len(sentences[index].text.split()) for index in chosen)
 
 
-def extract(article: Article, sentences: Sequence[Sentence], window: Window) -> str:
-    """The first sentence of a window and one more, in house style.
+def extract(sentences: Sequence[Sentence], window: Window) -> str:
+    """The first sentence of a window and the next one that says something else, in house style.
 
-    The other one is the nearest to the reference, or else the most central. Empty where the first
-    cannot open a summary, or all is too short.
+    A second sentence that mostly repeats the first made a target of nine million parameters lose
+    its place between the two. Where none of the next three will do, the first stands alone. Empty
+    where the first cannot open a summary.
     """
     inside = within(sentences, window.start, window.end)
-    usable = {index for index in inside if is_usable(sentences[index].text)}
-    if not usable or inside[0] not in usable or _UNRESOLVED.search(sentences[inside[0]].text):
+    usable = [index for index in inside if is_usable(sentences[index].text)]
+    if not usable or inside[0] != usable[0] or _UNRESOLVED.search(sentences[inside[0]].text):
         return ""
-    order = reference_order(sentences, inside, article.summary) if article.summary else []
-    chosen, words = [inside[0]], len(sentences[inside[0]].text.split())
-    for index in [*order, *window.candidates]:
-        count = len(sentences[index].text.split())
-        if len(chosen) < _EXTRACTED and words + count <= _EXTRACTED_WORDS:
-            if index in usable and index not in chosen and stands(index, chosen, sentences):
-                chosen.append(index)
-                words += count
-    bare = [without_brackets(sentences[index].text) for index in sorted(chosen)]
+    lead = inside[0]
+    nearby = [index for index in usable if lead < index <= lead + _NEARBY]
+    second = (index for index in nearby if goes_on(index, lead, sentences))
+    bare = [without_brackets(sentences[i].text) for i in (lead, *islice(second, 1))]
     text = " ".join(map(in_house_style, bare))
-    return text if words >= _FEWEST_EXTRACTED_WORDS else ""
+    return text if len(text.split()) >= _FEWEST_EXTRACTED_WORDS else ""
 
 
-_EXTRACTED = 2
-_FEWEST_EXTRACTED_WORDS, _EXTRACTED_WORDS = 12, 60
-"""Sentences of an extract, at most, and its words."""
+def goes_on(index: int, lead: int, sentences: Sequence[Sentence]) -> bool:
+    """Whether a sentence can follow the lead: short, no quotation, understood, and mostly new."""
+    text, first = sentences[index].text, sentences[lead].text
+    words, before = set(content_words(text)), set(content_words(first))
+    count = len(text.split())
+    return (
+        count <= _MOST_SECOND_WORDS
+        and count + len(first.split()) <= _EXTRACTED_WORDS
+        and not re.search('["“‘]', text)
+        and text.split()[:2] != first.split()[:2]
+        and bool(words)
+        and 3 * len(words & before) <= len(words)
+        and stands(index, [lead], sentences)
+    )
+
+
+_NEARBY = 3
+"""How far after the lead its second sentence may stand, in sentences."""
+
+_FEWEST_EXTRACTED_WORDS, _MOST_SECOND_WORDS, _EXTRACTED_WORDS = 11, 30, 62
+"""Words of an extract at least, of its second sentence and of both at most."""
 
 Shorten = Callable[[Sequence[str]], list[str]]
 """Shortens many sentences; one that is no statement becomes empty, and no summary takes it."""
@@ -484,7 +499,7 @@ def write_lines(
                         own = {i: short[sentences[i].text] for i in window.candidates}
                         made = summarise(window, sentences, own, vocabulary, article.summary)
                     else:
-                        text = extract(article, sentences, window)
+                        text = extract(sentences, window)
                         made = (text, 1.0) if text else None
                     if made is None:
                         continue

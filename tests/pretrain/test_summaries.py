@@ -246,31 +246,46 @@ def start_window(article, sentences):
     return next(w for w in windows_of(article, sentences, Words()) if w.kind == "start")
 
 
-def test_an_extract_is_the_first_sentence_and_the_one_nearest_to_the_reference_in_house_style():
-    reference = "The trains need two hours more without the bridge."
-    article = Article("story", long_article().text, reference)
-    sentences = sentences_of(article.text)
-    found = extract(article, sentences, start_window(article, sentences))
-    assert found == f"{STORY[0]} {in_house_style(STORY[5])}"
-    assert "need 2 hours more" in found
+LEAD = "The council of Ostby voted on Monday to close its only swimming pool in 2 years."
+NEW = "Repairs of the roof would have cost 3 million crowns."
 
 
-def test_without_a_reference_the_first_sentence_stays_and_another_follows():
-    article = long_article()
-    sentences = sentences_of(article.text)
-    found = sentences_of(extract(article, sentences, start_window(article, sentences)))
-    assert found[0].text == STORY[0]
-    assert len(found) == 2
-    assert found[1].text in map(in_house_style, STORY[1:])
+def extracted(*sentences):
+    article = Article("story", " ".join([*sentences, long_article().text]))
+    found = sentences_of(article.text)
+    return extract(found, start_window(article, found))
+
+
+def test_an_extract_is_the_first_sentence_and_the_next_one_in_house_style():
+    lead = LEAD.replace("2 years", "two years")
+    assert extracted(lead, NEW) == f"{in_house_style(LEAD)} {NEW}"
+
+
+@pytest.mark.parametrize(
+    "passed_over",
+    [
+        "The council of Ostby closed the pool on Monday.",
+        "Its mayor, “a swimmer all my life”, had asked for another year.",
+        "What comes next for all of the swimmers of the town?",
+        f"Repairs of the roof {'and of the walls ' * 8}would have cost 3 million crowns.",
+    ],
+    ids=["repeats", "quotes", "asks", "long"],
+)
+def test_a_sentence_that_cannot_follow_the_lead_is_passed_over(passed_over):
+    assert extracted(LEAD, passed_over, NEW) == f"{in_house_style(LEAD)} {NEW}"
+
+
+def test_where_nothing_new_follows_soon_the_lead_stands_alone():
+    assert extracted(LEAD, *["Ostby will close the pool in 2 years."] * 3, NEW) == in_house_style(
+        LEAD
+    )
 
 
 @pytest.mark.parametrize(
     "first", ["She has worked here for ten years and likes the people.", "Photo by A. Berg."]
 )
 def test_an_article_whose_first_sentence_cannot_open_a_summary_has_no_extract(first):
-    article = Article("story", f"{first} {long_article().text}")
-    sentences = sentences_of(article.text)
-    assert extract(article, sentences, start_window(article, sentences)) == ""
+    assert extracted(first) == ""
 
 
 def test_extracts_need_no_parser(monkeypatch, tokenizer_folder, tmp_path):
