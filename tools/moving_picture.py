@@ -1,5 +1,7 @@
 """Films the first seconds of the page for the README: `python -m tools.moving_picture`.
 
+The race at its end also becomes the picture that a link to the page shows elsewhere.
+
 What a first visitor sees is filmed in a real browser: the recorded race, no model runs. A machine
 that is too slow for it makes fewer frames, each shown for as long as it stood.
 """
@@ -14,6 +16,7 @@ from pathlib import Path
 from PIL import Image
 
 from fastllm.demo.engine import LocalEngine
+from fastllm.demo.head import IMAGE
 from fastllm.demo.limits import read_limits
 from fastllm.demo.page import build, launch_options
 from fastllm.errors import SettingsError
@@ -26,6 +29,8 @@ MOST_BYTES = 2_000_000
 
 STAGE = "?present=1"
 """The race without the choices above it, large."""
+
+LINK_SIZE = {"width": 1200, "height": 630}
 
 COLOURS = 64
 FRAME_SECONDS = 0.1
@@ -47,15 +52,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--shrink", type=float, default=0.625, help="of the picture, before it is kept"
     )
     options = parser.parse_args(arguments)
-    frames = film(options.seconds, options.size)
+    frames, still = film(options.seconds, options.size)
     picture = animate(frames, options.shrink)
     write_whole(options.to, picture)
+    write_whole(IMAGE, still)
     print(f"{options.to}: {len(frames)} frames, {len(picture):,} bytes")
     return 0
 
 
-def film(seconds: float, size: Sequence[int]) -> list[Frame]:
+def film(seconds: float, size: Sequence[int]) -> tuple[list[Frame], bytes]:
     """Serves the page, opens it and looks at it again and again, once the race stands there.
+
+    Returns:
+        The frames, and a picture (PNG) of the race at its end.
 
     Raises:
         SettingsError: there is no playwright, or no Chromium.
@@ -63,7 +72,8 @@ def film(seconds: float, size: Sequence[int]) -> list[Frame]:
     library = playwright()
     engine = LocalEngine("target")
     engine.start()
-    engine.target  # noqa: B018  (waits for it: until then the page says that it is loading)
+    while engine.loading:  # the page would say so, in a line that then goes away
+        time.sleep(0.1)
     page = build(engine, read_limits())
     address = page.launch(prevent_thread_lock=True, **launch_options())[1]
     with library.sync_playwright() as running:
@@ -79,10 +89,15 @@ def film(seconds: float, size: Sequence[int]) -> list[Frame]:
             looks.append((view.screenshot(type="png", timeout=PATIENCE_SECONDS * 1000), now))
             left = FRAME_SECONDS - (time.monotonic() - started - now)
             view.wait_for_timeout(max(1.0, 1000 * left))
+        view.set_viewport_size(LINK_SIZE)
+        view.focus(".fl-play")
+        view.keyboard.press("End")
+        view.wait_for_timeout(500)
+        still = view.screenshot(type="png", timeout=PATIENCE_SECONDS * 1000)
         chromium.close()
     page.close(verbose=False)
     ends = [at for _, at in looks[1:]] + [seconds]
-    return [(png, end - at) for (png, at), end in zip(looks, ends, strict=True)]
+    return [(png, end - at) for (png, at), end in zip(looks, ends, strict=True)], still
 
 
 def animate(frames: Sequence[Frame], shrink: float) -> bytes:

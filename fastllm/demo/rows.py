@@ -3,11 +3,12 @@
 The rows of a race, one JSON object per line, only ever appended to:
 
     {"row": "start", "run", "mode": "live" | "recorded", "article", "hardware", "target",
-     "lanes": [{"key", "title"}], "greedy", "gamma", "rule", "lossy", "settings", "cut", "notices"}
+     "lanes": [{"key", "title", "size", "hue"}], "greedy", "gamma", "rule", "lossy", "settings",
+     "cut", "notices"}
     {"row": "round", "lane", "from", "to", "kind", "ms": [draft, verify, whole],
      "tokens": [TOKEN, ...], "dropped": [TOKEN, ...]}, with "branches": [{"at", "tokens"}] where
      the draft was a tree: each parts behind so many guesses, and none of its tokens stands
-    {"row": "end", "lanes": [RESULT, ...], "same": [state, sentence], "verdict", "notices",
+    {"row": "end", "lanes": [RESULT, ...], "same": [state, sentence], "verdict", "why", "notices",
      "code", "source", "traces": [...]}
 
 `from` and `to` are seconds on the lane's own clock. `tokens` are those of the text and the refused
@@ -30,8 +31,10 @@ from itertools import chain, repeat
 from typing import Any
 
 from fastllm import metrics
+from fastllm.checkpoints import read_card
 from fastllm.demo import words
 from fastllm.demo.folds.keep import rerun_code
+from fastllm.demo.folds.plots import costs
 from fastllm.demo.folds.race import words as race_words
 from fastllm.errors import DataError
 from fastllm.files import strict
@@ -75,6 +78,8 @@ def start_row(
     notices: Sequence[str] = (),
 ) -> Row:
     """The first row; of `trace` it takes the settings, not the rounds."""
+    shipped = trace.target == read_card("target").get("name")
+    target = "target" if shipped else trace.target
     return {
         "row": "start",
         "run": run,
@@ -82,7 +87,15 @@ def start_row(
         "article": article,
         "hardware": trace.hardware,
         "target": trace.target,
-        "lanes": [{"key": key, "title": words.title_of(key)} for key in lanes],
+        "lanes": [
+            {
+                "key": key,
+                "title": words.title_of(key),
+                "size": words.size_of(key, target),
+                "hue": hue,
+            }
+            for key, hue in zip(lanes, words.hues_of(lanes), strict=True)
+        ],
         "greedy": trace.config.temperature == 0,
         "gamma": trace.config.gamma,
         "rule": trace.config.verified_by,
@@ -214,7 +227,8 @@ def end_row(lanes: Sequence[str], traces: Sequence[Trace], notices: Sequence[str
         "row": "end",
         "lanes": told,
         "same": list(same),
-        "verdict": race_words.verdict(results) if finished else "",
+        "verdict": race_words.verdict(results) if finished else race_words.so_far(results),
+        "why": _why(lanes, traces),
         "notices": list(notices),
         "code": rerun_code.code(lanes, traces),
         "source": traces[0].source if traces else "",
@@ -223,6 +237,16 @@ def end_row(lanes: Sequence[str], traces: Sequence[Trace], notices: Sequence[str
             for trace in traces
         ],
     }
+
+
+def _why(lanes: Sequence[str], traces: Sequence[Trace]) -> str:
+    """Why so many times fewer calls are so many times faster, of the lane that saved the most."""
+    found = costs.costs(lanes, traces)
+    best = max(found, key=lambda lane: lane.fewer, default=None)
+    if best is None or not best.alone:
+        return ""
+    row = costs.as_row(best)
+    return f"{row['title']}: {row['said']}"
 
 
 def _finished(trace: Trace) -> bool:

@@ -1,6 +1,7 @@
 """What several parts of the page say: lanes, their sizes, articles, and the page's own words."""
 
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 
 from fastllm.checkpoints import read_card
 from fastllm.drafters import families, untrained
@@ -23,7 +24,9 @@ TABS = {
     "about": "About",
 }
 """Key -> label of a tab, in their order."""
-THUMBNAIL = "Three lanes have written the same summary, with fewer and fewer calls of the target."
+THUMBNAIL = (
+    "Four lanes have written the same summary; the one that guesses best needed the fewest calls."
+)
 ALONE = "alone"
 """The key of the lane without a drafter."""
 
@@ -41,6 +44,22 @@ def lanes() -> dict[str, str]:
         for end in ("before", "after"):
             found[f"{name}-{end}"] = f"{spec.title} {end} distillation"
     return found
+
+
+HUES = 8
+"""So many colours tell lanes apart: --fl-c0 to --fl-c7 of the style sheet."""
+
+_USUAL_HUES = {ALONE: 0, "lookup": 3, "lstm-before": 1, "lstm-after": 2, "lstm-yours": 4}
+
+
+def hues_of(keys: Sequence[str]) -> list[int]:
+    """The number of each lane's colour: its usual one, or one that no other lane of these has.
+
+    Of more lanes than colours some share one.
+    """
+    usual = [_USUAL_HUES.get(key) for key in keys]
+    spare = cycle([hue for hue in range(HUES) if hue not in usual] or range(HUES))
+    return [next(spare) if hue is None else hue for hue in usual]
 
 
 EXPECTED = ("lstm-before", "lstm-after")

@@ -21,6 +21,9 @@ from fastllm.words import capital
 # Hues of Okabe and Ito, moved until they stand 3:1 against a white and a dark ground alike.
 BEFORE, AFTER, UNTRAINED, OTHER, NEUTRAL = "#c47f00", "#2f87c9", "#1a9a78", "#a96fc4", "#7b8794"
 
+HUES = (NEUTRAL, BEFORE, AFTER, UNTRAINED, OTHER, "#d5601f", "#6d8fd6", "#8f8a1c")
+"""Of the lanes of one race, by the number of each, as the style sheet of the page has them."""
+
 INK = "var(--ink)"
 """The colour of text; the page puts in what reads well on its ground."""
 
@@ -670,9 +673,10 @@ def race_figures(lanes: Sequence[Mapping[str, Any]]) -> dict[str, go.Figure]:
     """The figures of one race, by name; those that need a lane that was not raced say so.
 
     Args:
-        lanes: of each lane `key` and `title`; `clock` and `written`, seconds and tokens behind each
-            call, from the encoding on; `reached`, the chance that a draft stands up to each
-            position, `alpha` and `gamma`; `gains`, the share of calls that gave 1, 2, ... tokens;
+        lanes: of each lane `key`, `title` and `hue`, the number of its colour; `clock` and
+            `written`, seconds and tokens behind each call, from the encoding on; `reached`, the
+            chance that a draft stands up to each position, `alpha` and `gamma`; `gains`, the
+            share of calls that gave 1, 2, ... tokens;
             `places` and `overlap`, along the text; `parts`, milliseconds by name; `speed_up`,
             ratios by name. Empty where a lane has nothing to show.
     """
@@ -713,14 +717,14 @@ def race_figures(lanes: Sequence[Mapping[str, Any]]) -> dict[str, go.Figure]:
 
 
 def _styles(lanes: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
-    """A colour by what the lane is; lanes of one colour differ in dash and symbol."""
+    """Each lane's own colour; lanes of one colour differ in dash and symbol."""
     seen: dict[str, int] = {}
     styles = []
     for lane in lanes:
-        colour = _colour(lane["key"])
+        colour = HUES[lane["hue"]]
         place = seen[colour] = seen.get(colour, -1) + 1
         dash = list(_DASHES)[place % len(_DASHES)]
-        styles.append({**_style(lane["key"], place), "dash": dash})
+        styles.append({"color": colour, "symbol": _SYMBOLS[place % len(_SYMBOLS)], "dash": dash})
     return styles
 
 

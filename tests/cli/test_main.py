@@ -15,6 +15,7 @@ from fastllm.cli.lanes import lane_names, load_lanes
 from fastllm.cli.main import build_parser, main
 from fastllm.cli.options import decoding_config
 from fastllm.decoding.race import Race
+from fastllm.drafters import untrained
 from fastllm.drafters.ngram import NgramDrafter
 from fastllm.evaluation import measure
 from fastllm.targets.hub import HubTarget
@@ -452,8 +453,8 @@ def test_lanes_are_families_single_drafters_or_folders() -> None:
     def names(*asked: str, folders: Sequence[str] = (), target: str = "target") -> list[str]:
         return lane_names(asked or None, folders, target, shipped)
 
-    assert names() == ["lookup", *shipped]
-    assert names(target="google/flan-t5-small") == ["lookup"]
+    assert names() == [*untrained(), *shipped]
+    assert names(target="google/flan-t5-small") == untrained()
     assert names(folders=["runs/a", "runs/b"]) == ["lookup", "runs/a", "runs/b"]
     assert names("cnn") == ["cnn-before", "cnn-after"]
     assert names("cnn,lookup", "cnn-after") == ["cnn-before", "cnn-after", "lookup"]

@@ -75,19 +75,20 @@ def test_a_new_family_is_trained_raced_and_shown(
     assert engine.keys == ["alone", *untrained(), "toy-after"]
     lines = engine.lines(RaceJob(story, ("alone", "toy-after"), config), threading.Event())
     start = json.loads("".join(lines).splitlines()[0])
-    assert start["lanes"][1] == {"key": "toy-after", "title": "Toy after distillation"}
+    lane = start["lanes"][1]
+    assert (lane["key"], lane["title"]) == ("toy-after", "Toy after distillation")
     assert students(engine.keys) == ("toy-after",)
     assert report.lane_label("toy-after") == "Toy after"
     assert "a toy network" in push.package(str(folder), "somebody/toy").card
 
 
-class EchoDrafter(Drafter):
+class ParrotDrafter(Drafter):
     """Repeats what followed the last word where it stood before in the text; nothing is trained."""
 
-    name = "echo"
+    name = "parrot"
     vocabulary = ""
 
-    def begin(self, encoding: Encoding) -> "EchoDrafter":
+    def begin(self, encoding: Encoding) -> "ParrotDrafter":
         return self
 
     def draft(
@@ -105,23 +106,28 @@ def test_a_new_family_without_weights_goes_by_its_name(
     monkeypatch: pytest.MonkeyPatch, tiny_folder: str, story: str
 ) -> None:
     monkeypatch.setattr("fastllm.drafters._families", {})
+    shipped = untrained()
     register(
-        FamilySpec("echo", "echo", "what came before", EchoDrafter, training="none", weights=())
+        FamilySpec(
+            "parrot", "parrot", "what came before", ParrotDrafter, training="none", weights=()
+        )
     )
-    assert isinstance(load_drafter("echo"), EchoDrafter)
-    assert load_drafter("echo+lookup").name == "echo+lookup"
-    assert lane_names(None, [], "elsewhere", []) == ["lookup", "echo"]
+    assert isinstance(load_drafter("parrot"), ParrotDrafter)
+    assert load_drafter("parrot+lookup").name == "parrot+lookup"
+    assert lane_names(None, [], "elsewhere", []) == [*shipped, "parrot"]
     config = DecodingConfig(max_new_tokens=24)
-    race = Race(load_target(tiny_folder, device="cpu"), [None, load_drafter("echo")], story, config)
+    race = Race(
+        load_target(tiny_folder, device="cpu"), [None, load_drafter("parrot")], story, config
+    )
     list(race)
     alone, helped = race.traces()
     assert alone.tokens == helped.tokens
     engine = LocalEngine(tiny_folder)
-    assert engine.keys == ["alone", "lookup", "echo"]
-    assert words.size_of("echo", "target") == "no weights"
+    assert engine.keys == ["alone", *shipped, "parrot"]
+    assert words.size_of("parrot", "target") == "no weights"
     assert students(engine.keys) == ()
-    assert report.lane_label("echo") == "echo, no training"
-    assert from_pretrained("echo").name == "echo"
+    assert report.lane_label("parrot") == "parrot, no training"
+    assert from_pretrained("parrot").name == "parrot"
 
 
 def test_the_families_describe_themselves() -> None:

@@ -118,10 +118,11 @@ def test_every_plot_has_words_and_every_lane_a_line() -> None:
     titles = [words.title_of(key) for key in keys]
     assert [line.name for line in figures["clock"].data] == titles
     assert [line.name for line in figures["reached"].data][::2] == titles[1:]
-    # Two lanes after distillation share a colour, and differ in their dash.
-    last, other = figures["clock"].data[2].line, figures["clock"].data[3].line
-    assert last.color == other.color
-    assert last.dash != other.dash
+    # A lane has the colour that it has on its track, and no two of these have the same.
+    drawn = [charts.HUES.index(line.line.color) for line in figures["clock"].data]
+    start = rows.start_row("r", "live", keys, traces[0])
+    assert drawn == [lane["hue"] for lane in start["lanes"]]
+    assert len(set(drawn)) == len(drawn)
     alone = charts.race_figures(race_stats.summarise(keys[:1], traces[:1]))["speed_up"]
     (note,) = alone.layout.annotations
     assert "Race a drafter" in note.text

@@ -40,7 +40,7 @@ def add(context: PageContext) -> None:
             f'<h3 class="fl-plot-title">{title}</h3><pre class="fl-code" tabindex="0" '
             f'aria-label="{title}">{html.escape(code)}</pre>'
         )
-    shown(f'<p class="fl-soft">{html.escape(words.API_NOTE)}</p>{_duplicate()}')
+    shown(f'<p class="fl-soft">{html.escape(words.API_NOTE)}</p>{_links()}')
     heading(words.REFERENCES_TITLE)
     links = "".join(
         f'<li><a href="{link}" target="_blank" rel="noopener">{who}</a>: {what}</li>'
@@ -75,10 +75,14 @@ def _bytes(name: str) -> str:
     return words.MEGABYTES.format(weight / 1e6) if weight else ""
 
 
-def _duplicate() -> str:
-    """A link that copies the Space that this page is; empty elsewhere."""
+def _links() -> str:
+    """Links to the code, the cards and a copy of the Space that this page is; empty elsewhere."""
     space = os.environ.get("SPACE_ID", "")
     if not space:
         return ""
-    link = html.escape(f"https://huggingface.co/spaces/{space}?duplicate=true")
-    return f'<p><a href="{link}" target="_blank" rel="noopener">{words.DUPLICATE}</a></p>'
+    links = (
+        f'<a href="{html.escape(f"https://huggingface.co/spaces/{space}{path}")}" '
+        f'target="_blank" rel="noopener">{title}</a>'
+        for title, path in words.LINKS
+    )
+    return f"<p>{' · '.join(links)}</p>"

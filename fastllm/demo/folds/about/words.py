@@ -70,7 +70,13 @@ for lane in race["lanes"]:
 DEPLOY = "Deploy it as a Space of your own, or embed it"
 DEPLOY_CODE = """python -m fastllm deploy --space OWNER/NAME --dry-run   # shows what would be sent
 <iframe src="{address}" width="100%" height="900"></iframe>"""
-DUPLICATE = "Duplicate this Space"
+LINKS = (
+    ("The code of this page", "/tree/main"),
+    ("The models and their cards", "/tree/main/assets/checkpoints"),
+    ("Duplicate this Space", "?duplicate=true"),
+)
+"""A title, and where it leads to behind the address of the Space."""
+
 REFERENCES_TITLE = "References"
 REFERENCES = (
     ("Leviathan et al. 2023", "https://arxiv.org/abs/2211.17192", "speculative decoding"),

@@ -19,7 +19,7 @@ function traceText() {
 const codeText = () => race.end.code.replace("{article}", () => JSON.stringify(race.end.source).replace(TURNS, escaped));
 
 /* A page that plays this race by itself: this function, its style, the rows. It asks for nothing. */
-function replayText() {
+async function replayText() {
   const { start, end } = race;
   const { traces, code, source, ...last } = end;
   const rounds = race.lanes.flatMap((lane) => lane.rounds).sort((a, b) => a.to - b.to);
@@ -29,7 +29,9 @@ function replayText() {
     last,
   ];
   const text = rows.map((row) => JSON.stringify(row).replace(/[<>&\u2028\u2029]/g, escaped)).join("\n");
-  const title = make("p", "", `${words.title}: ${start.article || words.replay}`).innerHTML; // as text, escaped
+  const asText = (text) => make("p", "", text).innerHTML; // escaped
+  const link = await linkOf();
+  const title = asText(`${words.title}: ${start.article || words.replay}`);
   return `<!doctype html>
 <html lang="en">
 <head>
@@ -42,6 +44,8 @@ function replayText() {
 <body class="fl-file">
 <div class="fl-head"><h1>${words.title}</h1><p>${words.claim}</p></div>
 <main id="fl-view"><div class="fl-race"></div></main>
+<details class="fl-keep"><summary>${words.article}</summary><p>${asText(source)}</p></details>
+<p class="fl-soft">${say(words.saved, new Date().toISOString().slice(0, 10))} <a href="${asText(link).replace(/"/g, "&quot;")}">${words.race_again}</a></p>
 <script type="application/x-ndjson" id="fl-rows">${text}
 <\/script>
 <script>
@@ -78,7 +82,7 @@ ui.keep.append(make("summary", "", words.keep));
   const row = (...nodes) => { const line = make("div", "fl-keep-row"); line.append(...nodes); return line; };
   ui.keep.append(
     row(
-      button("fl-take", words.take_replay, () => download(`fastllm-${slug()}.html`, "text/html", replayText())),
+      button("fl-take", words.take_replay, async () => download(`fastllm-${slug()}.html`, "text/html", await replayText())),
       button("fl-take", words.take_trace, () => download(`fastllm-${slug()}.jsonl`, "application/x-ndjson", traceText())),
       keep.told,
     ),

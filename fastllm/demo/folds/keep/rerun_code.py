@@ -35,7 +35,7 @@ def code(lanes: Sequence[str], traces: Sequence[Trace]) -> str:
     gone = [title_of(key) for key in lanes if key.endswith(YOURS)]
     note = "".join(f"# Left out: {title}. Its weights were not kept.\n" for title in gone)
     call = ", ".join(["article", "drafter=drafter", *settings])
-    return f"""import fastllm
+    return f"""import fastllm  # installed by "pip install ." in a clone of the repository
 
 article = {ARTICLE}
 

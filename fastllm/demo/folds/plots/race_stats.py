@@ -6,7 +6,7 @@ from typing import Any
 
 from fastllm import metrics
 from fastllm.demo.folds.plots.costs import Costs, alpha, costs
-from fastllm.demo.words import title_of
+from fastllm.demo.words import hues_of, title_of
 from fastllm.trace import Trace
 
 WINDOW = 5
@@ -16,7 +16,10 @@ WINDOW = 5
 def summarise(lanes: Sequence[str], traces: Sequence[Trace]) -> list[dict[str, Any]]:
     """One mapping per lane, as `fastllm.evaluation.charts.race_figures` wants it."""
     known = {lane.key: lane for lane in costs(lanes, traces)}
-    return [_lane(key, trace, known.get(key)) for key, trace in zip(lanes, traces, strict=True)]
+    return [
+        _lane(key, trace, known.get(key)) | {"hue": hue}
+        for key, trace, hue in zip(lanes, traces, hues_of(lanes), strict=True)
+    ]
 
 
 def _lane(key: str, trace: Trace, cost: Costs | None) -> dict[str, Any]:

@@ -37,8 +37,10 @@ const ui = {
   result: make("div", "fl-result", undefined, { role: "status" }),
   verdict: make("p", "fl-verdict"),
   same: make("p", "fl-same"),
+  remarks: make("div", "fl-notices", undefined, { role: "status" }),
   tracks: make("div", "fl-tracks", undefined, { role: "list", "aria-label": words.lanes }),
   story: make("p", "fl-story fl-soft"),
+  why: make("p", "fl-why-speed"),
   replay: make("div", "fl-replay", undefined, { role: "group", "aria-label": words.replay, title: words.keys }),
   play: make("button", "fl-play", "", { type: "button" }),
   position: make("input", "fl-position", undefined, { type: "range", min: "0", max: "1000", value: "0", step: "any", "aria-label": words.position }),
@@ -81,7 +83,7 @@ for (const state of STATES) {
   const head = make("div", "fl-texts-head");
   head.append(ui.texts_title, ui.copied, ui.copy, pieces);
   ui.texts.append(head, ui.lanes, ui.legend, ui.wrong, ui.cut);
-  main.append(ui.status, ui.notices, ui.result, make("h2", "fl-h2", words.race), ui.tracks, ui.story, ui.replay, ui.texts, ui.keep);
+  main.append(ui.status, ui.notices, ui.result, make("h2", "fl-h2", words.race), ui.tracks, ui.story, ui.why, ui.remarks, ui.replay, ui.texts, ui.keep);
   ui.dock.append(ui.round, ui.detail);
   root.append(main, ui.dock);
 }
@@ -90,32 +92,16 @@ for (const state of STATES) {
 
 let race = null;
 
-const COLOURS = { alone: 0, lookup: 3, "lstm-before": 1, "lstm-after": 2, "lstm-yours": 4 };
-const HUES = 8;
-
-/* A lane has the same colour in every race, as far as there are enough of them. */
-function coloursOf(lanes) {
-  const taken = new Set(lanes.map((lane) => COLOURS[lane.key]).filter((hue) => hue !== undefined));
-  let next = 0;
-  return lanes.map((lane) => {
-    if (COLOURS[lane.key] !== undefined) return COLOURS[lane.key];
-    while (taken.has(next) && taken.size < HUES) next = (next + 1) % HUES;
-    taken.add(next);
-    const found = next;
-    next = (next + 1) % HUES;
-    return found;
-  });
-}
-
 function begin(start) {
   race = { start, end: null, at: 0, playing: false, live: start.mode === "live", tokens: 0 };
-  const colours = coloursOf(start.lanes);
-  race.lanes = start.lanes.map((lane, index) => makeLane(lane, index, colours[index]));
+  race.lanes = start.lanes.map((lane, index) => makeLane(lane, index, lane.hue));
   race.length = 0; // of the text, in tokens, once a lane has ended it
   ui.tracks.replaceChildren(...race.lanes.map((lane) => lane.row));
   ui.tracks.dataset.count = race.lanes.length;
   ui.story.textContent = start.greedy ? words.story : words.story_drawn;
   ui.notices.replaceChildren(...start.notices.map((text) => make("p", "fl-notice", text)));
+  ui.remarks.replaceChildren();
+  ui.why.textContent = "";
   ui.cut.replaceChildren(...(start.cut ? cutNotice(start.cut) : []));
   ui.verdict.textContent = words.racing;
   ui.same.textContent = ui.copied.textContent = "";
@@ -140,6 +126,7 @@ function makeLane(lane, index, colour) {
   const row = make("div", `fl-lane fl-c${colour}`, undefined, { role: "listitem", "data-key": lane.key });
   const place = make("span", "fl-place", "");
   const name = make("span", "fl-name", lane.title);
+  if (lane.size) name.append(" ", make("span", "fl-size", lane.size));
   if (race.start.lossy && lane.key !== "alone") name.append(" ", make("span", "fl-lossy", words.lossy));
   const track = make("div", "fl-road", undefined, { "aria-hidden": "true" });
   const run = make("div", "fl-run");

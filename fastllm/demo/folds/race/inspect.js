@@ -191,7 +191,9 @@ function odds(best, guess, entry, p_own, q_own) {
   const sum = (which) => rows.reduce((sum, [, each]) => sum + (each[which] ?? 0), 0);
   const rest = { p: Math.max(0, 1 - sum("p")), q: asked ? Math.max(0, 1 - sum("q")) : null };
   const list = make("table", "fl-odds");
-  list.append(make("caption", "", asked ? words.odds : words.odds_p));
+  const { greedy, settings } = race.start;
+  const filtered = !greedy && (settings.temperature !== 1 || settings.top_p < 1);
+  list.append(make("caption", "", (asked ? words.odds : words.odds_p) + (filtered ? ` ${words.odds_unfiltered}` : "")));
   const header = list.createTHead().insertRow();
   for (const text of [words.word, "", words.p_label, ...(asked ? [words.q_label] : [])]) header.append(text ? make("th", "", text, { scope: "col" }) : make("td"));
   const body = list.createTBody();

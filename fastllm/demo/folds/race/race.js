@@ -12,10 +12,12 @@ function finish(row) {
   race.places = places();
   const [state, sentence] = row.same;
   if (race.shared && state === "differ") layTexts(false);
-  ui.verdict.textContent = row.verdict || words.unfinished;
+  ui.verdict.textContent = row.verdict;
   ui.same.textContent = (state === "same" || state === "unfinished" ? "✓ " : "") + sentence;
   ui.same.dataset.state = state;
-  for (const text of row.notices) ui.notices.append(make("p", "fl-notice", text));
+  ui.why.textContent = row.why;
+  // Below the tracks: above them they would move what one looks at.
+  ui.remarks.replaceChildren(...row.notices.map((text) => make("p", "fl-notice", text)));
   speak();
   offer();
   offerRound();
@@ -105,12 +107,14 @@ const running = (on) => {
 };
 const note = (text) => { ui.notices.replaceChildren(make("p", "fl-notice", text)); };
 
-/* Gradio knows the place in the queue, and shows it in words that are hidden here: "queue: 2/3 | 1.2s". */
+/* Gradio knows the place in the queue, and shows it in words that are hidden here: "queue: 2/3 | 1.2/9.5s". */
 function wait() {
   if (!root.classList.contains("fl-waiting")) return;
   const told = document.querySelector('#fl-view [data-testid="status-tracker"]')?.textContent ?? "";
   const [, place] = /queue: (\d+)/.exec(told) ?? [];
-  write(ui.about, ` ${place ? say(words.place, place) : words.waiting_for}`);
+  const [, waited, whole] = /\| ([\d.]+)\/([\d.]+)s/.exec(told) ?? []; // as Gradio expects, once it has seen a race
+  const left = Math.ceil(whole - waited);
+  write(ui.about, ` ${place ? say(words.place, place) : words.waiting_for}${place && left > 0 ? say(words.expected, left) : ""}`);
   setTimeout(wait, 100);
 }
 
@@ -173,7 +177,7 @@ function stale(on) {
 if (!props.file) {
   for (const kind of ["input", "change"]) {
     document.addEventListener(kind, (event) => {
-      const part = event.isTrusted && event.target.closest?.("#fl-lanes, #fl-article, #fl-settings");
+      const part = event.isTrusted && event.target.closest?.("#fl-lanes, #fl-article, #fl-settings, #fl-sample, #fl-article-file");
       if (!part || !race?.end) return;
       const chosen = [...document.querySelectorAll("#fl-lanes input:checked")].map((box) => box.name).join();
       if (part.id !== "fl-lanes") stale(true);

@@ -3,7 +3,7 @@
 
 const asked = new URLSearchParams(location.search);
 const same = { __type__: "update" };
-if (!asked.has("lanes")) return [same, same, same, same, ...known.settings.map(() => same)];
+if (!asked.has("lanes") && !asked.has("sample")) return [same, same, same, same, ...known.settings.map(() => same)];
 
 /* One's own text, packed into the part behind "#". What is longer than the page takes is left out. */
 const ownText = async () => {
@@ -40,7 +40,7 @@ const setting = (name) => {
   }
   return value;
 };
-const lanes = asked.get("lanes").split(",").filter((key) => known.lanes.includes(key));
+const lanes = (asked.get("lanes") ?? "").split(",").filter((key) => known.lanes.includes(key));
 return Promise.all([whenThere(), ownText()]).then(([samples, own]) => {
   const title = asked.get("sample");
   const there = title !== null && Object.hasOwn(samples, title);

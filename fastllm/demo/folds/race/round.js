@@ -20,7 +20,9 @@ function telling() {
   const worth = (round) => {
     const stood = round.tokens.filter((entry) => entry.s === "accepted").length;
     const fell = round.tokens.some((entry) => entry.s === "refused");
-    return (fell && stood > 1 ? 10 : 0) + (key(round).endsWith("-after") ? 5 : 0) + stood;
+    const own = ownOf(round); // the end of the text as a fix explains little
+    return (fell && stood > 1 && own && !own.end ? 10 : 0) + (key(round).endsWith("-after") ? 5 : 0) + stood
+      + (/^\s*\w{3,}/.test(own?.t ?? "") ? 4 : 0);
   };
   return rounds.sort((a, b) => worth(b) - worth(a))[0] ?? null;
 }
@@ -81,7 +83,8 @@ function offerRound() {
   if (!round) return ui.round.append(make("p", "fl-soft", words.no_round));
   const scene = picture(round);
   scene.dataset.step = LAST_STEP;
-  ui.round.append(scene, button("fl-take fl-watch", words.watch_round, () => playRound(scene)));
+  ui.round.append(scene);
+  if (!calm) ui.round.append(button("fl-take fl-watch", words.watch_round, () => playRound(scene)));
   ui.round.scene = scene;
 }
 

@@ -15,6 +15,7 @@ BROWSER = {
     "waiting": "WAITING",
     "waiting_for": "Waiting for the device. The first race may take a moment longer.",
     "place": "Waiting for the device: number {} in the queue.",
+    "expected": " About {} s.",
     "slowed": "slowed {}×",
     "sped": "sped up {}×",
     "real": "real speed",
@@ -35,9 +36,10 @@ BROWSER = {
     "unfinished": "This race did not come to its end, so nobody won.",
     "lanes": "Lanes",
     "story": "A block is one call of the large model, the target. It is as wide as the words that "
-    "the call brought: fewer, wider blocks win.",
+    "the call brought: fewer, wider blocks win. “× as fast” compares with the target alone.",
     "story_drawn": "A block is one call of the large model, the target, as wide as the words it "
-    "brought. Drawn texts differ in length: the most tokens per call win, and speed is per token.",
+    "brought. Drawn texts differ in length: the most tokens per call win, and speed is per token. "
+    "“× as fast” compares with the target alone.",
     "places": ["1st", "2nd", "3rd", "4th", "5th", "6th", "7th", "8th", "9th", "10th"],
     "calls": "calls",
     "seconds": "{} s",
@@ -104,6 +106,7 @@ BROWSER = {
     "q_label": "drafter, q",
     "odds": "What both models gave each word here. Shaded: what they share. Hatched: what the "
     "target gives more.",
+    "odds_unfiltered": "All at temperature 1 and without top-p; the test below has them as set.",
     "odds_p": "What the target gave each word here.",
     "others": "all others",
     "unknown": "–",
@@ -193,6 +196,17 @@ def verdict(results: Sequence[Result]) -> str:
             said += " and it made more of them"
     also = ", ".join(f"{choice_of(entry.key)}: {_share(entry)}" for entry in others)
     return said + (f" ({also})." if also else ".") + _in_seconds(results, best)
+
+
+def so_far(results: Sequence[Result]) -> str:
+    """What can be said of a race that was cut off: nobody won, but somebody may have led."""
+    said = "The race was cut off, so nobody won."
+    most = max((entry.per_call for entry in results), default=Fraction(0))
+    leading = [entry for entry in results if entry.per_call == most]
+    if most <= 1 or len(leading) != 1:
+        return said
+    title = capital(leading[0].title)
+    return f"{said} {title} led up to there: {float(most):.1f} tokens per target call."
 
 
 def _in_seconds(results: Sequence[Result], best: Sequence[Result]) -> str:
