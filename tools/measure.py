@@ -1,6 +1,6 @@
 """Measures what the page promises, in a real browser: `python -m tools.measure`.
 
-Six promises, each a median of several visits, beside its bound:
+What is promised, each a median of several visits, beside its bound:
 
 - delay: a live race of four lanes of 150 tokens, from the moment the first round left the models
   to the moment the last one stood in the browser, against the time until the models were done;
@@ -8,7 +8,8 @@ Six promises, each a median of several visits, beside its bound:
   drawn through a race of 2,000 tokens;
 - first paint, and the moment at which the recorded race moves, after the address was entered with
   nothing in the cache;
-- layout shift of a live race from the click on;
+- layout shift of a live race from the click on, and of the page as it opens, on a desktop and on a
+  phone; and whether the verdict stands in view when the race is over;
 - bytes that came over the wire until then and in the seconds after, before a plot is opened.
 
 The models, the server and the browser share this machine, as they do for whoever tries it at home.
@@ -69,6 +70,11 @@ AFTER_SECONDS = 2.0
 """What still comes over the wire this long after the recorded race moves is counted too."""
 
 PATIENCE_SECONDS = 300.0
+
+Size = tuple[int, int]
+DESKTOP: Size = (1440, 900)
+PHONE: Size = (390, 844)
+"""Width and height of a window, in pixels."""
 
 Event = dict[str, Any]
 """Of a trace, in Chromium's form: a name, beginning and duration in microseconds, a thread."""
@@ -152,14 +158,21 @@ def measure(runs: int, target: str = "target") -> list[Promise]:
                 page.launch(prevent_thread_lock=True, **launch_options())[1] for page in pages
             )
             opened = [_open(chromium, here) for _ in range(runs)]
+            on_phone = [_open(chromium, here, PHONE) for _ in range(runs)]
             frames = [_scrub(chromium, there) for _ in range(runs)]
             races = [_race(chromium, here, engine) for _ in range(runs + 1)][1:]
+            phone_races = [_race(chromium, here, engine, PHONE) for _ in range(runs)]
         for page in pages:
             page.close(verbose=False)
         chromium.close()
     return [
         Promise(f"delay of a race, 4 x {RACE_TOKENS} tokens", [each[0] for each in races], "%", 10),
         Promise("layout shift of a race", [each[1] for each in races], "", 0.05),
+        Promise("layout shift of a race, phone", [each[1] for each in phone_races], "", 0.05),
+        Promise("layout shift of the opening", [each[3] for each in opened], "", 0.05),
+        Promise("layout shift of the opening, phone", [each[3] for each in on_phone], "", 0.05),
+        Promise("verdict out of view", [each[2] for each in races], "", 0),
+        Promise("verdict out of view, phone", [each[2] for each in phone_races], "", 0),
         Promise(f"a frame, scrubbing {SCRUB_TOKENS} tokens", frames, "ms", 8),
         Promise("first contentful paint", [each[0] for each in opened], "s", 1.5),
         Promise("the recorded race moves", [each[1] for each in opened], "s", 2.0),
@@ -190,28 +203,29 @@ def longer(recorded: Path, tokens: int) -> dict[str, Any]:
 
 
 @contextmanager
-def _visit(chromium: Any, **more: Any) -> Iterator[tuple[Any, Any]]:
+def _visit(chromium: Any, size: Size = DESKTOP, **more: Any) -> Iterator[tuple[Any, Any]]:
     """A page with nothing in its cache, and its session of Chromium's protocol; closed behind."""
-    context = chromium.new_context(viewport={"width": 1440, "height": 900}, **more)
+    context = chromium.new_context(viewport={"width": size[0], "height": size[1]}, **more)
     page = context.new_page()
     yield page, context.new_cdp_session(page)
     context.close()
 
 
-def _open(chromium: Any, address: str) -> tuple[float, float, float]:
-    """Seconds to the first paint, seconds until the race moves, and megabytes."""
+def _open(chromium: Any, address: str, size: Size = DESKTOP) -> tuple[float, float, float, float]:
+    """Seconds to the first paint, seconds until the race moves, megabytes, layout shift."""
     sizes: list[float] = []
-    with _visit(chromium) as (page, wire):
+    with _visit(chromium, size) as (page, wire):
         wire.on("Network.loadingFinished", lambda told: sizes.append(told["encodedDataLength"]))
         wire.send("Network.enable")
-        page.add_init_script(_WATCH)
+        page.add_init_script(_WATCH + _SHIFT)
         page.goto(address)
         page.wait_for_function("window.moves", timeout=PATIENCE_SECONDS * 1000)
         page.wait_for_timeout(AFTER_SECONDS * 1000)
-        painted, moves = page.evaluate(
-            "[performance.getEntriesByName('first-contentful-paint')[0].startTime, window.moves]"
+        painted, moves, shift = page.evaluate(
+            "[performance.getEntriesByName('first-contentful-paint')[0].startTime, window.moves, "
+            "window.shift]"
         )
-    return painted / 1000, moves / 1000, sum(sizes) / 1e6
+    return painted / 1000, moves / 1000, sum(sizes) / 1e6, shift
 
 
 _WATCH = """
@@ -287,32 +301,41 @@ def _began(event: Event) -> float:
     return float(event["ts"])
 
 
-def _race(chromium: Any, address: str, engine: ClockedEngine) -> tuple[float, float]:
-    """By how many percent the browser was later than the models, and the layout shift."""
-    with _visit(chromium) as (page, _):
+def _race(
+    chromium: Any, address: str, engine: ClockedEngine, size: Size = DESKTOP
+) -> tuple[float, float, float]:
+    """A race's lateness, layout shift, and whether its verdict is out of view at the end: 0 or 1.
+
+    Late is by how many percent the browser was later than the models.
+    """
+    with _visit(chromium, size) as (page, _):
         page.goto(address)
         page.wait_for_selector(".fl-lane .fl-block", timeout=PATIENCE_SECONDS * 1000)
-        page.evaluate(_SHOWN)
+        page.evaluate(f"() => {{ {_SHOWN} {_SHIFT} }}")
         page.click("#fl-go")
         page.wait_for_function("window.shown", timeout=PATIENCE_SECONDS * 1000)
         page.wait_for_timeout(AFTER_SECONDS * 1000)
         shown, shift = page.evaluate("[window.shown, window.shift]")
+        box = page.locator(".fl-verdict").bounding_box()
     late = 100 * ((shown / 1000 - engine.first) / (engine.last - engine.first) - 1)
-    return late, shift
+    seen = box is not None and 0 <= box["y"] and box["y"] + box["height"] <= size[1]
+    return late, shift, float(not seen)
 
 
-_SHOWN = """() => {
-  const root = document.querySelector(".fl-race");
-  window.shift = 0;
-  new PerformanceObserver((list) => {
-    for (const entry of list.getEntries()) if (!entry.hadRecentInput) window.shift += entry.value;
-  }).observe({ type: "layout-shift" });
-  new MutationObserver(() => {
-    requestAnimationFrame(() => {
-      window.shown ??= performance.timeOrigin + performance.now();
-    });
-  }).observe(root, { attributes: true, attributeFilter: ["data-ran"] });
-}"""
+_SHIFT = """
+window.shift = 0;
+new PerformanceObserver((list) => {
+  for (const entry of list.getEntries()) if (!entry.hadRecentInput) window.shift += entry.value;
+}).observe({ type: "layout-shift" });
+"""
+
+_SHOWN = """
+new MutationObserver(() => {
+  requestAnimationFrame(() => {
+    window.shown ??= performance.timeOrigin + performance.now();
+  });
+}).observe(document.querySelector(".fl-race"), { attributes: true, attributeFilter: ["data-ran"] });
+"""
 
 
 def playwright() -> Any:

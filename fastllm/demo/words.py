@@ -6,6 +6,7 @@ from itertools import cycle
 from fastllm.checkpoints import read_card
 from fastllm.drafters import families, untrained
 from fastllm.drafters.combined import JOINT
+from fastllm.drafters.union import SIGN
 from fastllm.words import echoed
 
 TITLE = "FastLLM"
@@ -65,6 +66,9 @@ def hues_of(keys: Sequence[str]) -> list[int]:
 EXPECTED = ("lstm-before", "lstm-after")
 """Lanes whose absence the page explains."""
 
+COMPOSED = ("lookup+shared-after+lookup", "lstm-after|lookup")
+"""Lanes of several drafters that ship: the fastest that holds a network, and a tree."""
+
 STOP = "■ Stop"
 PRIVACY = (
     "Nothing you paste is stored: it is kept in memory while a race runs, or its plots are drawn, "
@@ -89,9 +93,10 @@ def runs_on(about: Mapping[str, str]) -> str:
 
 def title_of(key: str) -> str:
     """What the page calls a lane."""
-    if JOINT in key:
-        parts = key.split(JOINT)
-        return " + ".join("lookup" if part == "lookup" else title_of(part) for part in parts)
+    for sign, between in ((SIGN, " | "), (JOINT, " + ")):
+        if sign in key:
+            parts = key.split(sign)
+            return between.join("lookup" if part == "lookup" else title_of(part) for part in parts)
     if key.endswith(YOURS) and key not in lanes():
         copied = key.removesuffix(YOURS)  # what ships goes by its family, else by its title
         shipped = f"{copied}-before"
@@ -99,9 +104,14 @@ def title_of(key: str) -> str:
     return lanes().get(key, key)
 
 
+def parts_of(key: str) -> list[str]:
+    """The drafters that a lane is made of: itself, or those of a composition."""
+    return key.replace(SIGN, JOINT).split(JOINT)
+
+
 def choice_of(key: str) -> str:
     """A lane's title in the list of lanes, where there is little room."""
-    return title_of(key).removesuffix(" distillation").removesuffix(" (no training)")
+    return title_of(key).replace(" distillation", "").removesuffix(" (no training)")
 
 
 def family_of(key: str) -> str:
@@ -153,6 +163,9 @@ def size_of(key: str, target: str) -> str:
 
     `target` is what the engine calls its target: the shipped one, a folder, or a model of the Hub.
     """
+    parts = parts_of(key)
+    if len(parts) > 1:
+        return " + ".join(size_of(part, target) for part in parts if part not in untrained())
     if key in untrained():
         return "no weights"
     card = read_card(target if key == ALONE else key)

@@ -108,9 +108,9 @@ def test_a_race_that_is_drawn_has_a_text_for_each_lane_and_the_rule_with_its_num
 def test_pieces_of_words_on_demand(visit: Opener, story_address: str) -> None:
     page = ended(visit, story_address).page
     expect(page.locator(".fl-piece")).to_have_count(0)
-    page.get_by_label("show pieces of words").check()
+    page.get_by_label("show tokens").check()
     assert page.locator(".fl-word:has-text('railway') .fl-piece").count() == 6  # two in each lane
-    page.get_by_label("show pieces of words").uncheck()
+    page.get_by_label("show tokens").uncheck()
     expect(page.locator(".fl-piece")).to_have_count(0)
 
 

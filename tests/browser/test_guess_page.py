@@ -101,7 +101,7 @@ def test_what_is_refused_stays_to_be_mended(visit: Callable[..., Visit], app_add
     much = "a b c d e f g h i j k l m n o p q r s t"
     field(page).fill(much)
     field(page).press("Enter")
-    expect(page.get_by_text("word pieces; one call checks")).to_be_visible()
+    expect(page.get_by_text("tokens; one call checks")).to_be_visible()
     expect(field(page)).to_have_value(much)
     expect(page.locator(".fl-game-status")).to_contain_text("Your words are still there")
     assert text_of(page) == written

@@ -419,7 +419,7 @@ def test_a_sentence_begins_with_a_capital(vocabulary: Vocabulary) -> None:
 
 def test_too_many_pieces_for_one_call_are_refused() -> None:
     models = table()
-    with pytest.raises(DataError, match=r"17 word pieces.* up to 16"):
+    with pytest.raises(DataError, match=r"17 tokens.* up to 16"):
         rows_of(models, turn(models, None, "words", "on " * 17))
     assert rows_of(models, turn(models, None, "words", "on " * 16))
 

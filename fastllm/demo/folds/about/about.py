@@ -9,7 +9,7 @@ from fastllm.demo.context import PageContext
 from fastllm.demo.folds.about import words
 from fastllm.demo.head import host
 from fastllm.demo.parts import heading, shown, table
-from fastllm.demo.words import ALONE, choice_of, family_of, runs_on, size_of
+from fastllm.demo.words import ALONE, choice_of, family_of, parts_of, runs_on, size_of
 from fastllm.drafters import families
 from fastllm.drafters.cost import bytes_in
 
@@ -59,7 +59,7 @@ def models(keys: Sequence[str], target: str) -> list[tuple[str, ...]]:
     seen = set()
     for key in keys:
         family = key.removesuffix("-before").removesuffix("-after")
-        if key == ALONE or family in seen:
+        if key == ALONE or family in seen or len(parts_of(key)) > 1:
             continue
         seen.add(family)
         paired = {f"{family}-before", f"{family}-after"} <= set(keys)

@@ -25,7 +25,7 @@ def add(context: PageContext, tab: gr.Tab) -> None:
     heading(words.TITLE)
     with gr.Column(elem_id="fl-game"):
         paragraph(words.intro(rivals), "fl-game-intro")
-        # Not the sample whose summary the race shows.
+        # Not the sample whose summary the race shows; nor later on, see `_OPEN`.
         first = next((t for t in context.samples if t != context.sample.value), words.RACED)
         titles = [*context.samples, words.RACED]
         chosen = select(
@@ -122,8 +122,15 @@ def add(context: PageContext, tab: gr.Tab) -> None:
     )
     again.click(None, None, board, js=_AGAIN, cancels=[running], **HIDDEN)
     shown = [read, board]
-    for happens in (chosen.input, context.article.change, tab.select):
+    for happens in (chosen.input, context.article.change):
         happens(None, [chosen, context.article, *shown], shown, js=_SHOW, **HIDDEN)
+    tab.select(
+        None,
+        [chosen, context.sample, context.article, *shown],
+        [chosen, *shown],
+        js=_OPEN,
+        **HIDDEN,
+    )
 
 
 _RULE: tuple[Any, ...] = ("auto", 1.0)
@@ -138,3 +145,12 @@ _SHOW = (
     "return [text, text === shown ? game : '']; }"
 )
 """Shows the chosen article; of another one nothing has been written yet."""
+
+_OPEN = (
+    "(title, racing, raced, shown, game) => { const titles = Object.keys(window.fastllmSamples); "
+    "if (!game && title === racing && titles.length > 1) "
+    "title = titles[(titles.indexOf(title) + 1) % titles.length]; "
+    "const text = window.fastllmSamples[title] ?? raced; "
+    "return [title, text, text === shown ? game : '']; }"
+)
+"""As `_SHOW`, but a game begins with another sample than the race shows: its summary is read."""

@@ -33,7 +33,7 @@ NO_WORDS = "The words of a guess have to be text."
 NO_DRAFTER = "There is no drafter on this page that could guess for you."
 LET_GUESS = "Let {} guess"
 TOO_LONG = "A guess of {:,} characters; this page takes {}. Type fewer words."
-TOO_MANY = "A guess of {} word pieces; one call checks up to {} here. Type fewer words."
+TOO_MANY = "A guess of {} tokens; one call checks up to {} here. Type fewer words."
 CUT = "The target reads the first {} % of this article, and sums up those."
 
 
@@ -124,9 +124,9 @@ BROWSER = {
     "instead": "the target's own word",
     "bonus": "a word more, from the same call",
     "best": "The target's first choices at that place",
-    "pieces": "Pieces of words, as it writes them; ▸ is the one that it wrote.",
+    "pieces": "Tokens, as it writes them; ▸ is the one that it wrote.",
     "score": "Guesses accepted",
-    "share": "{} of {} pieces",
+    "share": "{} of {} tokens",
     "per_call": "{} tokens per call",
     "none": "not asked yet",
     "words": "Whole words: {} of {} stood.",

@@ -42,12 +42,19 @@ function picture(round) {
   const stood = guesses.filter((entry) => entry.s === "accepted").length;
   const box = make("div", `fl-scene fl-c${lane.colour}`);
   const chips = make("ol", "fl-chips");
-  guesses.forEach((entry, index) => {
+  const guessed = (entry, index) => {
     const chip = make("li", `fl-chip fl-${entry.s}`);
     chip.style.setProperty("--fl-n", index);
     chip.append(make("span", "fl-chip-word", nameOf(entry)), make("span", "fl-chip-mark", { accepted: "✓", refused: "×" }[entry.s] ?? "–", { "aria-hidden": "true" }));
     chip.append(make("span", "fl-unseen", ` ${words[entry.s]}`));
-    chips.append(chip);
+    return chip;
+  };
+  chips.append(...guesses.map(guessed));
+  // The other branches of a tree: each parts from the guesses above after so many of them.
+  const branches = (round.branches ?? []).map(({ at, tokens }) => {
+    const list = make("ol", "fl-chips fl-branch");
+    list.append(make("li", "fl-soft", say(words.branch, at)), ...tokens.map((entry, index) => guessed(entry, at + index)));
+    return list;
   });
   if (own) {
     const chip = make("li", `fl-chip fl-own fl-${own.s}`);
@@ -58,7 +65,7 @@ function picture(round) {
   const before = make("p", "fl-lead", lead(round));
   const sweep = make("div", "fl-sweep", undefined, { "aria-hidden": "true" });
   const stage = make("div", "fl-stage");
-  stage.append(chips, sweep);
+  stage.append(chips, ...branches, sweep);
   const gained = round.tokens.filter((entry) => entry.s !== "refused").length;
   const captions = make("ol", "fl-captions");
   const told = guesses.length

@@ -3,7 +3,7 @@
 from fastllm.decoding import verification
 
 FOLD = "Settings"
-GAMMA = ("Draft length (gamma)", "The most word pieces that are guessed before each check.")
+GAMMA = ("Draft length (gamma)", "The most tokens that are guessed before each check.")
 TEMPERATURE = ("Temperature", "0 always takes the likeliest word: all lanes then write one text.")
 TOP_P = ("Top-p", "Keep only the likeliest words that together have this probability.")
 SEED = ("Seed", "The same seed draws the same numbers again.")
