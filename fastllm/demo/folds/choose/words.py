@@ -10,7 +10,7 @@ UPLOAD = "or open a text file"
 LOOKUP = (
     "Article lookup copies what followed the same words in the article. Nothing was trained for "
     "it; it wins where the summary quotes the article, and saves nothing elsewhere. “A + B”: B goes "
-    "on where A stops. “A | B”: the guesses of both are branches of a tree, checked in one call."
+    "on where A stops. “A | B”: both guesses are branches of one tree, checked in one call."
 )
 
 
