@@ -9,8 +9,8 @@ GO = "▶ Race it live"
 UPLOAD = "or open a text file"
 LOOKUP = (
     "Article lookup copies what followed the same words in the article. Nothing was trained for "
-    "it; it wins where the summary quotes the article, and saves nothing elsewhere. “A + B”: B goes "
-    "on where A stops. “A | B”: both guesses are branches of one tree, checked in one call."
+    "it; it wins where the summary quotes the article, and saves nothing elsewhere. “A + B”: B "
+    "goes on where A stops. “A | B”: both guesses are branches of one tree, checked in one call."
 )
 
 
