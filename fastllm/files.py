@@ -12,6 +12,19 @@ from pathlib import Path
 from typing import Any
 
 
+def json_in(path: Path) -> Any:
+    """The value in a JSON file.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is not JSON in UTF-8, or nested too deeply.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+
+
 def write_whole(path: str | Path, content: str | bytes) -> None:
     """Writes text as UTF-8, or bytes; folders that are missing are made.
 

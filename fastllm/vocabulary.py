@@ -9,6 +9,7 @@ from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any
 
+from tokenizers.decoders import WordPiece
 from transformers import AutoTokenizer
 
 from fastllm.errors import CheckpointError, DataError
@@ -29,13 +30,18 @@ class Vocabulary:
     """A tokenizer of transformers as FastLLM uses it.
 
     From now on it cuts at the right, whatever side it was saved with: the prefix and the opening of
-    an article are what counts.
+    an article are what counts. And it does not tidy blanks up: that changes words that were already
+    shown while a text was written.
     """
 
     def __init__(self, tokenizer: Any) -> None:
         self.tokenizer = tokenizer
         if tokenizer is not None:
             tokenizer.truncation_side = "right"
+            tokenizer.clean_up_tokenization_spaces = False
+            rust = getattr(tokenizer, "backend_tokenizer", None)
+            if isinstance(getattr(rust, "decoder", None), WordPiece):
+                rust.decoder.cleanup = False
 
     @classmethod
     def load(cls, name_or_folder: str | Path) -> "Vocabulary":

@@ -1,7 +1,8 @@
 from pathlib import Path
 
 import pytest
-from transformers import AutoTokenizer
+from tokenizers import Tokenizer, decoders, models
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from fastllm.errors import CheckpointError
 from fastllm.targets.hub import HubTarget
@@ -111,3 +112,16 @@ def test_a_tokenizer_that_was_saved_cutting_at_the_left_cuts_at_the_right(
     assert found == vocabulary.encode(text, 12, "summarize: ")
     assert found.cut_at is not None
     assert vocabulary.decode(found.ids[:-1]).startswith("summarize: the")
+
+
+def test_blanks_that_were_shown_are_not_tidied_up_later() -> None:
+    words = ["[UNK]", "he", "did", "##n", "'", "t", "say", ","]
+    pieces = models.WordPiece({word: at for at, word in enumerate(words)}, unk_token="[UNK]")
+    rust = Tokenizer(pieces)
+    rust.decoder = decoders.WordPiece()
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=rust, unk_token="[UNK]", clean_up_tokenization_spaces=True
+    )
+    vocabulary, ids = Vocabulary(fast), [1, 2, 3, 4, 5, 6, 7]
+    detokenizer = Detokenizer(vocabulary)
+    assert "".join(map(detokenizer.push, ids)) == vocabulary.decode(ids) == "he didn ' t say ,"

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from fastllm.targets.hub import HubTarget, synchronize
+from fastllm.targets.hub import ONE_TEXT, HubTarget, synchronize
 from fastllm.trace import DecodingConfig
 
 GENERATE, ASSISTED, LOOKUP = "generate", "assisted", "prompt-lookup"
@@ -99,10 +99,10 @@ def generate(
         out = target.model.generate(
             input_ids=ids,
             attention_mask=torch.ones_like(ids),
-            num_beams=1,
             max_new_tokens=length,
             min_new_tokens=length if fixed_length else config.min_new_tokens,
             no_repeat_ngram_size=config.no_repeat_ngram,
+            **ONE_TEXT,
             **more,
         )
         synchronize(device)

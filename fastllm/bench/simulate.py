@@ -6,7 +6,6 @@ cannot: that is simulated, and everything that comes of it says so.
 """
 
 import itertools
-import json
 import random
 import statistics
 import time
@@ -19,6 +18,7 @@ from transformers import T5Config, T5ForConditionalGeneration
 
 from fastllm.drafters import Drafter, drafter_class, families, spec_of
 from fastllm.errors import SettingsError
+from fastllm.files import json_in
 from fastllm.targets import resolve
 from fastllm.targets.hub import HubTarget, synchronize
 from fastllm.trace import DecodingConfig
@@ -77,7 +77,7 @@ def shape(name_or_path: str) -> T5Config:
     path = Path(name_or_path)
     path = path / "config.json" if path.is_dir() else path
     try:
-        tree = json.loads(path.read_text(encoding="utf-8"))
+        tree = json_in(path)
     except (OSError, ValueError) as error:
         raise SettingsError(
             f"{name_or_path}: no shape of this name, and no configuration can be read there "
@@ -122,7 +122,7 @@ def random_drafter(name_or_path: str, target: HubTarget) -> Drafter:
     Raises:
         SettingsError: there is no such shape, or it has another vocabulary than the target.
     """
-    wanted = target.model.config.vocab_size
+    wanted = target.logit_count
     if name_or_path in usual():
         bound = spec_of(name_or_path).bound_to_target
         own = {"target": target} if bound else {"start": "ordinary"}

@@ -229,7 +229,7 @@ def _bench_random(options: argparse.Namespace) -> tuple[dict[str, Any], dict[str
         "sources": simulate.random_sources(
             options.limit or BENCH_SOURCES,
             options.source_length,
-            target.model.config.vocab_size,
+            target.logit_count,
             options.seed,
         ),
         "baselines": [measuring.GENERATE] if options.baselines else [],

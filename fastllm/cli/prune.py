@@ -209,7 +209,7 @@ class _Work:
         articles = max(16, round(options.limit * options.scale))
         passes = self.search.passes(options.search) + DRAWS + 1
         whole = seconds * passes * articles / len(self._written)
-        logits = 4e-9 * articles * TEXT_LENGTH * self._target.model.config.vocab_size
+        logits = 4e-9 * articles * TEXT_LENGTH * self._target.logit_count
         self._context.say(
             f"{len(self.units)} parts, at most {passes} forward passes over {articles} articles; "
             f"two over {len(self._written)} took {seconds:.2f} s each: {duration(whole)}. Memory "

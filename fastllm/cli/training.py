@@ -412,7 +412,7 @@ def _untrained(
     """The drafter that a training starts from."""
     family, start = drafter_class(options.drafter), options.start or STARTS[0]
     fingerprint = target.vocabulary.fingerprint
-    width = int(target.model.config.vocab_size)
+    width = target.logit_count
     if start in STARTS:
         own = {"target": target} if spec_of(options.drafter).bound_to_target else {}
         fresh: NeuralDrafter[Any] = family.fresh(
@@ -520,7 +520,7 @@ def _count(
         drafter = NgramDrafter.fit(
             texts,
             order=options.ngram_n,
-            vocabulary_size=int(target.model.config.vocab_size),
+            vocabulary_size=target.logit_count,
             start_id=target.start_id,
             name=name,
             vocabulary=fingerprint,

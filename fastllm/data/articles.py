@@ -83,6 +83,8 @@ def read_split(data: str | Path, split: str) -> Iterator[Article]:
     Raises:
         DataError: there is no such data, a row of it is not an article, or `datasets` is missing.
     """
+    if not re.fullmatch(r"\w[\w.-]*", split):
+        raise DataError(f"split {split!r}: give its name, such as train, validation or test.")
     if str(data) in ON_THE_HUB:
         return _from_datasets(str(data), split)
     folder = Path(data)

@@ -5,7 +5,6 @@ A folder holds `source.npy` and `target.npy` (all ids in one row), `source_ends.
 lengths). Padding is added when a batch is made, never stored.
 """
 
-import json
 from collections.abc import Iterable, Sequence
 from io import BytesIO
 from pathlib import Path
@@ -14,7 +13,7 @@ import numpy as np
 import torch
 
 from fastllm.errors import DataError
-from fastllm.files import write_json, write_whole
+from fastllm.files import json_in, write_json, write_whole
 
 IGNORED = -100
 """The label of a padded position, as PyTorch's cross-entropy understands it."""
@@ -24,8 +23,11 @@ class Sequences:
     """Sequences of ids in one row, NAME.npy, memory-mapped; NAME_ends.npy is where each ends."""
 
     def __init__(self, folder: Path, name: str) -> None:
-        self._row = np.load(folder / f"{name}.npy", mmap_mode="r")
-        self._ends = np.load(folder / f"{name}_ends.npy")
+        try:
+            self._row = np.load(folder / f"{name}.npy", mmap_mode="r")
+            self._ends = np.load(folder / f"{name}_ends.npy")
+        except EOFError as error:
+            raise ValueError(f"{name}: an array is empty or cut short") from error
 
     def __len__(self) -> int:
         return len(self._ends)
@@ -49,8 +51,8 @@ class TokenPairs:
     def __init__(self, folder: str | Path) -> None:
         folder = Path(folder)
         try:
-            self.meta = json.loads((folder / "meta.json").read_text())
-            self.ids = json.loads((folder / "ids.json").read_text())
+            self.meta = json_in(folder / "meta.json")
+            self.ids = json_in(folder / "ids.json")
             self._source, self._target = Sequences(folder, "source"), Sequences(folder, "target")
         except (OSError, ValueError) as error:
             raise DataError(f"{folder}: not a folder of token pairs ({error}).") from error

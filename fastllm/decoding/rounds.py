@@ -8,6 +8,7 @@ A run draws its uniform numbers from a generator of its own, as many a round wha
 (`uniforms`).
 """
 
+import math
 import time
 import warnings
 from collections.abc import Iterator, Sequence
@@ -186,8 +187,9 @@ def _until_end(draft: Draft, ends: frozenset[int]) -> Draft:
 def _judged(
     verdict: Verdict, draft: Draft, uniforms: Sequence[float], config: DecodingConfig
 ) -> tuple[Judged, ...]:
-    """An entry for each test that the rule says decided."""
+    """An entry for each test that the rule says decided, up to a p that is no number."""
     tested = rule_of(config).tested(len(draft.tokens), verdict.accepted)
+    tested = next((at for at, p in enumerate(verdict.p[:tested]) if not math.isfinite(p)), tested)
     columns = draft.tokens[:tested], verdict.p, verdict.q, uniforms, verdict.thresholds
     return tuple(Judged(*test) for test in zip(*columns, strict=False))
 

@@ -20,7 +20,6 @@ missing.
 """
 
 import hashlib
-import json
 import shutil
 import time
 from collections.abc import Callable, Sequence
@@ -37,7 +36,7 @@ from fastllm.distill.loop import processes
 from fastllm.distill.pseudo import held_in, weights_fingerprint
 from fastllm.distill.teacher import Teacher
 from fastllm.errors import DataError, SettingsError, TrainingError
-from fastllm.files import write_json
+from fastllm.files import json_in, write_json
 from fastllm.targets.hub import HubTarget
 from fastllm.words import duration
 
@@ -73,10 +72,10 @@ class TeacherCache:
     def __init__(self, folder: str | Path) -> None:
         folder = Path(folder)
         try:
-            self.meta = json.loads((folder / "meta.json").read_text())
+            self.meta = json_in(folder / "meta.json")
             paths = [folder / name for name in self.meta["shards"]]
             self._shards = [np.load(path, mmap_mode="r") for path in paths]
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, EOFError, ValueError, KeyError) as error:
             raise DataError(f"{folder}: not a whole teacher cache ({error}).") from error
         self._lengths = np.array(self.meta["lengths"], dtype=np.int64)
 
@@ -154,7 +153,7 @@ def write_cache(
         TrainingError: the disk has no room for it.
     """
     folder = Path(folder)
-    size = int(target.model.config.vocab_size)
+    size = target.logit_count
     if top_k < 1:
         raise SettingsError(f"teacher_top_k={top_k}: give at least 1.")
     k = min(top_k, size)

@@ -3,7 +3,6 @@
 All of it is asked before the work begins: hours later there is more to lose.
 """
 
-import json
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -14,6 +13,7 @@ from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 
 from fastllm.errors import CheckpointError, DataError, SettingsError, TrainingError
+from fastllm.files import json_in
 
 
 def require_writable(folder: str | Path) -> None:
@@ -159,7 +159,7 @@ def _is_checkpoint(folder: Path) -> bool:
 def json_object(path: Path) -> dict[str, Any]:
     """The names and values of a JSON file; none where it has none, or cannot be read."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = json_in(path)
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
@@ -208,7 +208,7 @@ def differences_from(path: Path, now: Mapping[str, Any]) -> str:
     if not path.exists():
         return ""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = json_in(path)
     except (OSError, ValueError) as error:
         raise DataError(f"{path} is damaged ({error}): remove its folder.") from error
     if not isinstance(found, dict):

@@ -399,6 +399,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
         tree = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise SettingsError(f"{path} is not a readable YAML file: {error}") from error
+    except RecursionError as error:
+        raise SettingsError(f"{path} is nested too deeply for a recipe.") from error
     if not isinstance(tree, dict):
         raise SettingsError(f"{path}: needs names and values.")
     return tree

@@ -6,7 +6,6 @@ that none needs to know what the others do. When all are there they are joined i
 """
 
 import hashlib
-import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -21,7 +20,7 @@ from fastllm.distill.loop import processes
 from fastllm.distill.teacher import write_texts
 from fastllm.drafters.lookup import ArticleLookup
 from fastllm.errors import DataError
-from fastllm.files import write_json
+from fastllm.files import json_in, write_json
 from fastllm.targets import resolve
 from fastllm.targets.hub import HubTarget
 from fastllm.trace import DecodingConfig
@@ -143,7 +142,7 @@ def write_pseudo(
         raise
     accelerator.wait_for_everyone()
     if accelerator.is_main_process and not (folder / "meta.json").exists():
-        written = [text for shard, _ in shards for text in json.loads(shard.read_text())]
+        written = [text for shard, _ in shards for text in _texts_in(shard)]
         rows = ((pairs.ids[index], pairs.source(index), text) for index, text in enumerate(written))
         with writing(folder, _KEPT):
             write_pairs(folder, rows, meta)
@@ -220,3 +219,13 @@ def _speculated(target: HubTarget, source: list[int], length: int) -> list[int]:
         statistics=False,
     )
     return [token for entry in rounds for token in entry.tokens]
+
+
+def _texts_in(shard: Path) -> list[list[int]]:
+    try:
+        found: list[list[int]] = json_in(shard)
+    except ValueError as error:
+        raise DataError(
+            f"{shard} is damaged ({error}): remove it, and the same command writes it anew."
+        ) from error
+    return found

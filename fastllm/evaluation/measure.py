@@ -26,7 +26,7 @@ from fastllm.decoding.rules import Rules
 from fastllm.drafters import Drafter
 from fastllm.errors import DataError, SettingsError
 from fastllm.targets import Encoding, Target, resolve
-from fastllm.targets.hub import HubTarget, notice
+from fastllm.targets.hub import ONE_TEXT, HubTarget, notice
 from fastllm.trace import DecodingConfig, Trace
 from fastllm.words import duration
 
@@ -672,8 +672,8 @@ def generate(target: HubTarget, source_ids: list[int], config: DecodingConfig) -
         input_ids=torch.tensor([source_ids], device=target.device),
         attention_mask=torch.ones(1, len(source_ids), dtype=torch.long, device=target.device),
         do_sample=False,
-        num_beams=1,
         max_new_tokens=config.max_new_tokens,
+        **ONE_TEXT,
         **rules,
     )
     return tuple(int(token) for token in out[0, 1:])

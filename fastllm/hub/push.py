@@ -5,7 +5,6 @@ does not stand there.
 """
 
 import argparse
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 from fastllm import paths
 from fastllm.drafters import families
 from fastllm.errors import CheckpointError
+from fastllm.files import json_in
 from fastllm.hub import upload
 
 LICENSE = "apache-2.0"
@@ -237,7 +237,7 @@ def _numbers(validation: dict[str, Any]) -> str:
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = json_in(path)
     except (OSError, ValueError) as error:
         raise CheckpointError(
             f"{path} cannot be read ({error}): save the checkpoint anew."

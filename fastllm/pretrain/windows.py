@@ -7,7 +7,6 @@ tokens, kind), `text.npy` and `text_ends.npy` (the texts, end token included), t
 `tokenizer/`, and `meta.json`, which is written last.
 """
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,7 +18,7 @@ import torch
 
 from fastllm.data.tokens import IGNORED, Sequences, save_array, save_sequences, start_set
 from fastllm.errors import DataError, SettingsError
-from fastllm.files import write_json
+from fastllm.files import json_in, write_json
 from fastllm.vocabulary import Vocabulary
 
 _SORTED = 32
@@ -120,11 +119,11 @@ class Windows:
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
         try:
-            self.meta: dict[str, Any] = json.loads((self.folder / "meta.json").read_text())
+            self.meta: dict[str, Any] = json_in(self.folder / "meta.json")
             self._source = Sequences(self.folder, "source")
             self._text = Sequences(self.folder, "text")
             self._rows = np.load(self.folder / "windows.npy")
-        except (OSError, ValueError) as error:
+        except (OSError, EOFError, ValueError) as error:
             raise DataError(f"{folder}: not a folder of windows ({error}).") from error
 
     def __len__(self) -> int:

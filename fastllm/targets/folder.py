@@ -5,13 +5,13 @@ which file is missing or cut short, and what to do. Some faults they even pass o
 configuration that is not JSON counts as none, and weights that are missing are made up.
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
 from fastllm.errors import CheckpointError
+from fastllm.files import json_in
 
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin",
            "pytorch_model.bin.index.json")  # fmt: skip
@@ -27,7 +27,7 @@ def read_json(path: Path, what: str) -> dict[str, Any]:
         CheckpointError: there is no such file, or it holds no JSON object.
     """
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = json_in(path)
     except OSError as error:
         fault = "is a file, not a folder" if path.parent.exists() else "does not exist"
         if path.parent.is_dir():

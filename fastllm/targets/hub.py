@@ -89,6 +89,11 @@ class HubTarget:
         return f"{self._engine} without CUDA graphs ({failure})" if failure else self._engine
 
     @property
+    def logit_count(self) -> int:
+        """How many tokens it gives a logit for, padding of the matrix included."""
+        return number_of_logits(self.model)
+
+    @property
     def decoder_bytes(self) -> int:
         """Bytes of weights that the static engine reads for a token; 0 with the other engine."""
         return self._static.bytes if self._engine == "static" else 0
@@ -391,13 +396,18 @@ def _vocabulary(name_or_folder: str | Path, model: Any) -> Vocabulary:
             f"{name_or_folder}: its tokenizer cannot be read ({first_line(error)}). {remedy}"
         ) from error
     pieces = len(vocabulary.tokenizer)
-    rows = int(model.config.get_text_config(decoder=True).vocab_size)
+    rows = number_of_logits(model)
     if vocabulary.empty or pieces > rows:
         raise CheckpointError(
             f"{name_or_folder}: the tokenizer beside the weights has {pieces} tokens, the model "
             f"{rows}: it is missing, or another model's. {remedy}"
         )
     return vocabulary
+
+
+def number_of_logits(model: Any) -> int:
+    """How many tokens a model gives a logit for; nested configurations name it below."""
+    return int(model.config.get_text_config(decoder=True).vocab_size)
 
 
 _NEUTRAL: dict[str, tuple[Any, ...]] = {
@@ -413,10 +423,23 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "watermarking_config": (),
     "stop_strings": ([],),
     "num_beams": (1,),
+    "penalty_alpha": (0.0,),
+    "min_p": (0.0,),
+    "typical_p": (1.0,),
+    "epsilon_cutoff": (0.0,),
+    "eta_cutoff": (0.0,),
 }
-"""Settings of a generation configuration that change what `generate` writes without sampling, and
-that are not applied here; with the values, beside None, that change nothing.
-Those of sampling (temperature, top_k, top_p) are not among them: `DecodingConfig` has its own."""
+"""Settings of a generation configuration that change what `generate` writes, and that are not
+applied here; with the values, beside None, that change nothing. Temperature, top_k and top_p are
+not among them: `DecodingConfig` has its own."""
+
+ONE_TEXT: dict[str, Any] = {
+    "num_beams": 1,
+    "num_return_sequences": 1,
+    "penalty_alpha": None,
+    "return_dict_in_generate": False,
+}
+"""What makes `generate` write one text, as ids, whatever the generation configuration says."""
 
 
 def unsupported(model: Any) -> tuple[str, ...]:
@@ -469,17 +492,22 @@ def _listed(value: int | list[int] | None) -> list[int]:
 def _positions(stack: Any) -> int | None:
     """For how many tokens an encoder or a decoder has a table of positions; None where it has none.
 
-    T5's positions are relative, and those of M2M100 are computed as they are needed.
+    T5's positions are relative, and those of M2M100 are computed as they are needed. BERT's table,
+    in an encoder or decoder made of one, lies deeper.
     """
-    for name in ("embed_positions", "position_embeddings"):
-        table = getattr(stack, name, None)
-        if isinstance(table, torch.nn.Embedding):
+    found = []
+    for name, table in stack.named_modules():
+        kind = name.rpartition(".")[2]
+        if isinstance(table, torch.nn.Embedding) and kind in _POSITIONS:
             # BART's table begins with two rows that no token takes, ProphetNet's with the padding.
             unused = getattr(table, "offset", 0)
-            if name == "position_embeddings":
-                unused = (table.padding_idx or 0) + 1
-            return table.num_embeddings - unused
-    return None
+            if kind == "position_embeddings" and table.padding_idx is not None:
+                unused = table.padding_idx + 1
+            found.append(table.num_embeddings - unused)
+    return min(found, default=None)
+
+
+_POSITIONS = ("embed_positions", "position_embeddings")
 
 
 def entry_device(model: Any) -> torch.device:

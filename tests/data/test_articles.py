@@ -123,6 +123,9 @@ def test_a_split_is_found_or_said_to_be_missing(tmp_path: Path) -> None:
     assert [article.id for article in read_split(tmp_path, "train")] == ["one", "2"]
     with pytest.raises(DataError, match=r"no validation\.jsonl\.xz.*cnn_dailymail"):
         read_split(tmp_path, "validation")
+    for odd in ("", "/x", "../train", "a b"):
+        with pytest.raises(DataError, match="give its name, such as train"):
+            read_split(tmp_path, odd)
 
 
 def test_without_the_library_the_data_set_by_name_says_how_to_get_it(

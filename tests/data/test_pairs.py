@@ -70,3 +70,9 @@ def test_padding() -> None:
 def test_a_folder_that_is_no_set_of_pairs_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="not a folder of token pairs"):
         TokenPairs(tmp_path)
+    for name in ("meta.json", "ids.json"):
+        (tmp_path / name).write_text("[]")
+    for name in ("source", "source_ends", "target", "target_ends"):
+        (tmp_path / f"{name}.npy").touch()
+    with pytest.raises(DataError, match="an array is empty or cut short"):
+        TokenPairs(tmp_path)

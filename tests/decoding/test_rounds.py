@@ -1,6 +1,7 @@
 """The two loops: greedy texts, ends, lengths, caches, seeds; against transformers and by count."""
 
 import copy
+import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -13,6 +14,7 @@ from fakes import (
     END,
     START,
     FakeSession,
+    FakeTarget,
     HesitantSession,
     Rule,
     RuleSession,
@@ -469,3 +471,26 @@ def test_sessions_of_one_encoding_do_not_disturb_each_other(
     lone = tiny_target.begin(encoding)
     lone.forward([0, 300])
     torch.testing.assert_close(first.forward([310]), lone.forward([310]), rtol=1e-5, atol=1e-5)
+
+
+def test_a_p_that_is_no_number_behind_a_refused_guess_is_not_told() -> None:
+    """Under the block rule all of a draft is tested, also what stands behind its end."""
+
+    def rule(written: tuple[int, ...]) -> Sequence[float]:
+        if 7 in written:
+            return [math.nan] * SIZE
+        return [-50.0 if token == 7 else 0.0 for token in range(SIZE)]
+
+    drafter = ScriptedDrafter(lambda written, k: [7] * k)
+    config = DecodingConfig(temperature=1.0, verification="block", gamma=3, max_new_tokens=4)
+    target = FakeTarget(rule)
+    encoding = target.encode([2, 3])
+    rounds = list(
+        speculate(target.begin(encoding), drafter.begin(encoding), config, **IDS, statistics=False)
+    )
+    guessed = [entry for entry in rounds if entry.drafted]
+    assert guessed
+    for entry in guessed:
+        assert entry.accepted == 0
+        assert entry.judged
+        assert all(math.isfinite(test.p) for test in entry.judged)

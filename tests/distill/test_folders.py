@@ -115,7 +115,8 @@ def test_only_what_differs_is_named() -> None:
 def test_settings_that_cannot_be_read_are_named(tmp_path: Path) -> None:
     path = tmp_path / "settings.json"
     assert differences_from(path, {"a": 1}) == ""
-    for text, why in (("{", "is damaged"), ("[]", "holds no settings")):
+    deep = "[" * 200_000
+    for text, why in (("{", "is damaged"), (deep, "is damaged"), ("[]", "holds no settings")):
         path.write_text(text)
         with pytest.raises(DataError, match=f"settings.json {why}"):
             differences_from(path, {"a": 1})

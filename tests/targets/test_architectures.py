@@ -5,6 +5,7 @@ Each is compared with `generate` of transformers.
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,9 +14,13 @@ from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
 from transformers import (
     BartConfig,
     BartForConditionalGeneration,
+    BertConfig,
     BlenderbotConfig,
     BlenderbotForConditionalGeneration,
     ByT5Tokenizer,
+    EncoderDecoderConfig,
+    EncoderDecoderModel,
+    GenerationConfig,
     LEDConfig,
     LEDForConditionalGeneration,
     M2M100Config,
@@ -31,8 +36,9 @@ from fastllm.checkpoints import load_target
 from fastllm.decoding.race import Race
 from fastllm.drafters.lookup import ArticleLookup
 from fastllm.errors import CheckpointError, FastLLMWarning, NotFiniteError, SettingsError
+from fastllm.evaluation import measure
 from fastllm.pretrain.copying_start import t5_config
-from fastllm.targets.hub import HubTarget
+from fastllm.targets.hub import HubTarget, unsupported
 from fastllm.trace import DecodingConfig
 from fastllm.vocabulary import Vocabulary
 
@@ -270,3 +276,52 @@ def test_what_reads_a_model_of_sentencepiece_is_named(
     monkeypatch.setattr(Vocabulary, "load", failing)
     with pytest.raises(CheckpointError, match="pip install protobuf sentencepiece"):
         HubTarget.load(tmp_path)
+
+
+def test_positions_that_lie_deeper_are_limits_too(
+    vocabulary: Vocabulary, story: str, tmp_path: Path
+) -> None:
+    """An encoder and a decoder made of BERTs."""
+    size = len(vocabulary.tokenizer)
+    own = BertConfig(
+        vocab_size=size, hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
+        intermediate_size=16, max_position_embeddings=POSITIONS,
+    )  # fmt: skip
+    config = EncoderDecoderConfig.from_encoder_decoder_configs(own, own)
+    config.decoder_start_token_id, config.pad_token_id, config.eos_token_id = 0, 0, 1
+    torch.manual_seed(1)
+    EncoderDecoderModel(config).eval().save_pretrained(tmp_path)
+    vocabulary.tokenizer.save_pretrained(tmp_path)
+    target = load_target(tmp_path, device="cpu")
+    assert (target.source_length, target.longest_text) == (POSITIONS, POSITIONS)
+    assert target.logit_count == size
+    alone, with_lookup = written(target, story * 3, max_new_tokens=POSITIONS)
+    assert alone == with_lookup
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"num_beams": 4, "num_return_sequences": 4},
+        {"return_dict_in_generate": True},
+        {"penalty_alpha": 0.6, "top_k": 4},
+    ],
+    ids=["sequences", "dict", "contrastive"],
+)
+def test_generate_writes_one_text_whatever_its_configuration_says(
+    settings: dict[str, Any], tiny_target: HubTarget, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = tiny_target.model.generation_config
+    changed = GenerationConfig(**{**own.to_diff_dict(), **settings})
+    monkeypatch.setattr(tiny_target.model, "generation_config", changed)
+    ids = [7, 8, 9, 1]
+    config = DecodingConfig(max_new_tokens=6)
+    found = measure.generate(tiny_target, ids, config)
+    monkeypatch.setattr(tiny_target.model, "generation_config", own)
+    assert found == measure.generate(tiny_target, ids, config)
+
+
+def test_settings_of_sampling_that_are_not_applied_are_named() -> None:
+    model = SimpleNamespace(generation_config=GenerationConfig(min_p=0.1, typical_p=0.9))
+    assert unsupported(model) == ("min_p=0.1", "typical_p=0.9")
+    assert unsupported(SimpleNamespace(generation_config=GenerationConfig())) == ()
