@@ -1,5 +1,6 @@
 """What ships: whole, of one vocabulary, and exact. The full check is `eval --check-generate`."""
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -91,3 +92,20 @@ def test_every_lane_writes_what_generate_writes(
             pass
         for trace in race.traces():
             assert list(trace.tokens) == expected, (trace.drafter, gamma)
+
+
+SUMS = dict(
+    reversed(line.split(maxsplit=1))
+    for line in (SHIPPED / "SHA256SUMS").read_text(encoding="utf-8").splitlines()
+)
+
+
+def test_every_file_of_weights_has_a_checksum() -> None:
+    files = [*SHIPPED.glob("*/*.safetensors"), *SHIPPED.glob("*/*.npz")]
+    assert files
+    assert sorted(SUMS) == sorted(path.relative_to(SHIPPED).as_posix() for path in files)
+
+
+@pytest.mark.parametrize("name", sorted(SUMS))
+def test_the_weights_are_those_that_shipped(name: str) -> None:
+    assert hashlib.sha256((SHIPPED / name).read_bytes()).hexdigest() == SUMS[name]
