@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Sequence
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -208,6 +209,18 @@ def test_a_race_says_when_it_is_no_longer_what_is_chosen(visit: Opener, story_ad
     page.click("#fl-go")
     page.wait_for_selector(".fl-race[data-ran]")
     expect(page.locator(".fl-is-stale")).to_have_count(0)
+    page.focus("#fl-sample select")
+    page.keyboard.press("End")  # an article of one's own
+    expect(page.locator(".fl-is-stale")).to_contain_text("still the race before")
+
+
+def test_a_link_may_name_the_sample_alone(visit: Opener, story_address: str) -> None:
+    seen = visit(story_address, reduced_motion="reduce").open("?sample=Factory+closure")
+    page = seen.page
+    expect(page.locator("#fl-sample select")).to_have_value("Factory closure")
+    page.get_by_text("Read or change the article").click()
+    expect(page.locator("#fl-article textarea")).to_have_value(re.compile("Darrowell"))
+    seen.require_clean()
 
 
 def test_by_call_and_a_link_to_the_moment(visit: Opener, story_address: str) -> None:
@@ -303,6 +316,10 @@ def test_what_one_takes_home(
     assert replay.calls() == seen.calls()
     assert replay.page.evaluate("window.harmed") is None
     expect(replay.page.locator(".fl-keep")).to_be_hidden()
+    assert replay.page.locator(".fl-source p").text_content() == traces[0].source
+    again = replay.page.get_by_role("link", name="Race it again").get_attribute("href")
+    assert again.startswith(f"{story_address}/?")
+    assert date.today().strftime("%Y-") in replay.page.locator("body").inner_text()
     assert replay.requested == [path.as_uri() + "?present=1"]
     replay.require_clean()
     context.close()

@@ -44,7 +44,7 @@ async function replayText() {
 <body class="fl-file">
 <div class="fl-head"><h1>${words.title}</h1><p>${words.claim}</p></div>
 <main id="fl-view"><div class="fl-race"></div></main>
-<details class="fl-keep"><summary>${words.article}</summary><p>${asText(source)}</p></details>
+<details class="fl-source"><summary>${words.article}</summary><p>${asText(source)}</p></details>
 <p class="fl-soft">${say(words.saved, new Date().toISOString().slice(0, 10))} <a href="${asText(link).replace(/"/g, "&quot;")}">${words.race_again}</a></p>
 <script type="application/x-ndjson" id="fl-rows">${text}
 <\/script>
