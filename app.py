@@ -17,6 +17,7 @@ if os.environ.get("SPACES_ZERO_GPU"):
     import spaces  # noqa: F401  (has to come before anything that touches CUDA)
 
 from fastllm.cli.options import add_device_argument
+from fastllm.cli.output import degrade_text
 from fastllm.demo.engine import LocalEngine
 from fastllm.demo.guard import Guard
 from fastllm.demo.limits import Models, read_limits, read_models, read_network, titled_drafters
@@ -26,6 +27,7 @@ from fastllm.errors import FastLLMError, SettingsError
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Serves the page until it is told to end; 2 where a setting is wrong."""
+    degrade_text()
     options = _parser().parse_args(arguments)
     try:
         limits, network = read_limits(), read_network()

@@ -3,7 +3,8 @@
 Serves the page in a process of its own, has visitors ask for everything at once, and tells what
 they got: whether a text of one reached another, what was refused and in which words, the memory of
 the server before and after, and how long the first race afterwards took. Exit code 1 where texts
-were mixed, a refusal had no words, or the first race afterwards was refused.
+were mixed, a refusal had no words, a race of somebody else was refused, the first race afterwards
+took too long, or the memory has grown too much.
 """
 
 import argparse
@@ -31,6 +32,12 @@ WAIT = 300.0
 
 SETTLED_SECONDS = 75.0
 """After these the page has forgotten whatever nobody read."""
+
+MOST_GROWN = 30.0
+"""MiB that the server may have more at the end than before the visitors."""
+
+MOST_SECONDS = 5.0
+"""The longest that the first race afterwards may take."""
 
 SESSIONS = 60
 """So many come first: Gradio keeps the parts of the page once for each of the last 50 sessions."""
@@ -217,7 +224,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         time.sleep(SETTLED_SECONDS)
         began = time.monotonic()
         again = Visitor(address, 951, after).ask("race", race_values(TEXT.format(marker="B"), 0))
-        print(f"first race afterwards: {time.monotonic() - began:.1f} s")
+        took = time.monotonic() - began
+        print(f"first race afterwards: {took:.1f} s")
         left = resident(page.pid)
         print(f"afterwards: {left:.0f} MiB ({left - before:+.0f})")
     finally:
@@ -228,7 +236,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"refused {times} times: {words}")
     wordless = seen.wordless + attacked.wordless
     print(f"mixed: {seen.mixed or 'nothing'}; without words: {wordless or 'nothing'}")
-    return int(bool(seen.mixed or wordless or served is None or again is None))
+    wrong = missed(left - before, took)
+    for words in wrong:
+        print(f"missed: {words}")
+    return int(bool(wrong or seen.mixed or wordless or served is None or again is None))
+
+
+def missed(grown: float, seconds: float) -> list[str]:
+    """In words, what the page may not do and did: grow by so many MiB, take so many seconds."""
+    found = []
+    if grown > MOST_GROWN:
+        found.append(f"the memory has grown by {grown:.0f} MiB, and {MOST_GROWN:.0f} are allowed")
+    if seconds > MOST_SECONDS:
+        found.append(
+            f"the first race afterwards took {seconds:.1f} s, and {MOST_SECONDS:.0f} are allowed"
+        )
+    return found
 
 
 def race_when_up(address: str, page: subprocess.Popen[bytes]) -> float:

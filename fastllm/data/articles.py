@@ -281,7 +281,7 @@ def _article(row: Any, where: str, number: int) -> Article:
             f'{where}: needs an object with a text field "article" '
             '(and "highlights", "id" where known).'
         )
-    text, summary = row["article"], row.get("highlights") or ""
+    text, summary = repaired(row["article"]), row.get("highlights") or ""
     if not isinstance(summary, str):
         raise DataError(f'{where}: "highlights" must be text.')
     if _HALF_CHARACTER.search(text + summary):

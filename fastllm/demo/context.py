@@ -100,7 +100,8 @@ class PageContext:
         ):
             if value > most:
                 raise SettingsError(
-                    f"{name}={value!r} is out of range: this page takes up to {most}."
+                    f"{name}={echoed(value, words.QUOTED)} is out of range: this page takes up to "
+                    f"{most}."
                 )
         return DecodingConfig(
             gamma=_whole(gamma),

@@ -260,9 +260,9 @@ class LocalEngine:
             import_module("transformers.utils.logging").disable_progress_bar()
         held = f" in {self._options['load_in']}" if self._options["load_in"] else ""
         self._doing = f"loading {self._name}{held}"
-        self._say(f"{self._doing} ...")
         began = time.monotonic()
         try:
+            self._say(f"{self._doing} ...")  # may fail: a console that lacks a letter of the name
             # CUDA graphs stay off where the GPU is a borrowed one: they are bound to a process that
             # may be gone after the race.
             engine = "auto" if self._borrowed is None else "transformers"

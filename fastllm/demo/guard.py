@@ -15,7 +15,7 @@ import json
 import re
 import traceback
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from datetime import datetime, timedelta
 from typing import Any
@@ -64,6 +64,14 @@ _ZIPPED = ("/", "/config")
 """What is large and of no type that Gradio compresses itself: it goes by the ending."""
 
 NO_JSON = "The request is no JSON object that this page can read."
+WRONG_TYPE = (
+    "A part of the request has the wrong type. `data` is a list of values; which ones is listed at "
+    "/gradio_api/info."
+)
+CROWDED = (
+    "This page holds as much of what it is being sent as it can, from you or from everybody. Send "
+    "it again in a moment."
+)
 NO_FILES = "This page takes no files from programs: send the text itself."
 CLOSING = "This page is being closed or started anew. Try again in a minute."
 NO_WORDS = (
@@ -92,6 +100,7 @@ class Guard:
         self._listeners: Counter[str] = Counter()
         self._left: dict[str, float] = {}
         self._joining: Counter[str] = Counter()
+        self._held: Counter[str] = Counter()
 
     def before(self, app: ASGIApp) -> "Guard":
         """Goes before everything else in the app of the page."""
@@ -154,6 +163,34 @@ class Guard:
         with _counted(self._joining, visitor):
             yield
 
+    @contextmanager
+    def _holding(self, visitor: str) -> Iterator[Callable[[int], bool]]:
+        """A request of a visitor is read and answered meanwhile.
+
+        What is given says whether so many bytes more of it may be kept, and counts them if so: of
+        one visitor as many full requests as may wait, of all as many as the queue takes.
+        """
+        kept = 0
+
+        def hold(size: int) -> bool:
+            nonlocal kept
+            limits, held = self._limits, self._held
+            if (
+                held[visitor] + size > limits.waiting * limits.body_bytes
+                or held.total() + size > limits.queue_size * limits.body_bytes
+            ):
+                return False
+            held[visitor] += size
+            kept += size
+            return True
+
+        try:
+            yield hold
+        finally:
+            self._held[visitor] -= kept
+            if not self._held[visitor]:
+                del self._held[visitor]
+
     async def _tidy(self, app: App) -> None:
         """Ends runs without a listener; forgets what nobody reads, and what has been run."""
         queue = app.get_blocks()._queue
@@ -183,7 +220,7 @@ class Guard:
             await send({"type": "websocket.close", "code": 1008})
             return
 
-        started = False
+        started = echoes = False
 
         async def sealed(message: Message) -> None:
             nonlocal started
@@ -192,8 +229,17 @@ class Guard:
                 MutableHeaders(scope=message)["x-content-type-options"] = "nosniff"
             await send(message)
 
+        async def worded(message: Message) -> None:
+            nonlocal echoes
+            # FastAPI repeats the whole of a value that has the wrong type.
+            echoes = echoes or message.get("status") == 422
+            if not echoes:
+                await sealed(message)
+
         try:
-            await self._admit(scope, receive, sealed)
+            await self._admit(scope, receive, worded)
+            if echoes:
+                raise _Refused(422, WRONG_TYPE)
         except _Refused as refused:
             answer = JSONResponse({"detail": refused.words}, refused.status)
             await answer(scope, receive, sealed)
@@ -212,6 +258,7 @@ class Guard:
                 "`hosts` in the Spacefile, or FASTLLM_HOSTS.",
             )
         method, path = scope["method"], scope["path"]
+        visitor = visitor_of(scope["client"][0] if scope.get("client") else None)
         queue: Queue = scope["app"].get_blocks()._queue
         if method in ("GET", "HEAD") and _READ.fullmatch(path):
             app = self._zipped if path in _ZIPPED else self._app
@@ -234,26 +281,28 @@ class Guard:
             with self._listening(session):
                 await self._stream(scope, receive, send, _FAREWELL_CALL)
         elif method == "POST" and (join := _JOIN.fullmatch(path)):
-            body = await self._body(scope, receive)
-            _require_sound(scope["app"], _tree(body), join["name"])
-            visitor = visitor_of(scope["client"][0] if scope["client"] else None)
-            with self._enter(visitor, queue):
-                await self._app(scope, _again(body, receive), send)
+            with self._holding(visitor) as hold:
+                body = await self._body(scope, receive, hold)
+                _require_sound(scope["app"], _tree(body), join["name"])
+                with self._enter(visitor, queue):
+                    await self._app(scope, _again(body, receive), send)
         elif method == "POST" and _TOLD.fullmatch(path):
-            body = await self._body(scope, receive)
-            if _holds_file(_tree(body)):
-                raise _Refused(400, NO_FILES)
-            await self._app(scope, _again(body, receive), send)
+            with self._holding(visitor) as hold:
+                body = await self._body(scope, receive, hold)
+                if _holds_file(_tree(body)):
+                    raise _Refused(400, NO_FILES)
+                await self._app(scope, _again(body, receive), send)
         else:
             raise _Refused(404, "This page has nothing at this address.")
 
-    async def _body(self, scope: Scope, receive: Receive) -> bytes:
-        """The body of a request; of one that is too large nothing is kept."""
+    async def _body(self, scope: Scope, receive: Receive, hold: Callable[[int], bool]) -> bytes:
+        """The body of a request; of one that is too large, or has no room, nothing is kept."""
         most = self._limits.body_bytes
         told = Headers(scope=scope).get("content-length", "")
         parts: list[bytes] = []
         size = 0
         too_large = told.isdecimal() and int(told) > most
+        crowded = False
         try:
             async with asyncio.timeout(BODY_SECONDS):
                 while size < DRAINED_BYTES:
@@ -263,7 +312,8 @@ class Guard:
                     part = message.get("body", b"")
                     size += len(part)
                     too_large = too_large or size > most
-                    if too_large:
+                    crowded = crowded or not (too_large or hold(len(part)))
+                    if too_large or crowded:
                         parts.clear()
                     else:
                         parts.append(part)
@@ -280,6 +330,8 @@ class Guard:
                 f"That is too much at once: this page reads requests of up to {most:,} bytes. Send "
                 "less.",
             )
+        if crowded:
+            raise _Refused(429, CROWDED)
         return b"".join(parts)
 
     async def _stream(self, scope: Scope, receive: Receive, send: Send, farewell: bytes) -> None:
@@ -457,7 +509,7 @@ def _require_sound(app: App, tree: dict[str, Any], name: str | None) -> None:
         )
     values = tree.get("data")
     if not isinstance(values, list):
-        return  # pydantic says what is wrong with it; of `call/v2` there is none
+        return  # FastAPI refuses it; of `call/v2` there is none
     named = [block for block in found.inputs if not block.skip_api]
     if len(values) not in (len(found.inputs), len(named)):
         title = f"/{found.api_name}" if name else "This function"

@@ -38,7 +38,7 @@ from fastllm.demo.folds.plots import costs
 from fastllm.demo.folds.race import words as race_words
 from fastllm.errors import DataError
 from fastllm.files import strict
-from fastllm.trace import Alternative, Branch, Judged, Round, Trace
+from fastllm.trace import Alternative, Branch, DecodingConfig, Judged, Round, Trace
 
 CHOICES = 5
 """How many first choices a token carries."""
@@ -53,6 +53,12 @@ SETTINGS = (
     "gamma", "temperature", "top_p", "seed", "max_new_tokens", "verification", "lenience",
 )  # fmt: skip
 """What a visitor sets, in the order of the page; a link brings it back."""
+
+MOST_LANES = 32
+"""The most lanes of a race that is drawn: the browser sends it back, and could send any number."""
+
+MOST_ROUNDS = int(DecodingConfig.RANGES["max_new_tokens"][1])
+"""The most rounds of a lane, likewise: each gives a token at least."""
 
 CUT_WORDS = 8
 """How many words are shown on each side of a cut."""
@@ -300,12 +306,17 @@ def traces_of(lines: str) -> tuple[list[str], list[Trace]]:
         rows = [json.loads(entry) for entry in lines.splitlines() if entry.startswith('{"row":"')]
         end = next(row for row in rows if row["row"] == "end")
         keys = [str(lane["key"]) for lane in rows[0]["lanes"]]
+        # Counted before they are read, which takes long where there are thousands.
+        if not 0 < len(end["traces"]) == len(keys) <= MOST_LANES:
+            raise ValueError("as many traces as lanes are needed")
+        if any(len(tree["rounds"]) > MOST_ROUNDS for tree in end["traces"]):
+            raise ValueError("more rounds than a race has")
         traces = [Trace.from_json({**tree, "source": end["source"]}) for tree in end["traces"]]
     except (
         StopIteration, ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError
     ) as error:  # fmt: skip
         raise DataError(race_words.NO_RACE) from error
-    if len(keys) != len(traces) or not traces:
+    if not all(entry.tokens for trace in traces for entry in trace.rounds):
         raise DataError(race_words.NO_RACE)
     return keys, traces
 

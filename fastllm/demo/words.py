@@ -135,7 +135,7 @@ OTHER_TARGET = "it was distilled for the shipped target, and this page runs anot
 
 def unknown_lane(key: str, offered: Sequence[str]) -> str:
     """A lane that this page does not have."""
-    return f"There is no lane {key!r} here. Choose from {', '.join(offered)}."
+    return f"There is no lane {echoed(key, QUOTED)} here. Choose from {', '.join(offered)}."
 
 
 def no_list(name: str, value: object, known: Sequence[str] = ()) -> str:

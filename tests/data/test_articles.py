@@ -246,6 +246,9 @@ def test_characters_that_old_programs_wrote_are_read(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     path.write_text("\x93Rain\x94 \x96 it\x92s late\x85 \uf0b7 sun\uf0a7 \x81", encoding="utf-8")
     assert read_text(path) == "“Rain” – it’s late… • sun• \x81"
+    lines = tmp_path / "a.jsonl"
+    lines.write_text(json.dumps({"article": path.read_text(encoding="utf-8")}), encoding="utf-8")
+    assert [article.text for article in read_articles(lines)] == [read_text(path)]
     kept = "می\u200cخواهم क्\u200dष \u2060 \ue000"
     path.write_text(kept, encoding="utf-16")
     assert read_text(path) == kept

@@ -37,6 +37,15 @@ def test_a_race_is_checked_where_it_is_asked_for(story: str) -> None:
         context.race_job(story, ["lookup", "alone"], 0, *SETTINGS[1:])
 
 
+def test_a_refusal_repeats_little_of_what_was_sent() -> None:
+    context = PageContext(LocalEngine(), read_limits(environment={}), {})
+    with pytest.raises(SettingsError, match="gamma=1000") as large:
+        context.config(10**4000, *SETTINGS[1:])
+    with pytest.raises(DataError, match="no lane 'BBB") as long:
+        context.chosen(["alone", "B" * 100_000])
+    assert max(len(str(each.value)) for each in (large, long)) < 1000
+
+
 def test_what_a_script_is_given_cannot_end_it() -> None:
     words = {"end": '</script><b> "\u2028 ${x} `y`', "other": "ö"}
     given, most, *_ = scripted("static/upload.js", words, most=5).split("\n")

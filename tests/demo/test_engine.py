@@ -196,6 +196,21 @@ def test_a_missing_target_is_reported_by_every_race(tmp_path: Path, story: str) 
     assert engine.about["hardware"]
 
 
+def test_what_a_console_cannot_write_does_not_hold_the_page_up(tmp_path: Path) -> None:
+    said: list[str] = []
+
+    def say(line: str) -> None:
+        said.append(line)
+        if len(said) == 1:
+            line.encode("cp1252")
+
+    engine = LocalEngine(str(tmp_path / "zażółć"), say=say)
+    engine.start()
+    assert engine._loaded.wait(asking.WAIT)
+    assert "UnicodeEncodeError" in engine.failure
+    assert not engine.loading
+
+
 def test_the_page_says_what_is_loaded_until_it_is_there(
     tiny_folder: str, story: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

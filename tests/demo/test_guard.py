@@ -1,10 +1,12 @@
 """The page under attack: what is let through, what is held, what is forgotten, what is said."""
 
 import asyncio
+import io
 import json
 import os
 import signal
 import socket
+import sys
 import threading
 import time
 import urllib.error
@@ -286,6 +288,80 @@ def test_files_are_refused_in_words(place: Place, value: Any) -> None:
     assert (status, "no files" in told["detail"]) == (400, True)
 
 
+@pytest.mark.parametrize(
+    ("path", "tree"),
+    [
+        ("call/race", {"data": "B" * 50_000}),
+        ("call/race", {"data": [0] * 9, "session_hash": ["B" * 50_000]}),
+        ("run/predict", {"data": "B" * 50_000}),
+        ("cancel", {"session_hash": ["B" * 50_000]}),
+    ],
+)
+def test_what_has_the_wrong_type_is_not_repeated(
+    place: Place, path: str, tree: dict[str, Any]
+) -> None:
+    status, headers, told = place.ask("POST", f"/gradio_api/{path}", json.dumps(tree).encode())
+    assert (status, headers["x-content-type-options"]) == (422, "nosniff")
+    assert "wrong type" in json.loads(told)["detail"]
+    assert len(told) < 300
+
+
+@pytest.mark.parametrize(
+    ("visitors", "kept", "other"), [(1, LIMITS.waiting, 200), (60, LIMITS.queue_size, 429)]
+)
+def test_of_bodies_on_their_way_only_some_are_kept(visitors: int, kept: int, other: int) -> None:
+    guard = Guard(LIMITS)
+    blocks = SimpleNamespace(_queue=None)
+    page = SimpleNamespace(get_blocks=lambda: blocks)
+    full = json.dumps({"a": "x" * (LIMITS.body_bytes - 9)}).encode()
+
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    async def send_all() -> None:
+        door = guard.before(answer)
+        end = asyncio.Event()
+
+        async def post(host: str, body: bytes, goes_on: bool) -> tuple[int, bytes]:
+            parts = iter([{"type": "http.request", "body": body, "more_body": goes_on}])
+            told: list[Message] = []
+
+            async def receive() -> Message:
+                if (part := next(parts, None)) is not None:
+                    return part
+                await end.wait()
+                return {"type": "http.request", "body": b"", "more_body": False}
+
+            async def send(message: Message) -> None:
+                told.append(message)
+
+            scope: Scope = {
+                "type": "http",
+                "method": "POST",
+                "path": "/gradio_api/run/predict",
+                "headers": [],
+                "client": (host, 1),
+                "app": page,
+            }
+            await door(scope, receive, send)
+            return told[0]["status"], told[1]["body"]
+
+        hosts = [f"9.9.9.{number % visitors}" for number in range(60)]
+        posts = [asyncio.create_task(post(host, full, True)) for host in hosts]
+        await asyncio.sleep(0.1)
+        assert sum(guard._held.values()) == kept * LIMITS.body_bytes
+        assert (await post("8.8.8.8", b"{}", False))[0] == other
+        end.set()
+        found = await asyncio.wait_for(asyncio.gather(*posts), WAIT)
+        assert sorted(status for status, _ in found) == [200] * kept + [429] * (60 - kept)
+        assert all(b"in a moment" in words for status, words in found if status == 429)
+
+    asyncio.run(send_all())
+    assert not guard._held
+
+
 def test_functions_that_are_none_are_refused_in_words(place: Place) -> None:
     for path, tree in (
         ("call/nothing", {"data": []}),
@@ -523,6 +599,12 @@ def test_rounds_end_with_the_app(place: Place) -> None:
         assert len(asyncio.all_tasks()) == 1
 
     asyncio.run(life())
+
+
+def test_a_console_that_lacks_letters_is_written_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding="cp1252"))
+    assert app.main(["--host", "no such host", "--port", "7860"]) == 2
+    app._say("zażółć")
 
 
 def test_a_port_in_use_is_told_in_words(capsys: pytest.CaptureFixture[str]) -> None:

@@ -378,6 +378,10 @@ def test_what_is_no_guess_is_refused(typed: Any, message: str) -> None:
         words_of(typed)
 
 
+def test_quotes_that_old_programs_wrote_are_read() -> None:
+    assert words_of("\x93Rain\x94 fell") == ("“Rain”", "fell")
+
+
 def test_markup_is_a_wrong_guess_and_nothing_else() -> None:
     models = table()
     (line,) = turn(models, None, "words", "<b>The</b> ${x} {{y}} </s>").lines(

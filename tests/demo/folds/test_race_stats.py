@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import stories
@@ -143,3 +145,35 @@ def test_plots_that_cannot_be_drawn_give_way_to_a_sentence() -> None:
     assert not note.visible
     assert all(figure.visible for figure in figures)
     assert len(figures) == len(plots_words.READINGS)
+
+
+def more_lanes(start: dict[str, Any], end: dict[str, Any]) -> None:
+    start["lanes"] *= 11
+    end["traces"] *= 11
+
+
+def more_rounds(_: dict[str, Any], end: dict[str, Any]) -> None:
+    end["traces"][0]["rounds"] *= 30
+
+
+def no_tokens(_: dict[str, Any], end: dict[str, Any]) -> None:
+    for entry in end["traces"][1]["rounds"]:
+        entry |= {"accepted": 0, "extra": None}
+
+
+def no_time(_: dict[str, Any], end: dict[str, Any]) -> None:
+    for entry in end["traces"][0]["rounds"]:
+        entry["total_seconds"] = 0
+
+
+@pytest.mark.parametrize("alter", [more_lanes, more_rounds, no_tokens, no_time])
+def test_what_no_race_sends_back_is_not_drawn(
+    alter: Callable[[dict[str, Any], dict[str, Any]], None],
+) -> None:
+    start, *_, end = map(json.loads, rows.recorded_lines("r", *stories.race()))
+    alter(start, end)
+    lines = rows.line(start) + rows.line(end)
+    assert plots.explained(lines) == "[]"
+    note, *figures = plots.draw(lines)
+    assert (note.value, note.visible) == (race_words.NO_RACE, True)
+    assert not any(figure.visible for figure in figures)

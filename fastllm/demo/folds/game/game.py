@@ -33,6 +33,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from fastllm.data.articles import repaired
 from fastllm.decoding.distributions import distribution, draw, forbid, require_finite
 from fastllm.decoding.rounds import uniforms
 from fastllm.decoding.rules import Rules
@@ -187,7 +188,7 @@ def words_of(typed: str) -> tuple[str, ...]:
         raise DataError(words.NO_GUESS)
     if len(typed) > MOST_TYPED:
         raise DataError(words.TOO_LONG.format(len(typed), MOST_TYPED))
-    guess = tuple(typed.split())
+    guess = tuple(repaired(typed).split())
     if any(unicodedata.category(sign) in ("Cc", "Cs", "Co", "Cn") for sign in "".join(guess)):
         raise DataError(words.BINARY)
     return guess

@@ -9,6 +9,7 @@ from fastllm.demo import rows
 from fastllm.demo.context import PageContext
 from fastllm.demo.folds.plots import race_stats, words
 from fastllm.demo.folds.plots.costs import as_row, costs
+from fastllm.demo.folds.race import words as race_words
 from fastllm.demo.parts import HIDDEN, heading, markup, scripted, view
 from fastllm.errors import DataError
 from fastllm.evaluation import charts
@@ -38,9 +39,9 @@ def explained(lines: str) -> str:
     """The costs of the lanes of a race, as JSON of its rows; of none where it has not ended."""
     try:
         keys, traces = rows.traces_of(lines or "")
-    except DataError:
+        return json.dumps([as_row(lane) for lane in costs(keys, traces)])
+    except (DataError, ArithmeticError):  # rounds may be said to take no time, or less
         return "[]"
-    return json.dumps([as_row(lane) for lane in costs(keys, traces)])
 
 
 def draw(lines: str) -> list[Any]:
@@ -50,10 +51,10 @@ def draw(lines: str) -> list[Any]:
     """
     try:
         keys, traces = rows.traces_of(lines or "")
-    except DataError as error:
-        note = gr.HTML(str(error), visible=True)
+        drawn = charts.race_figures(race_stats.summarise(keys, traces))
+    except (DataError, ArithmeticError):  # as above
+        note = gr.HTML(race_words.NO_RACE, visible=True)
         return [note, *(gr.Plot(value=None, visible=False) for _ in words.READINGS)]
-    drawn = charts.race_figures(race_stats.summarise(keys, traces))
     plots = [gr.Plot(value=drawn[name], visible=True) for name in words.READINGS]
     return [gr.HTML(visible=False), *plots]
 

@@ -28,6 +28,7 @@ from fastllm.demo.words import ALONE, STOP, because, choice_of, title_of
 from fastllm.demo.worker import Lines
 from fastllm.errors import DataError
 from fastllm.trace import DecodingConfig, Verification
+from fastllm.words import echoed
 
 GAMMAS = (1, 2, 3, 5, 7, 10)
 TEMPERATURES = (0.0, 0.5, 1.0)
@@ -175,7 +176,7 @@ def plan(context: PageContext, key: str, article: str, config: DecodingConfig) -
     """
     checked = context.checked(article)
     if not isinstance(key, str) or key == ALONE:
-        raise DataError(f"drafter={key!r}: choose a lane with a drafter.")
+        raise DataError(f"drafter={echoed(key)}: choose a lane with a drafter.")
     context.chosen([key], fewest=1)
     return Sweep(
         checked.text,
