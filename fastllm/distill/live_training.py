@@ -208,7 +208,7 @@ class ShortTraining:
             tokens: list[int] = []
             session = target.begin(target.encode(articles[place]))
             for entry in autoregress(
-                session, config, start_id=target.start_id, end_id=target.end_id, statistics=False
+                session, config, start_id=target.start_id, end_id=target.end_ids, statistics=False
             ):
                 tokens += entry.tokens
                 if self.over:
@@ -290,7 +290,7 @@ class ShortTraining:
             self.student.model,
             padded(sources, 0).to(self.target.device),
             start_id=self.target.start_id,
-            end_id=self.target.end_id,
+            end_id=self.target.end_ids,
             length=self.recipe.length,
             temperature=TEMPERATURE,
             generator=generator,

@@ -27,7 +27,7 @@ def confidences(
     pairs: TokenPairs,
     *,
     start_id: int,
-    end_id: int,
+    end_id: int | Sequence[int],
     length: int,
     batch: int = 32,
     say: Callable[[str], None] = lambda line: None,

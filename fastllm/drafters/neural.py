@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 
 from fastllm.decoding.distributions import drawn, most_likely, ruled_distribution
 from fastllm.decoding.proposals import DenseProposal, Draft, OneHotProposal
-from fastllm.decoding.rules import Rules, agreeing
+from fastllm.decoding.rules import Rules, agreeing, end_set
 from fastllm.drafters import DrafterSession
 from fastllm.drafters.length import LengthRule, confidence, falls_back
 from fastllm.drafters.lookup import ArticleLookup
@@ -512,7 +512,7 @@ def roll_out(
     source: torch.Tensor,
     *,
     start_id: int,
-    end_id: int,
+    end_id: int | Sequence[int],
     length: int,
     temperature: float,
     generator: torch.Generator,
@@ -520,7 +520,8 @@ def roll_out(
     """Lets a drafter's network write whole texts of its own about articles (B, S), padded with 0.
 
     The draws' generator is on the CPU, so that a resumed run draws the same; on CUDA its numbers
-    are sent once, and tokens are drawn there. At temperature 0 the texts are greedy.
+    are sent once, and tokens are drawn there. At temperature 0 the texts are greedy. `end_id` ends
+    a text; of several any does.
 
     Returns:
         The ids written for each article, the end token included where it came.
@@ -529,6 +530,7 @@ def roll_out(
     state = model.begin(memory)
     ids = torch.full((source.shape[0],), start_id, device=source.device)
     alive = torch.ones_like(ids, dtype=torch.bool)
+    ends = torch.tensor(sorted(end_set(end_id)), device=source.device)
     columns = []
     apart = source.device.type == "cuda"
     uniforms = torch.empty(0)
@@ -551,7 +553,7 @@ def roll_out(
             chances = (logits / temperature).softmax(-1).cpu()
             ids = torch.multinomial(chances, 1, generator=generator)[:, 0].to(source.device)
         columns.append(torch.where(alive, ids, -1))
-        alive &= ids != end_id
+        alive &= (ids[:, None] != ends).all(-1)
         # On CUDA to ask is to wait for all that was launched: so it is asked now and then.
         if (not apart or place % _ASKED == _ASKED - 1) and not alive.any():
             break

@@ -173,6 +173,20 @@ def test_rollout_is_what_a_session_would_write(drafter: NeuralDrafter[Any]) -> N
     assert texts == [written[1:], written[1:]]
 
 
+def test_any_of_several_end_tokens_ends_a_rollout(drafter: NeuralDrafter[Any]) -> None:
+    def texts(end_id: int | tuple[int, ...]) -> list[list[int]]:
+        return roll_out(
+            drafter.model, torch.tensor([SOURCE, SOURCE[::-1]]), start_id=0, end_id=end_id,
+            length=9, temperature=1.0, generator=torch.Generator().manual_seed(1),
+        )  # fmt: skip
+
+    whole = texts(99)  # which never comes
+    ends = whole[0][3], whole[1][5]
+    for text, longer in zip(texts(ends), whole, strict=True):
+        end = next((at for at, token in enumerate(longer, 1) if token in ends), len(longer))
+        assert text == longer[:end]
+
+
 def test_save_and_load(drafter: NeuralDrafter[Any], tmp_path: Path) -> None:
     drafter.save(tmp_path / "one")
     loaded = load_drafter(tmp_path / "one")
