@@ -153,6 +153,17 @@ def test_every_end_token_of_the_target_ends_a_text(
         assert text == longer[:end]
 
 
+def test_texts_may_be_as_long_as_the_target_can_write(
+    training: Callable[..., ShortTraining], tiny_target: HubTarget
+) -> None:
+    lesson = training()
+    lesson.target = copy.copy(tiny_target)
+    lesson.target.longest_text = 12  # less than where no length is given
+    list(lesson.write())
+    own, held_out = lesson.measure(lesson.student)
+    assert min(own.tau, held_out.tau) >= 1
+
+
 def test_stop_ends_the_writing(training: Callable[..., ShortTraining]) -> None:
     stop = threading.Event()
     lesson = training(stop=stop)
