@@ -24,7 +24,7 @@ from fastllm.drafters import DrafterSession
 from fastllm.drafters.length import LengthRule, confidence, falls_back
 from fastllm.drafters.lookup import ArticleLookup
 from fastllm.drafters.width import fitted
-from fastllm.errors import CheckpointError, SettingsError
+from fastllm.errors import CheckpointError, NotFiniteError, SettingsError
 from fastllm.files import write_json
 from fastllm.targets import Encoding, Target
 from fastllm.targets.slate import Choice, Written
@@ -525,6 +525,10 @@ def roll_out(
 
     Returns:
         The ids written for each article, the end token included where it came.
+
+    Raises:
+        NotFiniteError: there are no numbers to draw from. Asked on the CPU alone: on CUDA to ask is
+            to wait, and there such a text is one of nothing in particular.
     """
     memory = model.remember(source)
     state = model.begin(memory)
@@ -543,14 +547,14 @@ def roll_out(
         if temperature == 0:
             ids = logits.argmax(-1)
         elif apart:
-            sums = (logits / temperature).softmax(-1).cumsum(-1, dtype=torch.float64)
-            whole = sums[:, -1:].contiguous()
-            # A product rounded up to the whole sum stays on the last token that added to it.
-            last = torch.searchsorted(sums, whole)
-            reached = torch.searchsorted(sums, uniforms[place] * whole, right=True)
-            ids = reached.minimum(last)[:, 0]
+            ids = _drawn_there((logits / temperature).softmax(-1), uniforms[place])
         else:
             chances = (logits / temperature).softmax(-1).cpu()
+            if not bool(chances.sum().isfinite()):
+                raise NotFiniteError(
+                    "the drafter's logits are NaN or infinite: its weights are damaged. Copy or "
+                    "train it again, or take another one."
+                )
             ids = torch.multinomial(chances, 1, generator=generator)[:, 0].to(source.device)
         columns.append(torch.where(alive, ids, -1))
         alive &= (ids[:, None] != ends).all(-1)
@@ -559,3 +563,11 @@ def roll_out(
             break
     block = torch.stack(columns, 1).tolist()
     return [[token for token in row if token >= 0] for row in block]
+def _drawn_there(chances: torch.Tensor, uniforms: torch.Tensor) -> torch.Tensor:
+    """Draws a token from each row (B, V) by its uniform number (B, 1); ids (B,). It never waits."""
+    sums = chances.cumsum(-1, dtype=torch.float64)
+    whole = sums[:, -1:].contiguous()
+    # A product rounded up to the whole sum stays on the last token that added to it. Nothing is
+    # found for NaN: an id from V on would end the process.
+    last = torch.searchsorted(sums, whole).clamp_(max=chances.shape[-1] - 1)
+    return torch.searchsorted(sums, uniforms * whole, right=True).minimum(last)[:, 0]

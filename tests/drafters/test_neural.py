@@ -16,8 +16,14 @@ from fastllm.decoding.rules import Rules
 from fastllm.distill.pseudo import write_pseudo
 from fastllm.distill.train import DrafterRecipe, train_drafter
 from fastllm.drafters import drafter_class
-from fastllm.drafters.neural import ArticleText, NeuralDrafter, NeuralSession, roll_out
-from fastllm.errors import CheckpointError, SettingsError
+from fastllm.drafters.neural import (
+    ArticleText,
+    NeuralDrafter,
+    NeuralSession,
+    _drawn_there,
+    roll_out,
+)
+from fastllm.errors import CheckpointError, NotFiniteError, SettingsError
 from fastllm.targets import Encoding
 from fastllm.targets.hub import HubTarget
 from fastllm.trace import DecodingConfig
@@ -185,6 +191,23 @@ def test_any_of_several_end_tokens_ends_a_rollout(drafter: NeuralDrafter[Any]) -
     for text, longer in zip(texts(ends), whole, strict=True):
         end = next((at for at, token in enumerate(longer, 1) if token in ends), len(longer))
         assert text == longer[:end]
+
+
+def test_nothing_is_written_by_weights_that_are_no_numbers(drafter: NeuralDrafter[Any]) -> None:
+    with torch.no_grad():
+        for weight in drafter.model.parameters():
+            weight.fill_(float("nan"))
+    with pytest.raises(NotFiniteError, match="the drafter's logits are NaN or infinite"):
+        roll_out(
+            drafter.model, torch.tensor([SOURCE]), start_id=0, end_id=1, length=3,
+            temperature=1.0, generator=torch.Generator(),
+        )  # fmt: skip
+    # On CUDA nobody asks, and the id has to be one.
+    chances = torch.tensor([[0.5, 0.0, 0.5, 0.0], [0.1, 0.2, float("nan"), 0.3]])
+    for uniform, token in ((0.0, 0), (0.4, 0), (0.6, 2), (1.0, 2)):
+        first, second = _drawn_there(chances, torch.full((2, 1), uniform, dtype=torch.float64))
+        assert first == token
+        assert 0 <= second < 4
 
 
 def test_save_and_load(drafter: NeuralDrafter[Any], tmp_path: Path) -> None:
