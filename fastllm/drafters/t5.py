@@ -380,7 +380,7 @@ class T5Drafter(NeuralDrafter[T5Settings]):
         names = {"name": self.name, "prefix": teacher.prefix}
         own = names | {"source_length": teacher.source_length}
         self._write(folder, dtype, copy.deepcopy(teacher.model.generation_config), own)
-        teacher.vocabulary.tokenizer.save_pretrained(folder)
+        teacher.vocabulary.save(folder)
 
     def _write(self, folder: str | Path, dtype: torch.dtype, generation: Any, own: Any) -> None:
         network = copy.deepcopy(self.model.network).to("cpu", dtype)
