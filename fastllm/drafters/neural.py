@@ -328,7 +328,8 @@ class NeuralDrafter(Generic[Settings]):
         if drafter is not self:
             return drafter.begin(encoding)
         fast = self._one_text()
-        if fast is not None and 0 not in encoding.source_ids:  # 0 is padding, which it cannot tell
+        # An end token 0 (Marian's) counts as padding, which the fast way cannot tell.
+        if fast is not None and encoding.source_ids[-1] != 0:
             return self._session(fast, fast.remember(encoding.source_ids), encoding)
         device = next(self.model.parameters()).device
         source = torch.tensor([encoding.source_ids], device=device)
@@ -563,6 +564,8 @@ def roll_out(
             break
     block = torch.stack(columns, 1).tolist()
     return [[token for token in row if token >= 0] for row in block]
+
+
 def _drawn_there(chances: torch.Tensor, uniforms: torch.Tensor) -> torch.Tensor:
     """Draws a token from each row (B, V) by its uniform number (B, 1); ids (B,). It never waits."""
     sums = chances.cumsum(-1, dtype=torch.float64)

@@ -210,6 +210,23 @@ def test_nothing_is_written_by_weights_that_are_no_numbers(drafter: NeuralDrafte
         assert 0 <= second < 4
 
 
+def test_an_article_may_hold_the_padding_id(drafter: NeuralDrafter[Any]) -> None:
+    _moved(drafter)
+    source = [7, 0, 8, 9, 0, 10, 1]
+    padded = torch.tensor([[*source, 0, 0, 0, 0], SOURCE])
+    session = drafter.begin(Encoding(source, torch.zeros(1, len(source), 4), 0.0))
+    assert isinstance(session._model, ArticleText) == (drafter.FAMILY in READERS)
+    draft = session.draft([0, 7], 3, GREEDY, _uniforms(3))
+    assert draft.unwarped is not None
+    prefix = torch.tensor([[0, 7, *draft.tokens[:-1]]] * 2)
+    with torch.no_grad():
+        trained = drafter.model(padded, prefix)[0, -3:].softmax(-1)
+        masked = drafter.model(torch.tensor([[token for token in source if token]]), prefix[:1])
+    for place, row in enumerate(trained):
+        assert (draft.unwarped(place) - row).abs().max() < 1e-5
+    assert (masked[0, -3:].softmax(-1) - trained).abs().max() > 1e-4, "it is read"
+
+
 def test_save_and_load(drafter: NeuralDrafter[Any], tmp_path: Path) -> None:
     drafter.save(tmp_path / "one")
     loaded = load_drafter(tmp_path / "one")
@@ -313,7 +330,7 @@ def test_changed_weights_are_never_drafted_from_as_they_were(family: str) -> Non
 @pytest.mark.parametrize("family", READERS)
 def test_what_the_fast_way_cannot_read_goes_the_plain_way(family: str) -> None:
     drafter = _fresh(family)
-    padded = Encoding([7, 8, 0, 9, 1], torch.zeros(1, 5, 4), 0.0)
+    padded = Encoding([7, 8, 0, 9, 0], torch.zeros(1, 5, 4), 0.0)  # an end token that looks so
     draft = drafter.begin(padded).draft([0, 7], 3, GREEDY, _uniforms(3))
     with torch.no_grad():
         ids = torch.tensor([[0, 7, *draft.tokens]])
