@@ -36,7 +36,7 @@ class CheckpointError(FastLLMError):
 
 
 class NotFiniteError(FastLLMError, ArithmeticError):
-    """Numbers of a target that are NaN or infinite: no text can be drawn from them."""
+    """Numbers of a model that are NaN or infinite: no text can be drawn from them."""
 
 
 class TrainingError(FastLLMError):

@@ -55,6 +55,21 @@ class Vocabulary:
         except (OSError, ValueError) as error:
             raise CheckpointError(f"no tokenizer in {name_or_folder}: {error}") from error
 
+    def save(self, folder: str | Path) -> None:
+        """Writes the tokenizer as `AutoTokenizer` reads it.
+
+        Raises:
+            OSError: the disk is full, or the like.
+        """
+        if self.tokenizer.is_fast:  # the limit of the last article is no setting of it
+            self.tokenizer.backend_tokenizer.no_truncation()
+        try:
+            self.tokenizer.save_pretrained(folder)
+        except Exception as error:
+            if type(error) is not Exception:  # the library tokenizers has no kind of its own
+                raise
+            raise OSError(f"{folder}: {error}") from error
+
     @cached_property
     def fingerprint(self) -> str:
         """Tells vocabularies apart by their pieces, not by their size (sizes differ by padding)."""

@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import pytest
@@ -56,6 +57,28 @@ def test_pieces_are_those_of_the_incremental_detokenizer(
     ids = vocabulary.encode(story, 500).ids
     detokenizer = Detokenizer(vocabulary)
     assert vocabulary.pieces(ids) == [detokenizer.push(token) for token in ids]
+
+
+def test_what_is_saved_does_not_depend_on_what_was_encoded(
+    vocabulary: Vocabulary, tmp_path: Path
+) -> None:
+    for limit in (5, 7):
+        vocabulary.encode("The old mill burned down on Friday night.", limit)
+        vocabulary.save(tmp_path / str(limit))
+    assert json.loads((tmp_path / "5" / "tokenizer.json").read_text())["truncation"] is None
+    one, other = (
+        {path.name: path.read_bytes() for path in (tmp_path / folder).iterdir()}
+        for folder in ("5", "7")
+    )
+    assert one == other
+
+
+def test_a_vocabulary_that_cannot_be_written_is_told_like_any_file(
+    vocabulary: Vocabulary, tmp_path: Path
+) -> None:
+    (tmp_path / "tokenizer.json").mkdir()
+    with pytest.raises(OSError, match="os error"):
+        vocabulary.save(tmp_path)
 
 
 def test_a_short_article_is_not_cut(vocabulary: Vocabulary, story: str) -> None:

@@ -198,7 +198,7 @@ def _selected(
             drafter.model,
             pool,
             start_id=target.start_id,
-            end_id=target.end_id,
+            end_id=target.end_ids,
             length=options.length or TEXT_LENGTH,
             say=context.say,
         )
@@ -318,7 +318,7 @@ def _train_neural(options: argparse.Namespace, context: RunContext) -> None:
         written=data.written,
         target=target,
         start_id=target.start_id,
-        end_id=target.end_id,
+        end_id=target.end_ids,
         caches=caches,
         about={
             "target": target.name,

@@ -9,7 +9,7 @@ import copy
 import math
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple, TypeVar
@@ -90,12 +90,19 @@ class ShortRecipe:
 
 
 class Texts:
-    """Articles and what the target wrote greedily of them, in memory, as token ids."""
+    """Articles and what the target wrote greedily of them, in memory, as token ids.
+
+    `length` is the most tokens that it was to write.
+    """
 
     def __init__(
-        self, target: HubTarget, sources: Sequence[list[int]], written: Sequence[list[int]]
+        self,
+        target: HubTarget,
+        sources: Sequence[list[int]],
+        written: Sequence[list[int]],
+        length: int,
     ) -> None:
-        self.meta = {"vocabulary": target.vocabulary.fingerprint}
+        self.meta = {"vocabulary": target.vocabulary.fingerprint, "length": length}
         self._sources, self._written = sources, written
 
     def __len__(self) -> int:
@@ -208,7 +215,7 @@ class ShortTraining:
             tokens: list[int] = []
             session = target.begin(target.encode(articles[place]))
             for entry in autoregress(
-                session, config, start_id=target.start_id, end_id=target.end_id, statistics=False
+                session, config, start_id=target.start_id, end_id=target.end_ids, statistics=False
             ):
                 tokens += entry.tokens
                 if self.over:
@@ -225,7 +232,7 @@ class ShortTraining:
         if not self.learned:
             return
         sources = [self.sources[place] for place in self.learned]
-        lesson = Texts(self.target, sources, [self._written[place] for place in self.learned])
+        lesson = self._texts(sources, self.learned)
         teacher = Teacher(self.target, lesson)
         given = self._batch(teacher, sources, [lesson.target(i) for i in range(len(lesson))])
         method = Method(0.0, self.recipe.own_texts, "fkl")
@@ -273,13 +280,17 @@ class ShortTraining:
     @cached_property
     def _judges(self) -> tuple[Validation, Validation]:
         count = len(self.sources)
-        apart = [self._written[count + index] for index in range(len(self.held_out))]
-        own = Texts(self.target, self.sources[:1], [self._written[0]])
-        held_out = Texts(self.target, self.held_out, apart)
+        own = self._texts(self.sources[:1], [0])
+        held_out = self._texts(self.held_out, range(count, count + len(self.held_out)))
         return (
             Validation(self.target, own, keep_logits=True),
             Validation(self.target, held_out, keep_logits=True),
         )
+
+    def _texts(self, sources: Sequence[list[int]], places: Iterable[int]) -> Texts:
+        """Articles, and what the target wrote about those at `places`."""
+        written = [self._written[place] for place in places]
+        return Texts(self.target, sources, written, self.recipe.length)
 
     def _own_texts(
         self, sources: Sequence[list[int]], generator: torch.Generator
@@ -290,7 +301,7 @@ class ShortTraining:
             self.student.model,
             padded(sources, 0).to(self.target.device),
             start_id=self.target.start_id,
-            end_id=self.target.end_id,
+            end_id=self.target.end_ids,
             length=self.recipe.length,
             temperature=TEMPERATURE,
             generator=generator,

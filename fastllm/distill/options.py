@@ -21,6 +21,7 @@ from fastllm.distill.train import METHODS, DrafterRecipe
 from fastllm.drafters import families, trainable
 from fastllm.errors import SettingsError
 from fastllm.targets.hub import LOAD_IN
+from fastllm.trace import DecodingConfig
 
 T5_SMALL = "t5small"
 """What the original called its T5 drafter."""
@@ -294,6 +295,11 @@ def settle(options: argparse.Namespace) -> list[str]:
         elif least is not None and not least <= value < math.inf:
             needs = "at least 1" if least else "0 or more"
             raise SettingsError(f"--{entry.name} {value}: give {needs}.")
+    if 0 < getattr(options, "temperature", 0) < DecodingConfig.COLDEST:
+        raise SettingsError(
+            f"--temperature {options.temperature}: give 0, which is greedy, or at least "
+            f"{DecodingConfig.COLDEST}."
+        )
     if not 0 < options.scale <= 1:
         raise SettingsError(f"--scale {options.scale}: give a number above 0, at most 1.")
     if options.limit == 0 and options.scale != 1:

@@ -38,6 +38,7 @@ from fastllm.drafters.kept import KeptLayer, masked, matrix_of
 from fastllm.drafters.shared import SharedDrafter, TargetEncoder
 from fastllm.errors import SettingsError
 from fastllm.targets import Encoding
+from fastllm.targets.encodings import real_places
 from fastllm.targets.hub import HubTarget, synchronize
 
 Part = Literal["own", "cross", "columns"]
@@ -92,7 +93,7 @@ class MaskedTarget(nn.Module):
 
     def forward(self, source: torch.Tensor, prefix: torch.Tensor) -> torch.Tensor:
         """Logits (B, T, V) after every token of `prefix` (B, T); articles (B, S) end in zeros."""
-        real = (source != 0).long()
+        real = real_places(source).long()
         states = self._encode(source, real)
         states.last_hidden_state = states.last_hidden_state.to(self.model.dtype)
         with masked(self.model.decoder, self.kept, self.model.config.d_kv):

@@ -7,6 +7,7 @@ confidence; for sequences: arXiv:1907.00038). A random share stands beside them,
 choice does can be told from what more labels do: `--random 1` is the control.
 """
 
+import math
 import random
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -15,7 +16,7 @@ import torch
 
 from fastllm.data.tokens import IGNORED, TokenPairs, padded, prefixes
 from fastllm.drafters.neural import roll_out
-from fastllm.errors import SettingsError
+from fastllm.errors import NotFiniteError, SettingsError
 
 SELECTIONS = ("uncertain",)
 """How articles are chosen from a pool."""
@@ -27,7 +28,7 @@ def confidences(
     pairs: TokenPairs,
     *,
     start_id: int,
-    end_id: int,
+    end_id: int | Sequence[int],
     length: int,
     batch: int = 32,
     say: Callable[[str], None] = lambda line: None,
@@ -68,6 +69,7 @@ def choose(confidence: Sequence[float], count: int, share: float, seed: int) -> 
     says does not touch them.
 
     Raises:
+        NotFiniteError: a confidence is no number.
         SettingsError: the pool is too small, or the share is none.
 
     Example:
@@ -79,6 +81,11 @@ def choose(confidence: Sequence[float], count: int, share: float, seed: int) -> 
     if count > len(confidence):
         raise SettingsError(
             f"--limit {count} of a pool of {len(confidence)} articles: give a larger --pool."
+        )
+    if not all(map(math.isfinite, confidence)):  # NaN would come first, as the least sure
+        raise NotFiniteError(
+            "the drafter's confidence is NaN or infinite: its weights are damaged. Copy or train "
+            "it again, or give another --ckpt_path."
         )
     everything = range(len(confidence))
     control = set(random.Random(seed).sample(everything, round(share * count)))

@@ -8,7 +8,8 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 from transformers.modeling_outputs import BaseModelOutput
 
-from fastllm.targets import resolve
+from fastllm.errors import SettingsError
+from fastllm.targets import require_positions, resolve
 from fastllm.targets.encodings import EncodingCache, require_finite, stacked
 from fastllm.targets.hub import HubTarget
 from fastllm.trace import DecodingConfig
@@ -80,9 +81,16 @@ def write_texts(
 
     Raises:
         CheckpointError: the target computes NaN or infinite numbers.
+        SettingsError: a length beyond its positions, or a temperature too close to 0.
     """
     source, mask = stacked(sources, target.pad_id, target.device)
-    rules = resolve(DecodingConfig(), target)
+    require_positions(target, length, "length")
+    if 0 < temperature < DecodingConfig.COLDEST:
+        raise SettingsError(
+            f"temperature={temperature} is out of range: give 0, which is greedy, or at least "
+            f"{DecodingConfig.COLDEST}."
+        )
+    rules = resolve(DecodingConfig(max_new_tokens=1), target)  # the length was looked at
     watch = _Finite(at_once=temperature > 0)
     processors: list[LogitsProcessor] = [watch]
     if rules.no_repeat_ngram:  # for all texts at once

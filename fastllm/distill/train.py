@@ -9,7 +9,7 @@ given; a drafter's own texts are drawn in each process with random numbers of it
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -192,7 +192,7 @@ def train_drafter(
     written: TokenPairs | None = None,
     target: HubTarget | None = None,
     start_id: int = 0,
-    end_id: int = 1,
+    end_id: int | Sequence[int] = 1,
     caches: Mapping[str, TeacherCache] | None = None,
     about: dict[str, Any] | None = None,
     validate: Callable[[torch.nn.Module], dict[str, float]] | None = None,
@@ -212,7 +212,7 @@ def train_drafter(
         written: the same articles, in the same order, with what the target wrote.
         target: the teacher; needed unless the loss is cross-entropy on given texts.
         start_id: the token before a text.
-        end_id: the token that ends one.
+        end_id: the token that ends one, or several of which any does.
         caches: what the target thinks of the texts of "dataset" and of "written", where that is not
             to be computed at each update; the drafter's own texts are scored as they are written.
         about: what else to write to `config.json`; a run is not continued under another.

@@ -19,12 +19,12 @@ from safetensors.torch import load_file, save_file
 
 from fastllm.decoding.distributions import drawn, most_likely, ruled_distribution
 from fastllm.decoding.proposals import DenseProposal, Draft, OneHotProposal
-from fastllm.decoding.rules import Rules, agreeing
+from fastllm.decoding.rules import Rules, agreeing, end_set
 from fastllm.drafters import DrafterSession
 from fastllm.drafters.length import LengthRule, confidence, falls_back
 from fastllm.drafters.lookup import ArticleLookup
 from fastllm.drafters.width import fitted
-from fastllm.errors import CheckpointError, SettingsError
+from fastllm.errors import CheckpointError, NotFiniteError, SettingsError
 from fastllm.files import write_json
 from fastllm.targets import Encoding, Target
 from fastllm.targets.slate import Choice, Written
@@ -328,7 +328,8 @@ class NeuralDrafter(Generic[Settings]):
         if drafter is not self:
             return drafter.begin(encoding)
         fast = self._one_text()
-        if fast is not None and 0 not in encoding.source_ids:  # 0 is padding, which it cannot tell
+        # An end token 0 (Marian's) counts as padding, which the fast way cannot tell.
+        if fast is not None and encoding.source_ids[-1] != 0:
             return self._session(fast, fast.remember(encoding.source_ids), encoding)
         device = next(self.model.parameters()).device
         source = torch.tensor([encoding.source_ids], device=device)
@@ -512,7 +513,7 @@ def roll_out(
     source: torch.Tensor,
     *,
     start_id: int,
-    end_id: int,
+    end_id: int | Sequence[int],
     length: int,
     temperature: float,
     generator: torch.Generator,
@@ -520,15 +521,21 @@ def roll_out(
     """Lets a drafter's network write whole texts of its own about articles (B, S), padded with 0.
 
     The draws' generator is on the CPU, so that a resumed run draws the same; on CUDA its numbers
-    are sent once, and tokens are drawn there. At temperature 0 the texts are greedy.
+    are sent once, and tokens are drawn there. At temperature 0 the texts are greedy. `end_id` ends
+    a text; of several any does.
 
     Returns:
         The ids written for each article, the end token included where it came.
+
+    Raises:
+        NotFiniteError: there are no numbers to draw from. Asked on the CPU alone: on CUDA to ask is
+            to wait, and there such a text is one of nothing in particular.
     """
     memory = model.remember(source)
     state = model.begin(memory)
     ids = torch.full((source.shape[0],), start_id, device=source.device)
     alive = torch.ones_like(ids, dtype=torch.bool)
+    ends = torch.tensor(sorted(end_set(end_id)), device=source.device)
     columns = []
     apart = source.device.type == "cuda"
     uniforms = torch.empty(0)
@@ -541,19 +548,29 @@ def roll_out(
         if temperature == 0:
             ids = logits.argmax(-1)
         elif apart:
-            sums = (logits / temperature).softmax(-1).cumsum(-1, dtype=torch.float64)
-            whole = sums[:, -1:].contiguous()
-            # A product rounded up to the whole sum stays on the last token that added to it.
-            last = torch.searchsorted(sums, whole)
-            reached = torch.searchsorted(sums, uniforms[place] * whole, right=True)
-            ids = reached.minimum(last)[:, 0]
+            ids = _drawn_there((logits / temperature).softmax(-1), uniforms[place])
         else:
             chances = (logits / temperature).softmax(-1).cpu()
+            if not bool(chances.sum().isfinite()):
+                raise NotFiniteError(
+                    "the drafter's logits are NaN or infinite: its weights are damaged. Copy or "
+                    "train it again, or take another one."
+                )
             ids = torch.multinomial(chances, 1, generator=generator)[:, 0].to(source.device)
         columns.append(torch.where(alive, ids, -1))
-        alive &= ids != end_id
+        alive &= (ids[:, None] != ends).all(-1)
         # On CUDA to ask is to wait for all that was launched: so it is asked now and then.
         if (not apart or place % _ASKED == _ASKED - 1) and not alive.any():
             break
     block = torch.stack(columns, 1).tolist()
     return [[token for token in row if token >= 0] for row in block]
+
+
+def _drawn_there(chances: torch.Tensor, uniforms: torch.Tensor) -> torch.Tensor:
+    """Draws a token from each row (B, V) by its uniform number (B, 1); ids (B,). It never waits."""
+    sums = chances.cumsum(-1, dtype=torch.float64)
+    whole = sums[:, -1:].contiguous()
+    # A product rounded up to the whole sum stays on the last token that added to it. Nothing is
+    # found for NaN: an id from V on would end the process.
+    last = torch.searchsorted(sums, whole).clamp_(max=chances.shape[-1] - 1)
+    return torch.searchsorted(sums, uniforms * whole, right=True).minimum(last)[:, 0]

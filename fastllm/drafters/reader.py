@@ -26,6 +26,7 @@ from torch.nn import functional
 from fastllm.drafters.neural import ArticleText
 from fastllm.drafters.stepwise import StepwiseText
 from fastllm.errors import SettingsError
+from fastllm.targets.encodings import real_places
 from fastllm.targets.matrices import matrix
 
 
@@ -124,7 +125,7 @@ class ArticleReader(nn.Module, ABC):
 
     def remember(self, source: torch.Tensor) -> ReaderMemory:
         """Reads articles (B, S), padded with 0."""
-        real = source != 0
+        real = real_places(source)
         # Padding is as nothing: a batch sees of an article what is seen of it alone.
         embedded = self.embedding(source) * real[..., None]
         one = functional.pad(embedded, (0, 0, 1, 0))[:, :-1]

@@ -39,7 +39,7 @@ from fastllm.drafters.neural import STARTS, NeuralDrafter
 from fastllm.drafters.t5 import StaticText, T5Memory, T5Model, T5State, spread
 from fastllm.errors import CheckpointError, SettingsError
 from fastllm.targets import Encoding, Target
-from fastllm.targets.encodings import EncodingCache
+from fastllm.targets.encodings import EncodingCache, real_places
 from fastllm.targets.hub import HubTarget
 from fastllm.targets.slate import Choice, Written
 from fastllm.targets.t5_decoder import StaticSession, unfit
@@ -134,9 +134,7 @@ class TargetEncoder:
     @torch.no_grad()
     def __call__(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> BaseModelOutput:
         """The states of articles (B, S), padded at the end; 0 where padding is."""
-        # An article may hold the padding id; its last token is no padding.
-        places = torch.arange(1, input_ids.shape[1] + 1, device=input_ids.device)
-        lengths = (attention_mask * places).amax(1).tolist()
+        lengths = attention_mask.sum(1).tolist()
         articles = [row[:length] for row, length in zip(input_ids.tolist(), lengths, strict=True)]
         held = self._held
         if held is not None and all(ids == held[0] for ids in articles):
@@ -226,7 +224,7 @@ class SharedModel(nn.Module):
         """Logits (B, T, V) after every token of `prefix`."""
         if self._kept:  # layers differ in their heads, which transformers cannot compute
             return self.logits(self.decoder.whole(self.remember(source), prefix))
-        real = (source != 0).long()
+        real = real_places(source).long()
         logits: torch.Tensor = self.t5(
             encoder_outputs=self.t5.encoder(source, real),
             attention_mask=real,

@@ -25,6 +25,7 @@ from fastllm.drafters.neural import NeuralDrafter, OneText
 from fastllm.errors import CheckpointError, SettingsError
 from fastllm.pretrain.copying_start import begin_like, start_copying, t5_config
 from fastllm.targets import Encoding
+from fastllm.targets.encodings import real_places
 from fastllm.targets.folder import WEIGHTS
 from fastllm.targets.hub import HubTarget
 from fastllm.targets.t5_decoder import StaticDecoder, StaticSession, unfit
@@ -165,7 +166,7 @@ class T5Model(nn.Module):
         """Logits (B, T, V) behind every token of `prefix`."""
         logits: torch.Tensor = self.network(
             input_ids=source,
-            attention_mask=(source != 0).long(),
+            attention_mask=real_places(source).long(),
             decoder_input_ids=prefix,
             use_cache=False,
         ).logits
@@ -176,7 +177,7 @@ class T5Model(nn.Module):
 
     def remember(self, source: torch.Tensor) -> T5Memory:
         """Reads articles (B, S), padded with 0."""
-        real = source != 0
+        real = real_places(source)
         out = self.network.encoder(input_ids=source, attention_mask=real.long())
         states = out.last_hidden_state
         blocks = self.network.decoder.block
@@ -380,7 +381,7 @@ class T5Drafter(NeuralDrafter[T5Settings]):
         names = {"name": self.name, "prefix": teacher.prefix}
         own = names | {"source_length": teacher.source_length}
         self._write(folder, dtype, copy.deepcopy(teacher.model.generation_config), own)
-        teacher.vocabulary.tokenizer.save_pretrained(folder)
+        teacher.vocabulary.save(folder)
 
     def _write(self, folder: str | Path, dtype: torch.dtype, generation: Any, own: Any) -> None:
         network = copy.deepcopy(self.model.network).to("cpu", dtype)

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from transformers import GenerationConfig, T5ForConditionalGeneration
 
 from fastllm.checkpoints import SHARD, replace_folder
-from fastllm.distill.folders import new_folder
+from fastllm.distill.folders import new_folder, writing
 from fastllm.distill.loop import Losses, Schedule, fit
 from fastllm.distill.options import read_yaml
 from fastllm.errors import SettingsError, VocabularyError
@@ -147,7 +147,7 @@ def train_target(
         DataError: the data is missing.
         SettingsError: data, start and recipe do not go together, or what writes texts is missing.
         VocabularyError: `start` has another vocabulary than the windows.
-        TrainingError: see `fit`.
+        TrainingError: see `fit`; or the checkpoint cannot be written.
     """
     run = Path(run)
     run.mkdir(parents=True, exist_ok=True)
@@ -184,7 +184,10 @@ def train_target(
             say=say,
         )
         (run / stage.name / "done").touch()
-    return _save_target(model, windows.vocabulary, recipe, run, Path(out or run / "checkpoint"))
+    place = Path(out or run / "checkpoint")
+    with writing(place, f"What was learned is in {run}."):
+        _save_target(model, windows.vocabulary, recipe, run, place)
+    return place
 
 
 def _go_on_from(model: T5ForConditionalGeneration, folder: Path, vocabulary: Vocabulary) -> None:
@@ -286,7 +289,7 @@ def _save_target(
     recipe: TargetRecipe,
     run: Path,
     out: Path,
-) -> Path:
+) -> None:
     """Writes the checkpoint `out`: weights in bfloat16 shards, vocabulary, configuration."""
     fresh = new_folder(out)
     shutil.rmtree(fresh, ignore_errors=True)
@@ -300,7 +303,7 @@ def _save_target(
         min_new_tokens=recipe.min_new_tokens or None,
     )
     model.to(torch.bfloat16).save_pretrained(fresh, max_shard_size=SHARD)
-    vocabulary.tokenizer.save_pretrained(fresh)
+    vocabulary.save(fresh)
     logs = sorted(run.glob("*/training.jsonl"), key=lambda path: path.stat().st_mtime)
     lines = [
         {"stage": log.parent.name, **json.loads(line)}
@@ -309,7 +312,6 @@ def _save_target(
     ]
     (fresh / "training.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     replace_folder(fresh, out)
-    return out
 
 
 def _batches(

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from transformers import T5ForConditionalGeneration
 
 from fastllm.data.tokens import IGNORED
+from fastllm.targets.encodings import real_places
 
 
 def t5_loss(
@@ -30,7 +31,7 @@ def t5_loss(
         text: what is to be written, (B, T), without the start token, filled up with `IGNORED`.
         masked: whether `source` may hold padding. Without any, False is faster.
     """
-    seen = (source != 0) if masked else None
+    seen = real_places(source) if masked else None
     encoded = _encode(model, source, seen)
     start = text.new_full((len(text), 1), model.config.decoder_start_token_id)
     before = torch.cat([start, text[:, :-1].clamp(min=0)], dim=1)

@@ -21,6 +21,8 @@ from tokenizers import (
 )
 from transformers import PreTrainedTokenizerFast
 
+from fastllm.vocabulary import Vocabulary
+
 PAD, EOS, UNK = "<pad>", "</s>", "<unk>"
 _BYTES = [f"<0x{byte:02X}>" for byte in range(256)]
 
@@ -76,7 +78,7 @@ def train_tokenizer(
         unk_token=UNK,
         clean_up_tokenization_spaces=False,
     )
-    wrapped.save_pretrained(folder)
+    Vocabulary(wrapped).save(folder)
     return wrapped
 
 

@@ -95,7 +95,7 @@ def write_windows(
     save_sequences(folder, "source", sources)
     save_sequences(folder, "text", texts)
     save_array(folder, "windows", np.asarray(rows, dtype=np.int32))
-    vocabulary.tokenizer.save_pretrained(folder / "tokenizer")
+    vocabulary.save(folder / "tokenizer")
     meta = {
         "kinds": list(kinds),
         "prefix": prefix,

@@ -132,10 +132,19 @@ def resolve(config: DecodingConfig, target: Target) -> DecodingConfig:
         for name, off in DecodingConfig.LEFT_TO_TARGET.items()
         if getattr(config, name) is None
     }
-    longest = target.longest_text
-    if longest is not None and config.max_new_tokens > longest:
-        raise SettingsError(
-            f"max_new_tokens={config.max_new_tokens}, but the decoder of {target.name} has "
-            f"positions for {longest} tokens: give at most max_new_tokens={longest}."
-        )
+    require_positions(target, config.max_new_tokens)
     return replace(config, **own)
+
+
+def require_positions(target: Target, length: int, name: str = "max_new_tokens") -> None:
+    """Refuses a `length` of texts, a setting called `name`, that the target cannot write.
+
+    Raises:
+        SettingsError: its decoder has fewer positions.
+    """
+    longest = target.longest_text
+    if longest is not None and length > longest:
+        raise SettingsError(
+            f"{name}={length}, but the decoder of {target.name} has positions for {longest} "
+            f"tokens: give at most {name}={longest}."
+        )

@@ -77,6 +77,14 @@ def stacked(
     return ids.to(device), mask.to(device)
 
 
+def real_places(source: torch.Tensor) -> torch.Tensor:
+    """Which places of articles (B, S), filled up with 0 at the end, are real: bool (B, S).
+
+    An article may hold the id 0 inside: all up to its last other id, its end token, is real.
+    """
+    return (source != 0).flip(1).cumsum(1).flip(1) > 0
+
+
 def require_finite(numbers: torch.Tensor, what: str) -> None:
     """Refuses what a model computed where it overflowed, or where its weights are damaged.
 

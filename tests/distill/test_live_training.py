@@ -1,5 +1,6 @@
 """Distillation in seconds: it learns its articles, ends in time, and leaves the rest alone."""
 
+import copy
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -8,8 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from transformers import GenerationConfig
 
 from fastllm.distill.live_training import WRITING, Moment, ShortRecipe, ShortTraining, student_of
+from fastllm.distill.teacher import write_texts
 from fastllm.distill.validation import GAMMA
 from fastllm.drafters.lstm import LstmDrafter
 from fastllm.errors import SettingsError, TrainingError
@@ -124,6 +127,41 @@ def test_it_can_be_trained_where_somebody_decodes(training: Callable[..., ShortT
     with torch.inference_mode():
         moments = finished(training(ShortRecipe(seconds=10, learning_rate=3e-3, length=12)))
     assert moments[-1].own.alpha > moments[0].own.alpha
+
+
+def test_every_end_token_of_the_target_ends_a_text(
+    training: Callable[..., ShortTraining], tiny_target: HubTarget
+) -> None:
+    def own_texts() -> list[list[int]]:
+        return lesson._own_texts(lesson.sources, torch.Generator().manual_seed(0))
+
+    lesson = training()
+    sources = list(lesson.sources)
+    whole, drafted = write_texts(tiny_target, sources, length=12), own_texts()
+    ends = 1, whole[0][4], drafted[0][4]
+    model = copy.copy(tiny_target.model)
+    model.generation_config = GenerationConfig(
+        decoder_start_token_id=0, eos_token_id=list(ends), pad_token_id=0
+    )
+    lesson.target = HubTarget(model, tiny_target.vocabulary, name="ends", source_length=96)
+    list(lesson.write())
+    found = [lesson._written[place] for place in range(len(sources))]
+    assert found == write_texts(lesson.target, sources, length=12)
+    assert len(found[0]) <= 5
+    for text, longer in zip(own_texts(), drafted, strict=True):
+        end = next((at for at, token in enumerate(longer, 1) if token in ends), len(longer))
+        assert text == longer[:end]
+
+
+def test_texts_may_be_as_long_as_the_target_can_write(
+    training: Callable[..., ShortTraining], tiny_target: HubTarget
+) -> None:
+    lesson = training()
+    lesson.target = copy.copy(tiny_target)
+    lesson.target.longest_text = 12  # less than where no length is given
+    list(lesson.write())
+    own, held_out = lesson.measure(lesson.student)
+    assert min(own.tau, held_out.tau) >= 1
 
 
 def test_stop_ends_the_writing(training: Callable[..., ShortTraining]) -> None:

@@ -26,6 +26,7 @@ from fastllm.distill.prune import (
     ridge,
     units_of,
 )
+from fastllm.distill.teacher import Teacher
 from fastllm.drafters.kept import KeptLayer
 from fastllm.drafters.neural import NeuralSession
 from fastllm.drafters.shared import SharedDrafter
@@ -156,6 +157,19 @@ def test_an_empty_prune_is_the_target_itself(whole: HubTarget, story: str) -> No
     alone, drafted = race.traces()
     assert drafted.tokens == alone.tokens
     assert len(drafted.rounds) < len(alone.rounds)
+
+
+def test_an_article_may_hold_the_padding_id(plain: HubTarget) -> None:
+    class Articles:
+        def source(self, index: int) -> list[int]:
+            return [50, 60, 0, 70, 0, 80, 1]
+
+    network, prefix = MaskedTarget(plain), torch.tensor([[0, 7, 8, 9]])
+    network.kept = EVERYTHING
+    with torch.no_grad():
+        found = network(torch.tensor([[*Articles().source(0), 0, 0]]), prefix)
+    wanted = Teacher(plain, Articles()).logits([0], prefix)
+    assert (found.softmax(-1) - wanted.softmax(-1)).abs().max() < 1e-5
 
 
 def test_a_target_in_bfloat16_gives_a_drafter_in_bfloat16(plain: HubTarget, story: str) -> None:

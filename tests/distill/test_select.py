@@ -11,7 +11,7 @@ from fastllm.data.tokens import TokenPairs, write_pairs
 from fastllm.distill.select import choose, confidences
 from fastllm.drafters.lstm import LstmDrafter
 from fastllm.drafters.neural import roll_out
-from fastllm.errors import SettingsError
+from fastllm.errors import NotFiniteError, SettingsError
 from fastllm.targets.hub import HubTarget
 
 SURE = [-0.1, -3.0, -0.2, -2.0, -0.3, -1.0, -0.4, -0.5]
@@ -35,6 +35,12 @@ def test_what_a_pool_cannot_give_is_refused() -> None:
         choose(SURE, 9, 0.5, 0)
     with pytest.raises(SettingsError, match="0 to 1"):
         choose(SURE, 2, 1.5, 0)
+
+
+def test_a_drafter_that_computes_no_numbers_chooses_nothing() -> None:
+    for bad in (float("nan"), float("-inf")):
+        with pytest.raises(NotFiniteError, match="weights are damaged"):
+            choose([*SURE, bad], 3, 0.0, 0)
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from transformers.generation import NoRepeatNGramLogitsProcessor
 
 from fastllm.decoding.race import Race
 from fastllm.distill.teacher import NoRepeatedNgrams, Teacher, write_texts
-from fastllm.errors import CheckpointError
+from fastllm.errors import CheckpointError, SettingsError
 from fastllm.targets.hub import HubTarget
 from fastllm.trace import DecodingConfig
 from fastllm.vocabulary import Vocabulary
@@ -102,6 +102,21 @@ def test_texts_of_a_model_with_another_padding_do_not_depend_on_the_others_in_th
     sources = [[0, 40, 50, 60, 0, 70, 2], [0, 44, 2], [0, 1, 45, 46, 1, 2]]
     together = write_texts(bart, sources, length=8)
     assert together == [write_texts(bart, [source], length=8)[0] for source in sources]
+
+
+def test_texts_are_as_long_as_the_decoder_has_positions_for(tiny_target: HubTarget) -> None:
+    target = copy.copy(tiny_target)
+    target.longest_text = 8  # less than where no length is given
+    for temperature in (0.0, 1.0):
+        (text,) = write_texts(target, [[50, 60, 1]], length=8, temperature=temperature)
+        assert len(text) <= 8
+        with pytest.raises(SettingsError, match=r"length=9, .* give at most length=8"):
+            write_texts(target, [[50, 60, 1]], length=9, temperature=temperature)
+
+
+def test_a_temperature_that_nothing_can_be_divided_by_is_refused(tiny_target: HubTarget) -> None:
+    with pytest.raises(SettingsError, match="temperature=1e-40 is out of range"):
+        write_texts(tiny_target, [[50, 60, 1]], length=4, temperature=1e-40)
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])

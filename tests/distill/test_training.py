@@ -401,6 +401,7 @@ def test_articles_without_a_usable_summary_are_counted_and_none_need_have_one(
         (["train", "--drafter", "lstm", "--learning_rate", "nan"], "learning_rate=nan"),
         (["train", "--drafter", "lstm", "--seed", "-1"], "--seed -1: give 0 or more"),
         (["pseudo", "--temperature", "nan"], "--temperature nan: give 0 or more"),
+        (["pseudo", "--temperature", "1e-40"], "--temperature 1e-40: give 0, which is greedy"),
         (["train", "--drafter", "lstm", "--method", "seq_kd"], "fastllm pseudo"),
         (["train", "--drafter", "lstm", "--pseudo_dataset_path", "none"], "holds no texts"),
         (["train", "--drafter", "lstm", "--device", "cuda:77"], "no such device"),

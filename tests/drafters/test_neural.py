@@ -16,8 +16,14 @@ from fastllm.decoding.rules import Rules
 from fastllm.distill.pseudo import write_pseudo
 from fastllm.distill.train import DrafterRecipe, train_drafter
 from fastllm.drafters import drafter_class
-from fastllm.drafters.neural import ArticleText, NeuralDrafter, NeuralSession, roll_out
-from fastllm.errors import CheckpointError, SettingsError
+from fastllm.drafters.neural import (
+    ArticleText,
+    NeuralDrafter,
+    NeuralSession,
+    _drawn_there,
+    roll_out,
+)
+from fastllm.errors import CheckpointError, NotFiniteError, SettingsError
 from fastllm.targets import Encoding
 from fastllm.targets.hub import HubTarget
 from fastllm.trace import DecodingConfig
@@ -173,6 +179,54 @@ def test_rollout_is_what_a_session_would_write(drafter: NeuralDrafter[Any]) -> N
     assert texts == [written[1:], written[1:]]
 
 
+def test_any_of_several_end_tokens_ends_a_rollout(drafter: NeuralDrafter[Any]) -> None:
+    def texts(end_id: int | tuple[int, ...]) -> list[list[int]]:
+        return roll_out(
+            drafter.model, torch.tensor([SOURCE, SOURCE[::-1]]), start_id=0, end_id=end_id,
+            length=9, temperature=1.0, generator=torch.Generator().manual_seed(1),
+        )  # fmt: skip
+
+    whole = texts(99)  # which never comes
+    ends = whole[0][3], whole[1][5]
+    for text, longer in zip(texts(ends), whole, strict=True):
+        end = next((at for at, token in enumerate(longer, 1) if token in ends), len(longer))
+        assert text == longer[:end]
+
+
+def test_nothing_is_written_by_weights_that_are_no_numbers(drafter: NeuralDrafter[Any]) -> None:
+    with torch.no_grad():
+        for weight in drafter.model.parameters():
+            weight.fill_(float("nan"))
+    with pytest.raises(NotFiniteError, match="the drafter's logits are NaN or infinite"):
+        roll_out(
+            drafter.model, torch.tensor([SOURCE]), start_id=0, end_id=1, length=3,
+            temperature=1.0, generator=torch.Generator(),
+        )  # fmt: skip
+    # On CUDA nobody asks, and the id has to be one.
+    chances = torch.tensor([[0.5, 0.0, 0.5, 0.0], [0.1, 0.2, float("nan"), 0.3]])
+    for uniform, token in ((0.0, 0), (0.4, 0), (0.6, 2), (1.0, 2)):
+        first, second = _drawn_there(chances, torch.full((2, 1), uniform, dtype=torch.float64))
+        assert first == token
+        assert 0 <= second < 4
+
+
+def test_an_article_may_hold_the_padding_id(drafter: NeuralDrafter[Any]) -> None:
+    _moved(drafter)
+    source = [7, 0, 8, 9, 0, 10, 1]
+    padded = torch.tensor([[*source, 0, 0, 0, 0], SOURCE])
+    session = drafter.begin(Encoding(source, torch.zeros(1, len(source), 4), 0.0))
+    assert isinstance(session._model, ArticleText) == (drafter.FAMILY in READERS)
+    draft = session.draft([0, 7], 3, GREEDY, _uniforms(3))
+    assert draft.unwarped is not None
+    prefix = torch.tensor([[0, 7, *draft.tokens[:-1]]] * 2)
+    with torch.no_grad():
+        trained = drafter.model(padded, prefix)[0, -3:].softmax(-1)
+        masked = drafter.model(torch.tensor([[token for token in source if token]]), prefix[:1])
+    for place, row in enumerate(trained):
+        assert (draft.unwarped(place) - row).abs().max() < 1e-5
+    assert (masked[0, -3:].softmax(-1) - trained).abs().max() > 1e-4, "it is read"
+
+
 def test_save_and_load(drafter: NeuralDrafter[Any], tmp_path: Path) -> None:
     drafter.save(tmp_path / "one")
     loaded = load_drafter(tmp_path / "one")
@@ -276,7 +330,7 @@ def test_changed_weights_are_never_drafted_from_as_they_were(family: str) -> Non
 @pytest.mark.parametrize("family", READERS)
 def test_what_the_fast_way_cannot_read_goes_the_plain_way(family: str) -> None:
     drafter = _fresh(family)
-    padded = Encoding([7, 8, 0, 9, 1], torch.zeros(1, 5, 4), 0.0)
+    padded = Encoding([7, 8, 0, 9, 0], torch.zeros(1, 5, 4), 0.0)  # an end token that looks so
     draft = drafter.begin(padded).draft([0, 7], 3, GREEDY, _uniforms(3))
     with torch.no_grad():
         ids = torch.tensor([[0, 7, *draft.tokens]])

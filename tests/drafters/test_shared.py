@@ -136,6 +136,27 @@ def test_a_session_drafts_what_the_network_says(
         assert abs(float(found.sum()) - 1) < 1e-5
 
 
+@pytest.mark.parametrize("fits", [True, False], ids=["static", "general"])
+def test_an_article_may_hold_the_padding_id(
+    drafter: SharedDrafter,
+    tiny_target: HubTarget,
+    fits: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    if not fits:
+        monkeypatch.setattr("fastllm.drafters.shared.unfit", lambda model: "a reason")
+    monkeypatch.setattr("fastllm.drafters.shared.FREQUENT", 600)  # all words
+    source = [50, 60, 0, 70, 0, 80, 1]
+    encoding = _offering(tiny_target, source)
+    draft = drafter.begin(encoding).draft([0, 7], 3, GREEDY, _uniforms(3))
+    assert draft.unwarped is not None
+    text = torch.tensor([[0, 7, *draft.tokens[:-1]]])
+    with torch.no_grad():
+        trained = drafter.model(torch.tensor([[*source, 0, 0]]), text)[0, -3:].softmax(-1)
+    for place, row in enumerate(trained):  # whose encoding is rounded
+        assert (draft.unwarped(place) - row).abs().sum() / 2 < 0.01
+
+
 def test_it_begins_as_the_target_itself(tiny_target: HubTarget, source_ids: list[int]) -> None:
     drafter = SharedDrafter.fresh(600, target=tiny_target, layers=2)
     source, prefix = torch.tensor([source_ids]), torch.randint(2, 50, (1, 9))

@@ -1,5 +1,6 @@
 """What is the T5's alone; what it shares is in test_neural.py."""
 
+import json
 from copy import deepcopy
 from pathlib import Path
 
@@ -162,10 +163,13 @@ def test_a_t5_stands_in_for_the_target_that_it_learned_from(
     teacher = HubTarget(
         model, tiny_target.vocabulary, name="teacher", prefix="news: ", source_length=40
     )
+    teacher.vocabulary.encode(story, 40)
     T5Drafter.fresh(
         model.config.vocab_size, start_id=teacher.start_id, width=32, feed_forward=16,
         name="small", vocabulary=teacher.vocabulary.fingerprint,
     ).save_as_target(tmp_path / "here", teacher)  # fmt: skip
+    tokenizer = json.loads((tmp_path / "here" / "tokenizer.json").read_text())
+    assert tokenizer["truncation"] is None, "what was encoded last is no setting"
     small = load_target(tmp_path / "here", device="cpu")
     assert (small.name, small.prefix, small.source_length) == ("small", "news: ", 40)
     assert small.defaults == teacher.defaults

@@ -5,8 +5,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import SafetensorError
+from transformers import T5ForConditionalGeneration
 
-from fastllm.errors import FastLLMError, SettingsError
+from fastllm.errors import FastLLMError, SettingsError, TrainingError
 from fastllm.pretrain.curriculum import CurriculumStage, TargetRecipe, train_target
 from fastllm.vocabulary import Vocabulary
 
@@ -55,6 +57,19 @@ def test_one_target_goes_on_from_another_with_its_vocabulary(data: Path, tmp_pat
     assert Vocabulary.load(second).fingerprint == Vocabulary.load(first).fingerprint
     assert {path.name: path.read_bytes() for path in first.iterdir()} == before
     assert not (tmp_path / "second" / "windows" / "vocabulary").exists(), "none was learnt"
+
+
+def test_a_full_disk_is_told_and_the_same_command_goes_on(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*arguments: object, **settings: object) -> None:
+        raise SafetensorError("I/O error: No space left on device (os error 28)")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(T5ForConditionalGeneration, "save_pretrained", full)
+        with pytest.raises(TrainingError, match="could not be written.*Make room on the disk"):
+            train(data, tmp_path / "run")
+    assert (train(data, tmp_path / "run") / "model.safetensors").exists()
 
 
 def test_what_is_no_target_is_refused_and_left_as_it_is(data: Path, tmp_path: Path) -> None:

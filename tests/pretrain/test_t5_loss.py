@@ -14,14 +14,15 @@ def test_loss_and_gradients_are_those_of_transformers(masked: bool) -> None:
     source = torch.randint(3, 90, (3, 24))
     text = torch.randint(3, 90, (3, 12))
     text[0, 8:] = IGNORED
+    mask = torch.ones_like(source)
     if masked:
-        source[1, 15:] = 0
-        source[2, 20:] = 0
+        for row, length in ((1, 15), (2, 20)):
+            source[row, length:] = mask[row, length:] = 0
+        source[2, 9] = 0  # an article may hold the padding id
     found = t5_loss(model, source, text, masked=masked)
     found.backward()
     own = {name: weight.grad.clone() for name, weight in model.named_parameters()}
     model.zero_grad()
-    mask = (source != 0).long()
     wanted = model(input_ids=source, attention_mask=mask, labels=text).loss
     wanted.backward()
     torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-5)
