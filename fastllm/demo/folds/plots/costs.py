@@ -94,10 +94,11 @@ def alpha(trace: Trace) -> float:
     return sum(stood for _, stood in counts) / total if total else 0.0
 
 
-def as_row(lane: Costs) -> dict[str, Any]:
-    """A lane as the calculator in the browser wants it: its numbers, title and sentences."""
+def as_row(lane: Costs, hue: int = 0) -> dict[str, Any]:
+    """A lane as the calculator wants it: its numbers, title, sentences and colour's number."""
     return {
         **asdict(lane),
+        "hue": hue,
         "title": capital(title_of(lane.key)),
         "said": words.one_number(lane.fewer, lane.measured, lane.c, lane.v, lane.milliseconds),
         "unit": "" if lane.alone else words.NO_UNIT,

@@ -59,7 +59,7 @@ function look(chosen) {
   lane = chosen;
   Object.assign(set, { alpha: lane.alpha, gamma: Math.min(most, lane.gamma), c: lane.c });
   ui.lane.value = lane.key;
-  board.dataset.key = lane.key;
+  board.className = `fl-explain fl-c${lane.hue}`;
   ui.said.textContent = `${lane.title}: ${lane.said}`;
   ui.unit.textContent = lane.unit;
   ui.c.input.max = String(Math.max(1, Math.ceil(lane.c * 2)));

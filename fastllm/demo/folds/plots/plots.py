@@ -11,6 +11,7 @@ from fastllm.demo.folds.plots import race_stats, words
 from fastllm.demo.folds.plots.costs import as_row, costs
 from fastllm.demo.folds.race import words as race_words
 from fastllm.demo.parts import HIDDEN, heading, markup, scripted, view
+from fastllm.demo.words import hues_of
 from fastllm.errors import DataError
 from fastllm.evaluation import charts
 
@@ -39,7 +40,8 @@ def explained(lines: str) -> str:
     """The costs of the lanes of a race, as JSON of its rows; of none where it has not ended."""
     try:
         keys, traces = rows.traces_of(lines or "")
-        return json.dumps([as_row(lane) for lane in costs(keys, traces)])
+        hues = dict(zip(keys, hues_of(keys), strict=True))
+        return json.dumps([as_row(lane, hues[lane.key]) for lane in costs(keys, traces)])
     except (DataError, ArithmeticError):  # rounds may be said to take no time, or less
         return "[]"
 
