@@ -387,6 +387,7 @@ def test_axe_finds_nothing_in_what_is_ours(visit: Opener, story_address: str) ->
 
 
 SERIOUS = ("serious", "critical")
+SLOW = pytest.mark.slow
 
 FADED_IN = (
     "!document.querySelector('.pending') && "
@@ -396,10 +397,13 @@ FADED_IN = (
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_no_tab_has_a_serious_fault(visit: Opener, story_address: str, scheme: str) -> None:
+@pytest.mark.parametrize("width", [1440, *(pytest.param(w, marks=SLOW) for w in (820, 390))])
+def test_no_tab_has_a_serious_fault(
+    visit: Opener, story_address: str, scheme: str, width: int
+) -> None:
     """All of the page, with what is Gradio's own."""
     axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
-    seen = ended(visit, story_address, color_scheme=scheme)
+    seen = ended(visit, story_address, color_scheme=scheme, width=width)
     for name in page_words.TABS.values():
         page = seen.tab(name)
         expect(page.locator("h2:visible").first).to_be_attached()
@@ -414,6 +418,35 @@ def test_no_tab_has_a_serious_fault(visit: Opener, story_address: str, scheme: s
             for node in entry["nodes"]
         ]
         assert not faults
+
+
+def test_a_race_by_the_keyboard_alone(visit: Opener, story_address: str) -> None:
+    seen = ended(visit, story_address)
+    page = seen.page
+
+    def go_to(selector: str) -> None:
+        for _ in range(80):
+            page.keyboard.press("Tab")
+            if page.evaluate("(what) => document.activeElement.matches(what)", selector):
+                return
+        raise AssertionError(f"Tab does not come to {selector}")
+
+    go_to("#fl-go")
+    page.keyboard.press("Enter")
+    page.wait_for_selector(".fl-race[data-ran]")
+    go_to(".fl-play")
+    page.keyboard.press("Home")
+    assert set(seen.calls()) == {0}
+    page.keyboard.press("End")
+    go_to(".fl-text")
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("Enter")
+    expect(page.locator(".fl-detail")).to_be_visible()
+    assert page.evaluate("document.activeElement.closest('.fl-detail') !== null")
+    page.keyboard.press("Escape")
+    expect(page.locator(".fl-detail")).to_be_hidden()
+    assert page.evaluate("document.activeElement.matches('.fl-text')")
+    seen.require_clean()
 
 
 def test_the_calculator_starts_at_the_race_and_follows_its_sliders(
