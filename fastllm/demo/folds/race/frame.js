@@ -155,7 +155,7 @@ function addRound(row) {
     else {
       lane.written.push({ entry, round, refused, at: lane.written.length });
       refused = null;
-      if (entry.end) race.length = Math.max(race.length, lane.written.length);
+      if (entry.end || lane.written.length >= race.start.settings.max_new_tokens) race.length = Math.max(race.length, lane.written.length);
     }
   }
   round.written = lane.written.length;
