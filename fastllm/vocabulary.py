@@ -39,7 +39,7 @@ class Vocabulary:
         if tokenizer is not None:
             tokenizer.truncation_side = "right"
             tokenizer.clean_up_tokenization_spaces = False
-            rust = getattr(tokenizer, "backend_tokenizer", None)
+            rust: Any = getattr(tokenizer, "backend_tokenizer", None)
             if isinstance(getattr(rust, "decoder", None), WordPiece):
                 rust.decoder.cleanup = False
 

@@ -90,7 +90,6 @@ def film(seconds: float, size: Sequence[int]) -> tuple[list[Frame], bytes]:
             left = FRAME_SECONDS - (time.monotonic() - started - now)
             view.wait_for_timeout(max(1.0, 1000 * left))
         view.set_viewport_size(LINK_SIZE)
-        view.focus(".fl-play")
         view.keyboard.press("End")
         view.wait_for_timeout(500)
         still = view.screenshot(type="png", timeout=PATIENCE_SECONDS * 1000)

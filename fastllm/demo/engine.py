@@ -97,7 +97,8 @@ class LocalEngine:
             self._missing |= {
                 key: words.NO_CHECKPOINT for key in words.EXPECTED if key not in shipped
             }
-        whole = self._sources.keys() - self._missing.keys()
+        shipped_as = {key for key, source in self._sources.items() if key == source}
+        whole = shipped_as - self._missing.keys()
         self._sources |= {key: key for key in words.COMPOSED if whole >= {*words.parts_of(key)}}
         known = [key for key in words.lanes() if key in (words.ALONE, *self._sources)]
         known += [key for key in self._sources if key not in known]
