@@ -22,12 +22,14 @@ from fastllm.demo.engine import LocalEngine
 from fastllm.demo.guard import Guard
 from fastllm.demo.limits import Models, read_limits, read_models, read_network, titled_drafters
 from fastllm.demo.page import build, launch_options
+from fastllm.devices import leave_a_core
 from fastllm.errors import FastLLMError, SettingsError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Serves the page until it is told to end; 2 where a setting is wrong."""
     degrade_text()
+    leave_a_core()
     options = _parser().parse_args(arguments)
     try:
         limits, network = read_limits(), read_network()

@@ -74,3 +74,14 @@ def aligned(bias: torch.Tensor) -> torch.Tensor:
     count = bias.shape[-1]
     room = -count % _ALIGNED + count
     return bias.new_empty(*bias.shape[:-1], room)[..., :count].copy_(bias)
+
+
+def leave_a_core() -> None:
+    """Has models compute on all cores but one, unless OMP_NUM_THREADS says on how many.
+
+    The browser and the server need one as well. Threads that compute wait for each other many times
+    a token, and where one of them has lost its core to a browser, all do: on two cores a race then
+    took ten times as long.
+    """
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(max(1, torch.get_num_threads() - 1))

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from fastllm import devices
 from fastllm.cli.main import main
 from fastllm.devices import usable_device
 from fastllm.errors import SettingsError
@@ -29,3 +30,15 @@ def test_what_is_no_device_here_is_refused_everywhere(
         assert "device=" in capsys.readouterr().err
     assert pytest.importorskip("app").main([f"--device={name}"]) == 2
     assert "app.py: device=" in capsys.readouterr().err
+
+
+def test_a_core_is_left_to_the_browser(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    monkeypatch.setattr(torch, "set_num_threads", asked.append)
+    for cores in (1, 2, 8):
+        monkeypatch.setattr(torch, "get_num_threads", lambda cores=cores: cores)
+        monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+        devices.leave_a_core()
+        monkeypatch.setenv("OMP_NUM_THREADS", "2")
+        devices.leave_a_core()  # somebody has said how many
+    assert asked == [1, 1, 7]

@@ -161,7 +161,6 @@ def serve(port: int, target: str | None) -> subprocess.Popen[bytes]:
     settings = {
         "FASTLLM_RUNS_PER_MINUTE": "1000",
         "FASTLLM_TRUSTED_PROXIES": "127.0.0.1",
-        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "2"),
     }
     return subprocess.Popen(command, env=os.environ | settings, stdout=subprocess.DEVNULL)
 

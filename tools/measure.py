@@ -37,6 +37,7 @@ from fastllm.demo.engine import LocalEngine
 from fastllm.demo.jobs import RaceJob, Work
 from fastllm.demo.limits import read_limits
 from fastllm.demo.page import build, launch_options
+from fastllm.devices import leave_a_core
 from fastllm.errors import SettingsError
 from fastllm.trace import Trace
 from tools.common import tool
@@ -144,6 +145,7 @@ def measure(runs: int, target: str = "target") -> list[Promise]:
         CheckpointError: the target could not be loaded.
     """
     library = playwright()
+    leave_a_core()  # as the page does
     limits = replace(read_limits(), runs_per_minute=10_000)
     engine = ClockedEngine(target)
     engine.start()
