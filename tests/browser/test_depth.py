@@ -318,7 +318,7 @@ def test_what_one_takes_home(
     expect(replay.page.locator(".fl-keep")).to_be_hidden()
     assert replay.page.locator(".fl-source p").text_content() == traces[0].source
     again = replay.page.get_by_role("link", name="Race it again").get_attribute("href")
-    assert again.startswith(f"{story_address}/?")
+    assert again.startswith(f"{story_address}?")
     assert date.today().strftime("%Y-") in replay.page.locator("body").inner_text()
     assert replay.requested == [path.as_uri() + "?present=1"]
     replay.require_clean()

@@ -37,7 +37,7 @@ const ui = {
   result: make("div", "fl-result", undefined, { role: "status" }),
   verdict: make("p", "fl-verdict"),
   same: make("p", "fl-same"),
-  remarks: make("div", "fl-notices", undefined, { role: "status" }),
+  remarks: make("div", "fl-remarks", undefined, { role: "status" }),
   tracks: make("div", "fl-tracks", undefined, { role: "list", "aria-label": words.lanes }),
   story: make("p", "fl-story fl-soft"),
   why: make("p", "fl-why-speed"),
