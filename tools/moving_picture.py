@@ -32,7 +32,7 @@ STAGE = "?present=1"
 
 LINK_SIZE = {"width": 1200, "height": 630}
 
-COLOURS = 64
+COLOURS = 128
 FRAME_SECONDS = 0.1
 
 Frame = tuple[bytes, float]
