@@ -249,7 +249,8 @@ def _scrub(chromium: Any, address: str) -> float:
         page.goto(address)
         page.wait_for_selector(".fl-lane .fl-block", timeout=PATIENCE_SECONDS * 1000)
         wire.on("Tracing.dataCollected", lambda told: events.extend(told["value"]))
-        wire.on("Tracing.tracingComplete", over.append)
+        # A lambda: Playwright sets an attribute of what it calls.
+        wire.on("Tracing.tracingComplete", lambda told: over.append(told))
         wire.send("Tracing.start", {"traceConfig": categories, "transferMode": "ReportEvents"})
         page.evaluate(_SCRUB, [SCRUB_FRAMES, FRAME])
         wire.send("Tracing.end")
