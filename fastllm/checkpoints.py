@@ -205,6 +205,11 @@ def read_card(name_or_folder: str | Path) -> dict[str, Any]:
     return card
 
 
+def ships(target: str) -> bool:
+    """Whether a target of this name, as traces have it, is the one that ships."""
+    return target == read_card(TARGET).get("name")
+
+
 def replace_folder(fresh: Path, folder: Path) -> None:
     """Puts a freshly written folder, NAME.new, in the place of an old one; one is always whole.
 

@@ -6,8 +6,8 @@ What is promised, each a median of several visits, beside its bound:
   to the moment the last one stood in the browser, against the time until the models were done;
 - scrub: scripting, style and layout of one frame, as Chromium traces them, while the position is
   drawn through a race of 2,000 tokens;
-- first paint, and the moment at which the recorded race moves, after the address was entered with
-  nothing in the cache;
+- first paint, and the moment at which the recorded race moves, or the call that is played slowly
+  before it, after the address was entered with nothing in the cache;
 - layout shift of a live race from the click on, and of the page as it opens, on a desktop and on a
   phone; and whether the verdict stands in view when the race is over;
 - bytes that came over the wire until then and in the seconds after, before a plot is opened.
@@ -233,7 +233,9 @@ def _open(chromium: Any, address: str, size: Size = DESKTOP) -> tuple[float, flo
 _WATCH = """
 const look = () => {
   const counts = [...document.querySelectorAll(".fl-count")];
-  if (counts.some((count) => Number(count.textContent) > 0)) window.moves = performance.now();
+  const playing = document.querySelector(".fl-scene[data-step='1']");
+  const raced = counts.some((count) => Number(count.textContent) > 0);
+  if (playing || raced) window.moves = performance.now();
   else requestAnimationFrame(look);
 };
 requestAnimationFrame(look);

@@ -30,8 +30,7 @@ from dataclasses import dataclass
 from itertools import chain, repeat
 from typing import Any
 
-from fastllm import metrics
-from fastllm.checkpoints import read_card
+from fastllm import checkpoints, metrics
 from fastllm.demo import words
 from fastllm.demo.folds.keep import rerun_code
 from fastllm.demo.folds.plots import costs
@@ -84,8 +83,7 @@ def start_row(
     notices: Sequence[str] = (),
 ) -> Row:
     """The first row; of `trace` it takes the settings, not the rounds."""
-    shipped = trace.target == read_card("target").get("name")
-    target = "target" if shipped else trace.target
+    target = checkpoints.TARGET if checkpoints.ships(trace.target) else trace.target
     return {
         "row": "start",
         "run": run,

@@ -93,10 +93,11 @@ def runs_on(about: Mapping[str, str]) -> str:
 
 def title_of(key: str) -> str:
     """What the page calls a lane."""
-    for sign, between in ((SIGN, " | "), (JOINT, " + ")):
-        if sign in key:
-            parts = key.split(sign)
-            return between.join("lookup" if part == "lookup" else title_of(part) for part in parts)
+    if len(parts_of(key)) > 1:
+        sign, between = (SIGN, " | ") if SIGN in key else (JOINT, " + ")
+        return between.join(
+            "lookup" if part == "lookup" else title_of(part) for part in key.split(sign)
+        )
     if key.endswith(YOURS) and key not in lanes():
         copied = key.removesuffix(YOURS)  # what ships goes by its family, else by its title
         shipped = f"{copied}-before"
@@ -105,8 +106,12 @@ def title_of(key: str) -> str:
 
 
 def parts_of(key: str) -> list[str]:
-    """The drafters that a lane is made of: itself, or those of a composition."""
-    return key.replace(SIGN, JOINT).split(JOINT)
+    """The drafters that a lane is made of: itself, or those of a composition.
+
+    The title of somebody's own drafter may hold a sign and is none.
+    """
+    parts = key.replace(SIGN, JOINT).split(JOINT)
+    return parts if lanes().keys() >= {*parts} else [key]
 
 
 def choice_of(key: str) -> str:

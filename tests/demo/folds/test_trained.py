@@ -77,6 +77,9 @@ def test_what_a_folder_does_not_hold_is_left_out(shipped: Path) -> None:
 
 def test_lanes_are_called_by_what_they_are() -> None:
     assert words.title_of("lookup+lstm-after") == "lookup + LSTM after distillation"
+    assert words.title_of("lstm-after|lookup") == "LSTM after distillation | lookup"
+    assert words.size_of("lstm-after|lookup", "target") == words.size_of("lstm-after", "target")
+    assert words.title_of("mine + yours|A") == "mine + yours|A", "somebody's own title"
     assert words.choice_of("lstm-after") == "LSTM after"
     assert words.choice_of("lookup") == "article lookup"
     assert words.family_of("lstm-before") == "LSTM"

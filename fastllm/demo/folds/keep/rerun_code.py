@@ -25,7 +25,7 @@ def code(lanes: Sequence[str], traces: Sequence[Trace]) -> str:
     if first.config.temperature == 0:  # "auto" comes to the same rule
         del given["verification"]
     settings = [f"{name}={value!r}" for name, value in given.items() if value != defaults[name]]
-    if first.target != checkpoints.read_card(checkpoints.TARGET).get("name"):
+    if not checkpoints.ships(first.target):
         settings.insert(0, f"target={first.target!r}")
     drafters = ", ".join(
         repr(key) if trace.drafter else "None"
