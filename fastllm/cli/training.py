@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForSeq2SeqLM
 
-from fastllm.checkpoints import load_drafter, replace_folder
+from fastllm.checkpoints import load_drafter
 from fastllm.data.tokens import TokenPairs, write_pairs
 from fastllm.decoding.race import versions
 from fastllm.distill import study as methods
@@ -22,7 +22,7 @@ from fastllm.distill.estimate import Size, Work, describe
 from fastllm.distill.folders import (
     checkpoint_folder,
     differences,
-    new_folder,
+    in_place_of,
     require_writable,
     writing,
 )
@@ -691,9 +691,10 @@ def save_checkpoint(
     }
 
     def write() -> None:
-        with writing(out, f"What was learned is in {context.folder}."):
-            fresh = new_folder(out)
-            shutil.rmtree(fresh, ignore_errors=True)
+        with (
+            writing(out, f"What was learned is in {context.folder}."),
+            in_place_of(out) as fresh,
+        ):
             if options.command == "train" and options.as_target:
                 drafter.save_as_target(fresh, target)
             else:
@@ -702,7 +703,6 @@ def save_checkpoint(
             (fresh / "card.json").write_text(text, encoding="utf-8")
             if (context.folder / "training.jsonl").exists():
                 shutil.copy(context.folder / "training.jsonl", fresh / "training.jsonl")
-            replace_folder(fresh, out)
 
     context.first(write)
     if not context.dry:

@@ -3,6 +3,7 @@
 All of it is asked before the work begins: hours later there is more to lose.
 """
 
+import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -12,6 +13,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 
+from fastllm.checkpoints import replace_folder
 from fastllm.errors import CheckpointError, DataError, SettingsError, TrainingError
 from fastllm.files import json_in
 
@@ -92,12 +94,16 @@ def locked(folder: Path, *, passing: bool = False) -> Iterator[None]:
     try:
         yield
     finally:
-        with suppress(OSError):  # Windows: there the release removes it
-            (folder / LOCK).unlink()  # before the release: after it, it may be another's
-        lock.release()
+        _remove_and_release(lock)
         if made or passing:  # and nothing was written
             with suppress(OSError):
                 folder.rmdir()
+
+
+def _remove_and_release(lock: FileLock) -> None:
+    with suppress(OSError):  # Windows: there the release removes it
+        Path(lock.lock_file).unlink()  # before the release: after it, it may be another's
+    lock.release()
 
 
 def checkpoint_folder(out: str | Path, run: Path, target: str) -> Path:
@@ -140,12 +146,23 @@ def checkpoint_folder(out: str | Path, run: Path, target: str) -> Path:
     return out
 
 
-def new_folder(out: Path) -> Path:
-    """Beside `out`: where it is written before it takes its place, by a name that no one else has.
+@contextmanager
+def in_place_of(out: Path) -> Iterator[Path]:
+    """An empty folder beside `out`, which takes its place at the end: see `replace_folder`.
 
-    `replace_folder` calls what was there before likewise, for a moment, and removes it.
+    Of several processes one writes at a time; whoever is last stays.
     """
-    return out.with_name(f".{out.name}.new")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(out.with_name(f".{out.name}.lock"))
+    lock.acquire()
+    try:
+        fresh = out.with_name(f".{out.name}.new")
+        shutil.rmtree(fresh, ignore_errors=True)
+        fresh.mkdir()
+        yield fresh
+        replace_folder(fresh, out)
+    finally:
+        _remove_and_release(lock)
 
 
 def _is_checkpoint(folder: Path) -> bool:

@@ -5,7 +5,6 @@ interrupted run goes on where it stopped.
 """
 
 import json
-import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ from safetensors.torch import load_file
 from transformers import GenerationConfig, T5ForConditionalGeneration
 
 from fastllm.checkpoints import SHARD, replace_folder
-from fastllm.distill.folders import new_folder, writing
+from fastllm.distill.folders import in_place_of, writing
 from fastllm.distill.loop import Losses, Schedule, fit
 from fastllm.distill.options import read_yaml
 from fastllm.errors import SettingsError, VocabularyError
@@ -186,7 +185,8 @@ def train_target(
         (run / stage.name / "done").touch()
     place = Path(out or run / "checkpoint")
     with writing(place, f"What was learned is in {run}."):
-        _save_target(model, windows.vocabulary, recipe, run, place)
+        with in_place_of(place) as fresh:
+            _save_target(model, windows.vocabulary, recipe, run, fresh)
     return place
 
 
@@ -288,11 +288,9 @@ def _save_target(
     vocabulary: Vocabulary,
     recipe: TargetRecipe,
     run: Path,
-    out: Path,
+    fresh: Path,
 ) -> None:
-    """Writes the checkpoint `out`: weights in bfloat16 shards, vocabulary, configuration."""
-    fresh = new_folder(out)
-    shutil.rmtree(fresh, ignore_errors=True)
+    """Writes a checkpoint: weights in bfloat16 shards, vocabulary, configuration."""
     length = recipe.source_length or recipe.stages[-1].source_length
     model.config.fastllm = {"name": recipe.name, "prefix": recipe.prefix, "source_length": length}
     model.generation_config = GenerationConfig(
@@ -311,7 +309,6 @@ def _save_target(
         for line in log.read_text().splitlines()
     ]
     (fresh / "training.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    replace_folder(fresh, out)
 
 
 def _batches(

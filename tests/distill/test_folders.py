@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 import tempfile
+import threading
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from fastllm.distill.folders import (
     checkpoint_folder,
     differences,
     differences_from,
+    in_place_of,
     locked,
     require_run,
     require_writable,
@@ -149,6 +151,29 @@ def test_two_processes_do_not_work_in_one_folder(tmp_path: Path) -> None:
     with locked(folder):
         pass
     assert list(folder.iterdir()) == []
+
+
+def test_of_two_that_write_one_folder_each_writes_it_whole(tmp_path: Path) -> None:
+    out, half = tmp_path / "out", threading.Event()
+
+    def write(name: str) -> None:
+        with in_place_of(out) as fresh:
+            assert list(fresh.iterdir()) == [], "nothing of another's"
+            (fresh / f"{name}.one").touch()
+            if name == "first":
+                half.set()
+                second.start()
+                second.join(0.5)  # it waits for this one, or would end within
+            (fresh / f"{name}.two").touch()
+
+    second = threading.Thread(target=write, args=["second"])
+    first = threading.Thread(target=write, args=["first"])
+    first.start()
+    assert half.wait(60)
+    first.join()
+    second.join()
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert sorted(path.name for path in out.iterdir()) == ["second.one", "second.two"]
 
 
 @pytest.mark.parametrize(

@@ -31,10 +31,8 @@ def _environment() -> dict[str, str]:
     }
 
 
-def _kill_when(
-    arguments: list[str], ready: Callable[[], bool], log: Path, by: int = signal.SIGKILL
-) -> int:
-    """Starts `python -m fastllm`, and kills it at once when `ready` says so; its return code."""
+def _kill_when(arguments: list[str], ready: Callable[[], bool], log: Path) -> None:
+    """Starts `python -m fastllm`, and kills it at once when `ready` says so."""
     with log.open("w") as out:
         process = subprocess.Popen(
             [sys.executable, "-m", "fastllm", *arguments],
@@ -47,10 +45,35 @@ def _kill_when(
                 assert time.monotonic() < deadline, f"nothing to kill:\n{log.read_text()}"
                 time.sleep(0.002)
         finally:
-            process.send_signal(by)
-            code = process.wait()
-            assert code in (-signal.SIGKILL, 130, 0)
-    return code
+            process.kill()
+            assert process.wait() in (-signal.SIGKILL, 0)
+
+
+DYING = """
+import importlib, os, sys
+from fastllm.cli.main import main
+place, name, times, by, *arguments = sys.argv[1:]
+module, calls = importlib.import_module(place), []
+whole = getattr(module, name)
+def dying(*given, **named):
+    calls.append(1)
+    if len(calls) == int(times):
+        os.kill(os.getpid(), int(by))
+    return whole(*given, **named)
+setattr(module, name, dying)
+sys.exit(main(arguments))
+"""
+"""Kills itself when a function is called for the nth time, however busy the machine is."""
+
+
+def _killed_at(function: str, times: int, by: int, arguments: list[str]) -> tuple[int, str]:
+    """Runs a command of `python -m fastllm` that dies so; its return code, and what it printed."""
+    place, _, name = function.rpartition(".")
+    ended = subprocess.run(
+        [sys.executable, "-c", DYING, place, name, str(times), str(int(by)), *arguments],
+        cwd=ROOT, env=_environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+    return ended.returncode, ended.stdout
 
 
 @pytest.fixture(scope="module")
@@ -76,13 +99,18 @@ def _train(target: Path, pseudo: Path, run: Path, *more: str) -> list[str]:
 
 
 @pytest.mark.slow  # processes of their own
+@pytest.mark.parametrize("by", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
 def test_pseudo_killed_and_resumed_has_every_article_once(
-    data: Path, target: Path, whole_pseudo: Path, tmp_path: Path
+    by: int, data: Path, target: Path, whole_pseudo: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "pseudo"
     command = _pseudo(data, target, out)
-    _kill_when(command, lambda: len(list(out.glob("shard-*.json"))) >= 2, tmp_path / "log")
+    code, shown = _killed_at("fastllm.distill.pseudo._write_shard", 8, by, command)
     before = {path.name: path.stat().st_mtime_ns for path in out.glob("shard-*.json")}
+    if by == signal.SIGKILL:
+        assert code == -signal.SIGKILL
+    else:
+        assert (code, "the same command" in shown, "Traceback" in shown) == (130, True, False)
     assert 2 <= len(before) < 8, "it was killed in the middle"
     assert not (out / "meta.json").exists()
     assert main(command) == 0
@@ -96,23 +124,22 @@ def test_pseudo_killed_and_resumed_has_every_article_once(
 
 
 @pytest.mark.slow  # processes of their own
-@pytest.mark.parametrize("by", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize("by", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
 def test_train_killed_and_resumed_ends_with_the_same_bits(
     by: int, target: Path, whole_pseudo: Path, tmp_path: Path
 ) -> None:
     more = ["--method", "mixed_gkd", "--lambda2", "0.5", "--updates", "40"]
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     command = _train(target, whole_pseudo, broken, *more)
-    code = _kill_when(command, lambda: _lines(broken) >= 4, tmp_path / "log", by)
-    assert _lines(broken) < 8, "it was killed in the middle"
+    code, shown = _killed_at("fastllm.distill.loop._progress", 4, by, command)
+    assert _lines(broken) == 4, "it was killed in the middle"
     saved = torch.load(broken / "last" / "optimizer.pt", weights_only=True)["step"]
-    if by == signal.SIGINT:
-        assert code == 130
-        shown = (tmp_path / "log").read_text()
-        assert f"interrupted at update {saved} of 40" in shown
-        assert "Traceback" not in shown
+    if by == signal.SIGKILL:
+        assert (code, saved) == (-signal.SIGKILL, 15)
     else:
-        assert saved % 5 == 0
+        assert (code, saved) == (130, 20)
+        assert "interrupted at update 20 of 40" in shown
+        assert "Traceback" not in shown
     assert main(command) == 0
     assert main(_train(target, whole_pseudo, whole, *more)) == 0
     for name in ("last", "best", "checkpoint"):
