@@ -200,11 +200,13 @@ def test_a_live_race_on_ones_own_text_outlives_a_reload(visit: Opener, story_add
     seen.require_clean()
 
 
-def test_a_race_says_when_it_is_no_longer_what_is_chosen(visit: Opener, story_address: str) -> None:
-    page = ended(visit, story_address).page
+def test_a_race_says_when_it_is_no_longer_what_is_chosen(visit: Opener, app_address: str) -> None:
+    page = ended(visit, app_address).page
     page.locator("#fl-lanes input").nth(1).uncheck()
-    expect(page.locator(".fl-is-stale")).to_have_count(0)  # the three lanes of the race below
-    page.locator("#fl-lanes input").nth(4).check()
+    expect(page.locator(".fl-is-stale")).to_contain_text("still the race before")
+    page.locator("#fl-lanes input").nth(1).check()
+    expect(page.locator(".fl-is-stale")).to_have_count(0)  # the lanes of the race below
+    page.locator("#fl-lanes input").nth(1).uncheck()
     expect(page.locator(".fl-is-stale")).to_contain_text("still the race before")
     page.click("#fl-go")
     page.wait_for_selector(".fl-race[data-ran]")
@@ -212,6 +214,41 @@ def test_a_race_says_when_it_is_no_longer_what_is_chosen(visit: Opener, story_ad
     page.focus("#fl-sample select")
     page.keyboard.press("End")  # an article of one's own
     expect(page.locator(".fl-is-stale")).to_contain_text("still the race before")
+
+
+def test_what_is_chosen_and_not_raced_yet_outlives_a_reload(
+    visit: Opener, story_address: str
+) -> None:
+    seen = ended(visit, story_address)
+    page = seen.page
+    page.locator("#fl-lanes input").nth(1).uncheck()
+    page.locator("#fl-lanes input").nth(4).check()
+    chosen = page.locator("#fl-lanes input").evaluate_all("all => all.map((box) => box.checked)")
+    page.locator("#fl-settings").get_by_role("button").click()
+    page.locator("#fl-settings input[type=number]").first.fill("3")
+    page.locator("#fl-settings input[type=number]").first.press("Enter")
+    text = "Nobody has raced these words about the harbour yet. " * 6
+    page.get_by_text("Read or change the article").click()
+    page.locator("#fl-article textarea").fill(text)
+    page.wait_for_url("**gamma=3**#text=*")
+    seen.tab("Play")
+    page.wait_for_url("**tab=play**#text=*")
+    page.reload()
+    expect(page.get_by_role("tab", name="Play", exact=True)).to_have_attribute(
+        "aria-selected", "true"
+    )
+    seen.tab("Race")
+    page.wait_for_url(lambda url: "tab=" not in url)
+    boxes = page.locator("#fl-lanes input")
+    assert boxes.evaluate_all("all => all.map((box) => box.checked)") == chosen
+    page.get_by_text("Read or change the article").click()
+    expect(page.locator("#fl-article textarea")).to_have_value(text)
+    expect(page.locator(".fl-notices")).to_contain_text("Press the button to race it")
+    page.click("#fl-go")
+    page.wait_for_selector(".fl-race[data-ran]")
+    page.wait_for_url("**gamma=3**#text=*")
+    expect(page.locator(".fl-is-stale")).to_have_count(0)
+    seen.require_clean()
 
 
 def test_a_link_may_name_the_sample_alone(visit: Opener, story_address: str) -> None:

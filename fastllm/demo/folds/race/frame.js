@@ -111,7 +111,9 @@ function begin(start) {
   hideDetail();
   offer();
   if (!race.live) offerRound(); // a live race keeps the one before it until it has its own
-  stale(false);
+  raced = race.live ? asking : null;
+  asking = null;
+  stale();
   root.classList.remove("fl-waiting");
 }
 

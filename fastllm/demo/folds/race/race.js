@@ -71,6 +71,7 @@ function openRecorded() {
   race.settled = !other;
   if (!opening) {
     show(total());
+    stale();
     return writeAddress(true);
   }
   if (calm || other) return show(total());
@@ -86,6 +87,7 @@ function settle(value) {
   first_race = false;
   race.settled = true;
   const there = restore();
+  stale();
   if (keptRace() === value) return; // it came from there
   keepRace(value);
   writeAddress(!there);
@@ -125,6 +127,7 @@ window.addEventListener("fastllm-go", () => {
   ui.badge.textContent = words.waiting;
   ui.badge.className = "fl-badge fl-live";
   stopping = called_off = false;
+  asking = JSON.stringify(chosen);
   root.classList.add("fl-waiting");
   wait();
 });
@@ -166,8 +169,10 @@ function halt() {
   }
 }
 
-/* What is chosen above may no longer be what is shown below: then the race says so. */
-function stale(on) {
+/* What is chosen above may no longer be what is shown below: then the race says so, and the address keeps
+   what is chosen. What the page itself puts into a field is no change. */
+function stale() {
+  const on = touched && Boolean(race?.end) && differs();
   root.classList.toggle("fl-stale", on);
   const shown = ui.notices.querySelector(".fl-is-stale");
   if (on && !shown) ui.notices.append(make("p", "fl-notice fl-is-stale", words.stale));
@@ -175,15 +180,17 @@ function stale(on) {
 }
 
 if (!props.file) {
-  for (const kind of ["input", "change"]) {
+  for (const kind of ["input", "change", "click"]) {
     document.addEventListener(kind, (event) => {
-      const part = event.isTrusted && event.target.closest?.("#fl-lanes, #fl-article, #fl-settings, #fl-sample, #fl-article-file");
-      if (!part || !race?.end) return;
-      const chosen = [...document.querySelectorAll("#fl-lanes input:checked")].map((box) => box.name).join();
-      if (part.id !== "fl-lanes") stale(true);
-      else stale(chosen !== race.lanes.map((lane) => lane.key).join());
+      touched ||= event.isTrusted && Boolean(event.target.closest?.("#fl-lanes, #fl-article, #fl-settings, #fl-sample, #fl-article-file"));
     }, true);
   }
+  window.addEventListener("fastllm-chosen", ({ detail: [article, lanes, ...settings] }) => {
+    const sample = Object.entries(window.fastllmSamples).find(([, text]) => text === article)?.[0] ?? "";
+    chosen = { sample, article, lanes, settings };
+    stale();
+    if (touched) remember();
+  });
 }
 
 watch("value", () => {

@@ -97,6 +97,9 @@ def connect(context: PageContext, page: gr.Blocks, recorded: Mapping[str, str]) 
         return recorded.get(title, gr.skip()) if isinstance(title, str) else gr.skip()
 
     options = {"queue": False, "preprocess": False} | HIDDEN
+    for field in inputs:
+        told = field.input if isinstance(field, gr.HTML) else field.change
+        told(None, inputs, None, js=_TELL, **HIDDEN)
     context.sample.input(
         show_recorded, context.sample, context.view, trigger_mode="always_last", **options
     )
@@ -167,6 +170,10 @@ _ASKED_SAMPLE = (
     "new URLSearchParams(location.search).get('sample') ?? '']"
 )
 """The sample that the address asks for; none where a race is kept that was run live."""
+
+
+_TELL = "(...detail) => { dispatchEvent(new CustomEvent('fastllm-chosen', { detail })); }"
+"""Tells the live view what is chosen: article, lanes and settings."""
 
 
 def _restore(context: PageContext) -> str:

@@ -28,6 +28,37 @@ async function linkOf() {
   return `${location.origin}${location.pathname}?${link}${own}`;
 }
 
+/* What is chosen in the fields, since the first of them was changed; the same as text when the race on the
+   screen was begun here, and of one that is asked for. */
+let chosen = null;
+let touched = false;
+let raced = null;
+let asking = null;
+
+/* Whether what is chosen is another race than the one on the screen. */
+function differs() {
+  if (!chosen) return false;
+  if (raced) return raced !== JSON.stringify(chosen);
+  const { start, end } = race;
+  const without = (name) => (start.greedy && name === "verification") || (name === "lenience" && start.settings.verification !== "lenient");
+  return (
+    chosen.sample !== start.article
+    || (!start.article && chosen.article.trim() !== (end?.source ?? "").trim())
+    || [...chosen.lanes].sort().join() !== start.lanes.map((lane) => lane.key).sort().join()
+    || SETTING_NAMES.some((name, index) => !without(name) && String(chosen.settings[index]) !== String(start.settings[name]))
+  );
+}
+
+/* The address of what is chosen and was not raced yet. */
+async function linkOfChosen() {
+  const link = new URLSearchParams();
+  if (chosen.sample) link.set("sample", chosen.sample);
+  link.set("lanes", chosen.lanes.join(","));
+  SETTING_NAMES.forEach((name, index) => link.set(name, String(chosen.settings[index])));
+  const own = !chosen.sample && chosen.article ? `#${OWN_TEXT}${await packed(chosen.article)}` : "";
+  return `${location.origin}${location.pathname}?${link}${own}`;
+}
+
 /* Whether the race on the screen is the one that the page was opened with; null where that was none. */
 function asked() {
   if (!address.has("lanes")) return null;
@@ -55,12 +86,20 @@ function restore() {
   return true;
 }
 
+/* The tab that is open, but for the race's own. */
+function withTab(link, tab = new URLSearchParams(location.search).get("tab")) {
+  const whole = new URL(link);
+  if (tab && tab !== "race") whole.searchParams.set("tab", tab);
+  else whole.searchParams.delete("tab");
+  return whole.href;
+}
+
 /* Writes the address: another race is a step that Back undoes, another moment is none. */
 let writes = 0;
 async function writeAddress(fresh) {
   if (props.file || presenting) return;
   const number = (writes += 1);
-  const link = await linkOf();
+  const link = await (touched && differs() ? linkOfChosen() : linkOf()).then(withTab);
   if (number !== writes) return;
   const state = { ...history.state, fastllm: race.live ? kept ?? history.state?.fastllm : null };
   if (fresh && link !== location.href) history.pushState(state, "", link);
@@ -70,7 +109,7 @@ async function writeAddress(fresh) {
 let remembering = 0;
 function remember() {
   clearTimeout(remembering);
-  remembering = setTimeout(() => { if (race.settled) writeAddress(false); }, 300);
+  remembering = setTimeout(() => { if (race && !writing() && (race.settled || touched)) writeAddress(false); }, 300);
 }
 
 /* The rows of a live race, for a reload of this tab. Where there is no room the oldest make some. */
@@ -98,4 +137,9 @@ const keptRace = () => (props.file ? null : history.state?.fastllm && sessionSto
 if (!props.file) {
   // Back and Forward between races: the fields and the race come again as on a reload.
   window.addEventListener("popstate", () => location.reload());
+  document.getElementById("fl-parts")?.addEventListener("click", ({ target }) => {
+    const [, tab] = /^fl-tab-(\w+)-button$/.exec(target.closest("[role=tab]")?.id ?? "") ?? [];
+    if (tab) history.replaceState(history.state, "", withTab(location.href, tab));
+  });
+  document.getElementById(`fl-tab-${address.get("tab")}-button`)?.click();
 }
