@@ -11,17 +11,16 @@ import argparse
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import islice
 from statistics import mean
 from typing import NamedTuple
 
 from fastllm.checkpoints import load_drafter, load_target
 from fastllm.cli.options import add_device_argument
 from fastllm.cli.output import quiet
-from fastllm.data.articles import Article, read_articles
+from fastllm.data.articles import Article
 from fastllm.drafters import Drafter
 from fastllm.errors import DataError
-from fastllm.evaluation.measure import ROUGE, raced, rouge_scorer
+from fastllm.evaluation.measure import ROUGE, choose_articles, raced, rouge_scorer
 from fastllm.evaluation.tables import grid
 from fastllm.metrics import target_calls
 from fastllm.targets import Target
@@ -142,7 +141,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     asked = settings(options.gamma)
     target = load_target(options.target, device=options.device)
     drafter = load_drafter(options.drafter, device=options.device)
-    articles = list(islice(read_articles(options.data), options.limit))
+    articles = choose_articles(options.data, options.limit)  # those of `eval`
     print(table(frontier(target, drafter, articles, asked)))
     return 0
 
