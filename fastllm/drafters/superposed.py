@@ -56,11 +56,18 @@ _LIKELIEST = 3
 
 
 class _Path(NamedTuple):
-    """A draft so far, its score, and the place of the one that it goes on from among its elders."""
+    """A draft so far.
 
-    tokens: tuple[int, ...]
-    score: float
-    elder: int
+    Attributes:
+        score: the sum of its tokens' scores.
+        elder: the place, among the paths that were read last, of the one that it goes on from.
+        sure: the network's probability of its last token.
+    """
+
+    tokens: tuple[int, ...] = ()
+    score: float = 0.0
+    elder: int = 0
+    sure: float = 1.0
 
 
 class SuperposedDrafter(Drafter):
@@ -145,21 +152,22 @@ class SuperposedSession(NeuralSession):
         self._feed(list(prefix[same:]))
         state: T5State = self._states[-1]
         logits = self._network.logits(self._features[-1])
-        paths = alive = [_Path((), 0.0, 0)]
+        paths = alive = [_Path()]
         for place in range(k):
-            longer = (
-                [] if falls_back(logits[0], config) else self._longer(alive, logits, prefix, config)
-            )
+            if falls_back(logits[0], config):
+                break
+            longer = self._longer(alive, logits, prefix, config)
             if not longer:
                 break
             ended = [path for path in paths if path not in alive]
             paths = heapq.nlargest(self._drafter.paths, ended + longer, key=lambda path: path.score)
-            first = paths[0].tokens[-1]
             alive = [path for path in paths if path.tokens[-1] != self._end]
             if place == k - 1 or not alive or config.draft_length == "lead":
                 break
-            if self._stops(first, logits[0], config):
-                break
+            best = paths[0]
+            if config.draft_length == "adaptive":
+                if not self._length.goes_on(best.tokens[-1], best.sure):
+                    break
             logits, state = self._step(alive, state)
         return tree_of([path.tokens for path in paths])
 
@@ -183,15 +191,16 @@ class SuperposedSession(NeuralSession):
                 start = [self._table.counts.start_id] * MAX_ORDER
                 seen = self._table.row(start + text[1:])
             for token, chance in zip(*(column[at * several] for column in columns), strict=True):
-                if token not in banned:
+                if chance > -math.inf and token not in banned:  # of NaN nothing is drafted
                     score = path.score + (1 - weight) * chance
                     if weight:
                         score += weight * math.log(seen[token])
-                    found.append(_Path((*path.tokens, token), score, at))
+                    found.append(_Path((*path.tokens, token), score, at, math.exp(chance)))
         return found
 
     def _step(self, paths: Sequence[_Path], state: T5State) -> tuple[torch.Tensor, T5State]:
         """Reads the last tokens of paths: a row for each, or one for all; logits (rows, V)."""
+        self.passes += 1
         embedding = self._network.embedding
         ids = torch.tensor([path.tokens[-1:] for path in paths], device=embedding.device)
         if self._drafter.beams:
