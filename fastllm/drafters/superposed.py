@@ -48,7 +48,7 @@ from fastllm.trace import DecodingConfig
 MARK = "superposed:"
 """What stands before the name of a drafter whose drafts are to be superposed."""
 
-WEIGHT = 0.3
+WEIGHT = 0.1
 """Of the n-gram table."""
 
 _LIKELIEST = 3
