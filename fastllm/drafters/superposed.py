@@ -9,11 +9,15 @@ an n-gram table, asked for each path: a token behind a path scores
 
 among the likeliest tokens of the mixture, and the k best longer paths stay. In the end they are the
 branches of one tree. No token is drawn: each is one-hot at any temperature, which keeps the text
-exact (`fastllm.decoding.trees`). `BeamDrafter` is the plain beam of as many paths, to compare with.
+exact (`fastllm.decoding.trees`). With `beams` it is a plain beam instead: a row for each path.
 
-The table is the article's own, counted when a draft begins (below a millisecond): a summary goes on
-as its article does. An article too short to hold an n-gram passes all to the mixture, and then the
+The table is the article's own, counted when its session begins, so that none need be at hand: a
+summary goes on as its article does. Where the article never went on from a path's last tokens, the
+table tells no token from another but by how frequent it is, and the mixture alone decides: then the
 paths differ only in what was likely where they parted.
+
+It runs outside the static engine, which reads ids alone, and can read nothing ahead, since each
+mixture hangs on the answer before it: a draft of n tokens takes n passes.
 
 Example: k = 2, behind "the old" stand "mill" (.6) and "house" (.4). The network reads
 .6 E[mill] + .4 E[house] and says "burned" (.5) or "was" (.4); the article has "mill burned" and
@@ -49,7 +53,8 @@ MARK = "superposed:"
 """What stands before the name of a drafter whose drafts are to be superposed."""
 
 WEIGHT = 0.1
-"""Of the n-gram table."""
+"""Of the n-gram table. Of 0, .1, .2, .3 and .5 the best for the shared encoder, on ten validation
+articles and within their noise; the source has .54, with a table that is not smoothed."""
 
 _LIKELIEST = 3
 """So many of the network's likeliest tokens for each path are looked at, as in the source."""
