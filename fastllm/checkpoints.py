@@ -20,6 +20,7 @@ from fastllm.devices import usable_device
 from fastllm.drafters import Drafter, FamilySpec, drafter_class, families, untrained
 from fastllm.drafters.combined import JOINT, CombinedDrafter
 from fastllm.drafters.lookup import ArticleLookup
+from fastllm.drafters.superposed import MARK, SuperposedDrafter
 from fastllm.drafters.union import SIGN, UnionDrafter
 from fastllm.errors import CheckpointError
 from fastllm.targets.folder import read_json, require_weights
@@ -77,13 +78,14 @@ def load_drafter(
     """Loads a drafter: "lookup", the name of a shipped one ("lstm-after"), or a folder.
 
     Two of these with a + between them are one drafter (`CombinedDrafter`), as are more of them:
-    "lookup+shared-after+lookup"; "|lookup" after a name drafts a tree of both (`UnionDrafter`). A
+    "lookup+shared-after+lookup"; "|lookup" after a name drafts a tree of both (`UnionDrafter`), as
+    "superposed:" before the name of a T5 or a shared-encoder drafter does (`SuperposedDrafter`). A
     T5 of transformers is a drafter, too: its folder, or OWNER/NAME on the Hub. So is the text file
     of an n-gram. `device` is the best there is by default; it need not be the target's.
 
     Raises:
         CheckpointError: there is no such drafter, or its folder is incomplete.
-        SettingsError: there is no such device.
+        SettingsError: there is no such device, or the drafter cannot be superposed.
     """
     name = str(name_or_folder)
     if not name:
@@ -94,6 +96,8 @@ def load_drafter(
     if name in untrained():  # a family with nothing to load
         found: Drafter = drafter_class(name)()
         return found
+    if name.startswith(MARK) and not Path(name).exists():
+        return SuperposedDrafter(load_drafter(name.removeprefix(MARK), device=device))
     if SIGN in name and not Path(name).exists():
         first, _, second = name.rpartition(SIGN)
         if second != "lookup" or first in ("", "none", "lookup"):

@@ -221,7 +221,7 @@ def _waits(q: Proposal) -> bool:
 
 
 def joined(first: Draft, second: Draft) -> Draft:
-    """A draft and what another drafter drafted after it, as one; a tree stays as it is."""
+    """A draft and what another drafter drafted after it, as one; a tree takes nothing after it."""
     if not (first.tokens and second.tokens) or first.parents is not None:
         return first if first.tokens else second
     tokens, count = first.tokens + second.tokens, len(first.tokens)
@@ -234,4 +234,7 @@ def joined(first: Draft, second: Draft) -> Draft:
         part, own = (first, position) if position < count else (second, position - count)
         return None if part.unwarped is None else part.unwarped(own)
 
-    return Draft(tokens, q, unwarped)
+    parents = second.parents
+    if parents is not None:
+        parents = (*range(-1, count - 1), *(parent + count for parent in parents))
+    return Draft(tokens, q, unwarped, parents)

@@ -369,6 +369,9 @@ class NeuralSession:
         end_id: the token that ends a text; None where it is not known, and never barred.
         lookup: guesses drafts; worth it for networks that read several tokens in one call.
         draft_temperature: the drafter's own.
+
+    Attributes:
+        passes: how often the network was called so far.
     """
 
     def __init__(
@@ -386,6 +389,7 @@ class NeuralSession:
         self._read: list[int] = []
         self._states: list[State] = [self._model.begin(memory)]
         self._features: list[Any] = []
+        self.passes = 0
 
     @torch.inference_mode()
     def draft(
@@ -472,6 +476,7 @@ class NeuralSession:
         self._states.extend(range(same + 1, same + len(read) + 1))
         self._features.extend([None] * len(read))
         tokens, logits = written.tokens, written.logits
+        self.passes += len(tokens)
         if config.draft_length == "confidence":
             unsure = (place for place, row in enumerate(logits) if falls_back(row, config))
             tokens = tokens[: next(unsure, len(tokens))]
@@ -497,6 +502,7 @@ class NeuralSession:
         return not self._length.goes_on(token, confidence(logits, token))
 
     def _feed(self, tokens: list[int]) -> None:
+        self.passes += 1
         features, states = self._model.read(self._memory, self._states[-1], tokens)
         self._read.extend(tokens)
         self._features.extend(features)

@@ -459,12 +459,29 @@ class SharedDrafter(NeuralDrafter[SharedSettings]):
 
     @torch.inference_mode()
     def begin(self, encoding: Encoding) -> DrafterSession:
-        """Takes over what the target said of the article.
+        """Takes over what the target said of the article; errors are those of `network`."""
+        states = self._states(encoding)
+        layers = self._layers()
+        if layers is None:
+            return self._session(self.model, self.network(encoding)[1], encoding)
+        text = _SharedText(layers, self.model.t5, encoding.source_ids)
+        return self._session(text, layers.begin(layers.remember(states)), encoding)
+
+    @torch.inference_mode()
+    def network(self, encoding: Encoding) -> tuple[T5Model, T5Memory]:
+        """The network itself, outside the static engine, and the article as it has read it.
 
         Raises:
             CheckpointError: the encoding has no states of this width, or no embedding, or is
                 another target's.
         """
+        states, model = self._states(encoding), self.model
+        model.t5.encoder.hold(encoding.source_ids, states[0])
+        source = torch.tensor([encoding.source_ids], device=states.device)
+        return model.decoder, model.remember(source)
+
+    def _states(self, encoding: Encoding) -> torch.Tensor:
+        """The encoder's output (1, S, d), in the network's type, which is now on its device."""
         states, width = encoding.states, self.settings.width
         if states is None or states.ndim != 3 or states.shape[-1] != width:
             found = "none" if states is None else f"the shape {tuple(states.shape)}"
@@ -485,15 +502,8 @@ class SharedDrafter(NeuralDrafter[SharedSettings]):
                 "it: its features need 'embedding' and 'output', as those of a HubTarget have. Or "
                 "call `bind` with the target first."
             )
-        model, source = self.model, torch.tensor([encoding.source_ids], device=states.device)
         # In float16 transformers leaves some weights of an encoder in float32: so are its states.
-        states = states.to(model.t5.shared.weight.dtype)
-        layers = self._layers()
-        if layers is None:
-            model.t5.encoder.hold(encoding.source_ids, states[0])
-            return self._session(model, model.remember(source), encoding)
-        text = _SharedText(layers, model.t5, encoding.source_ids)
-        return self._session(text, layers.begin(layers.remember(states)), encoding)
+        return states.to(self.model.t5.shared.weight.dtype)
 
     def _require(self, embedding: torch.Tensor) -> None:
         """Refuses the embedding of another target than its own."""

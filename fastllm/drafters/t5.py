@@ -131,6 +131,13 @@ class T5State(NamedTuple):
     cache: _Cache
     length: int
 
+    def of(self, texts: Sequence[int]) -> "T5State":
+        """The state of a batch of these texts of its own batch, each as often as it is named."""
+        cache = copy.copy(self.cache)
+        cache.keys, cache.values = cache.keys[:, texts], cache.values[:, texts]
+        cache.filled = self.length
+        return T5State(cache, self.length)
+
 
 _ROOM = 96
 """Tokens that a cache has room for at first."""
@@ -217,7 +224,10 @@ class T5Model(nn.Module):
     def read(
         self, memory: T5Memory, state: T5State, ids: torch.Tensor
     ) -> tuple[torch.Tensor, list[T5State]]:
-        """Reads T tokens of each text, ids (B, T), in one call of the decoder."""
+        """Reads T tokens of each text, ids (B, T), in one call of the decoder.
+
+        Embeddings (B, T, d) in the place of ids are read as those of tokens.
+        """
         count, total = ids.shape[1], state.length + ids.shape[1]
         cache = _with_room(memory, state, total)
         if count == 1:
@@ -227,6 +237,12 @@ class T5Model(nn.Module):
         features = self.run(memory, ids, bias, T5State(cache, state.length))
         cache.filled = total
         return features, [T5State(cache, state.length + place + 1) for place in range(count)]
+
+    @property
+    def embedding(self) -> torch.Tensor:
+        """The decoder's, (V, d)."""
+        weight: torch.Tensor = self.network.decoder.embed_tokens.weight
+        return weight
 
     def whole(self, memory: T5Memory, prefix: torch.Tensor) -> torch.Tensor:
         """Features (B, T, d) of whole texts, ids (B, T); gradients can be taken."""
@@ -243,14 +259,14 @@ class T5Model(nn.Module):
 
         Args:
             memory: of the articles.
-            ids: the tokens.
+            ids: the tokens, or embeddings (B, T, d) in their place.
             bias: of their attention to the text, (1, heads, T, S).
             state: what stands before them, its cache with room for them; None: nothing does.
         """
         network = self.network
         epsilon = network.config.layer_norm_epsilon
         act: Any = network.decoder.block[0].layer[-1].DenseReluDense.act
-        flow = functional.embedding(ids, network.decoder.embed_tokens.weight)
+        flow = ids if ids.is_floating_point() else functional.embedding(ids, self.embedding)
         size = (flow.shape[-1],)
         width = network.config.d_kv
         for index, layer in enumerate(memory.layers):
@@ -307,6 +323,13 @@ class T5Drafter(NeuralDrafter[T5Settings]):
             return super().begin(encoding)
         session = decoder.begin(decoder.remember(decoder.encoder(encoding.source_ids)))
         return self._session(StaticText(decoder), session, encoding)
+
+    @torch.inference_mode()
+    def network(self, encoding: Encoding) -> tuple[T5Model, T5Memory]:
+        """The network itself, outside the static engine, and the article as it has read it."""
+        model = self._rounded_for(encoding).model
+        source = torch.tensor([encoding.source_ids], device=model.embedding.device)
+        return model, model.remember(source)
 
     def _decoder(self) -> StaticDecoder | None:
         """The static engine with the weights as they are now; None where it does not fit."""
