@@ -32,6 +32,13 @@ ALONE = "alone"
 """The key of the lane without a drafter."""
 
 
+CUT = {
+    "pruned": "pruned target (no training)",
+    "pruned-after": "pruned target after distillation",
+}
+"""Key -> title of the drafters that were cut out of the target."""
+
+
 def lanes() -> dict[str, str]:
     """Key -> title of a lane, in the order of the page: pairs side by side.
 
@@ -44,7 +51,7 @@ def lanes() -> dict[str, str]:
             continue
         for end in ("before", "after"):
             found[f"{name}-{end}"] = f"{spec.title} {end} distillation"
-    return found
+    return found | CUT
 
 
 HUES = 8
