@@ -5,7 +5,7 @@ import json
 import shutil
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, fields, replace
+from dataclasses import fields, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -337,7 +337,7 @@ def _train_neural(options: argparse.Namespace, context: RunContext) -> None:
     )
     best = last.get("best", last)
     card: dict[str, Any] = {
-        "method": {"name": recipe.method, **asdict(recipe.resolved)},
+        "method": {"name": recipe.method, **recipe.resolved.written_down()},
         "recipe": recipe.written_down(),
         **_start_of(options),
         "parameters": drafter.parameters,
@@ -735,7 +735,7 @@ def _estimate(options: argparse.Namespace, recipe: DrafterRecipe | None) -> str:
         updates=0 if recipe is None else recipe.updates,
         batch=options.batch or 32,
         scored=method.scored,
-        own_texts=method.own_texts,
+        own_texts=1.0 if method.replays else method.own_texts,  # it writes along each text
     )
     return describe(target, drafter, work)
 

@@ -42,6 +42,7 @@ GRID = (
     *(BASELINE, "seq_kd", "supervised_kd", "imit_kd", "f_distill"),
     *(f"on_policy_gkd:{loss}" for loss in ("fkl", "rkl", "jsd", "tvd", "tvdpp")),
     *(f"mixed_gkd:{loss}" for loss in ("fkl", "tvd", "lk_hybrid")),
+    *(f"opd:{loss}" for loss in ("ce", "fkl")),
 )
 """What is compared where nothing else is said."""
 
@@ -344,7 +345,7 @@ def _sentences(summary: dict[str, Any]) -> list[str]:
         f"{summary['target']}: tau greedy with drafts of {summary['gamma']}. In brackets: 95 % "
         "over articles.",
         "Seconds are wall-clock of training. The tokens that the target wrote beforehand for "
-        "seq_kd, f_distill and mixed_gkd come on top.",
+        "seq_kd, f_distill, mixed_gkd and opd come on top.",
     ]
     if best:
         found.append(

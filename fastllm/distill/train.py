@@ -30,9 +30,11 @@ from fastllm.distill.losses import (
     jensen_shannon,
     loss_weights,
     masked_mean,
+    reverse_kl,
     sampled_total_variation,
     tempered,
 )
+from fastllm.distill.replay import replays
 from fastllm.distill.teacher import Teacher
 from fastllm.drafters.neural import roll_out
 from fastllm.errors import SettingsError, VocabularyError
@@ -41,11 +43,22 @@ from fastllm.targets.hub import HubTarget
 
 @dataclass(frozen=True)
 class Method:
-    """A corner of DistillSpec's table: where texts come from, and the loss on them."""
+    """A corner of DistillSpec's table: where texts come from, and the loss on them.
+
+    With `replays`, drafts that the target's texts refuse count too (see `fastllm.distill.replay`).
+    """
 
     lambda1: float
     lambda2: float
     loss: str
+    replays: bool = False
+
+    def written_down(self) -> dict[str, Any]:
+        """What `config.json` and the card say; `replays` only where there are some."""
+        found = asdict(self)
+        if not self.replays:
+            del found["replays"]
+        return found
 
     @property
     def weights(self) -> dict[str, float]:
@@ -55,7 +68,7 @@ class Method:
     @property
     def scored(self) -> bool:
         """Whether the target has to score the texts."""
-        return any(name != "ce" for name in self.weights)
+        return self.replays or any(name != "ce" for name in self.weights)
 
     @property
     def own_texts(self) -> float:
@@ -86,6 +99,7 @@ METHODS = {
     "f_distill": Method(0.0, 0.5, "tvd"),
     "on_policy_gkd": Method(0.0, 1.0, "fkl"),
     "mixed_gkd": Method(0.0, 0.2, "fkl"),
+    "opd": Method(0.0, 0.0, "fkl", replays=True),
 }
 """Methods by name; `lambda1`, `lambda2` and the loss can be overridden one by one."""
 
@@ -295,6 +309,38 @@ def train_drafter(
         share: torch.Tensor = (values * mask).sum() * count / everywhere.clamp(min=1)
         return share
 
+    def beside_teacher(
+        indices: list[int], prefix: torch.Tensor, logits: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        assert teacher is not None
+        p_logits = teacher.logits(indices, prefix)
+        width = min(p_logits.shape[-1], logits.shape[-1])  # may be padded differently
+        return p_logits[..., :width], logits[..., :width]
+
+    def replayed(
+        network: torch.nn.Module,
+        step: int,
+        indices: list[int],
+        source: torch.Tensor,
+        texts: list[list[int]],
+        choices: torch.Tensor,
+    ) -> tuple[torch.Tensor, int]:
+        """The loss on refused drafts, and how many tokens the target scored for it."""
+        again = replays(
+            model,
+            source,
+            texts,
+            choices,
+            start_id=start_id,
+            end_id=end_id,
+            generator=generator(step),
+        )
+        prefix = prefixes(again.texts, start_id).to(source.device)
+        logits = network(source[again.rows], prefix)
+        p, q = beside_teacher([indices[row] for row in again.rows], prefix, logits)
+        loss = mean(tempered(reverse_kl, temperature)(p, q), again.weights.to(source.device))
+        return loss, sum(map(len, again.texts))
+
     def loss_of(network: torch.nn.Module, step: int) -> Losses:
         device = next(network.parameters()).device
         indices = batch_indices(dataset, recipe.batch, step, recipe.seed)[rank::count]
@@ -311,9 +357,7 @@ def train_drafter(
         if caches and come_from in caches:
             p_logits, q_logits, likeliest = caches[come_from].pair(indices, logits)
         else:
-            p_logits = teacher.logits(indices, prefix)
-            width = min(p_logits.shape[-1], logits.shape[-1])  # may be padded differently
-            p_logits, q_logits = p_logits[..., :width], logits[..., :width]
+            p_logits, q_logits = beside_teacher(indices, prefix, logits)
             likeliest = p_logits[:_WATCHED].argmax(-1)
         parts = {
             name: mean(
@@ -325,6 +369,10 @@ def train_drafter(
             for name in weights
         }
         total = torch.stack([weight * parts[name] for name, weight in weights.items()]).sum()
+        if method.replays and come_from == "written":
+            choices = logits.detach().argmax(-1)
+            parts["replay"], more = replayed(network, step, indices, source, texts, choices)
+            total, tokens = total + parts["replay"], tokens + more * count
         with torch.no_grad():  # a few texts suffice to watch, and cost next to nothing
             p, q, some = p_logits[:_WATCHED], q_logits[:_WATCHED], real[:_WATCHED]
             overlap = torch.minimum(p.softmax(-1), q.softmax(-1)).sum(-1)
@@ -342,7 +390,7 @@ def train_drafter(
         loss_of,
         recipe.schedule,
         run,
-        config={"recipe": recipe.written_down(), "method": asdict(method), **(about or {})},
+        config={"recipe": recipe.written_down(), "method": method.written_down(), **(about or {})},
         save_every=save_every,
         log_every=log_every,
         validate=validate,

@@ -151,11 +151,16 @@ def greedy_calls(agrees: Sequence[bool], gamma: int) -> int:
         >>> greedy_calls([True, True, False, True, True], gamma=2)
         2
     """
-    place = calls = 0
+    return len(greedy_drafts(agrees, gamma))
+
+
+def greedy_drafts(agrees: Sequence[bool], gamma: int) -> list[tuple[int, int]]:
+    """Where each draft of that decoding begins, and how many of its tokens are kept."""
+    place, found = 0, []
     while place < len(agrees):
         kept = 0
         while kept < gamma and place + kept < len(agrees) and agrees[place + kept]:
             kept += 1
+        found.append((place, kept))
         place += kept + 1  # the target's own token comes on top
-        calls += 1
-    return calls
+    return found

@@ -17,6 +17,7 @@ from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar
 import torch
 from safetensors.torch import load_file, save_file
 
+from fastllm.data.tokens import padded
 from fastllm.decoding.distributions import drawn, most_likely, ruled_distribution
 from fastllm.decoding.proposals import DenseProposal, Draft, OneHotProposal
 from fastllm.decoding.rules import Rules, agreeing, end_set
@@ -523,12 +524,13 @@ def roll_out(
     length: int,
     temperature: float,
     generator: torch.Generator,
+    opening: Sequence[Sequence[int]] = (),
 ) -> list[list[int]]:
     """Lets a drafter's network write whole texts of its own about articles (B, S), padded with 0.
 
     The draws' generator is on the CPU, so that a resumed run draws the same; on CUDA its numbers
     are sent once, and tokens are drawn there. At temperature 0 the texts are greedy. `end_id` ends
-    a text; of several any does.
+    a text; of several any does. With `opening` each text begins with the ids given there.
 
     Returns:
         The ids written for each article, the end token included where it came.
@@ -543,6 +545,7 @@ def roll_out(
     alive = torch.ones_like(ids, dtype=torch.bool)
     ends = torch.tensor(sorted(end_set(end_id)), device=source.device)
     columns = []
+    given = padded(opening, -1).to(source.device) if opening else ids[:, None][:, :0]
     apart = source.device.type == "cuda"
     uniforms = torch.empty(0)
     if apart and temperature > 0:
@@ -563,6 +566,8 @@ def roll_out(
                     "train it again, or take another one."
                 )
             ids = torch.multinomial(chances, 1, generator=generator)[:, 0].to(source.device)
+        if place < given.shape[1]:
+            ids = torch.where(given[:, place] < 0, ids, given[:, place])
         columns.append(torch.where(alive, ids, -1))
         alive &= (ids[:, None] != ends).all(-1)
         # On CUDA to ask is to wait for all that was launched: so it is asked now and then.

@@ -26,6 +26,7 @@ METHODS = {
     "f_distill": "f-distillation, on texts of the target and of the drafter",
     "on_policy_gkd": "on-policy distillation, on the drafter's own texts",
     "mixed_gkd": "generalised distillation, on texts of the target and of the drafter",
+    "opd": "on-policy distillation, on the target's texts and on refused drafts (Draft-OPD)",
 }
 """Methods in words; others are named as the card names them."""
 

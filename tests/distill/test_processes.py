@@ -246,7 +246,12 @@ def test_two_processes_do_what_one_does(
         "--log_every",
         "1",
     ]
-    commands = [_pseudo(data, target, pseudo), _train(target, whole_pseudo, run, *more)]
+    opd = ["--method", "opd", "--updates", "3", "--validation", "none", "--log_every", "1"]
+    commands = [
+        _pseudo(data, target, pseudo),
+        _train(target, whole_pseudo, run, *more),
+        _train(target, whole_pseudo, tmp_path / "opd", *opd),
+    ]
     (tmp_path / "commands.json").write_text(json.dumps(commands))
     launched = subprocess.run(
         [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2",
@@ -261,6 +266,7 @@ def test_two_processes_do_what_one_does(
     texts = [[pairs.target(index) for index in range(16)] for pairs in (whole, shared)]
     assert texts[0] == texts[1]
 
+    assert _lines(tmp_path / "opd") == 3, "both processes call their networks equally often"
     assert main(_train(target, whole_pseudo, tmp_path / "one", *more)) == 0
     card = json.loads((run / "checkpoint" / "card.json").read_text())
     assert card["processes"] == 2

@@ -177,6 +177,11 @@ def test_rollout_is_what_a_session_would_write(drafter: NeuralDrafter[Any]) -> N
     while len(written) < 10 and written[-1] != 1:
         written += session.draft(written, 1, GREEDY, _uniforms(1)).tokens
     assert texts == [written[1:], written[1:]]
+    begun = roll_out(
+        drafter.model, source, start_id=0, end_id=1, length=9, temperature=0,
+        generator=torch.Generator(), opening=[written[1:4], [9, 1]],
+    )  # fmt: skip
+    assert begun == [written[1:], [9, 1]], "what is given is read, and may end a text"
 
 
 def test_any_of_several_end_tokens_ends_a_rollout(drafter: NeuralDrafter[Any]) -> None:

@@ -32,6 +32,7 @@ VALUES = {
     "f_distill": "the target's probabilities on the target's and its own texts (f-distill)",
     "on_policy_gkd": "the target's probabilities on its own texts (on-policy GKD)",
     "mixed_gkd": "the target's probabilities on the target's and its own texts (mixed GKD)",
+    "opd": "the target's probabilities on its texts and on refused drafts (Draft-OPD)",
     "counting": "counting",
     "ce": "cross-entropy",
     "fkl": "forward KL",
