@@ -150,7 +150,11 @@ def _measured(checkpoint: Path, windows: Windows) -> dict[str, float]:
     losses = [(float(t5_loss(model, *part)), int((part[1] >= 0).sum())) for part in parts]
     first, scorer, scores = sources[:50], rouge_scorer(), []
     written = model.generate(
-        first, attention_mask=(first != 0).long(), max_new_tokens=texts.shape[1], do_sample=False
+        first,
+        attention_mask=(first != 0).long(),
+        max_new_tokens=texts.shape[1],
+        do_sample=False,
+        no_repeat_ngram_size=8,  # as the shipped target writes
     )
     for own, index in zip(written, chosen, strict=False):
         wanted = windows.vocabulary.decode(windows.text(index).tolist())
