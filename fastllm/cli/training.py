@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import math
 import shutil
 import time
 from collections.abc import Sequence
@@ -273,6 +274,7 @@ def _scaled_target(recipe: TargetRecipe, options: argparse.Namespace) -> TargetR
                 stage,
                 warmup=warmup,
                 cooldown=cooldown,
+                detection=math.ceil(stage.detection * options.scale),
                 seconds=0.0 if options.dry_run else stage.seconds * options.scale,
                 updates=stage.updates if stage.seconds and not options.dry_run else updates,
             )

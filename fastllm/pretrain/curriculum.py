@@ -20,6 +20,7 @@ from fastllm.distill.loop import Losses, Schedule, fit
 from fastllm.distill.options import read_yaml
 from fastllm.errors import SettingsError, VocabularyError
 from fastllm.pretrain.copying_start import begin_like, start_copying, t5_config
+from fastllm.pretrain.spans import DETECTION, SPANS, Detector, SpanBatches, sentinels
 from fastllm.pretrain.t5_loss import t5_loss
 from fastllm.pretrain.vocabulary_training import train_tokenizer
 from fastllm.pretrain.windows import Batches, Windows
@@ -33,8 +34,11 @@ class CurriculumStage:
     Attributes:
         name: of its folder.
         source_length: the most source tokens.
-        mixture: kind of window -> how many of every few updates are of that kind.
+        mixture: kind of window -> how many of every few updates are of that kind. Kinds are those
+            of the windows on disk, and those of `fastllm.pretrain.spans`.
         batch: windows an update.
+        detection: of the first how many updates those of kind `spans+detection` detect; afterwards
+            they are `spans`.
     """
 
     name: str
@@ -46,8 +50,14 @@ class CurriculumStage:
     cooldown: int = 0
     batch: int = 16
     seconds: float = 0.0
+    detection: int = 0
 
     def __post_init__(self) -> None:
+        if self.detection < 0 or (DETECTION in self.mixture) != bool(self.detection):
+            raise SettingsError(
+                f"mixture={self.mixture}, detection={self.detection}: a stage with {DETECTION} "
+                "says for how many updates, and no other does."
+            )
         if not self.mixture or any(share < 1 for share in self.mixture.values()):
             raise SettingsError(f"mixture={self.mixture}: give whole numbers above 0 for kinds.")
         _ = self.schedule  # refused now, not hours later
@@ -171,18 +181,26 @@ def train_target(
             )
             continue
         say(f"stage {stage.name}")
+        config = asdict(stage)
+        if stage.detection:
+            torch.manual_seed(recipe.seed)
+            model.detector = Detector(model, windows.vocabulary)
+        else:
+            del config["detection"]  # as a run of an earlier version wrote it, which then goes on
         fit(
             model,
             _loss_of(windows, stage, recipe, device),
             stage.schedule,
             run / stage.name,
-            config=asdict(stage),
+            config=config,
             save_seconds=60.0,
             validate=validate,
             validate_every=max(1, min(_VALIDATE_EVERY, stage.updates // 20)),
             say=say,
         )
         (run / stage.name / "done").touch()
+        if stage.detection:
+            del model.detector
     place = Path(out or run / "checkpoint")
     with writing(place, f"What was learned is in {run}."):
         with in_place_of(place) as fresh:
@@ -223,7 +241,10 @@ def prepare_windows(
     else:
         windows = _written_windows(recipe, data, folder, say, start)
     for kind in {kind for stage in recipe.stages for kind in stage.mixture}:
-        windows.of_kind(kind)  # refused now, not in the last stage
+        if kind in (SPANS, DETECTION):
+            sentinels(windows.vocabulary)
+        else:
+            windows.of_kind(kind)  # refused now, not in the last stage
     return windows
 
 
@@ -318,10 +339,12 @@ def _batches(
     device: torch.device,
     batch: int,
     seed: int,
-) -> dict[str, Batches]:
+) -> dict[str, Batches | SpanBatches]:
     length = stage.source_length
     return {
-        kind: Batches(windows, kind, source_length=length, batch=batch, seed=seed, device=device)
+        kind: SpanBatches(windows, source_length=length, batch=batch, seed=seed, device=device)
+        if kind in (SPANS, DETECTION)
+        else Batches(windows, kind, source_length=length, batch=batch, seed=seed, device=device)
         for kind in kinds
     }
 
@@ -336,16 +359,26 @@ def _loss_of(
         turn, slot = divmod(step, len(slots))
         kind, place = slots[slot]
         source, text, masked = batches[kind](turn * stage.mixture[kind] + place)
-        return {"loss": _loss(model, source, text, masked, recipe)}
+        detect = kind == DETECTION and step < stage.detection
+        seed = (recipe.seed << 32) + step if detect else None
+        return {"loss": _loss(model, source, text, masked, recipe, seed)}
 
     return loss_of
 
 
 def _loss(
-    model: Any, source: torch.Tensor, text: torch.Tensor, masked: bool, recipe: TargetRecipe
+    model: Any,
+    source: torch.Tensor,
+    text: torch.Tensor,
+    masked: bool,
+    recipe: TargetRecipe,
+    detection_seed: int | None = None,
 ) -> torch.Tensor:
     half = recipe.precision == "bf16" and source.is_cuda
     with torch.autocast(source.device.type, torch.bfloat16, enabled=half):
+        if detection_seed is not None:
+            detector: Detector = model.detector
+            return detector.losses(model, source, text, masked=masked, seed=detection_seed)["loss"]
         return t5_loss(model, source, text, masked=masked)
 
 

@@ -32,7 +32,13 @@ def t5_loss(
         masked: whether `source` may hold padding. Without any, False is faster.
     """
     seen = real_places(source) if masked else None
-    encoded = _encode(model, source, seen)
+    return text_loss(model, encode(model, source, seen), seen, text)
+
+
+def text_loss(
+    model: Any, encoded: torch.Tensor, seen: torch.Tensor | None, text: torch.Tensor
+) -> torch.Tensor:
+    """The loss of `t5_loss`, from what `encode` gave and the places that it was told of."""
     start = text.new_full((len(text), 1), model.config.decoder_start_token_id)
     before = torch.cat([start, text[:, :-1].clamp(min=0)], dim=1)
     logits = _decode(model, before, encoded, seen)
@@ -46,7 +52,8 @@ def _embedded(model: Any, ids: torch.Tensor) -> torch.Tensor:
     return hidden.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else hidden
 
 
-def _encode(model: Any, source: torch.Tensor, seen: torch.Tensor | None) -> torch.Tensor:
+def encode(model: Any, source: torch.Tensor, seen: torch.Tensor | None) -> torch.Tensor:
+    """The encoder's states, (B, S, width), of ids (B, S); `seen` (B, S) are those not padding."""
     hidden = _embedded(model, source)
     length = source.shape[1]
     bias = model.encoder.block[0].layer[0].SelfAttention.compute_bias(length, length)

@@ -27,7 +27,7 @@ _SORTED = 32
 _MOST_PIECES = 1 << 15
 """What a signed number of two bytes can tell apart."""
 
-_STEP = 16
+TEXT_STEP = 16
 """Texts are padded to a multiple of so many tokens: few shapes, which a GPU likes."""
 
 
@@ -120,7 +120,7 @@ class Windows:
         self.folder = Path(folder)
         try:
             self.meta: dict[str, Any] = json_in(self.folder / "meta.json")
-            self._source = Sequences(self.folder, "source")
+            self.articles = Sequences(self.folder, "source")
             self._text = Sequences(self.folder, "text")
             self._rows = np.load(self.folder / "windows.npy")
         except (OSError, EOFError, ValueError) as error:
@@ -150,7 +150,7 @@ class Windows:
         article, first, count, _ = map(int, self._rows[index])
         before = self.meta["prefix_ids"]
         room = min(count, length - len(before) - 1)
-        own = self._source[article][first : first + room]
+        own = self.articles[article][first : first + room]
         return np.concatenate([before, own, [self.meta["end_id"]]]).astype(np.uint16)
 
     def text(self, index: int) -> np.ndarray:
@@ -180,8 +180,8 @@ class Batches:
         texts = [windows.text(index) for index in chosen]
         self._lengths = np.array([len(text) for text in texts])
         self._source_lengths = np.array([len(source) for source in sources])
-        self._source = _matrix(sources, 0, multiple=8).to(device)
-        self._text = _matrix(texts, IGNORED, multiple=_STEP).to(device)
+        self._source = matrix(sources, 0, multiple=8).to(device)
+        self._text = matrix(texts, IGNORED, multiple=TEXT_STEP).to(device)
         self._full = self._source_lengths == self._source.shape[1]
         self._batch, self._seed = batch, seed
         self._epoch, self._order, self._on_device = -1, np.zeros((0, 0), int), self._text
@@ -205,8 +205,8 @@ class Batches:
         masked = not self._full[members].all()
         width = self._source.shape[1]
         if masked:
-            width = min(_rounded(self._source_lengths[members].max(), _STEP), width)
-        longest = min(_rounded(self._lengths[members].max(), _STEP), self._text.shape[1])
+            width = min(_rounded(self._source_lengths[members].max(), TEXT_STEP), width)
+        longest = min(_rounded(self._lengths[members].max(), TEXT_STEP), self._text.shape[1])
         source = self._source[:, :width].index_select(0, indices).long()
         return source, self._text[:, :longest].index_select(0, indices).long(), bool(masked)
 
@@ -232,7 +232,7 @@ def _rounded(number: int, multiple: int) -> int:
     return -(-int(number) // multiple) * multiple
 
 
-def _matrix(sequences: Sequence[np.ndarray], fill: int, multiple: int) -> torch.Tensor:
+def matrix(sequences: Sequence[np.ndarray], fill: int, multiple: int) -> torch.Tensor:
     """Sequences as rows, (n, longest rounded up to a multiple), int16, filled up."""
     longest = _rounded(max(map(len, sequences)), multiple)
     block = np.full((len(sequences), longest), fill, dtype=np.int16)
