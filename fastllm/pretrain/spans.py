@@ -36,7 +36,8 @@ REPLACED = 0.15
 """The share of tokens read that the generator fills in; some of them rightly."""
 
 DETECTION_WEIGHT = 10.0
-"""Of the detection's loss, which then begins near that of the spans. Not searched, nor the paper's."""
+"""Of the detection's loss, which then begins near that of the spans. Not searched, nor the
+paper's."""
 
 _SHORTEST = 8
 """Tokens of an article at least."""
