@@ -198,25 +198,35 @@ class HubTarget:
         }
 
     def require_usable(self) -> None:
-        """Refuses a model that needs what is not passed here, by trying a text of two tokens.
+        """Refuses a model that needs what is not passed here, by trying a text of three tokens.
 
         Raises:
-            CheckpointError: its own forward call fails, gives something else than logits, or has
-                no cache that goes back.
+            CheckpointError: its own forward call fails, gives something else than logits, or other
+                ones for several tokens than one by one; or it has no cache that goes back.
         """
         if self._engine != "transformers":
             return
+        tokens = [self.logit_count // part for part in range(2, 6)]
+        text = [self.start_id, *tokens[:2]]
         try:
-            session = self.begin(self.encode([self.end_id] * 2))
-            both = session.forward([self.start_id, self.end_id])
+            encoding = self.encode([*tokens, self.end_id])
+            session = self.begin(encoding)
+            alone = torch.cat([session.forward([token]) for token in text])
+            session = self.begin(encoding)
+            first = session.forward(text)
             session.keep(1)
-            again = session.forward([self.end_id])
-            if both.shape[0] != 2 or again.shape[0] != 1 or session.length != 2:
-                raise CheckpointError(f"logits of shape {tuple(both.shape)} for two tokens")
+            again = session.forward(text[1:])
+            if alone.shape[0] != 3 or first.shape != alone.shape or session.length != 3:
+                raise CheckpointError(f"logits of shape {tuple(first.shape)} for three tokens")
+            # Some decoders mask or place several tokens behind a cache in another way than one.
+            apart = max(float((first - alone).abs().max()), float((again - alone[1:]).abs().max()))
+            share = 1e-3 if alone.dtype == torch.float32 else 0.1
+            if apart > share * float(alone.max() - alone.min()):  # NaN is told when a text is
+                raise CheckpointError("several tokens in one call get other logits than one by one")
         except Exception as error:  # a model of others may raise anything
             raise CheckpointError(
                 f"{self.name}: a {type(self.model).__name__} cannot be decoded here, since a text "
-                f"of two tokens fails ({first_line(error)}). It needs an encoder-decoder whose "
+                f"of three tokens fails ({first_line(error)}). It needs an encoder-decoder whose "
                 "decoder takes the encoder's output, token ids and a cache, such as T5, BART or "
                 "Pegasus."
             ) from error
@@ -507,7 +517,7 @@ def _positions(stack: Any) -> int | None:
     return min(found, default=None)
 
 
-_POSITIONS = ("embed_positions", "position_embeddings")
+_POSITIONS = ("embed_positions", "position_embeddings", "wpe")  # the last is GPT-2's
 
 
 def entry_device(model: Any) -> torch.device:
