@@ -24,6 +24,7 @@ from fastllm.drafters.union import SIGN, UnionDrafter
 from fastllm.errors import CheckpointError
 from fastllm.targets.folder import read_json, require_weights
 from fastllm.targets.hub import HubTarget
+from fastllm.words import echoed
 
 SHIPPED = paths.CHECKPOINTS
 """Where the checkpoints lie that come with the repository."""
@@ -187,12 +188,19 @@ def read_config(folder: str | Path) -> dict[str, Any]:
     """The `config.json` of a drafter's folder.
 
     Raises:
-        CheckpointError: there is no such folder, it has none, or that is no JSON object.
+        CheckpointError: there is no such folder, it has none, or that is no JSON object, or its
+            "fastllm" is none.
     """
-    return read_json(
+    found = read_json(
         Path(folder) / "config.json",
         f"Give a drafter's folder, or one of {', '.join([*untrained(), *shipped_drafters()])}.",
     )
+    if not isinstance(found.get("fastllm") or {}, dict):
+        raise CheckpointError(
+            f'{folder}/config.json: "fastllm" needs an object, found {echoed(found["fastllm"])}. '
+            "Copy the folder again."
+        )
+    return found
 
 
 def read_card(name_or_folder: str | Path) -> dict[str, Any]:
