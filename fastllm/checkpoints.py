@@ -21,9 +21,10 @@ from fastllm.drafters import Drafter, FamilySpec, drafter_class, families, untra
 from fastllm.drafters.combined import JOINT, CombinedDrafter
 from fastllm.drafters.lookup import ArticleLookup
 from fastllm.drafters.union import SIGN, UnionDrafter
-from fastllm.errors import CheckpointError
+from fastllm.errors import CheckpointError, SettingsError
 from fastllm.targets.folder import read_json, require_weights
 from fastllm.targets.hub import HubTarget
+from fastllm.trace import DecodingConfig
 from fastllm.words import echoed
 
 SHIPPED = paths.CHECKPOINTS
@@ -142,8 +143,30 @@ def load_drafter(
         )
     if spec.weights:
         require_weights(Path(folder), spec.weights)
+    own = config.get("fastllm") or config
+    _require_header(folder, own)
     drafter: Drafter = spec.drafter.load(folder, device=device)
     return drafter
+
+
+def _require_header(folder: Path, own: dict[str, Any]) -> None:
+    """Refuses what a `config.json` says of a drafter of any family where it is of a wrong kind.
+
+    Raises:
+        CheckpointError: names the entry.
+    """
+    warmth = own.get("draft_temperature")
+    wrong = [name for name in ("name", "vocabulary") if not isinstance(own.get(name, ""), str)]
+    try:
+        DecodingConfig(draft_temperature=warmth)
+    except SettingsError:
+        wrong.append("draft_temperature")
+    if wrong:
+        raise CheckpointError(
+            f"{folder}/config.json: {wrong[0]} is {echoed(own[wrong[0]])}: "
+            f"{'a temperature from 0 to 2' if wrong[0] == 'draft_temperature' else 'text'} is "
+            "needed. It was changed or damaged: copy the folder again."
+        )
 
 
 def _spec_of(folder: Path, config: dict[str, Any]) -> FamilySpec:

@@ -217,6 +217,14 @@ WEIGHTS: dict[str, tuple[Harm, str]] = {
     "another format": (in_pickles, r"so no weights that can be read: it holds checkpoint\.pt"),
 }
 SETTINGS: dict[str, tuple[Harm, str]] = {
+    "a name of NaN": (saying(name=float("nan")), "config.json: name is nan: text is needed"),
+    "a number for a vocabulary": (saying(vocabulary=7), "vocabulary is 7: text is needed"),
+    "a warmth in words": (
+        saying(draft_temperature="3"),
+        "draft_temperature is '3': a temperature from 0 to 2 is needed",
+    ),
+    "a warmth of NaN": (saying(draft_temperature=float("nan")), "draft_temperature is nan: a"),
+    "a warmth below 0": (saying(draft_temperature=-1), "draft_temperature is -1: a temperature"),
     "older": (silent_on("vocabulary"), "lacks vocabulary: it was written by another version"),
     "other sizes": (
         saying(settings={"vocabulary_size": 40}),
@@ -235,7 +243,13 @@ DRAFTERS: dict[str, dict[str, tuple[Harm, str]]] = {
     "cnn": NATIVE | WEIGHTS | SETTINGS,
     "t5": NATIVE
     | WEIGHTS
-    | {"of more layers": (saying(num_layers=3), r"not a whole t5 drafter \(it lacks ")},
+    | {
+        "of more layers": (saying(num_layers=3), r"not a whole t5 drafter \(it lacks "),
+        "of no layers": (saying(num_layers=0), "not a whole t5 drafter"),
+        "of no distance": (saying(relative_attention_max_distance=0), "not a whole t5 drafter"),
+        "own section a number": (saying(fastllm=3), '"fastllm" needs an object, found 3'),
+        "a name of a list": (saying(fastllm={"name": [1]}), r"name is \[1\]: text is needed"),
+    },
     "ngram": NATIVE
     | {
         "older": (silent_on("vocabulary", "order"), "lacks vocabulary, order: it was written"),
