@@ -27,6 +27,7 @@ from fastllm.drafters.width import fitted
 from fastllm.errors import CheckpointError, NotFiniteError, SettingsError
 from fastllm.files import write_json
 from fastllm.targets import Encoding, Target
+from fastllm.targets.encodings import without_padding
 from fastllm.targets.slate import Choice, Written
 from fastllm.trace import DecodingConfig
 
@@ -328,11 +329,11 @@ class NeuralDrafter(Generic[Settings]):
         if drafter is not self:
             return drafter.begin(encoding)
         fast = self._one_text()
-        # An end token 0 (Marian's) counts as padding, which the fast way cannot tell.
-        if fast is not None and encoding.source_ids[-1] != 0:
-            return self._session(fast, fast.remember(encoding.source_ids), encoding)
+        article = without_padding(encoding.source_ids)  # as in training
+        if fast is not None:
+            return self._session(fast, fast.remember(article), encoding)
         device = next(self.model.parameters()).device
-        source = torch.tensor([encoding.source_ids], device=device)
+        source = torch.tensor([article], device=device)
         return self._session(self.model, self.model.remember(source), encoding)
 
     def _session(self, model: Any, memory: Memory, encoding: Encoding) -> DrafterSession:

@@ -25,7 +25,7 @@ from fastllm.drafters.neural import NeuralDrafter, OneText
 from fastllm.errors import CheckpointError, SettingsError
 from fastllm.pretrain.copying_start import begin_like, start_copying, t5_config
 from fastllm.targets import Encoding
-from fastllm.targets.encodings import real_places
+from fastllm.targets.encodings import real_places, without_padding
 from fastllm.targets.folder import WEIGHTS
 from fastllm.targets.hub import HubTarget
 from fastllm.targets.t5_decoder import StaticDecoder, StaticSession, unfit
@@ -305,7 +305,9 @@ class T5Drafter(NeuralDrafter[T5Settings]):
         decoder = self._decoder()
         if decoder is None:
             return super().begin(encoding)
-        session = decoder.begin(decoder.remember(decoder.encoder(encoding.source_ids)))
+        session = decoder.begin(
+            decoder.remember(decoder.encoder(without_padding(encoding.source_ids)))
+        )
         return self._session(StaticText(decoder), session, encoding)
 
     def _decoder(self) -> StaticDecoder | None:
