@@ -529,15 +529,15 @@ def roll_out(
         The ids written for each article, the end token included where it came.
 
     Raises:
-        NotFiniteError: there are no numbers to draw from. Asked on the CPU alone: on CUDA to ask is
-            to wait, and there such a text is one of nothing in particular.
+        NotFiniteError: there are no numbers to draw from. Where nothing else waits for the device,
+            on CUDA, it is asked at the end.
     """
     memory = model.remember(source)
     state = model.begin(memory)
     ids = torch.full((source.shape[0],), start_id, device=source.device)
     alive = torch.ones_like(ids, dtype=torch.bool)
     ends = torch.tensor(sorted(end_set(end_id)), device=source.device)
-    columns = []
+    columns, numbers = [], []
     apart = source.device.type == "cuda"
     uniforms = torch.empty(0)
     if apart and temperature > 0:
@@ -548,15 +548,14 @@ def roll_out(
         logits = model.logits(features).float()
         if temperature == 0:
             ids = logits.argmax(-1)
+            numbers.append(logits.gather(-1, ids[:, None])[:, 0])
         elif apart:
-            ids = _drawn_there((logits / temperature).softmax(-1), uniforms[place])
+            chances = (logits / temperature).softmax(-1)
+            numbers.append(chances[:, 0])  # where one of a row is no number, none is
+            ids = _drawn_there(chances, uniforms[place])
         else:
             chances = (logits / temperature).softmax(-1).cpu()
-            if not bool(chances.sum().isfinite()):
-                raise NotFiniteError(
-                    "the drafter's logits are NaN or infinite: its weights are damaged. Copy or "
-                    "train it again, or take another one."
-                )
+            _require_numbers(chances)  # now: `multinomial` has no words for it
             ids = torch.multinomial(chances, 1, generator=generator)[:, 0].to(source.device)
         columns.append(torch.where(alive, ids, -1))
         alive &= (ids[:, None] != ends).all(-1)
@@ -564,7 +563,17 @@ def roll_out(
         if (not apart or place % _ASKED == _ASKED - 1) and not alive.any():
             break
     block = torch.stack(columns, 1).tolist()
+    if numbers:
+        _require_numbers(torch.stack(numbers))
     return [[token for token in row if token >= 0] for row in block]
+
+
+def _require_numbers(found: torch.Tensor) -> None:
+    if not bool(found.sum().isfinite()):
+        raise NotFiniteError(
+            "the drafter's logits are NaN or infinite: its weights are damaged. Copy or train it "
+            "again, or take another one."
+        )
 
 
 def _drawn_there(chances: torch.Tensor, uniforms: torch.Tensor) -> torch.Tensor:

@@ -193,16 +193,19 @@ def test_any_of_several_end_tokens_ends_a_rollout(drafter: NeuralDrafter[Any]) -
         assert text == longer[:end]
 
 
-def test_nothing_is_written_by_weights_that_are_no_numbers(drafter: NeuralDrafter[Any]) -> None:
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_nothing_is_written_by_weights_that_are_no_numbers(
+    temperature: float, drafter: NeuralDrafter[Any]
+) -> None:
     with torch.no_grad():
         for weight in drafter.model.parameters():
             weight.fill_(float("nan"))
     with pytest.raises(NotFiniteError, match="the drafter's logits are NaN or infinite"):
         roll_out(
             drafter.model, torch.tensor([SOURCE]), start_id=0, end_id=1, length=3,
-            temperature=1.0, generator=torch.Generator(),
+            temperature=temperature, generator=torch.Generator(),
         )  # fmt: skip
-    # On CUDA nobody asks, and the id has to be one.
+    # On CUDA it is asked at the end, and until then the id has to be one.
     chances = torch.tensor([[0.5, 0.0, 0.5, 0.0], [0.1, 0.2, float("nan"), 0.3]])
     for uniform, token in ((0.0, 0), (0.4, 0), (0.6, 2), (1.0, 2)):
         first, second = _drawn_there(chances, torch.full((2, 1), uniform, dtype=torch.float64))
