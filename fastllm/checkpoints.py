@@ -22,9 +22,11 @@ from fastllm.drafters.combined import JOINT, CombinedDrafter
 from fastllm.drafters.lookup import ArticleLookup
 from fastllm.drafters.superposed import MARK, SuperposedDrafter
 from fastllm.drafters.union import SIGN, UnionDrafter
-from fastllm.errors import CheckpointError
+from fastllm.errors import CheckpointError, SettingsError
 from fastllm.targets.folder import read_json, require_weights
 from fastllm.targets.hub import HubTarget
+from fastllm.trace import DecodingConfig
+from fastllm.words import echoed
 
 SHIPPED = paths.CHECKPOINTS
 """Where the checkpoints lie that come with the repository."""
@@ -145,8 +147,30 @@ def load_drafter(
         )
     if spec.weights:
         require_weights(Path(folder), spec.weights)
+    own = config.get("fastllm") or config
+    _require_header(folder, own)
     drafter: Drafter = spec.drafter.load(folder, device=device)
     return drafter
+
+
+def _require_header(folder: Path, own: dict[str, Any]) -> None:
+    """Refuses what a `config.json` says of a drafter of any family where it is of a wrong kind.
+
+    Raises:
+        CheckpointError: names the entry.
+    """
+    warmth = own.get("draft_temperature")
+    wrong = [name for name in ("name", "vocabulary") if not isinstance(own.get(name, ""), str)]
+    try:
+        DecodingConfig(draft_temperature=warmth)
+    except SettingsError:
+        wrong.append("draft_temperature")
+    if wrong:
+        raise CheckpointError(
+            f"{folder}/config.json: {wrong[0]} is {echoed(own[wrong[0]])}: "
+            f"{'a temperature from 0 to 2' if wrong[0] == 'draft_temperature' else 'text'} is "
+            "needed. It was changed or damaged: copy the folder again."
+        )
 
 
 def _spec_of(folder: Path, config: dict[str, Any]) -> FamilySpec:
@@ -191,12 +215,19 @@ def read_config(folder: str | Path) -> dict[str, Any]:
     """The `config.json` of a drafter's folder.
 
     Raises:
-        CheckpointError: there is no such folder, it has none, or that is no JSON object.
+        CheckpointError: there is no such folder, it has none, or that is no JSON object, or its
+            "fastllm" is none.
     """
-    return read_json(
+    found = read_json(
         Path(folder) / "config.json",
         f"Give a drafter's folder, or one of {', '.join([*untrained(), *shipped_drafters()])}.",
     )
+    if not isinstance(found.get("fastllm") or {}, dict):
+        raise CheckpointError(
+            f'{folder}/config.json: "fastllm" needs an object, found {echoed(found["fastllm"])}. '
+            "Copy the folder again."
+        )
+    return found
 
 
 def read_card(name_or_folder: str | Path) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any
 
-from tokenizers.decoders import WordPiece
+from tokenizers.decoders import ByteLevel, WordPiece
 from transformers import AutoTokenizer
 
 from fastllm.errors import CheckpointError, DataError
@@ -153,10 +153,23 @@ class Vocabulary:
 
     def names(self, ids: Iterable[int]) -> dict[int, str]:
         """A readable form of single tokens: a leading blank where a word begins."""
-        return {
-            token: str(self.tokenizer.convert_ids_to_tokens(token)).replace("▁", " ")
-            for token in set(ids)
-        }
+        return {token: self._name(token) for token in set(ids)}
+
+    def _name(self, token: int) -> str:
+        piece = str(self.tokenizer.convert_ids_to_tokens(token))
+        rust: Any = getattr(self.tokenizer, "backend_tokenizer", None)
+        if isinstance(getattr(rust, "decoder", None), ByteLevel):  # BART's: a letter a byte
+            spelled = str(rust.decoder.decode([piece]))
+            return piece if "\N{REPLACEMENT CHARACTER}" in spelled else spelled
+        return piece.replace("▁", " ")
+
+    @cached_property
+    def passed_over(self) -> frozenset[int]:
+        """The ids that decoding leaves out as if they were not there."""
+        if not self.tokenizer.is_fast:  # those in Python part the text at them
+            return frozenset()
+        added = self.tokenizer.added_tokens_decoder
+        return frozenset(index for index, token in added.items() if token.special)
 
 
 class Detokenizer:
@@ -176,6 +189,8 @@ class Detokenizer:
 
     def push(self, token: int) -> str:
         """The text that `token` adds to what was shown."""
+        if token in self._vocabulary.passed_over:  # many in a row would be all of the context
+            return ""
         self._ids.append(token)
         before = self._vocabulary.decode(self._ids[self._whole[0] : self._shown_to])
         now = self._vocabulary.decode(self._ids[self._whole[0] :])

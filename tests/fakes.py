@@ -57,6 +57,7 @@ class FakeVocabulary:
 
     def __init__(self, fingerprint: str = "letters") -> None:
         self.fingerprint = fingerprint
+        self.passed_over: frozenset[int] = frozenset()
 
     def encode(self, text: str, limit: int, prefix: str = "") -> Encoded:
         letters = prefix + text

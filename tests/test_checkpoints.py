@@ -57,6 +57,16 @@ def silent_on(*names: str) -> Harm:
     return harm
 
 
+def generating(**entries: object) -> Harm:
+    """Other entries in the generation configuration."""
+
+    def harm(folder: Path) -> None:
+        path = folder / "generation_config.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | entries))
+
+    return harm
+
+
 def a_file(folder: Path) -> None:
     shutil.rmtree(folder)
     folder.write_text("weights")
@@ -126,6 +136,21 @@ TARGETS: dict[str, tuple[Harm, str]] = {
         cut_short("generation_config.json"),
         r"generation_config\.json is not JSON",
     ),
+    "no start of the vocabulary": (
+        generating(decoder_start_token_id=10**9),
+        "decoder_start_token_id=1000000000 .* is none of its .* tokens: the file is damaged",
+    ),
+    "start below 0": (generating(decoder_start_token_id=-1), "=-1 .* is none of its .* tokens"),
+    "forced out of the vocabulary": (generating(forced_bos_token_id=10**9), "is none of its"),
+    "end of no number": (generating(eos_token_id=["a"]), "eos_token_id='a' .* no whole number"),
+    "end of nothing": (generating(eos_token_id=[None]), "eos_token_id=None .* no whole number"),
+    "padding of NaN": (generating(pad_token_id=float("nan")), "pad_token_id=nan .* no whole"),
+    "rule in words": (generating(no_repeat_ngram_size="3"), "no_repeat_ngram_size='3' .* no whole"),
+    "least in words": (generating(min_length="9"), "min_length='9' .* no whole number"),
+    "least in a list": (generating(min_new_tokens=[9]), r"min_new_tokens=\[9\] .* no whole number"),
+    "own section a number": (saying(fastllm=3), '"fastllm" needs an object, .* found 3'),
+    "own prefix a number": (saying(fastllm={"prefix": 3}), '"prefix" as text'),
+    "own length in words": (saying(fastllm={"source_length": "a"}), '"source_length" as a whole'),
     "no start": (NO_START, "names its decoder_start_token_id. Set it"),
     "no end": (NO_END, "names its eos_token_id. Set it"),
 }
@@ -192,6 +217,14 @@ WEIGHTS: dict[str, tuple[Harm, str]] = {
     "another format": (in_pickles, r"so no weights that can be read: it holds checkpoint\.pt"),
 }
 SETTINGS: dict[str, tuple[Harm, str]] = {
+    "a name of NaN": (saying(name=float("nan")), "config.json: name is nan: text is needed"),
+    "a number for a vocabulary": (saying(vocabulary=7), "vocabulary is 7: text is needed"),
+    "a warmth in words": (
+        saying(draft_temperature="3"),
+        "draft_temperature is '3': a temperature from 0 to 2 is needed",
+    ),
+    "a warmth of NaN": (saying(draft_temperature=float("nan")), "draft_temperature is nan: a"),
+    "a warmth below 0": (saying(draft_temperature=-1), "draft_temperature is -1: a temperature"),
     "older": (silent_on("vocabulary"), "lacks vocabulary: it was written by another version"),
     "other sizes": (
         saying(settings={"vocabulary_size": 40}),
@@ -210,7 +243,13 @@ DRAFTERS: dict[str, dict[str, tuple[Harm, str]]] = {
     "cnn": NATIVE | WEIGHTS | SETTINGS,
     "t5": NATIVE
     | WEIGHTS
-    | {"of more layers": (saying(num_layers=3), r"not a whole t5 drafter \(it lacks ")},
+    | {
+        "of more layers": (saying(num_layers=3), r"not a whole t5 drafter \(it lacks "),
+        "of no layers": (saying(num_layers=0), "not a whole t5 drafter"),
+        "of no distance": (saying(relative_attention_max_distance=0), "not a whole t5 drafter"),
+        "own section a number": (saying(fastllm=3), '"fastllm" needs an object, found 3'),
+        "a name of a list": (saying(fastllm={"name": [1]}), r"name is \[1\]: text is needed"),
+    },
     "ngram": NATIVE
     | {
         "older": (silent_on("vocabulary", "order"), "lacks vocabulary, order: it was written"),

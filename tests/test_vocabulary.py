@@ -148,3 +148,24 @@ def test_blanks_that_were_shown_are_not_tidied_up_later() -> None:
     vocabulary, ids = Vocabulary(fast), [1, 2, 3, 4, 5, 6, 7]
     detokenizer = Detokenizer(vocabulary)
     assert "".join(map(detokenizer.push, ids)) == vocabulary.decode(ids) == "he didn ' t say ,"
+
+
+def test_a_run_of_special_tokens_leaves_the_blank_behind_it() -> None:
+    """A T5 that was never tuned writes its sentinels in a row; they fill the context otherwise."""
+    rust = Tokenizer(models.Unigram([("</s>", 0.0), ("\u2581red", -1.0), ("\u2581sky", -1.0)], 0))
+    rust.decoder = decoders.Metaspace()
+    made = PreTrainedTokenizerFast(tokenizer_object=rust, eos_token="</s>")
+    vocabulary = Vocabulary(made)
+    ids = [1, *[0] * 12, 2]
+    assert vocabulary.pieces(ids) == ["red", *[""] * 12, " sky"]
+    pushed = Detokenizer(vocabulary).push
+    assert [pushed(token) for token in ids] == vocabulary.pieces(ids)
+
+
+def test_names_of_a_vocabulary_of_bytes_are_readable() -> None:
+    """BART's: a blank is written as a letter of its own, and every byte as another one."""
+    pieces = ["</s>", "\u0120caf\u00c3\u00a9", "\u00c3"]
+    rust = Tokenizer(models.BPE({piece: place for place, piece in enumerate(pieces)}, []))
+    rust.decoder = decoders.ByteLevel()
+    vocabulary = Vocabulary(PreTrainedTokenizerFast(tokenizer_object=rust, eos_token="</s>"))
+    assert vocabulary.names([0, 1, 2]) == {0: "</s>", 1: " caf\u00e9", 2: "\u00c3"}

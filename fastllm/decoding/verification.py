@@ -420,7 +420,8 @@ class _BlockTests(Sequence[float]):
         if scale == 1 and of_p[place] != of_q[place]:
             return 1.0  # s / s: where p is not q, it is above q somewhere
         mass = q.residual_mass(place, p[place], scale)
-        return mass / (mass + 1 - scale) if mass > 0 else 0.0
+        # In this order: a mass of 1e-20 is lost in a sum with 1.
+        return mass / (mass + (1 - scale)) if mass > 0 else 0.0
 
 
 def block_thresholds(
@@ -445,7 +446,7 @@ def block_thresholds(
     # q - p_i p in one pass: what is below 0 of it is s_i.
     missing = torch.addcmul(q[1:], inner[:, None].to(p.dtype), p[1:count], value=-1)
     surplus = -missing.clamp_(max=0).sum(-1).double()
-    whole = surplus + 1 - inner
+    whole = surplus + (1 - inner)
     thresholds = torch.where(whole > 0, surplus / whole, 0.0)
     return running, torch.cat([thresholds, running[count:]])
 

@@ -28,6 +28,7 @@ from fastllm.drafters.width import fitted
 from fastllm.errors import CheckpointError, NotFiniteError, SettingsError
 from fastllm.files import write_json
 from fastllm.targets import Encoding, Target
+from fastllm.targets.encodings import without_padding
 from fastllm.targets.slate import Choice, Written
 from fastllm.trace import DecodingConfig
 
@@ -329,11 +330,11 @@ class NeuralDrafter(Generic[Settings]):
         if drafter is not self:
             return drafter.begin(encoding)
         fast = self._one_text()
-        # An end token 0 (Marian's) counts as padding, which the fast way cannot tell.
-        if fast is not None and encoding.source_ids[-1] != 0:
-            return self._session(fast, fast.remember(encoding.source_ids), encoding)
+        article = without_padding(encoding.source_ids)  # as in training
+        if fast is not None:
+            return self._session(fast, fast.remember(article), encoding)
         device = next(self.model.parameters()).device
-        source = torch.tensor([encoding.source_ids], device=device)
+        source = torch.tensor([article], device=device)
         return self._session(self.model, self.model.remember(source), encoding)
 
     def _session(self, model: Any, memory: Memory, encoding: Encoding) -> DrafterSession:
@@ -536,15 +537,15 @@ def roll_out(
         The ids written for each article, the end token included where it came.
 
     Raises:
-        NotFiniteError: there are no numbers to draw from. Asked on the CPU alone: on CUDA to ask is
-            to wait, and there such a text is one of nothing in particular.
+        NotFiniteError: there are no numbers to draw from. Where nothing else waits for the device,
+            on CUDA, it is asked at the end.
     """
     memory = model.remember(source)
     state = model.begin(memory)
     ids = torch.full((source.shape[0],), start_id, device=source.device)
     alive = torch.ones_like(ids, dtype=torch.bool)
     ends = torch.tensor(sorted(end_set(end_id)), device=source.device)
-    columns = []
+    columns, numbers = [], []
     given = padded(opening, -1).to(source.device) if opening else ids[:, None][:, :0]
     apart = source.device.type == "cuda"
     uniforms = torch.empty(0)
@@ -556,15 +557,14 @@ def roll_out(
         logits = model.logits(features).float()
         if temperature == 0:
             ids = logits.argmax(-1)
+            numbers.append(logits.gather(-1, ids[:, None])[:, 0])
         elif apart:
-            ids = _drawn_there((logits / temperature).softmax(-1), uniforms[place])
+            chances = (logits / temperature).softmax(-1)
+            numbers.append(chances[:, 0])  # where one of a row is no number, none is
+            ids = _drawn_there(chances, uniforms[place])
         else:
             chances = (logits / temperature).softmax(-1).cpu()
-            if not bool(chances.sum().isfinite()):
-                raise NotFiniteError(
-                    "the drafter's logits are NaN or infinite: its weights are damaged. Copy or "
-                    "train it again, or take another one."
-                )
+            _require_numbers(chances)  # now: `multinomial` has no words for it
             ids = torch.multinomial(chances, 1, generator=generator)[:, 0].to(source.device)
         if place < given.shape[1]:
             ids = torch.where(given[:, place] < 0, ids, given[:, place])
@@ -574,7 +574,17 @@ def roll_out(
         if (not apart or place % _ASKED == _ASKED - 1) and not alive.any():
             break
     block = torch.stack(columns, 1).tolist()
+    if numbers:
+        _require_numbers(torch.stack(numbers))
     return [[token for token in row if token >= 0] for row in block]
+
+
+def _require_numbers(found: torch.Tensor) -> None:
+    if not bool(found.sum().isfinite()):
+        raise NotFiniteError(
+            "the drafter's logits are NaN or infinite: its weights are damaged. Copy or train it "
+            "again, or take another one."
+        )
 
 
 def _drawn_there(chances: torch.Tensor, uniforms: torch.Tensor) -> torch.Tensor:

@@ -93,6 +93,8 @@ class SharedSettings:
         inner = (self.width, self.heads, self.head_width, self.feed_forward)
         if min(self.vocabulary_size, self.layers, *inner) < 1:
             raise SettingsError(f"{self}: every size must be above 0.")
+        if not 2 <= self.buckets < 2 * self.distance:
+            raise SettingsError(f"{self}: buckets must be 2 or more, and fewer than 2 distance.")
         require_within(self.kept, self.heads, self.feed_forward)
         if self.kept and len(self.kept) != self.layers:
             raise SettingsError(f"{len(self.kept)} layers are kept, and layers={self.layers}.")
@@ -210,7 +212,8 @@ class SharedModel(nn.Module):
         """Begins as layers of the target's decoder, evenly spaced from the first on."""
         theirs, own = target.model.decoder, self.t5.decoder
         for block, layer in zip(own.block, spread(len(theirs.block), len(own.block)), strict=True):
-            block.load_state_dict(theirs.block[layer].state_dict())
+            # Where a layer is taken twice, the second has no use for the biases of the first.
+            block.load_state_dict(theirs.block[layer].state_dict(), strict=False)
         own.final_layer_norm.load_state_dict(theirs.final_layer_norm.state_dict())
 
     def own_weights(self) -> dict[str, torch.Tensor]:

@@ -25,7 +25,7 @@ from fastllm.drafters.neural import NeuralDrafter, OneText
 from fastllm.errors import CheckpointError, SettingsError
 from fastllm.pretrain.copying_start import begin_like, start_copying, t5_config
 from fastllm.targets import Encoding
-from fastllm.targets.encodings import real_places
+from fastllm.targets.encodings import real_places, without_padding
 from fastllm.targets.folder import WEIGHTS
 from fastllm.targets.hub import HubTarget
 from fastllm.targets.t5_decoder import StaticDecoder, StaticSession, unfit
@@ -321,7 +321,9 @@ class T5Drafter(NeuralDrafter[T5Settings]):
         decoder = self._decoder()
         if decoder is None:
             return super().begin(encoding)
-        session = decoder.begin(decoder.remember(decoder.encoder(encoding.source_ids)))
+        session = decoder.begin(
+            decoder.remember(decoder.encoder(without_padding(encoding.source_ids)))
+        )
         return self._session(StaticText(decoder), session, encoding)
 
     @torch.inference_mode()
@@ -361,26 +363,28 @@ class T5Drafter(NeuralDrafter[T5Settings]):
                 raise CheckpointError(f"it lacks {', '.join(sorted(report['missing_keys'])[:3])}")
             own = getattr(config, "fastllm", None) or {}
             fingerprint = own.get("vocabulary") or _fingerprint(folder, config.vocab_size)
+            settings = T5Settings(
+                config.vocab_size,
+                config.d_model,
+                config.num_heads,
+                config.num_decoder_layers,
+                config.d_ff,
+                config.decoder_start_token_id,
+                0 if config.d_kv * config.num_heads == config.d_model else config.d_kv,
+            )
+            name = own.get("name") or str(folder).rstrip("/").rsplit("/", 1)[-1]
+            model = T5Model(network.to(device or "cpu")).eval()
+            drafter = cls(model, settings, name, fingerprint, own.get("draft_temperature"))
+            if (decoder := drafter._decoder()) is not None:
+                _ = decoder.encoder  # both made now, and on nobody's clock
+        except torch.OutOfMemoryError:  # no fault of the folder
+            raise
         except Exception as error:  # transformers and safetensors raise a dozen unrelated kinds
             raise CheckpointError(
                 f"{folder} is not a whole t5 drafter ({error}). It needs config.json and "
                 "model.safetensors as `fastllm train` writes them, or to be a T5 with its "
                 "tokenizer: a folder, or a name on the Hub such as google-t5/t5-small."
             ) from error
-        settings = T5Settings(
-            config.vocab_size,
-            config.d_model,
-            config.num_heads,
-            config.num_decoder_layers,
-            config.d_ff,
-            config.decoder_start_token_id,
-            0 if config.d_kv * config.num_heads == config.d_model else config.d_kv,
-        )
-        name = own.get("name") or str(folder).rstrip("/").rsplit("/", 1)[-1]
-        model = T5Model(network.to(device or "cpu")).eval()
-        drafter = cls(model, settings, name, fingerprint, own.get("draft_temperature"))
-        if (decoder := drafter._decoder()) is not None:
-            _ = decoder.encoder  # both made now, and on nobody's clock
         return drafter
 
     def save(self, folder: str | Path, *, dtype: torch.dtype = torch.bfloat16) -> None:

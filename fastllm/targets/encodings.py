@@ -85,6 +85,17 @@ def real_places(source: torch.Tensor) -> torch.Tensor:
     return (source != 0).flip(1).cumsum(1).flip(1) > 0
 
 
+def without_padding(article: Sequence[int]) -> list[int]:
+    """The ids of one article that `real_places` finds real, and one at least.
+
+    An end token 0 (Marian's) is not among them.
+    """
+    real = len(article)
+    while real > 1 and article[real - 1] == 0:
+        real -= 1
+    return list(article[:real])
+
+
 def require_finite(numbers: torch.Tensor, what: str) -> None:
     """Refuses what a model computed where it overflowed, or where its weights are damaged.
 

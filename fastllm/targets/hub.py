@@ -6,6 +6,7 @@ forward call with a dynamic cache that is cropped to roll back.
 """
 
 import logging
+import math
 import time
 import warnings
 from collections.abc import Mapping, Sequence
@@ -25,7 +26,7 @@ from fastllm.targets import Encoding, Target, TargetSession
 from fastllm.targets.folder import read_json, require_weights
 from fastllm.targets.t5_decoder import StaticDecoder, require_fit, unfit
 from fastllm.vocabulary import Vocabulary
-from fastllm.words import first_line
+from fastllm.words import echoed, first_line
 
 
 class HubTarget:
@@ -73,8 +74,17 @@ class HubTarget:
         configs = (model.generation_config, model.config)
         named = (getattr(config, "pad_token_id", None) for config in configs)
         # As in `generate` of transformers, where none is named.
-        self.pad_id = next((int(token) for token in named if token is not None), self.end_id)
+        self.pad_id = next((token for token in named if token is not None), self.end_id)
+        self.pad_id = _whole("pad_token_id", self.pad_id)
         self.unsupported = unsupported(model)
+        own, size = self.defaults, self.logit_count
+        for setting, token, least in (
+            ("decoder_start_token_id", self.start_id, 0),
+            ("forced_bos_token_id", own["forced_first"], -1),
+            ("forced_eos_token_id", own["forced_last"], -1),
+        ):
+            if not least <= token < size:
+                raise _damaged(setting, token, f"none of its {size} tokens")
         if engine == "auto":
             engine = "transformers" if unfit(model) else "static"
         elif engine == "static":
@@ -186,37 +196,50 @@ class HubTarget:
     def defaults(self) -> Mapping[str, int]:
         """As `Target.defaults`; `min_new_tokens` goes before `min_length`, as in `generate`."""
         own = self.model.generation_config
-        least = own.min_new_tokens
-        if least is None:  # of `min_length` transformers counts the start token
-            least = (own.min_length or 0) - 1
+        if own.min_new_tokens is not None:
+            least = _whole("min_new_tokens", own.min_new_tokens)
+        else:  # of `min_length` transformers counts the start token
+            least = _whole("min_length", own.min_length or 0) - 1
         # Of several last tokens greedy `generate` writes the one with the smallest id.
         return {
-            "no_repeat_ngram": max(0, own.no_repeat_ngram_size or 0),
+            "no_repeat_ngram": max(
+                0, _whole("no_repeat_ngram_size", own.no_repeat_ngram_size or 0)
+            ),
             "min_new_tokens": max(0, least),
-            "forced_first": min(_listed(own.forced_bos_token_id), default=-1),
-            "forced_last": min(_listed(own.forced_eos_token_id), default=-1),
+            "forced_first": min(_listed("forced_bos_token_id", own), default=-1),
+            "forced_last": min(_listed("forced_eos_token_id", own), default=-1),
         }
 
     def require_usable(self) -> None:
-        """Refuses a model that needs what is not passed here, by trying a text of two tokens.
+        """Refuses a model that needs what is not passed here, by trying a text of three tokens.
 
         Raises:
-            CheckpointError: its own forward call fails, gives something else than logits, or has
-                no cache that goes back.
+            CheckpointError: its own forward call fails, gives something else than logits, or other
+                ones for several tokens than one by one; or it has no cache that goes back.
         """
         if self._engine != "transformers":
             return
+        tokens = [self.logit_count // part for part in range(2, 6)]
+        text = [self.start_id, *tokens[:2]]
         try:
-            session = self.begin(self.encode([self.end_id] * 2))
-            both = session.forward([self.start_id, self.end_id])
+            encoding = self.encode([*tokens, self.end_id])
+            session = self.begin(encoding)
+            alone = torch.cat([session.forward([token]) for token in text])
+            session = self.begin(encoding)
+            first = session.forward(text)
             session.keep(1)
-            again = session.forward([self.end_id])
-            if both.shape[0] != 2 or again.shape[0] != 1 or session.length != 2:
-                raise CheckpointError(f"logits of shape {tuple(both.shape)} for two tokens")
+            again = session.forward(text[1:])
+            if alone.shape[0] != 3 or first.shape != alone.shape or session.length != 3:
+                raise CheckpointError(f"logits of shape {tuple(first.shape)} for three tokens")
+            # Some decoders mask or place several tokens behind a cache in another way than one.
+            apart = max(float((first - alone).abs().max()), float((again - alone[1:]).abs().max()))
+            share = 1e-3 if alone.dtype == torch.float32 else 0.1
+            if apart > share * float(alone.max() - alone.min()):  # NaN is told when a text is
+                raise CheckpointError("several tokens in one call get other logits than one by one")
         except Exception as error:  # a model of others may raise anything
             raise CheckpointError(
                 f"{self.name}: a {type(self.model).__name__} cannot be decoded here, since a text "
-                f"of two tokens fails ({first_line(error)}). It needs an encoder-decoder whose "
+                f"of three tokens fails ({first_line(error)}). It needs an encoder-decoder whose "
                 "decoder takes the encoder's output, token ids and a cache, such as T5, BART or "
                 "Pegasus."
             ) from error
@@ -322,7 +345,17 @@ def _require_whole(folder: Path) -> None:
         "It cannot be loaded as a target: that is a folder with config.json, weights and a "
         "tokenizer, as `save_pretrained` writes them, or a model's name on the Hub.",
     )
-    family = config.get("family") or (config.get("fastllm") or {}).get("family")
+    own = config.get("fastllm") or {}
+    if not isinstance(own, dict) or not all(
+        isinstance(own.get(name, kind()), kind)
+        for name, kind in (("name", str), ("prefix", str), ("source_length", int))
+    ):
+        raise CheckpointError(
+            f'{folder}/config.json: "fastllm" needs an object, in it "name" and "prefix" as text '
+            f'and "source_length" as a whole number; found {echoed(own)}. Correct it, or copy '
+            "the folder again."
+        )
+    family = config.get("family") or own.get("family")
     if family:
         raise CheckpointError(
             f"{folder} holds a drafter (family {family}), not a target: give it as the drafter, "
@@ -474,7 +507,7 @@ def _tokens(model: Any, settings: tuple[str, ...], name: str) -> tuple[int, ...]
     Each once, in the order given; at least one. Of several settings the first that is named counts.
     """
     for setting, config in product(settings, (model.generation_config, model.config)):
-        if found := _listed(getattr(config, setting, None)):
+        if found := _listed(setting, config):
             return tuple(dict.fromkeys(found))
     raise CheckpointError(
         f"{name}: neither generation_config.json nor config.json names its {settings[0]}. Set it "
@@ -482,11 +515,27 @@ def _tokens(model: Any, settings: tuple[str, ...], name: str) -> tuple[int, ...]
     )
 
 
-def _listed(value: int | list[int] | None) -> list[int]:
+def _listed(setting: str, config: Any) -> list[int]:
     """The tokens of a setting that may hold none, one or several."""
+    value = getattr(config, setting, None)
     if value is None:
         return []
-    return [int(token) for token in value] if isinstance(value, list) else [int(value)]
+    return [_whole(setting, one) for one in (value if isinstance(value, list) else [value])]
+
+
+def _whole(setting: str, value: Any) -> int:
+    """A whole number of a configuration."""
+    numeric = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not numeric or not math.isfinite(value) or value != int(value):
+        raise _damaged(setting, value, "no whole number")
+    return int(value)
+
+
+def _damaged(setting: str, value: Any, what: str) -> CheckpointError:
+    return CheckpointError(
+        f"{setting}={echoed(value)} in generation_config.json or config.json is {what}: the file "
+        "is damaged, or another model's. Copy or download it again, or correct it."
+    )
 
 
 def _positions(stack: Any) -> int | None:
@@ -507,7 +556,7 @@ def _positions(stack: Any) -> int | None:
     return min(found, default=None)
 
 
-_POSITIONS = ("embed_positions", "position_embeddings")
+_POSITIONS = ("embed_positions", "position_embeddings", "wpe")  # the last is GPT-2's
 
 
 def entry_device(model: Any) -> torch.device:

@@ -435,6 +435,18 @@ def test_a_probability_that_rounds_to_0_ends_no_block() -> None:
 # Lenient verification.
 
 
+@pytest.mark.parametrize("on_a_device", [False, True])
+def test_a_drafter_all_but_equal_to_its_target_ends_no_text(on_a_device: bool) -> None:
+    """What p has more than q, 1e-30, is lost in a sum with 1: h was 0 / 0."""
+    p = torch.tensor([[1.0, 0.0], [1.0, 1e-30], [1.0, 0.0]])
+    draft = Draft([0, 0], DenseProposal(torch.tensor([[1.0, 0.0], [1.0, 0.0]])))
+    rule = BlockRule()
+    verify = rule.verify_on_device if on_a_device else rule.verify
+    verdict = verify(p, draft, [0.5, 0.5, 0.5])
+    assert (verdict.accepted, verdict.extra) == (2, 0)
+    assert list(verdict.thresholds) == [1.0, 1.0]
+
+
 @pytest.mark.parametrize("form", ["linear", "square", "exponent"])
 def test_lenience_1_is_the_token_rule(form: str) -> None:
     target, drafter = CASES["zeros in p"]

@@ -198,16 +198,19 @@ def test_any_of_several_end_tokens_ends_a_rollout(drafter: NeuralDrafter[Any]) -
         assert text == longer[:end]
 
 
-def test_nothing_is_written_by_weights_that_are_no_numbers(drafter: NeuralDrafter[Any]) -> None:
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_nothing_is_written_by_weights_that_are_no_numbers(
+    temperature: float, drafter: NeuralDrafter[Any]
+) -> None:
     with torch.no_grad():
         for weight in drafter.model.parameters():
             weight.fill_(float("nan"))
     with pytest.raises(NotFiniteError, match="the drafter's logits are NaN or infinite"):
         roll_out(
             drafter.model, torch.tensor([SOURCE]), start_id=0, end_id=1, length=3,
-            temperature=1.0, generator=torch.Generator(),
+            temperature=temperature, generator=torch.Generator(),
         )  # fmt: skip
-    # On CUDA nobody asks, and the id has to be one.
+    # On CUDA it is asked at the end, and until then the id has to be one.
     chances = torch.tensor([[0.5, 0.0, 0.5, 0.0], [0.1, 0.2, float("nan"), 0.3]])
     for uniform, token in ((0.0, 0), (0.4, 0), (0.6, 2), (1.0, 2)):
         first, second = _drawn_there(chances, torch.full((2, 1), uniform, dtype=torch.float64))
@@ -215,9 +218,10 @@ def test_nothing_is_written_by_weights_that_are_no_numbers(drafter: NeuralDrafte
         assert 0 <= second < 4
 
 
-def test_an_article_may_hold_the_padding_id(drafter: NeuralDrafter[Any]) -> None:
+@pytest.mark.parametrize("end", [1, 0], ids=["ends with 1", "ends with 0, as Marian's"])
+def test_an_article_may_hold_the_padding_id(end: int, drafter: NeuralDrafter[Any]) -> None:
     _moved(drafter)
-    source = [7, 0, 8, 9, 0, 10, 1]
+    source = [7, 0, 8, 9, 0, 10, end]
     padded = torch.tensor([[*source, 0, 0, 0, 0], SOURCE])
     session = drafter.begin(Encoding(source, torch.zeros(1, len(source), 4), 0.0))
     assert isinstance(session._model, ArticleText) == (drafter.FAMILY in READERS)
@@ -230,6 +234,13 @@ def test_an_article_may_hold_the_padding_id(drafter: NeuralDrafter[Any]) -> None
     for place, row in enumerate(trained):
         assert (draft.unwarped(place) - row).abs().max() < 1e-5
     assert (masked[0, -3:].softmax(-1) - trained).abs().max() > 1e-4, "it is read"
+
+
+def test_an_article_of_nothing_but_0_is_drafted_for(drafter: NeuralDrafter[Any]) -> None:
+    draft = drafter.begin(Encoding([0, 0], torch.zeros(1, 2, 4), 0.0)).draft(
+        [0], 3, SAMPLING, _uniforms(3)
+    )
+    assert len(draft.tokens) == 3
 
 
 def test_save_and_load(drafter: NeuralDrafter[Any], tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from fastllm.decoding.race import Race
 from fastllm.distill.pseudo import write_pseudo
 from fastllm.distill.train import DrafterRecipe, train_drafter
 from fastllm.drafters.neural import NeuralSession, roll_out
-from fastllm.drafters.shared import SharedDrafter, TargetEncoder, fingerprint
+from fastllm.drafters.shared import SharedDrafter, SharedSettings, TargetEncoder, fingerprint
 from fastllm.errors import CheckpointError, SettingsError
 from fastllm.targets import Encoding
 from fastllm.targets.hub import HubTarget
@@ -172,6 +172,23 @@ def test_it_begins_as_the_target_itself(tiny_target: HubTarget, source_ids: list
         one.model.t5.decoder.block[0].layer[0].SelfAttention.q.weight,
         other.model.t5.decoder.block[0].layer[0].SelfAttention.q.weight,
     )
+
+
+def test_it_may_have_more_layers_than_its_target(
+    tiny_target: HubTarget, source_ids: list[int]
+) -> None:
+    """Then some are taken twice, the first one too, whose biases are every layer's."""
+    drafter = SharedDrafter.fresh(600, target=tiny_target, layers=5)
+    own, theirs = drafter.model.t5.decoder.block, tiny_target.model.decoder.block
+    weights = [block.layer[2].DenseReluDense.wi.weight for block in own]
+    assert torch.equal(weights[1], theirs[0].layer[2].DenseReluDense.wi.weight)
+    assert torch.equal(weights[4], theirs[1].layer[2].DenseReluDense.wi.weight)
+
+
+@pytest.mark.parametrize("wrong", [{"distance": 0}, {"distance": 16}, {"buckets": 1}])
+def test_positions_that_cannot_be_are_refused(wrong: dict[str, int]) -> None:
+    with pytest.raises(SettingsError, match="fewer than 2 distance"):
+        SharedSettings(600, **wrong)
 
 
 def test_a_checkpoint_holds_none_of_the_targets_weights(

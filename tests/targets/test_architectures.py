@@ -20,7 +20,10 @@ from transformers import (
     ByT5Tokenizer,
     EncoderDecoderConfig,
     EncoderDecoderModel,
+    FSMTConfig,
+    FSMTForConditionalGeneration,
     GenerationConfig,
+    GPT2Config,
     LEDConfig,
     LEDForConditionalGeneration,
     M2M100Config,
@@ -29,6 +32,8 @@ from transformers import (
     MBartForConditionalGeneration,
     PegasusConfig,
     PegasusForConditionalGeneration,
+    ProphetNetConfig,
+    ProphetNetForConditionalGeneration,
     T5ForConditionalGeneration,
 )
 
@@ -68,7 +73,7 @@ FAMILIES: dict[str, tuple[Any, Any, dict[str, Any]]] = {
             "max_decoder_position_embeddings": POSITIONS, "attention_window": 8,
         },
     ),
-    "m2m100": (M2M100Config, M2M100ForConditionalGeneration, {}),
+    "m2m100": (M2M100Config, M2M100ForConditionalGeneration, {"decoder_start_token_id": 2}),
 }  # fmt: skip
 
 
@@ -230,8 +235,56 @@ def test_a_model_that_needs_more_than_ids_is_refused_at_load(
         raise TypeError("forward() missing 1 required argument: 'langs'")
 
     monkeypatch.setattr(BartForConditionalGeneration, "forward", wanting)
-    with pytest.raises(CheckpointError, match=r"text of two tokens fails \(forward\(\) missing"):
+    with pytest.raises(CheckpointError, match=r"text of three tokens fails \(forward\(\) missing"):
         load_target(folder, device="cpu")
+
+
+@pytest.mark.parametrize("family", ["fsmt", "prophetnet"])
+def test_a_decoder_that_cannot_judge_a_draft_in_one_call_is_refused_at_load(
+    family: str, vocabulary: Vocabulary, tmp_path: Path
+) -> None:
+    """FSMT masks nothing where it has a cache: its texts were others with a drafter than alone."""
+    size = len(vocabulary.tokenizer)
+    ends = {"decoder_start_token_id": 0, "pad_token_id": 0, "eos_token_id": 1, "bos_token_id": 0}
+    torch.manual_seed(1)
+    if family == "fsmt":
+        own = {name: value for name, value in SIZES.items() if name not in ends}
+        sizes = {"src_vocab_size": size, "tgt_vocab_size": size}
+        config = FSMTConfig(langs=["a", "b"], **sizes, **own, **ends)
+        made, why = FSMTForConditionalGeneration(config), "get other logits than one by one"
+    else:
+        config = ProphetNetConfig(
+            vocab_size=size, hidden_size=16, encoder_ffn_dim=16, num_encoder_layers=1,
+            num_encoder_attention_heads=2, decoder_ffn_dim=16, num_decoder_layers=1,
+            num_decoder_attention_heads=2, max_position_embeddings=POSITIONS, **ends,
+        )  # fmt: skip
+        made, why = ProphetNetForConditionalGeneration(config), "only supported for"
+    made.save_pretrained(tmp_path)
+    vocabulary.tokenizer.save_pretrained(tmp_path)
+    with pytest.raises(CheckpointError, match=f"cannot be decoded here.*{why}"):
+        load_target(tmp_path, device="cpu")
+
+
+def test_the_positions_of_a_gpt2_are_the_limit_of_a_text(
+    vocabulary: Vocabulary, story: str, tmp_path: Path
+) -> None:
+    size = len(vocabulary.tokenizer)
+    reads = BertConfig(
+        vocab_size=size, hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
+        intermediate_size=16, max_position_embeddings=64,
+    )  # fmt: skip
+    writes = GPT2Config(
+        vocab_size=size, n_embd=16, n_layer=1, n_head=2, n_positions=POSITIONS,
+        bos_token_id=0, eos_token_id=1,
+    )  # fmt: skip
+    config = EncoderDecoderConfig.from_encoder_decoder_configs(reads, writes)
+    config.decoder_start_token_id, config.pad_token_id, config.eos_token_id = 0, 0, 1
+    EncoderDecoderModel(config).eval().save_pretrained(tmp_path)
+    vocabulary.tokenizer.save_pretrained(tmp_path)
+    target = load_target(tmp_path, device="cpu")
+    assert (target.source_length, target.longest_text) == (64, POSITIONS)
+    with pytest.raises(SettingsError, match=f"positions for {POSITIONS} tokens"):
+        Race(target, [None], story, DecodingConfig(max_new_tokens=POSITIONS + 1))
 
 
 @pytest.mark.parametrize("engine", ["static", "transformers"])

@@ -21,6 +21,7 @@ from fastllm.drafters.lstm import LstmDrafter
 from fastllm.drafters.neural import roll_out
 from fastllm.drafters.shared import SharedDrafter
 from fastllm.drafters.t5 import T5Drafter, T5Model, T5Settings
+from fastllm.errors import NotFiniteError
 from fastllm.targets import Encoding, resolve, t5_decoder
 from fastllm.targets.hub import HubSession, HubTarget
 from fastllm.targets.t5_decoder import StaticDecoder
@@ -302,6 +303,20 @@ def test_texts_are_rolled_out_on_the_device(cuda: str, temperature: float) -> No
         assert found == written("cpu")
     else:
         assert found != written("cuda", seed=2)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.8])
+def test_no_text_is_rolled_out_by_weights_that_are_no_numbers(
+    cuda: str, temperature: float
+) -> None:
+    model = T5Model(T5Settings(V, 64, 4, 1, 48)).eval().to("cuda")
+    with torch.no_grad():
+        model.network.lm_head.weight[V - 1] = float("nan")
+    with pytest.raises(NotFiniteError, match="the drafter's logits are NaN or infinite"):
+        roll_out(
+            model, torch.arange(2, 44).view(3, 14).to("cuda"), start_id=0, end_id=5, length=19,
+            temperature=temperature, generator=torch.Generator().manual_seed(1),
+        )  # fmt: skip
 
 
 def test_cudnns_attention_is_off(cuda: str, monkeypatch: pytest.MonkeyPatch) -> None:
