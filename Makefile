@@ -27,7 +27,7 @@ TESTS ?=
 
 RUN := $(VENV)/bin/python
 FASTLLM := $(RUN) -m fastllm
-RECIPES := $(filter-out recipes/target% recipes/flan-% recipes/cascade-% recipes/%-tvdpp.yaml,$(wildcard recipes/*.yaml))
+RECIPES := $(filter-out recipes/target% recipes/flan-% recipes/cascade-% recipes/%-tvdpp.yaml recipes/pruned-%,$(wildcard recipes/*.yaml))
 DEMO_INSTALLED := $(VENV)/.fastllm-demo
 TEST_INSTALLED := $(VENV)/.fastllm-test
 
