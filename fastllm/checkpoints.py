@@ -191,7 +191,7 @@ def _spec_of(folder: Path, config: dict[str, Any]) -> FamilySpec:
 
 
 def default_drafter(target: Any) -> str:
-    """Where none is named: for the shipped target one that saves the most calls; else the lookup."""
+    """Where none is named: for the shipped target one that saves most calls; else the lookup."""
     named = isinstance(target, str | Path) and str(target) == TARGET
     return "shared-after" if named and "shared-after" in shipped_drafters() else "lookup"
 
