@@ -1,5 +1,7 @@
 """Words for people: durations, capitals, the first line of an error, texts cut short."""
 
+from collections.abc import Sequence
+
 MOST_ECHOED = 300
 """A message repeats no more characters than this of what somebody sent."""
 
@@ -44,3 +46,14 @@ def echoed(value: object, most: int = 80) -> str:
         return shortened(repr(value), most)
     except (ValueError, RecursionError):  # an integer of thousands of digits; lists in lists
         return f"{type(value).__name__} too large to show"
+
+
+def together(parts: Sequence[str]) -> str:
+    """Some parts as one phrase.
+
+    Example:
+        >>> together(["a"]), together(["a", "b"]), together(["a", "b", "c"])
+        ('a', 'a and b', 'a, b and c')
+    """
+    *first, last = parts
+    return f"{', '.join(first)} and {last}" if first else last

@@ -47,6 +47,6 @@ return Promise.all([whenThere(), ownText()]).then(([samples, own]) => {
   const article = there
     ? [title, samples[title], same]
     : [known.own, own, { __type__: "update", open: !own }];
-  const chosen = lanes.length > 1 && lanes.length <= known.most ? lanes : same;
+  const chosen = lanes.length > 1 ? lanes.slice(0, known.most) : same;
   return [...article, chosen, ...known.settings.map(setting)];
 });

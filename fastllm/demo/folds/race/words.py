@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from fastllm.demo.words import ALONE, CLAIM, TITLE, choice_of
-from fastllm.words import capital
+from fastllm.words import capital, together
 
 OWN_ARTICLE = "Your article"
 BROWSER = {
@@ -182,7 +182,7 @@ def verdict(results: Sequence[Result]) -> str:
         return "No drafter saved a call this time: each got one token per call, as without one."
     best = [entry for entry in drafting if entry.per_call == most]
     others = [entry for entry in drafting if entry not in best]
-    names = " and ".join(capital(entry.title) for entry in best)
+    names = capital(together([entry.title for entry in best]))
     if as_long:
         said = f"{names} won: {best[0].calls} target calls"
         said += f" instead of {alone.calls}" if alone else ""
@@ -190,7 +190,8 @@ def verdict(results: Sequence[Result]) -> str:
         said = f"{names} won: {float(most):.1f} tokens per target call"
         said += " instead of 1" if alone else ""
     if len(best) > 1:
-        said += f", a tie, with {' and '.join(_share(entry) for entry in best)} of guesses accepted"
+        shares = together([_share(entry) for entry in best])
+        said += f", a tie, with {shares} of guesses accepted"
     else:
         said += f", because {_share(best[0])} of its guesses were accepted"
         if any(entry.share > best[0].share for entry in others):
