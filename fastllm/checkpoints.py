@@ -125,7 +125,8 @@ def load_drafter(
     device = usable_device(device)
     shipped = SHIPPED / name
     folder = shipped if (shipped / "config.json").is_file() else Path(name_or_folder)
-    if not folder.exists() and name.count("/") == 1:  # OWNER/NAME: the Hub's, or an error
+    on_hub = name.count("/") == 1 and name[0] not in "./~"
+    if on_hub and not folder.exists():  # OWNER/NAME: the Hub's, or an error
         hub: Drafter = drafter_class("t5").load(name, device=device)
         return hub
     if folder.is_file():  # the one family that has a text format

@@ -34,16 +34,27 @@ def usable_device(device: str | torch.device | None) -> torch.device:
             f"device={device!r} is no name of a device: give cpu, cuda, cuda:1, mps, or the number "
             "of a GPU."
         ) from error
-    here = {
-        "cuda": (found.index or 0) < torch.cuda.device_count(),
-        "mps": torch.backends.mps.is_available(),
-    }
-    if not here.get(found.type, True):
+    if found.type == "cuda":  # of a large number torch makes one below 0
+        here = 0 <= (found.index or 0) < torch.cuda.device_count()
+    elif found.type == "mps":
+        here = torch.backends.mps.is_available()
+    else:
+        here = found.type != "meta" and _holds_numbers(found)
+    if not here:
         raise SettingsError(
             f"device={str(device)!r}: there is no such device here ({torch.cuda.device_count()} "
             "CUDA GPUs). Give cpu, or leave it out to take the best there is."
         )
     return found
+
+
+def _holds_numbers(device: torch.device) -> bool:
+    """Whether this build of torch knows what to do with a device of a rarer kind."""
+    try:
+        torch.empty(0, device=device)
+    except Exception:  # each kind has an error of its own, of a missing module too
+        return False
+    return True
 
 
 def prepare(device: torch.device) -> None:

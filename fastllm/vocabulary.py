@@ -98,16 +98,18 @@ class Vocabulary:
         `prefix` is put before the article; it is not counted in `cut_at`.
 
         Raises:
-            DataError: it holds half of a surrogate pair, which is no character.
+            DataError: it, or the prefix, holds half of a surrogate pair, which is no character.
         """
+        whole = prefix + text
         try:
-            text.encode()
+            whole.encode()
         except UnicodeEncodeError as error:
+            at = error.start - len(prefix)
+            place = f"character {at} of the article" if at >= 0 else "a character of the prefix"
             raise DataError(
-                f"character {error.start} of the article is half of a surrogate pair (\\ud800 to "
+                f"{place} is half of a surrogate pair (\\ud800 to "
                 "\\udfff), which is no character: decode the file anew, or leave it out."
             ) from error
-        whole = prefix + text
         offsets = bool(self.tokenizer.is_fast)
         encoded = self.tokenizer(
             whole, truncation=True, max_length=limit, return_offsets_mapping=offsets

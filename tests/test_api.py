@@ -1,5 +1,6 @@
 """`generate` and `stream`: the text of the Trace, token by token, whoever is told."""
 
+import copy
 import subprocess
 import sys
 import threading
@@ -260,6 +261,10 @@ def test_what_does_not_fit_is_refused(folder: Path, story: str, tiny_target: Hub
         fastllm.generate(story, tiny_target, "lookup", device="cpu")
     with pytest.raises(DataError, match="character 4 of the article is half of a surrogate pair"):
         fastllm.generate("Rain\ud800 fell.", tiny_target, None)
+    prefixed = copy.copy(tiny_target)
+    prefixed.prefix = "a\udc80: "
+    with pytest.raises(DataError, match="a character of the prefix is half of a surrogate pair"):
+        fastllm.generate(story, prefixed, None)
     with pytest.raises(SettingsError, match="config is of type dict: give a DecodingConfig"):
         fastllm.generate(story, tiny_target, None, config={"gamma": 3})  # type: ignore[arg-type]
     with pytest.raises(SettingsError, match="target=None: give a name, a folder, or what load_t"):

@@ -17,7 +17,9 @@ def test_names_of_devices(monkeypatch: pytest.MonkeyPatch) -> None:
     assert usable_device("cuda") == torch.device("cuda")
 
 
-@pytest.mark.parametrize("name", ["99", "cuda:99", "abacus", "", "-1", "²"])
+@pytest.mark.parametrize(
+    "name", ["99", "cuda:99", "cuda:999", "abacus", "", "-1", "²", "xla", "vulkan", "hpu", "meta"]
+)
 def test_what_is_no_device_here_is_refused_everywhere(
     name: str, tmp_path: object, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from fastllm.data.articles import Article, split_sentences
-from fastllm.data.tokens import write_pairs
+from fastllm.data.tokens import start_set, write_pairs
 from fastllm.errors import DataError
 from fastllm.vocabulary import Vocabulary
 
@@ -71,6 +71,7 @@ def prepare_pairs(
     }
     count = write_pairs(folder, pairs(), meta)
     if not count:
+        start_set(folder)  # so that nobody takes the empty set for a whole one
         raise DataError(
             "no article gave a pair: articles need a few sentences"
             + (' and "highlights" that they support.' if summaries else ".")

@@ -157,7 +157,7 @@ class _Train(_Run, _Common):
         "which weights: those with the most tau in the validation (default), or the last",
         choices=["best", "last"],
     )
-    validate_every: int = _option("updates (default: a twentieth of all)")
+    validate_every: int = _option("updates (default: a twentieth of all)", least=0)
     save_every: int = _option("updates between two saves", default=200, least=1)
     log_every: int = _option("updates between two log lines", default=20, least=1)
 
@@ -273,6 +273,10 @@ def add_trailing_run(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("trailing_run", nargs="?", choices=["run"], help=argparse.SUPPRESS)
 
 
+_MOST = 2**31
+"""Seeds and counts are below this."""
+
+
 def settle(options: argparse.Namespace) -> list[str]:
     """Fills in what the command line left out: from the recipe, then what is usual.
 
@@ -292,8 +296,9 @@ def settle(options: argparse.Namespace) -> list[str]:
         value, least = getattr(options, entry.name), entry.metadata["least"]
         if value is None:
             setattr(options, entry.name, entry.default)
-        elif least is not None and not least <= value < math.inf:
+        elif least is not None and not least <= value < _MOST:
             needs = "at least 1" if least else "0 or more"
+            needs += "" if not value >= _MOST else f", and less than {_MOST:,}"
             raise SettingsError(f"--{entry.name} {value}: give {needs}.")
     if 0 < getattr(options, "temperature", 0) < DecodingConfig.COLDEST:
         raise SettingsError(

@@ -76,3 +76,13 @@ def test_a_folder_that_is_no_set_of_pairs_is_refused(tmp_path: Path) -> None:
         (tmp_path / f"{name}.npy").touch()
     with pytest.raises(DataError, match="an array is empty or cut short"):
         TokenPairs(tmp_path)
+
+
+def test_a_set_without_pairs_counts_as_unfinished(vocabulary: Vocabulary, tmp_path: Path) -> None:
+    """The same command once more, with better articles, makes it: it used to divide by 0."""
+    for _ in range(2):
+        with pytest.raises(DataError, match="no article gave a pair"):
+            prepare_pairs(
+                [Article("1", "Short.")], vocabulary, tmp_path, source_length=96, text_length=40
+            )
+        assert not (tmp_path / "meta.json").exists()

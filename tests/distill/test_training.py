@@ -400,6 +400,8 @@ def test_articles_without_a_usable_summary_are_counted_and_none_need_have_one(
         (["pseudo", "--limit", "0", "--scale", "0.01"], "--limit 0 takes all"),
         (["train", "--drafter", "lstm", "--learning_rate", "nan"], "learning_rate=nan"),
         (["train", "--drafter", "lstm", "--seed", "-1"], "--seed -1: give 0 or more"),
+        (["train", "--drafter", "lstm", "--seed", f"{10**20}"], "0 or more, and less than 2,147,"),
+        (["train", "--drafter", "lstm", "--validate_every", "-1"], "--validate_every -1: give 0"),
         (["pseudo", "--temperature", "nan"], "--temperature nan: give 0 or more"),
         (["pseudo", "--temperature", "1e-40"], "--temperature 1e-40: give 0, which is greedy"),
         (["train", "--drafter", "lstm", "--method", "seq_kd"], "fastllm pseudo"),
