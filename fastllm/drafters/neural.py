@@ -16,8 +16,8 @@ from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar
 
 import torch
 from safetensors.torch import load_file, save_file
+from torch.nn.utils.rnn import pad_sequence
 
-from fastllm.data.tokens import padded
 from fastllm.decoding.distributions import drawn, most_likely, ruled_distribution
 from fastllm.decoding.proposals import DenseProposal, Draft, OneHotProposal
 from fastllm.decoding.rules import Rules, agreeing, end_set
@@ -546,7 +546,10 @@ def roll_out(
     alive = torch.ones_like(ids, dtype=torch.bool)
     ends = torch.tensor(sorted(end_set(end_id)), device=source.device)
     columns, numbers = [], []
-    given = padded(opening, -1).to(source.device) if opening else ids[:, None][:, :0]
+    given = pad_sequence(
+        [torch.tensor(list(text), dtype=torch.long) for text in opening] or [ids[:0].cpu()],
+        batch_first=True, padding_value=-1,
+    ).to(source.device)  # fmt: skip
     apart = source.device.type == "cuda"
     uniforms = torch.empty(0)
     if apart and temperature > 0:
