@@ -232,13 +232,16 @@ def read_config(folder: str | Path) -> dict[str, Any]:
 
 
 def read_card(name_or_folder: str | Path) -> dict[str, Any]:
-    """What `card.json` says of a checkpoint; empty where it has none."""
+    """What `card.json` says of a checkpoint; empty where it has none.
+
+    Raises:
+        CheckpointError: it is no JSON object.
+    """
     shipped = SHIPPED / str(name_or_folder) / "card.json"
     path = shipped if shipped.is_file() else Path(name_or_folder) / "card.json"
     if not path.is_file():
         return {}
-    card: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return card
+    return read_json(path, "")
 
 
 def ships(target: str) -> bool:

@@ -25,6 +25,19 @@ def json_in(path: Path) -> Any:
         raise ValueError("it is nested too deeply") from error
 
 
+def object_in(path: Path) -> dict[str, Any]:
+    """The object in a JSON file.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is no JSON as for `json_in`, or another value.
+    """
+    found = json_in(path)
+    if not isinstance(found, dict):
+        raise ValueError(f"{path.name} holds no object")
+    return found
+
+
 def write_whole(path: str | Path, content: str | bytes) -> None:
     """Writes text as UTF-8, or bytes; folders that are missing are made.
 

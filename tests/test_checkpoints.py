@@ -10,7 +10,7 @@ import torch
 from transformers import T5ForConditionalGeneration
 
 from fastllm import checkpoints
-from fastllm.checkpoints import SHIPPED, load_drafter, load_target, shipped_drafters
+from fastllm.checkpoints import SHIPPED, load_drafter, load_target, read_card, shipped_drafters
 from fastllm.drafters import drafter_class
 from fastllm.drafters.ngram import Counts, NgramDrafter
 from fastllm.errors import CheckpointError, SettingsError
@@ -324,6 +324,13 @@ def test_a_composition_is_loaded_by_its_name(whole_drafters: dict[str, Path]) ->
         found = load_drafter("+".join(parts), device="cpu")
         assert found.name == "+".join("lookup" if part == "lookup" else name for part in parts)
         assert found.vocabulary == "0123"
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null"])
+def test_a_damaged_card_is_named(text: str, tmp_path: Path) -> None:
+    (tmp_path / "card.json").write_text(text)
+    with pytest.raises(CheckpointError, match=r"card\.json"):
+        read_card(tmp_path)
 
 
 def test_an_empty_name_is_no_drafter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,6 @@
 
 import argparse
 import hashlib
-import json
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -41,11 +40,11 @@ from fastllm.distill.pseudo import weights_fingerprint, write_pseudo
 from fastllm.distill.validation import Validation
 from fastllm.drafters.kept import KeptLayer
 from fastllm.drafters.shared import SharedDrafter
-from fastllm.errors import SettingsError
+from fastllm.errors import DataError, SettingsError
 from fastllm.evaluation.tables import grid
-from fastllm.files import write_json
+from fastllm.files import object_in, write_json
 from fastllm.targets.hub import HubTarget
-from fastllm.words import duration
+from fastllm.words import duration, first_line
 
 TIMED = 4
 """Articles on which drafters and calls of the target are timed."""
@@ -237,8 +236,14 @@ class _Work:
 
 
 def _clock(place: Path) -> Clock:
-    tree = json.loads(place.read_text(encoding="utf-8"))
-    return Clock(tree["call"], tree["token"], StepCost(**tree["step"]))
+    try:
+        tree = object_in(place)
+        return Clock(tree["call"], tree["token"], StepCost(**tree["step"]))
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(
+            f"{place} is damaged ({first_line(error)}): remove it, and the same command measures "
+            "anew."
+        ) from error
 
 
 def _digest(target: HubTarget, units: list[Unit], device: Any = None) -> str:

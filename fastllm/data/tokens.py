@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from fastllm.errors import DataError
-from fastllm.files import json_in, write_json, write_whole
+from fastllm.files import json_in, object_in, write_json, write_whole
 
 IGNORED = -100
 """The label of a padded position, as PyTorch's cross-entropy understands it."""
@@ -51,7 +51,7 @@ class TokenPairs:
     def __init__(self, folder: str | Path) -> None:
         folder = Path(folder)
         try:
-            self.meta = json_in(folder / "meta.json")
+            self.meta = object_in(folder / "meta.json")
             self.ids = json_in(folder / "ids.json")
             self._source, self._target = Sequences(folder, "source"), Sequences(folder, "target")
         except (OSError, ValueError) as error:

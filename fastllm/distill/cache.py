@@ -36,7 +36,7 @@ from fastllm.distill.loop import processes
 from fastllm.distill.pseudo import held_in, weights_fingerprint
 from fastllm.distill.teacher import Teacher
 from fastllm.errors import DataError, SettingsError, TrainingError
-from fastllm.files import json_in, write_json
+from fastllm.files import object_in, write_json
 from fastllm.targets.hub import HubTarget
 from fastllm.words import duration
 
@@ -72,12 +72,12 @@ class TeacherCache:
     def __init__(self, folder: str | Path) -> None:
         folder = Path(folder)
         try:
-            self.meta = json_in(folder / "meta.json")
+            self.meta = object_in(folder / "meta.json")
             paths = [folder / name for name in self.meta["shards"]]
             self._shards = [np.load(path, mmap_mode="r") for path in paths]
-        except (OSError, EOFError, ValueError, KeyError) as error:
+            self._lengths = np.array(self.meta["lengths"], dtype=np.int64)
+        except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
             raise DataError(f"{folder}: not a whole teacher cache ({error}).") from error
-        self._lengths = np.array(self.meta["lengths"], dtype=np.int64)
 
     @property
     def places(self) -> int:

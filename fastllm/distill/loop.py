@@ -36,7 +36,7 @@ from fastllm.checkpoints import replace_folder
 from fastllm.devices import prepare
 from fastllm.distill.folders import differences, has_save, json_object, require_run, writing
 from fastllm.errors import CheckpointError, SettingsError, TrainingError
-from fastllm.files import write_whole
+from fastllm.files import object_in, write_whole
 from fastllm.words import duration, first_line
 
 Losses = dict[str, torch.Tensor]
@@ -370,6 +370,8 @@ def _log_so_far(run: Path, step: int, *, cut: bool) -> list[dict[str, Any]]:
     for line in path.read_text().splitlines() if path.exists() else []:
         with suppress(json.JSONDecodeError):  # the line that a kill cut in two
             lines.append(json.loads(line))
+    if any(not isinstance(line, dict) or "step" not in line for line in lines):
+        raise CheckpointError(f"{path} is damaged: remove it, and the curve begins anew.")
     lines = [line for line in lines if line["step"] <= step]
     if cut:
         write_whole(path, "".join(json.dumps(row) + "\n" for row in lines))
@@ -385,15 +387,15 @@ def _best_so_far(run: Path, step: int) -> dict[str, Any]:
     if not path.exists():
         return {}
     with _reading_best(run):
-        line: dict[str, Any] = json.loads(path.read_text())
-    return line if line["step"] <= step else {}
+        line = object_in(path)
+        return line if line["step"] <= step else {}
 
 
 @contextmanager
 def _reading_best(run: Path) -> Iterator[None]:
     try:
         yield
-    except (OSError, ValueError, SafetensorError) as error:
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise CheckpointError(
             f"{run / 'best'} is damaged ({first_line(error)}). Give another run folder to train "
             "anew, or remove that one: then the weights are the best of what is yet to come, or "

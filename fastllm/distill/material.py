@@ -295,6 +295,8 @@ def _check_texts(
             f"{folder} was written by a {meta.get('target')} with {strange}: write it anew with "
             "`python -m fastllm pseudo`."
         )
+    if "source_length" not in dataset.meta:
+        raise DataError(f"{folder / 'articles'}: meta.json names no source_length: it is damaged.")
     own = {"prefix": dataset.meta.get("prefix", ""), "source_length": dataset.meta["source_length"]}
     for name, value in own.items():
         asked = getattr(options, name)

@@ -405,7 +405,8 @@ class Scores:
         self._known: dict[str, Score] = {}
         if file is not None and file.exists():
             for line in file.read_text(encoding="utf-8").splitlines():
-                with suppress(ValueError):  # the process was killed as it wrote the last line
+                # The process was killed as it wrote the last line, or somebody else wrote.
+                with suppress(ValueError, KeyError, TypeError):
                     row = json.loads(line)
                     self._known[row["on"]] = Score(row["alpha"], row["alpha_greedy"])
 

@@ -12,7 +12,6 @@ best is chosen by the first seed; its other seeds had no part in the choice.
 
 import argparse
 import html
-import json
 import subprocess
 import sys
 import time
@@ -23,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from fastllm import metrics
-from fastllm.checkpoints import load_drafter
+from fastllm.checkpoints import load_drafter, read_card
 from fastllm.decoding.race import versions
 from fastllm.distill.folders import differences_from
 from fastllm.distill.losses import loss_weights
@@ -31,8 +30,8 @@ from fastllm.distill.material import RunContext, held_out_texts, load_teacher
 from fastllm.distill.options import needed, read_yaml
 from fastllm.distill.train import METHODS
 from fastllm.distill.validation import Validation
-from fastllm.errors import DataError, SettingsError, TrainingError
-from fastllm.files import write_json, write_whole
+from fastllm.errors import CheckpointError, DataError, SettingsError, TrainingError
+from fastllm.files import json_in, write_json, write_whole
 from fastllm.targets.hub import HubTarget
 from fastllm.words import duration
 
@@ -256,20 +255,28 @@ def _measured(
     found = {}
     for arm, seed in runs:
         place = folder / "runs" / arm.folder(seed)
-        card = json.loads((place / "checkpoint" / "card.json").read_text())
+        card = read_card(place / "checkpoint")
         path = place / "held-out.json"
-        counts = json.loads(path.read_text()) if path.exists() else None
-        if counts is None or len(counts) != validation.articles:
+        counts: Any = None
+        with suppress(OSError, ValueError):  # damaged: it is measured again
+            counts = json_in(path)
+        if not isinstance(counts, list) or len(counts) != validation.articles:
             drafter: Any = load_drafter(place / "checkpoint", device=target.device)
             drafter.bind(target)
             counts = [asdict(entry) for entry in validation.by_text(drafter.model)]
             write_json(path, counts, indent=None)
-        found[arm, seed] = {
-            "counts": counts,
-            "seconds": card["seconds"],
-            "teacher_tokens": card["teacher_tokens"],
-            "updates": card["recipe"]["updates"],
-        }
+        try:
+            found[arm, seed] = {
+                "counts": counts,
+                "seconds": card["seconds"],
+                "teacher_tokens": card["teacher_tokens"],
+                "updates": card["recipe"]["updates"],
+            }
+        except (KeyError, TypeError) as error:
+            raise CheckpointError(
+                f"{place / 'checkpoint' / 'card.json'} is damaged: remove {place}, and the same "
+                "command trains it anew."
+            ) from error
     return found
 
 

@@ -18,7 +18,7 @@ import torch
 
 from fastllm.data.tokens import IGNORED, Sequences, save_array, save_sequences, start_set
 from fastllm.errors import DataError, SettingsError
-from fastllm.files import json_in, write_json
+from fastllm.files import object_in, write_json
 from fastllm.vocabulary import Vocabulary
 
 _SORTED = 32
@@ -119,7 +119,9 @@ class Windows:
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
         try:
-            self.meta: dict[str, Any] = json_in(self.folder / "meta.json")
+            self.meta: dict[str, Any] = object_in(self.folder / "meta.json")
+            if not isinstance(self.meta.get("kinds"), list):
+                raise ValueError("meta.json names no kinds of windows")
             self.articles = Sequences(self.folder, "source")
             self._text = Sequences(self.folder, "text")
             self._rows = np.load(self.folder / "windows.npy")

@@ -70,8 +70,13 @@ def test_padding() -> None:
 def test_a_folder_that_is_no_set_of_pairs_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="not a folder of token pairs"):
         TokenPairs(tmp_path)
-    for name in ("meta.json", "ids.json"):
-        (tmp_path / name).write_text("[]")
+    write_pairs(tmp_path / "damaged", [("1", [5, 1], [1])], {})
+    for text in ("[]", "null", '"a"'):
+        (tmp_path / "damaged" / "meta.json").write_text(text)
+        with pytest.raises(DataError, match="not a folder of token pairs"):
+            TokenPairs(tmp_path / "damaged")
+    (tmp_path / "meta.json").write_text("{}")
+    (tmp_path / "ids.json").write_text("[]")
     for name in ("source", "source_ends", "target", "target_ends"):
         (tmp_path / f"{name}.npy").touch()
     with pytest.raises(DataError, match="an array is empty or cut short"):

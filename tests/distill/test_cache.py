@@ -139,6 +139,11 @@ def test_interrupted_writing_goes_on_and_writes_the_same(
     assert "interrupted. 2 of 3 shards" in lines[-1]
     with pytest.raises(DataError, match="not a whole teacher cache"):
         TeacherCache(broken)
+    for text in ("[]", "null", '{"shards": []}', '{"shards": 3, "lengths": []}'):
+        (broken / "meta.json").write_text(text)
+        with pytest.raises(DataError, match="not a whole teacher cache"):
+            TeacherCache(broken)
+    (broken / "meta.json").unlink()
     before = {path.name: path.stat().st_mtime_ns for path in broken.glob("shard-*.npy")}
     assert len(before) == 2
     resumed = _write(tiny_target, texts, broken, 8)

@@ -12,6 +12,7 @@ from transformers import GenerationConfig, T5Config, T5ForConditionalGeneration
 
 from fastllm.checkpoints import load_drafter
 from fastllm.cli.main import main
+from fastllm.cli.prune import _clock
 from fastllm.decoding.race import Race
 from fastllm.distill.prune import (
     Budget,
@@ -30,7 +31,7 @@ from fastllm.distill.teacher import Teacher
 from fastllm.drafters.kept import KeptLayer
 from fastllm.drafters.neural import NeuralSession
 from fastllm.drafters.shared import SharedDrafter
-from fastllm.errors import SettingsError
+from fastllm.errors import DataError, SettingsError
 from fastllm.pretrain.copying_start import t5_config
 from fastllm.targets.hub import HubTarget
 from fastllm.trace import DecodingConfig
@@ -290,6 +291,17 @@ def test_scores_are_computed_once_and_kept(tmp_path: Path) -> None:
     again = Scores(measure, UNITS, file)
     assert again(frozenset([0, 4])) == Score(0.5, 0.5)
     assert len(asked) == 1
+    file.write_text('[]\nnull\n7\n{}\n{"on": 3}\n')
+    assert Scores(measure, UNITS, file)(frozenset([0, 4])) == Score(0.5, 0.5)
+    assert len(asked) == 2, "what is damaged is measured again"
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", "null", '{"call": 1, "token": 2, "step": 3}'])
+def test_a_damaged_clock_is_named(text: str, tmp_path: Path) -> None:
+    place = tmp_path / "clock.json"
+    place.write_text(text)
+    with pytest.raises(DataError, match=r"clock\.json is damaged .*: remove it, and the same comm"):
+        _clock(place)
 
 
 def test_the_cost_of_a_step_is_told_from_measured_ones() -> None:

@@ -267,6 +267,18 @@ def test_a_damaged_best_is_named(tmp_path: Path) -> None:
         path.write_bytes(path.read_bytes()[:-5])
         with pytest.raises(CheckpointError, match="best is damaged"):
             run()
+    for text in ("[]", "{}", "null"):
+        path.write_text(text)
+        with pytest.raises(CheckpointError, match="best is damaged"):
+            run()
+    path.unlink()
+    log = tmp_path / "training.jsonl"
+    for text in ("[]", "{}", "null", "7"):
+        log.write_text(f"{text}\n")
+        with pytest.raises(CheckpointError, match=r"training\.jsonl is damaged: remove it"):
+            run()
+    log.unlink()
+    run()
 
 
 def _interrupted(

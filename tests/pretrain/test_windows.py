@@ -1,3 +1,4 @@
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -52,6 +53,11 @@ def test_what_is_no_whole_folder_of_windows_is_refused(
 ) -> None:
     with pytest.raises(DataError, match="not a folder of windows"):
         Windows(tmp_path)
+    damaged = shutil.copytree(folder, tmp_path / "damaged")
+    for text in ("[]", "{}", "null"):
+        (damaged / "meta.json").write_text(text)
+        with pytest.raises(DataError, match="not a folder of windows"):
+            Windows(damaged)
     with pytest.raises(DataError, match="no article with a text"):
         write_windows(tmp_path, [("Rain.", [])], vocabulary)
     with pytest.raises(SettingsError, match="no windows of kind 'poem'"):
