@@ -190,8 +190,8 @@ class _Study(_Common):
     pseudo_dataset_path: str = _option("what `pseudo` wrote")
     out: str = _option("folder of the study; what is finished in it is not done again")
     grid: str = _option(
-        "METHOD or METHOD:LOSS, with blanks between (default: every method, the on-policy and the "
-        "mixed one with several losses); the baseline, supervised, is always among them"
+        "METHOD or METHOD:LOSS, with blanks between (default: every method, some with several "
+        "losses); the baseline, supervised, is always among them"
     )
     seeds: str = _option(
         "with blanks between: all runs with the first, the baseline and the best "

@@ -22,7 +22,7 @@ from fastllm.distill.validation import GAMMA, greedy_drafts
 from fastllm.drafters.neural import roll_out
 
 DECAY = 0.8
-"""The weight of a replayed token, as a share of the one before it: the paper's code has .8."""
+"""The weight of a replayed token, as a share of the one before it: as in its authors' script."""
 
 
 @dataclass(frozen=True)
