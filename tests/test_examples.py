@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -26,6 +28,7 @@ def test_every_example_is_listed_and_tested() -> None:
         assert f'"{path.stem}"' in Path(__file__).read_text(encoding="utf-8")
 
 
+@pytest.mark.slow  # a process of its own
 def test_a_race() -> None:
     last = run("race_in_ten_lines").splitlines()[-3:]
     calls = [int(line[14:].split()[0]) for line in last]
@@ -34,6 +37,7 @@ def test_a_race() -> None:
     assert calls[0] > 2 * max(calls[1:])
 
 
+@pytest.mark.slow  # a process of its own
 def test_a_custom_drafter() -> None:
     alone, helped = (
         int(word)
@@ -43,6 +47,7 @@ def test_a_custom_drafter() -> None:
     assert helped < alone
 
 
+@pytest.mark.slow  # a process of its own
 def test_distilling_for_flan_shows_what_it_takes(
     tiny_folder: str, story: str, tmp_path: Path
 ) -> None:

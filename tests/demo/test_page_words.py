@@ -48,6 +48,7 @@ def test_a_script_can_be_written_into_a_page() -> None:
     assert "<!--" not in script
 
 
+@pytest.mark.slow  # a process of its own
 def test_the_page_starts_without_the_libraries_of_evaluation_and_training() -> None:
     """Not accelerate either, but for transformers, which takes it wherever it is installed."""
     code = "import sys, app; print(*sys.modules)"
