@@ -33,8 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         limits, network = read_limits(), read_network()
-        if options.port is not None:
-            require_free(options.host or LOCAL, options.port)
+        require_free(options.host or LOCAL, options.port)
         models = chosen(options, read_models())
         # Models load in the background; where a GPU is borrowed they are there before the launch.
         engine = LocalEngine(**asdict(models), say=_say)
@@ -69,16 +68,25 @@ LOCAL = "127.0.0.1"
 """Where the page listens by default."""
 
 
-def require_free(host: str, port: int) -> None:
+def require_free(host: str, port: int | None) -> None:
     """Refuses an address that the page cannot listen on, its host a name or numeric.
+
+    Without a port the host alone is asked about: the server would try a hundred ports of it.
 
     Raises:
         SettingsError: somebody listens there already, or it is no address of this machine.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        socket.create_server((host, port), family=family).close()
-    except (OSError, OverflowError) as error:
+        if port == 0:  # a free one, another each time, which nobody is told of
+            raise OverflowError("0 is no port")
+        socket.create_server((host, port or 0), family=family).close()
+    except (OSError, OverflowError, UnicodeError) as error:
+        if port is None:
+            raise SettingsError(
+                f"nothing can listen on {host} ({error}). Give another --host: an address of this "
+                "machine, or 0.0.0.0 for all of them."
+            ) from error
         raise SettingsError(
             f"nothing can listen on {host}, port {port} ({error}). Give another --port, or leave "
             "it out: then the first free one from 7860 is taken."
@@ -98,8 +106,10 @@ def chosen(options: argparse.Namespace, models: Models) -> Models:
     """The models of the Spacefile, and what the command line says otherwise.
 
     Raises:
-        SettingsError: two drafters have one title.
+        SettingsError: two drafters have one title, or the source length is below 1.
     """
+    if options.source_length is not None and options.source_length < 1:
+        raise SettingsError(f"--source-length {options.source_length}: give at least 1.")
     given = {
         name: value
         for name in ("target", "load_in", "prefix", "source_length", "device")

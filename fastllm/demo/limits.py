@@ -16,6 +16,7 @@ import yaml
 
 from fastllm import paths
 from fastllm.errors import SettingsError
+from fastllm.words import echoed
 
 WINDOW_SECONDS = 60.0
 """The minute of `runs_per_minute`."""
@@ -220,7 +221,7 @@ def _section(
     names = [entry.name for entry in fields(kind)]
     try:
         found = yaml.safe_load(path.read_text(encoding="utf-8"))[section]
-    except (OSError, KeyError, TypeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, yaml.YAMLError) as error:
         raise SettingsError(
             f"{path}: no readable section `{section}` ({error}). It knows {', '.join(names)}."
         ) from error
@@ -247,9 +248,13 @@ def _entries(where: str, value: Any) -> tuple[str, ...]:
     return tuple(value)
 
 
+_DIGITS = 19
+"""A bound has fewer."""
+
+
 def _number(where: str, value: Any) -> int:
-    if where.startswith("FASTLLM_") and value.strip().isdecimal():
+    if where.startswith("FASTLLM_") and value.strip().isdecimal() and len(value) < _DIGITS:
         value = int(value)
     if type(value) is not int or value < 1:
-        raise SettingsError(f"{where}={value!r}: give a whole number above 0.")
+        raise SettingsError(f"{where}={echoed(value)}: give a whole number above 0.")
     return value

@@ -44,7 +44,8 @@ class HubTarget:
 
     Raises:
         CheckpointError: nothing says which token begins, or which one ends, a text.
-        SettingsError: there is no such engine, or "static" does not fit the model.
+        SettingsError: there is no such engine, "static" does not fit the model, or the source
+            length is below 1.
     """
 
     def __init__(
@@ -59,6 +60,8 @@ class HubTarget:
     ) -> None:
         if engine not in ENGINES:
             raise SettingsError(f"engine={engine!r}: give one of {', '.join(ENGINES)}.")
+        if source_length < 1:
+            raise SettingsError(f"source_length={source_length}: give at least 1.")
         self.model = model
         self.vocabulary = vocabulary
         self.name = name

@@ -611,7 +611,16 @@ def test_a_port_in_use_is_told_in_words(capsys: pytest.CaptureFixture[str]) -> N
     with socket.create_server(("127.0.0.1", 0)) as taken:
         assert app.main(["--port", str(taken.getsockname()[1])]) == 2
     assert "Give another --port" in capsys.readouterr().err
-    for host, port in (("127.0.0.1", "70000"), ("192.0.2.1", "7860"), ("no such host", "7860")):
+    assert app.main(["--host", "no such host"]) == 2
+    assert "nothing can listen on no such host" in capsys.readouterr().err
+    assert app.main(["--source-length", "-3"]) == 2
+    assert "--source-length -3: give at least 1" in capsys.readouterr().err
+    for host, port in (
+        ("127.0.0.1", "0"),
+        ("127.0.0.1", "70000"),
+        ("192.0.2.1", "7860"),
+        ("no such host", "7860"),
+    ):
         assert app.main(["--host", host, "--port", port]) == 2
         assert "nothing can listen" in capsys.readouterr().err
 

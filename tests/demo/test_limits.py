@@ -69,13 +69,20 @@ def test_names_a_missing_file(path: Path) -> None:
         read_limits(path)
 
 
+@pytest.mark.parametrize("content", [b"limits: \xff", b"limits: " + b"[" * 5000])
+def test_names_an_unreadable_file(path: Path, content: bytes) -> None:
+    path.write_bytes(content)
+    with pytest.raises(SettingsError, match="no readable section"):
+        read_limits(path, {})
+
+
 def test_the_environment_goes_before_the_file(path: Path) -> None:
     path.write_text(yaml.safe_dump({"limits": GOOD}))
     environment = {"FASTLLM_SECONDS_PER_RUN": "10", "FASTLLM_ELSE": "x"}
     assert read_limits(path, environment) == Limits(1, 2, 3, 4, 10, *range(6, 15))
 
 
-@pytest.mark.parametrize("value", ["", "0", "-1", "ten", "1.5", "²"])
+@pytest.mark.parametrize("value", ["", "0", "-1", "ten", "1.5", "²", "9" * 5000])
 def test_names_the_variable_that_is_no_number(path: Path, value: str) -> None:
     path.write_text(yaml.safe_dump({"limits": GOOD}))
     with pytest.raises(SettingsError, match="FASTLLM_LANES"):
