@@ -151,6 +151,10 @@ def stream(
             print(step.text, end="", flush=True)
         print(step.trace.versions)
     """
+    if streamer is not None and not (hasattr(streamer, "put") and hasattr(streamer, "end")):
+        raise SettingsError(
+            f"streamer={streamer!r}: give what has `put` and `end`, as a TextStreamer."
+        )
     try:
         wanted = _config(config, settings)
         models = _models(article, target, drafter, device)
@@ -296,6 +300,6 @@ def _written_at(name: str | Path) -> int:
     for folder in (SHIPPED / str(name), Path(name)):
         try:
             return (folder / "config.json").stat().st_mtime_ns
-        except OSError:  # not there: the next place, or loading will say what is wrong
+        except (OSError, ValueError):  # not there: the next place, or loading says what is wrong
             continue
     return 0

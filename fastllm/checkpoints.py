@@ -62,8 +62,8 @@ def load_target(
         SettingsError: `load_in` or `engine` is none that we have, the engine does not fit, or both
             `device` and `device_map` are given.
     """
-    shipped = SHIPPED / str(name_or_folder)  # a drafter's name too, so that it is refused as one
-    folder = shipped if (shipped / "config.json").is_file() else name_or_folder
+    folder: str | Path = place_of(name_or_folder) or name_or_folder  # a drafter's is refused there
+    shipped = SHIPPED / TARGET
     if str(folder) == TARGET and not Path(TARGET).exists():
         raise CheckpointError(
             f"{shipped} is missing: the shipped checkpoints come with the repository, not with the "
@@ -90,6 +90,7 @@ def load_drafter(
         SettingsError: there is no such device, or the drafter cannot be superposed.
     """
     name = str(name_or_folder)
+    shipped = place_of(name)
     if not name:
         raise CheckpointError(
             f"the drafter's name is empty: give {', '.join([*untrained(), *shipped_drafters()])}, "
@@ -123,8 +124,7 @@ def load_drafter(
         ]
         return CombinedDrafter(*parts, name=JOINT.join(named))
     device = usable_device(device)
-    shipped = SHIPPED / name
-    folder = shipped if (shipped / "config.json").is_file() else Path(name_or_folder)
+    folder = shipped or Path(name_or_folder)
     on_hub = name.count("/") == 1 and name[0] not in "./~"
     if on_hub and not folder.exists():  # OWNER/NAME: the Hub's, or an error
         hub: Drafter = drafter_class("t5").load(name, device=device)
@@ -152,6 +152,21 @@ def load_drafter(
     _require_header(folder, own)
     drafter: Drafter = spec.drafter.load(folder, device=device)
     return drafter
+
+
+def place_of(name: str | Path) -> Path | None:
+    """The folder of a shipped checkpoint; None where none is called so.
+
+    Raises:
+        CheckpointError: no file of this system can have such a name.
+    """
+    folder = SHIPPED / str(name)
+    try:
+        if "\0" in str(name):  # which `is_file` takes for one that is not there
+            raise ValueError("a NUL is in it")
+        return folder if (folder / "config.json").is_file() else None
+    except (OSError, ValueError) as error:  # thousands of letters, for one
+        raise CheckpointError(f"{echoed(str(name))} names no checkpoint ({error}).") from error
 
 
 def _require_header(folder: Path, own: dict[str, Any]) -> None:

@@ -4,7 +4,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from fastllm.checkpoints import SHIPPED, family_of, load_drafter, load_target, read_config
+from fastllm.checkpoints import family_of, load_drafter, load_target, place_of, read_config
 from fastllm.drafters import Drafter, untrained
 from fastllm.hub import push, upload
 from fastllm.targets.hub import HubTarget
@@ -31,8 +31,7 @@ def from_pretrained(
     name = str(name_or_folder)
     if name.split("+")[0] in untrained():
         return load_drafter(name, **settings)
-    shipped = SHIPPED / name
-    folder = shipped if (shipped / "config.json").is_file() else Path(name_or_folder)
+    folder = place_of(name) or Path(name_or_folder)
     if not folder.exists() and name.count("/") == 1:
         hub = import_module("huggingface_hub")
         with upload.explained(f"loading {name}"):

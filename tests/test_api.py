@@ -18,6 +18,7 @@ from transformers import TextIteratorStreamer, TextStreamer
 import fastllm
 from fastllm import api
 from fastllm.drafters.lookup import ArticleLookup
+from fastllm.drafters.lstm import LstmDrafter
 from fastllm.errors import CheckpointError, DataError, SettingsError, VocabularyError
 from fastllm.metrics import target_calls
 from fastllm.targets.hub import HubTarget
@@ -261,6 +262,18 @@ def test_what_does_not_fit_is_refused(folder: Path, story: str, tiny_target: Hub
         fastllm.generate(story, tiny_target, "lookup", device="cpu")
     with pytest.raises(DataError, match="character 4 of the article is half of a surrogate pair"):
         fastllm.generate("Rain\ud800 fell.", tiny_target, None)
+    for name in ("a\0b", "x" * 5000):
+        with pytest.raises(CheckpointError, match="names no checkpoint"):
+            fastllm.generate(story, tiny_target, name)
+        with pytest.raises(CheckpointError, match="names no checkpoint"):
+            fastllm.generate(story, name, None)
+    with pytest.raises(SettingsError, match="streamer=3: give what has `put` and `end`"):
+        fastllm.generate(story, tiny_target, None, streamer=3)  # type: ignore[arg-type]
+    for setting in ("forced_first", "forced_last"):
+        with pytest.raises(
+            SettingsError, match=f"{setting}=100000: the target has the tokens 0 to"
+        ):
+            fastllm.generate(story, tiny_target, None, **{setting: 100_000})
     prefixed = copy.copy(tiny_target)
     prefixed.prefix = "a\udc80: "
     with pytest.raises(DataError, match="a character of the prefix is half of a surrogate pair"):
@@ -275,6 +288,21 @@ def test_what_does_not_fit_is_refused(folder: Path, story: str, tiny_target: Hub
         fastllm.generate(story, folder, device="gpu")
     with pytest.raises(SettingsError, match="device='cuda:99': there is no such device here"):
         fastllm.generate(story, folder, device="cuda:99")
+
+
+def test_a_callers_autocast_changes_nothing(tiny_target: HubTarget, story: str) -> None:
+    drafter = LstmDrafter.fresh(tiny_target.logit_count, width=24, mixing=16, places=16)
+    for lane in (None, drafter):
+        settings: Any = {"max_new_tokens": 12, "temperature": 1.0}
+        plain = fastllm.generate(story, tiny_target, lane, **settings)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            steps = fastllm.stream(story, tiny_target, lane, **settings)
+            first = next(steps)
+            assert torch.is_autocast_enabled("cpu"), "the caller's own work goes on as it did"
+            *_, last = steps
+        assert first.round is not None
+        assert last.trace is not None
+        assert last.trace.tokens == plain.tokens
 
 
 def test_what_a_target_asks_for_in_vain_stands_in_the_trace(

@@ -10,6 +10,7 @@ import platform
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib import metadata
@@ -104,11 +105,13 @@ class Race:
         began = time.monotonic()
         if self.target.device.type == "cuda":
             self._warm_up()
-        encoding = self.target.encode(self.source_ids)
-        self.encode_seconds = encoding.seconds
-        for drafter in self._drafters:
-            rounds, prepared = self._begin(drafter, encoding, self._statistics)
-            self._lanes.append(_Lane(drafter, rounds, prepared, encoding.seconds + prepared))
+        with as_loaded():
+            encoding = self.target.encode(self.source_ids)
+            self._require_forced(encoding.size)
+            self.encode_seconds = encoding.seconds
+            for drafter in self._drafters:
+                rounds, prepared = self._begin(drafter, encoding, self._statistics)
+                self._lanes.append(_Lane(drafter, rounds, prepared, encoding.seconds + prepared))
         while running := [lane for lane in self._lanes if lane.ended is None]:
             late = self._deadline is not None and time.monotonic() - began > self._deadline
             if late or self._stop.is_set():
@@ -116,7 +119,8 @@ class Race:
                     lane.ended = "stopped" if self._stop.is_set() else "deadline"
                 return
             lane = min(running, key=lambda lane: lane.clock)
-            entry = next(lane.rounds, None)
+            with as_loaded():
+                entry = next(lane.rounds, None)
             if entry is None:
                 last = lane.done[-1].tokens[-1]
                 lane.ended = "end_of_text" if last in self.target.end_ids else "length"
@@ -124,6 +128,15 @@ class Race:
             lane.done.append(entry)
             lane.clock += entry.total_seconds
             yield RaceStep(self._lanes.index(lane), entry, lane.clock)
+
+    def _require_forced(self, size: int | None) -> None:
+        for name in ("forced_first", "forced_last"):
+            token = getattr(self.config, name)
+            if size is not None and token >= size:
+                raise SettingsError(
+                    f"{name}={token}: the target has the tokens 0 to {size - 1}. Give one of them, "
+                    "or -1 for none."
+                )
 
     def _begin(
         self, drafter: Drafter | None, encoding: Encoding, statistics: bool
@@ -145,9 +158,10 @@ class Race:
         On CUDA whatever is done for the first time with an article of about this length costs many
         times what it costs later: kernels are loaded, calls are captured as graphs.
         """
-        encoding = self.target.encode(self.source_ids)
-        for drafter in self._drafters:
-            next(self._begin(drafter, encoding, False)[0])
+        with as_loaded():
+            encoding = self.target.encode(self.source_ids)
+            for drafter in self._drafters:
+                next(self._begin(drafter, encoding, False)[0])
 
     def traces(self) -> list[Trace]:
         """The record of each lane so far, in the order of the drafters."""
@@ -182,6 +196,19 @@ class Race:
             pieces=tuple(vocabulary.pieces(ids)),
             names=vocabulary.names(mentioned),
         )
+
+
+@contextmanager
+def as_loaded() -> Iterator[None]:
+    """Models compute in the type that they were loaded in, whatever a caller's autocast says.
+
+    What was laid out for one type cannot be multiplied in another.
+    """
+    with ExitStack() as stack:
+        for kind in ("cpu", "cuda", "mps"):
+            if torch.is_autocast_enabled(kind):
+                stack.enter_context(torch.autocast(kind, enabled=False))
+        yield
 
 
 def require_same_vocabulary(target: Target, drafter: Drafter | None) -> None:

@@ -100,7 +100,8 @@ def by_hand(
 ) -> SuperposedSession:
     settings: Any = SimpleNamespace(paths=paths, weight=weight, beams=beams)
     table = NgramDrafter.fit([article], order=MAX_ORDER, vocabulary_size=len(network.table))
-    return SuperposedSession(settings, network, None, table, end_id)  # type: ignore[arg-type]
+    memory: Any = None  # a network by hand remembers nothing of the article
+    return SuperposedSession(settings, network, memory, table, end_id)
 
 
 def shape(draft: Draft) -> tuple[list[int], tuple[int, ...] | None]:
@@ -157,7 +158,7 @@ def test_the_weights_of_a_mixture_are_the_probabilities_of_the_paths() -> None:
 def test_a_path_that_has_ended_stays_and_is_not_gone_on_from(beams: bool) -> None:
     network = ByHand(FOLLOWERS, 8)
     draft = by_hand(network, [7], weight=0.0, beams=beams).draft([START, 2], 4, GREEDY, UNUSED)
-    children = {node: [] for node in range(-1, len(draft.tokens))}  # type: ignore[var-annotated]
+    children: dict[int, list[int]] = {node: [] for node in range(-1, len(draft.tokens))}
     for node, parent in enumerate(draft.parents or range(-1, len(draft.tokens) - 1)):
         children[parent].append(node)
     ends = [node for node, token in enumerate(draft.tokens) if token == END]

@@ -30,7 +30,8 @@ def controls(context: PageContext, first: str) -> None:
             container=False,
         )
         if "lookup" in offered:
-            paragraph(words.LOOKUP, "fl-lanes-lookup")
+            told = [words.LOOKUP, *([words.PRUNED] if "pruned" in offered else [])]
+            paragraph(" ".join(told), "fl-lanes-lookup")
         for reason in dict.fromkeys(missing.values()):
             keys = [(choice_of(key), key) for key in missing if missing[key] == reason]
             gr.CheckboxGroup(

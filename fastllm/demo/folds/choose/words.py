@@ -12,6 +12,7 @@ LOOKUP = (
     "it; it wins where the summary quotes the article, and saves nothing elsewhere. “A + B”: B "
     "goes on where A stops. “A | B”: both guesses are branches of one tree, checked in one call."
 )
+PRUNED = "The pruned target is a small part cut out of it: untrained, and distilled (“after”)."
 
 
 def how_many_lanes(most: int) -> str:

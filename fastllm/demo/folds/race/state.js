@@ -13,19 +13,25 @@ async function packed(text) {
   return base64(new Uint8Array(await new Response(stream).arrayBuffer()));
 }
 
+function fieldsOf(sample, lanes, settings) {
+  const link = new URLSearchParams();
+  if (sample) link.set("sample", sample);
+  link.set("lanes", lanes.join(","));
+  SETTING_NAMES.forEach((name, index) => link.set(name, String(settings[index])));
+  return link;
+}
+
+const addressOf = async (link, own) => `${location.origin}${location.pathname}?${link}${own ? `#${OWN_TEXT}${await packed(own)}` : ""}`;
+
 /* The address of the moment: what was raced, and the call that was the last to end. Calls, not seconds:
    these are another machine's own. */
 async function linkOf() {
   const { start, end } = race;
-  const link = new URLSearchParams();
-  if (start.article) link.set("sample", start.article);
-  link.set("lanes", start.lanes.map((lane) => lane.key).join(","));
-  for (const name of SETTING_NAMES) link.set(name, String(start.settings[name]));
+  const link = fieldsOf(start.article, start.lanes.map((lane) => lane.key), SETTING_NAMES.map((name) => start.settings[name]));
   const moment = atEnd() || writing() ? null : latest();
   if (!atEnd() && !writing()) link.set("at", moment ? `${race.lanes[moment.lane].key}:${moment.index + 1}` : "start");
   if (!byCall()) link.set("by", "time");
-  const own = !start.article && end?.source ? `#${OWN_TEXT}${await packed(end.source)}` : "";
-  return `${location.origin}${location.pathname}?${link}${own}`;
+  return addressOf(link, start.article ? "" : end?.source);
 }
 
 /* What is chosen in the fields, since the first of them was changed; the same as text when the race on the
@@ -50,14 +56,7 @@ function differs() {
 }
 
 /* The address of what is chosen and was not raced yet. */
-async function linkOfChosen() {
-  const link = new URLSearchParams();
-  if (chosen.sample) link.set("sample", chosen.sample);
-  link.set("lanes", chosen.lanes.join(","));
-  SETTING_NAMES.forEach((name, index) => link.set(name, String(chosen.settings[index])));
-  const own = !chosen.sample && chosen.article ? `#${OWN_TEXT}${await packed(chosen.article)}` : "";
-  return `${location.origin}${location.pathname}?${link}${own}`;
-}
+const linkOfChosen = () => addressOf(fieldsOf(chosen.sample, chosen.lanes, chosen.settings), chosen.sample ? "" : chosen.article);
 
 /* Whether the race on the screen is the one that the page was opened with; null where that was none. */
 function asked() {
@@ -88,10 +87,10 @@ function restore() {
 
 /* The tab that is open, but for the race's own. */
 function withTab(link, tab = new URLSearchParams(location.search).get("tab")) {
-  const whole = new URL(link);
-  if (tab && tab !== "race") whole.searchParams.set("tab", tab);
-  else whole.searchParams.delete("tab");
-  return whole.href;
+  const there = new URL(link);
+  if (tab && tab !== "race") there.searchParams.set("tab", tab);
+  else there.searchParams.delete("tab");
+  return there.href;
 }
 
 /* Writes the address: another race is a step that Back undoes, another moment is none. */
